@@ -1,0 +1,1 @@
+"""The cascades that ship, as TOML files beside their weights."""

@@ -1,0 +1,305 @@
+"""The records on the log: image, escalation, votes, answer, dead letter.
+
+Every top-level record carries its schema and version in the field ``schema``. A field is only ever
+added with a default, so old bytes still decode; anything else is a new version with a new tag.
+Times are seconds since the epoch (``…_at``) or plain seconds, as float.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from schemas.errors import ImageFault
+
+Lane = Literal["live", "archive"]
+LANES: tuple[Lane, ...] = ("live", "archive")
+Status = Literal["answered", "partial", "failed"]
+Label = Literal["roadwork", "none"]
+Flag = Literal["partial", "degraded", "failed", "shadow"]
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Who an image is: everything about it except its pixels.
+
+    Attributes:
+        image_id: Identity of the image; two records with one id are one image.
+        uri: Where the picture came from, exactly as the user gave it.
+        session_id: The drive or folder it belongs to, if any.
+        frame_index: Position in that session, counted from 0.
+        captured_at: Seconds into the video, or epoch seconds when the camera says so.
+        latitude: Degrees, −90 to 90, if known.
+        longitude: Degrees, −180 to 180, if known.
+        lane: ``live`` (someone waits) or ``archive`` (throughput matters).
+        submitted_at: When the producer sent it.
+        deadline_at: When an answer is no longer worth anything; ``None`` for never.
+        run_id: The job that asked, so that it finds its answers on a shared log.
+        sequence: Position in that job's input order, counted from 0.
+    """
+
+    image_id: str
+    uri: str = ""
+    session_id: str | None = None
+    frame_index: int | None = None
+    captured_at: float | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    lane: Lane = "archive"
+    submitted_at: float = 0.0
+    deadline_at: float | None = None
+    run_id: str | None = None
+    sequence: int | None = None
+
+    @property
+    def key(self) -> bytes:
+        """Record key: all frames of a drive, and all votes of an image, share a partition."""
+        return (self.session_id or self.image_id).encode()
+
+
+class Inline(msgspec.Struct, frozen=True, tag_field="kind", tag="inline", gc=False):
+    """The encoded picture itself (JPEG, PNG, WebP, …), as bytes."""
+
+    data: bytes
+
+
+class Reference(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="reference", gc=False
+):
+    """A picture kept outside the log, by file path.
+
+    Attributes:
+        path: Absolute path of the file.
+        size: Its size in bytes when it was sent; another size on reading is an error.
+        sha256: Content hash, checked on reading; ``None`` leaves only the size to be checked.
+    """
+
+    path: str
+    size: int
+    sha256: bytes | None = None
+
+
+class Unreadable(msgspec.Struct, frozen=True, tag_field="kind", tag="unreadable", gc=False):
+    """A picture that its source could not read; it still gets its answer, a failed one."""
+
+    fault: ImageFault
+    problem: str
+
+
+Payload = Inline | Reference | Unreadable
+
+
+class Image(msgspec.Struct, frozen=True, tag_field="schema", tag="image.v1", gc=False):
+    """One picture to be judged, on ``images.live`` or ``images.archive``."""
+
+    head: Head
+    payload: Payload
+
+
+class Box(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A box in [0, 1] of the upright picture's width and height, with a confidence in [0, 1]."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    confidence: float
+    label: str = ""
+
+
+class PriorVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A vote already cast by an earlier tier, as far as routing needs it."""
+
+    member: str
+    weight: float
+    probability: float
+
+
+class Escalation(msgspec.Struct, frozen=True, tag_field="schema", tag="escalation.v1", gc=False):
+    """An image handed on to a later tier: the same payload, and the votes so far."""
+
+    head: Head
+    payload: Payload
+    votes: list[PriorVote]
+    reason: str = ""
+
+
+class MemberRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One member's run over one batch; the votes of the batch refer to it by position.
+
+    Attributes:
+        member: Name in the cascade file.
+        model_version: Version of its weights or rules.
+        weight: Weight of its vote in the pool; 0 marks a shadow member.
+        calibrated: Whether its probabilities passed a fitted calibrator.
+        latency: Seconds its engine took for the batch.
+        batch_size: Images in that batch.
+    """
+
+    member: str
+    model_version: str
+    weight: float
+    calibrated: bool
+    latency: float
+    batch_size: int
+
+
+class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one tier says about one image.
+
+    Attributes:
+        head: The image.
+        raw: Raw score per member run of the pack; ``None`` where the member gave none.
+        probability: Calibrated probability of roadwork in [0, 1], likewise.
+        next_tier: The tier that the image was escalated to; ``None`` for an exit.
+        reason: The route that decided it.
+        queued: Seconds from arrival in this tier's topic until its batch began.
+        decoding: Seconds spent reading and decoding its batch.
+        inferring: Seconds from then until its scores were there.
+        boxes: Boxes per member run, if any member found some.
+        error: Why this tier could not judge the image, or a member could not.
+    """
+
+    head: Head
+    raw: list[float | None]
+    probability: list[float | None]
+    next_tier: str | None = None
+    reason: str = ""
+    queued: float = 0.0
+    decoding: float = 0.0
+    inferring: float = 0.0
+    boxes: list[list[Box]] | None = None
+    error: str | None = None
+
+
+class VotesPack(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="votes.v1", gc=False
+):
+    """All votes of one tier batch for one partition, on ``votes``: one record, many images."""
+
+    tier: str
+    cascade: str
+    cascade_hash: str
+    sent_at: float
+    runs: list[MemberRun]
+    images: list[ImageVotes]
+
+
+class Vote(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One member's vote as an answer shows it.
+
+    Attributes:
+        tier: Tier the member belongs to.
+        member: Its name in the cascade file.
+        model_version: Version of its weights or rules.
+        raw: Raw score, as the engine gave it.
+        probability: Calibrated probability of roadwork in [0, 1].
+        weight: Weight in the pool; 0 for a shadow member.
+        latency: Seconds its engine took for the batch.
+        batch_size: Images in that batch.
+        boxes: Boxes it found.
+        calibrated: False for a member without a fitted calibrator.
+    """
+
+    tier: str
+    member: str
+    model_version: str
+    raw: float
+    probability: float
+    weight: float
+    latency: float
+    batch_size: int
+    boxes: list[Box] = []
+    calibrated: bool = True
+
+
+class TierLatency(msgspec.Struct, frozen=True, gc=False):
+    """Seconds an image spent at one tier."""
+
+    tier: str
+    queued: float
+    decoding: float
+    inferring: float
+
+
+class Latency(msgspec.Struct, frozen=True, gc=False):
+    """Where an answer's time went, in seconds.
+
+    Attributes:
+        total: From ``submitted_at`` to the answer.
+        joining: From its first votes' arrival at the consensus to the answer.
+        tiers: Per tier passed, in order.
+    """
+
+    total: float
+    joining: float
+    tiers: list[TierLatency]
+
+
+class Answer(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    tag_field="schema",
+    tag="answer.v1",
+    gc=False,
+):
+    """The one terminal answer of an image, on ``answers``.
+
+    Attributes:
+        head: The image.
+        status: ``answered``, ``partial`` (deadline or missing tiers) or ``failed``.
+        label: ``roadwork``, ``none``; ``None`` when failed.
+        probability: Pooled probability of roadwork in [0, 1]; ``None`` when failed.
+        confidence: ``2·|probability − 0.5|`` in [0, 1]; ``None`` when failed.
+        threshold: Probability from which the label is ``roadwork``.
+        exit_tier: Last tier that voted.
+        votes: Every vote that counted, in tier order.
+        shadow_votes: Votes of members of weight 0, apart.
+        disagreement: Weighted standard deviation of the votes' log-odds.
+        losing: Number of votes on the other side of the answer.
+        flags: Any of ``partial``, ``degraded``, ``failed``, ``shadow``.
+        missing: Members that should have voted and did not.
+        error: What went wrong, for a person; the part before the colon is the fault.
+        cascade: Name of the cascade.
+        cascade_hash: Hash of its file and weights.
+        answered_at: When the answer was made.
+        latency: Where the time went.
+    """
+
+    head: Head
+    status: Status
+    label: Label | None = None
+    probability: float | None = None
+    confidence: float | None = None
+    threshold: float = 0.5
+    exit_tier: str | None = None
+    votes: list[Vote] = []
+    shadow_votes: list[Vote] = []
+    disagreement: float | None = None
+    losing: int = 0
+    flags: list[Flag] = []
+    missing: list[str] = []
+    error: str | None = None
+    cascade: str = ""
+    cascade_hash: str = ""
+    answered_at: float = 0.0
+    latency: Latency
+
+
+class DeadLetter(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="dead_letter.v1", gc=False
+):
+    """A record that could not even be read, with its bytes and where it stood.
+
+    Pictures that cannot be scored are not dead letters: they get a failed answer.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    error: str
+    group: str
+    failed_at: float
+    attempts: int = 1

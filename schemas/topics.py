@@ -1,0 +1,37 @@
+"""Topic and consumer-group names, and which topic carries what."""
+
+from schemas.records import LANES, Lane
+
+VOTES = "votes"
+ANSWERS = "answers"
+DEAD_LETTERS = "dead-letters"
+CONSENSUS_GROUP = "roadstream.consensus"
+
+
+def images(lane: Lane) -> str:
+    """Return the topic on which new images of a lane arrive."""
+    return f"images.{lane}"
+
+
+def tier(name: str, lane: Lane) -> str:
+    """Return the topic of images escalated to a tier."""
+    return f"tier.{name}.{lane}"
+
+
+def tier_inputs(name: str, *, first: bool) -> dict[str, Lane]:
+    """Return the topics a tier reads, with their lanes: live first.
+
+    The first tier reads new images; every other tier reads escalations.
+    """
+    return {images(lane) if first else tier(name, lane): lane for lane in LANES}
+
+
+def tier_group(name: str) -> str:
+    """Return the consumer group of a tier's workers."""
+    return f"roadstream.tier.{name}"
+
+
+def all_topics(tiers: list[str]) -> list[str]:
+    """Return every topic a cascade with these tiers needs, in reading order."""
+    inputs = [t for i, name in enumerate(tiers) for t in tier_inputs(name, first=i == 0)]
+    return [*inputs, VOTES, ANSWERS, DEAD_LETTERS]

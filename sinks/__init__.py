@@ -1,0 +1,1 @@
+"""Where records end: the consensus join, answer files, reports, evaluation."""

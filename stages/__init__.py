@@ -1,0 +1,1 @@
+"""What is done to an image: decode, infer, vote, route."""

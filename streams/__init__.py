@@ -1,0 +1,1 @@
+"""Logs and their ports, offsets, clocks, and the sources that turn files into image records."""

@@ -1,0 +1,200 @@
+"""The port to a partitioned, replayable log: what a producer, consumer and reader promise.
+
+Three implementations live beside it: ``embedded`` (SQLite), ``kafka`` and ``memory`` (the test kit).
+One contract suite, ``tests/streams/test_log_contract.py``, runs on all three.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, NamedTuple, Protocol
+
+Start = Literal["beginning", "end"]
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+class Record(Protocol):
+    """A record as it is read. Implementations may hand out their client's own objects."""
+
+    @property
+    def offset(self) -> int:
+        """Position in its partition. Offsets grow; gaps are normal."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Key, or ``None``."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Value; ``None`` is a tombstone that no Roadstream record uses."""
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since the epoch at which it was appended, as Kafka counts."""
+
+
+class Output(NamedTuple):
+    """A record to be appended. Without a ``partition``, the key's hash chooses one."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    partition: int | None = None
+
+
+class Assignment(NamedTuple):
+    """What a consumer owns. ``epoch`` grows with every change, so that stale work is known."""
+
+    epoch: int
+    partitions: frozenset[TopicPartition]
+
+
+Offsets = Mapping[TopicPartition, int]
+Polled = Mapping[TopicPartition, Sequence[Record]]
+
+
+class AssignmentListener(Protocol):
+    """Hears of partitions coming and going. Both calls are awaited by the consumer."""
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """Finish or drop work on these partitions; what is not committed when this returns is lost
+        to the next owner, who does it again. The consumer bounds how long it waits.
+        """
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """Prepare for these partitions; no record of them is delivered before this returns."""
+
+
+class Producer(ABC):
+    """Appends records that stem from outside the log. Open it with ``async with``."""
+
+    @abstractmethod
+    async def publish(self, outputs: Sequence[Output]) -> None:
+        """Append records; when this returns, the log has acknowledged every one.
+
+        Order is kept within a partition. On an error any part may have been appended, so a caller
+        that tries again can repeat records, never lose them.
+
+        Raises:
+            LogUnavailableError: The log did not acknowledge in time.
+            OutputError: The log refuses the records for good (disk full, record too large).
+        """
+
+
+class Consumer(ABC):
+    """A member of a consumer group. Open it with ``async with``; leaving it leaves the group.
+
+    Delivery is at least once: a record is delivered again to whoever owns its partition until an
+    offset past it is committed. Within a partition, records arrive in order of offset.
+    """
+
+    @property
+    @abstractmethod
+    def assignment(self) -> Assignment:
+        """The partitions owned now; empty until the first ``poll`` returns."""
+
+    @abstractmethod
+    async def poll(
+        self, *, max_records: int, timeout: float, topics: Collection[str] | None = None
+    ) -> Polled:
+        """Return up to ``max_records`` new records, waiting up to ``timeout`` seconds for the first.
+
+        Calling it also keeps the membership alive, so call it at least every second, with
+        ``max_records=0`` when no work is wanted. ``topics`` limits which of the subscribed topics
+        may deliver this time. Records come only from partitions in ``assignment``.
+
+        Raises:
+            LogUnavailableError: The log does not answer.
+        """
+
+    @abstractmethod
+    async def publish(self, outputs: Sequence[Output], commit: Offsets, epoch: int) -> None:
+        """Append ``outputs``, then commit the offsets in ``commit`` for this group.
+
+        When it returns, the outputs are acknowledged. The offsets are committed atomically with
+        them where the log can (embedded, memory), else soon after and never before (Kafka; leaving
+        the consumer commits the rest). Offsets name the next record to read. A commit never moves
+        an offset backwards, and one for a partition that this ``epoch`` no longer owns is dropped.
+
+        Raises:
+            FencedError: The epoch is stale and the log can tell that outputs would double work.
+            LogUnavailableError: Not acknowledged in time; the outputs may or may not be there.
+            OutputError: The log refuses the records for good.
+        """
+
+    @abstractmethod
+    async def committed(self) -> Offsets:
+        """Return this group's committed offsets of the partitions owned now; absent if none."""
+
+
+class Reader(ABC):
+    """Reads a topic without a group: every partition, from chosen positions. Use ``async with``."""
+
+    @property
+    @abstractmethod
+    def positions(self) -> Mapping[int, int]:
+        """Next offset to be read, per partition."""
+
+    @abstractmethod
+    async def poll(self, *, max_records: int, timeout: float) -> Polled:
+        """Return up to ``max_records`` records, waiting up to ``timeout`` seconds for the first."""
+
+    @abstractmethod
+    async def ends(self) -> Mapping[int, int]:
+        """Return the offset after the last record, per partition."""
+
+
+class Log(ABC):
+    """A log holding topics. Open it with ``async with``."""
+
+    @abstractmethod
+    async def create_topics(self, topics: Collection[str], partitions: int) -> None:
+        """Create the topics that do not exist yet; existing ones are left as they are."""
+
+    @abstractmethod
+    async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
+        """Return the number of partitions of each topic that exists."""
+
+    @abstractmethod
+    async def lag(self, group: str, topics: Collection[str]) -> int:
+        """Return how many records of these topics the group has not committed yet."""
+
+    @abstractmethod
+    def producer(self) -> AbstractAsyncContextManager[Producer]:
+        """Open a producer."""
+
+    @abstractmethod
+    def consumer(
+        self,
+        group: str,
+        topics: Collection[str],
+        *,
+        listener: AssignmentListener | None = None,
+        member_id: str | None = None,
+    ) -> AbstractAsyncContextManager[Consumer]:
+        """Join ``group`` for ``topics``, which must have equal partition counts.
+
+        A partition number belongs to one member in all the topics at once. A group without
+        committed offsets starts at the beginning. ``member_id`` makes the membership static: a
+        process that comes back under it takes its partitions at once.
+        """
+
+    @abstractmethod
+    def reader(
+        self, topic: str, start: Start | Mapping[int, int]
+    ) -> AbstractAsyncContextManager[Reader]:
+        """Read ``topic`` from its beginning, its end, or given offsets per partition."""
+
+    @abstractmethod
+    async def __aenter__(self) -> "Log":
+        """Connect."""
+
+    @abstractmethod
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Disconnect; bounded in time even when the log is gone."""

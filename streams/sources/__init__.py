@@ -1,0 +1,1 @@
+"""Image sources: files, folders, lists, videos, and the synthetic drive."""

@@ -1,0 +1,1 @@
+"""Who runs it: tier workers, engines, supervisor, command line."""
