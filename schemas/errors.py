@@ -9,6 +9,7 @@
     │   ├── LogUnavailableError a log does not answer (retriable)
     │   ├── OutputError       an output could not be written: disk full, no permission
     │   └── FencedError         this consumer no longer owns what it tried to commit
+    ├── EngineError           an engine broke its promise: a bug here, not a fault of the data
     ├── ImageError            one picture cannot be scored; never harms its neighbours
     └── RecordError           bytes on a topic are not the record that was expected
 """
@@ -80,6 +81,10 @@ class FencedError(RunError):
 
     Nothing is wrong with the data: the new owner does the work again.
     """
+
+
+class EngineError(RoadstreamError):
+    """An engine gave something other than one score per picture: a bug of the engine."""
 
 
 class RecordError(RoadstreamError):

@@ -5,7 +5,7 @@ added with a default, so old bytes still decode; anything else is a new version 
 Times are seconds since the epoch (``…_at``) or plain seconds, as float.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -181,6 +181,22 @@ class VotesPack(
     sent_at: float
     runs: list[MemberRun]
     images: list[ImageVotes]
+
+
+class Verdict(NamedTuple):
+    """What votes amount to: the vote math hands it to whoever writes answers.
+
+    Attributes:
+        probability: Pooled probability of roadwork in [0, 1].
+        confidence: ``2·|probability − 0.5|``.
+        disagreement: Weighted standard deviation of the votes' log-odds.
+        losing: Number of votes on the other side of 0.5.
+    """
+
+    probability: float
+    confidence: float
+    disagreement: float
+    losing: int
 
 
 class Vote(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -1,5 +1,7 @@
 """Topic and consumer-group names, and which topic carries what."""
 
+import zlib
+
 from schemas.records import LANES, Lane
 
 VOTES = "votes"
@@ -11,6 +13,14 @@ CONSENSUS_GROUP = "roadstream.consensus"
 def images(lane: Lane) -> str:
     """Return the topic on which new images of a lane arrive."""
     return f"images.{lane}"
+
+
+def spread(image_id: str, partitions: int) -> int:
+    """Return the partition of an image whose drive need not stay together.
+
+    The record's key stays the drive's. Spreading by image lets every worker share one large folder.
+    """
+    return zlib.crc32(image_id.encode()) % partitions
 
 
 def tier(name: str, lane: Lane) -> str:

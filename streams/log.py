@@ -1,6 +1,6 @@
 """The port to a partitioned, replayable log: what a producer, consumer and reader promise.
 
-Three implementations live beside it: ``embedded`` (SQLite), ``kafka`` and ``memory`` (the test kit).
+Three implementations live beside it: ``embedded`` (SQLite), ``kafka``, ``memory`` (the test kit).
 One contract suite, ``tests/streams/test_log_contract.py``, runs on all three.
 """
 
@@ -103,7 +103,7 @@ class Consumer(ABC):
     async def poll(
         self, *, max_records: int, timeout: float, topics: Collection[str] | None = None
     ) -> Polled:
-        """Return up to ``max_records`` new records, waiting up to ``timeout`` seconds for the first.
+        """Return up to ``max_records`` new records, waiting ``timeout`` seconds for the first.
 
         Calling it also keeps the membership alive, so call it at least every second, with
         ``max_records=0`` when no work is wanted. ``topics`` limits which of the subscribed topics

@@ -1,0 +1,53 @@
+"""Encoders and decoders of the records, made once: msgpack on the log, JSON for people."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from schemas.cascade import Cascade
+from schemas.errors import RecordError
+from schemas.records import Answer, DeadLetter, Escalation, Image, VotesPack
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder()
+_json_encoder = msgspec.json.Encoder()
+
+Encode = Callable[[Any], bytes]
+encode: Encode = _encoder.encode
+encode_json: Encode = _json_encoder.encode
+
+decode_image = msgspec.msgpack.Decoder(Image).decode
+decode_escalation = msgspec.msgpack.Decoder(Escalation).decode
+decode_votes = msgspec.msgpack.Decoder(VotesPack).decode
+decode_answer = msgspec.msgpack.Decoder(Answer).decode
+decode_dead_letter = msgspec.msgpack.Decoder(DeadLetter).decode
+
+SCHEMAS: dict[str, type] = {
+    "image": Image,
+    "escalation": Escalation,
+    "votes": VotesPack,
+    "answer": Answer,
+    "dead-letter": DeadLetter,
+    "cascade": Cascade,
+}
+
+
+def decode(
+    decoder: Callable[[bytes], T], value: bytes | None, topic: str, partition: int, offset: int
+) -> T:
+    """Decode one record's value.
+
+    Raises:
+        RecordError: The bytes are not such a record; the message says where and why.
+    """
+    try:
+        return decoder(value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(topic, partition, offset, str(error)) from None
+
+
+def json_schema(name: str) -> bytes:
+    """Return the JSON Schema of one of ``SCHEMAS``, indented, as UTF-8 bytes."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(SCHEMAS[name])), indent=2)

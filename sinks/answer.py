@@ -1,0 +1,153 @@
+"""Making the one answer of an image from the votes of the tiers it passed. Pure."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from schemas.cascade import Cascade
+from schemas.records import (
+    Answer,
+    Flag,
+    Head,
+    ImageVotes,
+    Latency,
+    TierLatency,
+    Verdict,
+    Vote,
+    VotesPack,
+)
+
+VoteMath = Callable[[Sequence[float], Sequence[float]], Verdict]
+
+
+class TierVotes(NamedTuple):
+    """What one tier said about one image, with the pack it came in."""
+
+    pack: VotesPack
+    votes: ImageVotes
+
+
+class _Tally:
+    """The votes of all tiers an image passed, sorted."""
+
+    __slots__ = ("error", "expected", "missing", "shadows", "votes")
+
+    def __init__(self, passed: Sequence[TierVotes]) -> None:
+        self.votes: list[Vote] = []
+        self.shadows: list[Vote] = []
+        self.missing: list[str] = []
+        self.expected = 0.0
+        self.error: str | None = None
+        for pack, said in passed:
+            self.error = self.error or said.error
+            self._add(pack, said)
+
+    def _add(self, pack: VotesPack, said: ImageVotes) -> None:
+        tier, boxes = pack.tier, said.boxes
+        for i, (run, raw, p) in enumerate(zip(pack.runs, said.raw, said.probability, strict=True)):
+            self.expected += run.weight
+            if raw is None or p is None:
+                self.missing.append(run.member)
+                continue
+            vote = Vote(
+                tier,
+                run.member,
+                run.model_version,
+                raw,
+                p,
+                run.weight,
+                run.latency,
+                run.batch_size,
+                boxes[i] if boxes else [],
+                run.calibrated,
+            )
+            (self.votes if run.weight > 0 else self.shadows).append(vote)
+
+
+class Answerer:
+    """Turns the votes of the tiers an image passed into its terminal answer.
+
+    Args:
+        cascade: For its threshold and quorum.
+        vote_math: The pool of that cascade.
+    """
+
+    def __init__(self, cascade: Cascade, vote_math: VoteMath) -> None:
+        self._threshold, self._quorum = cascade.threshold, cascade.pool.quorum
+        self._vote_math = vote_math
+
+    def answer(
+        self, passed: Sequence[TierVotes], *, first_at: float, now: float, complete: bool = True
+    ) -> Answer:
+        """Return the answer.
+
+        Args:
+            passed: The tiers that voted, in cascade order; not empty.
+            first_at: When the first of these votes arrived at the consensus.
+            now: The time of the answer.
+            complete: False when a tier that the image was escalated to has not voted.
+        """
+        tally = _Tally(passed)
+        last = passed[-1]
+        head = last.votes.head
+        latency = _latency(passed, head, first_at, now)
+        if not tally.votes:
+            return self._failed(tally, last, latency, now)
+        late = head.deadline_at is not None and now > head.deadline_at
+        whole = complete and not late and last.votes.error is None
+        weights = [vote.weight for vote in tally.votes]
+        verdict = self._vote_math([vote.probability for vote in tally.votes], weights)
+        return Answer(
+            head=head,
+            status="answered" if whole else "partial",
+            label="roadwork" if verdict.probability >= self._threshold else "none",
+            probability=verdict.probability,
+            confidence=verdict.confidence,
+            threshold=self._threshold,
+            exit_tier=last.pack.tier,
+            votes=tally.votes,
+            shadow_votes=tally.shadows,
+            disagreement=verdict.disagreement,
+            losing=verdict.losing,
+            flags=self._flags(tally, sum(weights), whole=whole),
+            missing=tally.missing,
+            error=tally.error,
+            cascade=last.pack.cascade,
+            cascade_hash=last.pack.cascade_hash,
+            answered_at=now,
+            latency=latency,
+        )
+
+    def _flags(self, tally: _Tally, weight: float, *, whole: bool) -> list[Flag]:
+        flags: list[Flag] = [] if whole else ["partial"]
+        if tally.missing or weight < self._quorum * tally.expected:
+            flags.append("degraded")
+        if tally.shadows:
+            flags.append("shadow")
+        return flags
+
+    def _failed(self, tally: _Tally, last: TierVotes, latency: Latency, now: float) -> Answer:
+        return Answer(
+            head=last.votes.head,
+            status="failed",
+            threshold=self._threshold,
+            exit_tier=last.pack.tier,
+            shadow_votes=tally.shadows,
+            flags=["failed"],
+            missing=tally.missing,
+            error=tally.error or "model_failed: no member voted",
+            cascade=last.pack.cascade,
+            cascade_hash=last.pack.cascade_hash,
+            answered_at=now,
+            latency=latency,
+        )
+
+
+def _latency(passed: Sequence[TierVotes], head: Head, first_at: float, now: float) -> Latency:
+    return Latency(
+        max(0.0, now - head.submitted_at) if head.submitted_at else 0.0,
+        max(0.0, now - first_at),
+        [
+            TierLatency(pack.tier, said.queued, said.decoding, said.inferring)
+            for pack, said in passed
+        ],
+    )

@@ -1,0 +1,183 @@
+"""The consensus sink: reads votes, joins them, writes one answer per image, then commits."""
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+
+import anyio
+import structlog
+
+from schemas import codec
+from schemas.errors import FencedError, RecordError
+from schemas.records import DeadLetter
+from schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
+from sinks.join import ANSWERED_WINDOW, Join, Resolved
+from streams.clock import Clock, SystemClock
+from streams.log import Consumer, Log, Output, Polled, Record, TopicPartition
+from streams.tracker import OffsetTracker
+
+logger = structlog.get_logger()
+
+POLL_RECORDS = 64
+POLL_TIMEOUT = 0.25
+
+
+class Consensus:
+    """One member of the consensus group: run as many as there are partitions.
+
+    Args:
+        log: The log, open.
+        join: The join, whose answers decide.
+        clock: Wall clock for deadlines and timings.
+        member_id: Makes the membership static.
+    """
+
+    def __init__(
+        self, log: Log, join: Join, *, clock: Clock | None = None, member_id: str | None = None
+    ) -> None:
+        self._log, self._join = log, join
+        self._clock: Clock = clock or SystemClock()
+        self._member_id = member_id
+        self._tracker = OffsetTracker()
+        self._consumer: Consumer | None = None
+        self.answered = 0
+
+    async def run(self, stopping: anyio.Event) -> None:
+        """Consume until ``stopping`` is set; then answer what is complete and leave.
+
+        Raises:
+            LogUnavailableError: The log does not answer.
+        """
+        async with self._log.consumer(
+            CONSENSUS_GROUP, [VOTES], listener=self, member_id=self._member_id
+        ) as consumer:
+            self._consumer = consumer
+            logger.info("consensus_started")
+            while not stopping.is_set():
+                polled = await consumer.poll(max_records=POLL_RECORDS, timeout=self._patience())
+                await self._step(consumer, polled)
+            await self._flush(consumer)
+        logger.info("consensus_stopped", answered=self.answered, open=self._join.open_images)
+
+    def _patience(self) -> float:
+        due = self._join.next_deadline_at
+        if due is None:
+            return POLL_TIMEOUT
+        return min(POLL_TIMEOUT, max(0.0, due - self._clock.now()))
+
+    async def _step(self, consumer: Consumer, polled: Polled) -> None:
+        now = self._clock.now()
+        outputs: list[Output] = []
+        done: dict[TopicPartition, list[int]] = {}
+        for tp, records in polled.items():
+            self._tracker.deliver(tp, [record.offset for record in records])
+            for record in records:
+                self._take(self._read(tp, record, now, outputs, done), outputs, done)
+        self._take(self._join.expire(now), outputs, done)
+        if outputs or done:
+            await self._finish(consumer, outputs, done)
+        elif not polled:
+            await self._flush(consumer)
+
+    def _read(
+        self,
+        tp: TopicPartition,
+        record: Record,
+        now: float,
+        outputs: list[Output],
+        done: dict[TopicPartition, list[int]],
+    ) -> Resolved:
+        try:
+            pack = codec.decode(codec.decode_votes, record.value, *tp, record.offset)
+        except RecordError as error:
+            logger.error("dead_letter", error=str(error))
+            letter = dead_letter(tp, record, error, CONSENSUS_GROUP, now)
+            outputs.append(Output(DEAD_LETTERS, record.key, letter, tp.partition))
+            return Resolved([], {tp: [record.offset]})
+        return self._join.add(pack, (tp, record.offset), now)
+
+    def _take(
+        self, resolved: Resolved, outputs: list[Output], done: dict[TopicPartition, list[int]]
+    ) -> None:
+        encode = codec.encode
+        for partition, answer in resolved.answers:
+            outputs.append(Output(ANSWERS, answer.head.key, encode(answer), partition))
+        self.answered += len(resolved.answers)
+        for tp, offsets in resolved.done.items():
+            done.setdefault(tp, []).extend(offsets)
+
+    async def _finish(
+        self, consumer: Consumer, outputs: list[Output], done: dict[TopicPartition, list[int]]
+    ) -> None:
+        epoch = self._tracker.epoch
+        commit = self._tracker.commit_after(done, epoch)
+        try:
+            await consumer.publish(outputs, commit, epoch)
+        except FencedError as error:
+            logger.warning("fenced", error=str(error))
+            return
+        self._tracker.done(done, epoch)
+        self._tracker.committed(commit, epoch)
+
+    async def _flush(self, consumer: Consumer) -> None:
+        if self._tracker.committable():
+            await self._finish(consumer, [], {})
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """Give up the open joins: their votes were never committed, so the next owner has them."""
+        logger.info("revoked", partitions=sorted(tp.partition for tp in partitions))
+        self._tracker.assign(-1, [])
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """Learn which images were answered already from the tail of each answers partition."""
+        assert self._consumer is not None
+        numbers = {tp.partition for tp in partitions}
+        started = time.monotonic()
+        answered = await answered_tail(self._log, numbers)
+        self._join.assign(answered)
+        self._tracker.assign(self._consumer.assignment.epoch, partitions)
+        logger.info(
+            "assigned",
+            partitions=sorted(numbers),
+            restored=sum(map(len, answered.values())),
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+
+async def answered_tail(log: Log, partitions: Iterable[int]) -> dict[int, list[str]]:
+    """Return the ids of the last answers of each partition, oldest first."""
+    found: dict[int, list[str]] = {partition: [] for partition in partitions}
+    async with log.reader(ANSWERS, "beginning") as reader:
+        ends = await reader.ends()
+    start: Mapping[int, int] = {
+        partition: max(0, end - ANSWERED_WINDOW) if partition in found else end
+        for partition, end in ends.items()
+    }
+    async with log.reader(ANSWERS, start) as reader:
+        while any(reader.positions[p] < ends[p] for p in found):
+            polled = await reader.poll(max_records=2048, timeout=0.5)
+            if not polled:
+                break  # the rest was trimmed or is no data record
+            for tp, records in polled.items():
+                if tp.partition in found:
+                    found[tp.partition] += [
+                        codec.decode_answer(record.value or b"").head.image_id for record in records
+                    ]
+    return found
+
+
+def dead_letter(
+    tp: TopicPartition, record: Record, error: Exception, group: str, now: float
+) -> bytes:
+    """Encode the dead letter of a record that could not be read."""
+    return codec.encode(
+        DeadLetter(
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=record.offset,
+            key=record.key,
+            value=record.value or b"",
+            error=str(error),
+            group=group,
+            failed_at=now,
+        )
+    )

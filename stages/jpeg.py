@@ -1,0 +1,198 @@
+"""JPEG: read the header without trust, decode at a power-of-two scale (libjpeg-turbo)."""
+
+import re
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from schemas.errors import ImageError
+
+_MARKER = re.compile(rb"\xff+([^\xff\x00])")
+_NO_BODY = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0–7, SOI stand alone
+_END, _SCAN, _EXIF = 0xD9, 0xDA, 0xE1
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_DECODABLE_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_PROGRESSIVE = frozenset({0xC2, 0xCA})
+# Frame, tables, restart interval, and Adobe's colour transform: what the pixels depend on.
+_ESSENTIAL = _FRAMES | {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}
+_MAX_SEGMENTS = 10_000  # the worst cameras write some hundreds (an ICC profile in pieces)
+_MAX_SCANS = 500  # the limit libjpeg-turbo's own fuzzers set; encoders write about ten
+
+# Only these are SIMD-fast in libjpeg-turbo; 7/8, 3/4, 5/8 and 3/8 cost more than full size.
+SCALES = (8, 4, 2, 1)
+
+_ORIENTATION_TAG, _SHORT = 0x0112, 3
+
+
+@dataclass(frozen=True, slots=True)
+class JpegHeader:
+    """What stands before a JPEG's first scan.
+
+    Attributes:
+        width: Stored width in pixels, before rotation.
+        height: Stored height in pixels, before rotation.
+        progressive: Whether decoding needs all coefficients in memory.
+        orientation: EXIF orientation, 1 to 8; 1 when absent or corrupt.
+        segments: (start, end) of the segments that the pixels depend on.
+        scan_at: Where the first scan's marker stands.
+    """
+
+    width: int
+    height: int
+    progressive: bool
+    orientation: int
+    segments: tuple[tuple[int, int], ...]
+    scan_at: int
+
+
+def read_header(data: bytes) -> JpegHeader:
+    """Read a JPEG's header.
+
+    Raises:
+        ImageError: ``truncated``, ``damaged`` or ``unsupported``.
+    """
+    segments, scan_at = _segments(data)
+    frames = [(marker, start) for marker, start, _ in segments if marker in _FRAMES]
+    if scan_at < 0:
+        raise ImageError("truncated", f"JPEG ends in its header, after {len(data):,} bytes")
+    if not frames:
+        raise ImageError("damaged", "JPEG without a frame header")
+    marker, start = frames[0]
+    if marker not in _DECODABLE_FRAMES:
+        raise ImageError(
+            "unsupported",
+            f"JPEG of a rare kind (frame type 0x{marker:02x}, lossless "
+            "or hierarchical); save it as an ordinary JPEG",
+        )
+    width, height = _frame_size(data[start : start + 9])
+    return JpegHeader(
+        width=width,
+        height=height,
+        progressive=marker in _PROGRESSIVE,
+        orientation=_orientation_of(data, segments),
+        segments=tuple((start, end) for marker, start, end in segments if marker in _ESSENTIAL),
+        scan_at=scan_at,
+    )
+
+
+def decode_scaled(data: bytes, header: JpegHeader, scale: int) -> npt.NDArray[np.uint8]:
+    """Decode at 1/``scale`` of the stored size, not yet rotated.
+
+    Args:
+        data: The JPEG.
+        header: Its header.
+        scale: One of `SCALES`.
+
+    Returns:
+        RGB uint8 [⌈H/scale⌉, ⌈W/scale⌉, 3].
+
+    Raises:
+        ImageError: ``truncated``, ``damaged`` or ``unsupported``.
+    """
+    if data.rfind(b"\xff\xd9", header.scan_at) < 0:
+        raise ImageError("truncated", f"JPEG of {len(data):,} bytes has no end")
+    if header.progressive and data.count(b"\xff\xda", header.scan_at) > _MAX_SCANS:
+        raise ImageError("damaged", f"progressive JPEG with more than {_MAX_SCANS} scans")
+    try:
+        return _strict(data, header, scale)
+    except (ValueError, MemoryError) as error:
+        # Junk between header segments or a bad ICC profile harms no pixel: without them, once more.
+        bare = [data[start:end] for start, end in header.segments]
+        cleaned = b"".join([b"\xff\xd8", *bare, data[header.scan_at :]])
+        if len(cleaned) == len(data):
+            raise _fault(error) from None
+    try:
+        return _strict(cleaned, header, scale)
+    except (ValueError, MemoryError) as error:
+        raise _fault(error) from None
+
+
+def _strict(data: bytes, header: JpegHeader, scale: int) -> npt.NDArray[np.uint8]:
+    """Let libjpeg-turbo decode; its warnings count as errors."""
+    # simplejpeg takes the smallest n/8 whose output is at least this size: exactly 1/scale.
+    image: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
+        data,
+        colorspace="RGB",
+        min_height=-(-header.height // scale),
+        min_width=-(-header.width // scale),
+        strict=True,
+    )
+    return image
+
+
+def _fault(error: Exception) -> ImageError:
+    """Turn libjpeg's words into a fault."""
+    words = str(error)
+    if isinstance(error, MemoryError):
+        return ImageError("too_many_pixels", "JPEG needs more memory than there is")
+    if "remature end of JPEG" in words:
+        return ImageError("truncated", f"JPEG breaks off ({words})")
+    if "color conversion" in words or "subsampling" in words:
+        return ImageError("unsupported", f"JPEG of a rare kind ({words})")
+    return ImageError("damaged", f"JPEG is damaged ({words})")
+
+
+def _segments(data: bytes) -> tuple[list[tuple[int, int, int]], int]:
+    """List (marker, start, end) up to the first scan, and where that stands (−1: nowhere)."""
+    segments: list[tuple[int, int, int]] = []
+    at = 2
+    while found := _MARKER.search(data, at):
+        marker, at = found[1][0], found.end()
+        if marker in _NO_BODY:
+            continue
+        if marker == _SCAN:
+            return segments, at - 2
+        if marker == _END:
+            raise ImageError("damaged", "JPEG ends before its first scan")
+        length = int.from_bytes(data[at : at + 2], "big")
+        if length < 2:
+            continue
+        segments.append((marker, at - 2, at + length))
+        if len(segments) > _MAX_SEGMENTS:
+            raise ImageError("damaged", f"JPEG header of more than {_MAX_SEGMENTS:,} segments")
+        at += length
+    return segments, -1
+
+
+def _frame_size(frame: bytes) -> tuple[int, int]:
+    """Read width and height from a frame segment's first nine bytes."""
+    if len(frame) < 9:
+        raise ImageError("truncated", "JPEG ends in its frame header")
+    precision, height, width = struct.unpack(">BHH", frame[4:9])
+    if precision != 8:
+        raise ImageError("unsupported", f"JPEG of {precision} bits per sample; expected 8")
+    if width == 0 or height == 0:
+        raise ImageError("unsupported", f"JPEG header says {width}×{height} pixels")
+    return width, height
+
+
+def _orientation_of(data: bytes, segments: list[tuple[int, int, int]]) -> int:
+    for marker, start, end in segments:
+        if marker == _EXIF and data[start + 4 : start + 10] == b"Exif\0\0":
+            return exif_orientation(data[start + 10 : end])
+    return 1
+
+
+def exif_orientation(exif: bytes) -> int:
+    """Read the orientation from an EXIF block, with or without its ``Exif`` prefix.
+
+    Returns:
+        1 to 8; 1 when the block is corrupt or says nothing.
+    """
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return 1
+    try:
+        (at,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, at)
+        for entry in range(at + 2, at + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(order + "HHIH", exif, entry)
+            if tag == _ORIENTATION_TAG:
+                return value if kind == _SHORT and 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1

@@ -1,0 +1,301 @@
+"""Turn folders, files, globs, videos and path lists into a lazy stream of image records.
+
+Order: arguments as given; in a folder its pictures and videos sorted by name (folders of more than
+`listing.SORT_BOUND` such entries: as the file system lists them), then its subfolders likewise.
+"""
+
+# Paths stay strings as the user spelled them; Path would rewrite "./a" and "a//b", and costs more.
+# ruff: noqa: PTH112, PTH116, PTH118, PTH120, PTH122, PTH123
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO, Literal
+
+import msgspec
+
+from schemas.errors import ImageError, UsageError
+from schemas.records import Head, Image, Inline, Lane, Payload, Reference, Unreadable
+from streams.sources import listing
+from streams.sources.identity import bad_name, display, image_id
+from streams.sources.payload import file_fault, hash_file, look, read_file, too_large
+from streams.sources.video import VideoOptions, read_video
+
+# fmt: off
+IMAGE_SUFFIXES = frozenset([
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".mpo", ".png", ".apng", ".webp", ".gif",
+    ".bmp", ".dib", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jxl", ".ppm", ".pgm", ".pnm",
+])
+VIDEO_SUFFIXES = frozenset([
+    ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
+    ".3gp", ".wmv", ".flv", ".ogv", ".insv", ".360", ".lrv",
+])
+# fmt: on
+_SYNC_BYTE = b"\x47"  # begins every MPEG transport stream; TypeScript files are named .ts as well
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """How files become records.
+
+    Attributes:
+        carry: ``reference`` points to the file, ``inline`` puts its bytes into the record.
+        hashed: Whether references carry the content's SHA-256 (this reads every file).
+        max_inline: Largest file, in bytes, to be carried inline.
+        max_bytes: Largest picture file, in bytes, to be referred to.
+        lane: Lane of the records.
+        run_id: Job that asks.
+        first_sequence: Sequence number of the first record.
+        video: How to read videos; ``None`` leaves them out, counted as skipped.
+        stdin: Where the list for ``-`` is read from; ``None`` for standard input.
+    """
+
+    carry: Literal["reference", "inline"] = "reference"
+    hashed: bool = False
+    max_inline: int = 8 << 20
+    max_bytes: int = 64 << 20
+    lane: Lane = "archive"
+    run_id: str | None = None
+    first_sequence: int = 0
+    video: VideoOptions | None = None
+    stdin: BinaryIO | None = None
+
+
+@dataclass(slots=True)
+class ScanStats:
+    """What a scan has met so far; another thread may look at it.
+
+    Attributes:
+        images: Records yielded, video frames and unreadable ones included.
+        unreadable: Those of them that could not be read.
+        videos: Videos opened.
+        skipped: Files in folders that are neither picture nor video by their name.
+    """
+
+    images: int = 0
+    unreadable: int = 0
+    videos: int = 0
+    skipped: int = 0
+
+
+def scan(
+    paths: Iterable[str], options: ScanOptions, stats: ScanStats | None = None
+) -> Iterator[Image]:
+    """Yield one record per picture or sampled video frame; a bad file yields an `Unreadable`.
+
+    Each record is made when it is asked for. Memory does not grow with the number of files.
+
+    Args:
+        paths: Folders, files, globs, or ``-`` for a list of folders and files on standard input.
+        options: How files become records.
+        stats: Counted in as the scan goes.
+
+    Raises:
+        UsageError: A glob matches nothing, or the list on standard input is no list.
+    """
+    return _Scan(options, stats if stats is not None else ScanStats()).arguments(paths)
+
+
+@dataclass(slots=True)
+class _Folder:
+    """A folder on the way from an argument down to the files being scanned.
+
+    ``inode`` tells it from its ancestors; ``subfolders`` are those still to come.
+    """
+
+    path: str
+    inode: tuple[int, int]
+    subfolders: Iterator[listing.Entry]
+
+
+@dataclass(slots=True)
+class _Scan:
+    options: ScanOptions
+    stats: ScanStats
+    cwd: str = field(default_factory=os.getcwd)
+    # The drive that directly given files belong to, and how many of them came in a row.
+    drive: str | None = None
+    drive_length: int = 0
+
+    def arguments(self, paths: Iterable[str]) -> Iterator[Image]:
+        for path in paths:
+            if path == "-":
+                for listed in listing.read_list(self.options.stdin or sys.stdin.buffer):
+                    yield from self.given(listed)
+            elif listing.is_glob(path):
+                yield from self.glob(path)
+            else:
+                yield from self.given(path)
+
+    def glob(self, pattern: str) -> Iterator[Image]:
+        """Scan what a glob matches. After ``**`` the folders are left to the glob itself."""
+        matched = False
+        deep = pattern.rstrip(os.sep).endswith("**")
+        for path in listing.expand(pattern):
+            matched = True
+            if deep and os.path.isdir(path):
+                continue
+            yield from self.given(path)
+        if not matched:
+            raise UsageError(f"{display(pattern)} matches no file")
+
+    def given(self, path: str) -> Iterator[Image]:
+        """Scan one path that was asked for by name, whatever its suffix."""
+        if os.path.isdir(path):
+            yield from self.folder(path)
+        elif self.options.video is not None and _suffix(path) in VIDEO_SUFFIXES:
+            yield from self.file(path, None, None)
+        else:
+            drive = os.path.dirname(path) or None
+            self.drive_length = self.drive_length + 1 if drive == self.drive else 0
+            self.drive = drive
+            yield from self.file(path, drive, self.drive_length)
+
+    def folder(self, top: str) -> Iterator[Image]:
+        """Scan a folder and all below it; a stack, not recursion, so that depth costs nothing."""
+        stack: list[_Folder] = []
+        pending: str | None = top
+        while pending is not None or stack:
+            if pending is not None:
+                inode = _inode(pending)
+                if inode is None or all(inode != above.inode for above in stack):
+                    yield from self.pictures(pending)
+                    subfolders = self.subfolders(pending)
+                    stack.append(_Folder(pending, inode or (0, 0), subfolders))
+            pending = self.next_subfolder(stack)
+
+    def next_subfolder(self, stack: list[_Folder]) -> str | None:
+        """Take the next subfolder of the deepest folder, or leave that folder."""
+        entry = next(stack[-1].subfolders, None)
+        if entry is not None:
+            return os.path.join(stack[-1].path, entry.name)
+        stack.pop()
+        return None
+
+    def subfolders(self, folder: str) -> Iterator[listing.Entry]:
+        try:
+            yield from listing.entries(folder, _is_subfolder)
+        except OSError:  # its pictures could not be listed either, and that has been told
+            return
+
+    def pictures(self, folder: str) -> Iterator[Image]:
+        """Scan the files that lie directly in a folder."""
+        session = folder.rstrip(os.sep) or folder
+        position = 0
+        try:
+            for entry in listing.entries(folder, self.counts):
+                path = os.path.join(folder, entry.name)
+                if _suffix(entry.name) in VIDEO_SUFFIXES and not listing.is_folder(entry):
+                    yield from self.file(path, None, None)
+                else:
+                    yield from self.file(path, session, position)
+                    position += 1
+        except OSError as error:
+            yield self.unreadable(folder, file_fault(error), session, None)
+
+    def counts(self, entry: listing.Entry) -> bool:
+        """Whether a folder's entry is a picture or video by its name; count the files left out."""
+        suffix = _suffix(entry.name)
+        if suffix in IMAGE_SUFFIXES:
+            return True
+        if listing.is_folder(entry):
+            return False
+        video = self.options.video is not None and suffix in VIDEO_SUFFIXES
+        if video and (suffix != ".ts" or _first_byte(entry.path) == _SYNC_BYTE):
+            return True
+        self.stats.skipped += 1
+        return False
+
+    def file(self, path: str, session: str | None, position: int | None) -> Iterator[Image]:
+        """Yield a picture's record, or a video's frames."""
+        if (problem := bad_name(path)) is not None:
+            yield self.unreadable(path, ImageError("bad_name", problem), session, position)
+        elif self.options.video is not None and _suffix(path) in VIDEO_SUFFIXES:
+            yield from self.video(path, self.options.video)
+        else:
+            try:
+                payload = self.payload(path)
+            except ImageError as error:
+                yield self.unreadable(path, error, session, position)
+            else:
+                yield self.record(path, payload, session, position)
+
+    def video(self, path: str, options: VideoOptions) -> Iterator[Image]:
+        self.stats.videos += 1
+        for image in read_video(path, options):
+            self.stats.unreadable += isinstance(image.payload, Unreadable)
+            head = msgspec.structs.replace(
+                image.head,
+                lane=self.options.lane,
+                run_id=self.options.run_id,
+                sequence=self.next_sequence(),
+            )
+            yield Image(head, image.payload)
+
+    def payload(self, path: str) -> Payload:
+        """Look at a picture file, and read it where the options want that.
+
+        Raises:
+            ImageError: It is missing, empty, too large or no file.
+        """
+        status = look(path)
+        inline = self.options.carry == "inline"
+        limit = self.options.max_inline if inline else self.options.max_bytes
+        if status.st_size > limit:
+            raise too_large(status.st_size, limit)
+        if inline:
+            return Inline(read_file(path, limit))
+        absolute = os.path.join(self.cwd, path)
+        digest = hash_file(path) if self.options.hashed else None
+        return Reference(path=absolute, size=status.st_size, sha256=digest)
+
+    def unreadable(
+        self, path: str, error: ImageError, session: str | None, position: int | None
+    ) -> Image:
+        self.stats.unreadable += 1
+        return self.record(path, Unreadable(error.fault, error.problem), session, position)
+
+    def record(
+        self, path: str, payload: Payload, session: str | None, position: int | None
+    ) -> Image:
+        head = Head(
+            image_id=image_id(path),
+            uri=display(path),
+            session_id=display(session) if session is not None else None,
+            frame_index=position,
+            lane=self.options.lane,
+            run_id=self.options.run_id,
+            sequence=self.next_sequence(),
+        )
+        return Image(head, payload)
+
+    def next_sequence(self) -> int:
+        sequence = self.options.first_sequence + self.stats.images
+        self.stats.images += 1
+        return sequence
+
+
+def _is_subfolder(entry: listing.Entry) -> bool:
+    return _suffix(entry.name) not in IMAGE_SUFFIXES and listing.is_folder(entry)
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _inode(folder: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _first_byte(path: str) -> bytes:
+    """Return a file's first byte; the sync byte if it cannot be read, so that a record says so."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(1)
+    except OSError:
+        return _SYNC_BYTE

@@ -1,0 +1,131 @@
+"""List folders, expand globs and read path lists lazily: memory stays flat for any archive."""
+
+# Paths stay strings as the user spelled them; Path would rewrite "./a" and "a//b", and costs more.
+# ruff: noqa: PTH118, PTH206
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from typing import BinaryIO
+
+from schemas.errors import UsageError
+
+# Entries of one folder that are held at once, to be sorted; a larger folder comes in its own order.
+SORT_BOUND = 10_000
+_MAX_LISTED_PATH = 1 << 20  # bytes; a longer “line” means that the list is no list
+_CHUNK = 1 << 16
+_MAGIC = re.compile(r"[*?[]")
+
+Entry = os.DirEntry[str]
+
+
+def entries(folder: str, wanted: Callable[[Entry], bool]) -> Iterator[Entry]:
+    """Yield the entries of a folder that are ``wanted``, never the hidden ones.
+
+    They come sorted by name if there are at most `SORT_BOUND` of them, otherwise in directory
+    order.
+
+    Raises:
+        OSError: As ``os.scandir``, before the first entry or between two.
+    """
+    with os.scandir(folder or os.curdir) as found:
+        chosen: Iterator[Entry] = (
+            entry for entry in found if not entry.name.startswith(".") and wanted(entry)
+        )
+        first = list(islice(chosen, SORT_BOUND + 1))
+        if len(first) <= SORT_BOUND:
+            first.sort(key=lambda entry: entry.name)
+            chosen = iter(())
+        yield from chain(first, chosen)
+
+
+def is_folder(entry: Entry) -> bool:
+    """Whether an entry is a folder or a symbolic link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_glob(path: str) -> bool:
+    """Whether a path argument is a pattern; a file of that very name comes first."""
+    return _MAGIC.search(path) is not None and not os.path.lexists(path)
+
+
+def expand(pattern: str) -> Iterator[str]:
+    """Yield the paths that a glob matches, spelled as the pattern begins.
+
+    ``*``, ``?`` and ``[…]`` match within a name, ``**`` any folders; hidden names are not matched
+    and ``**`` follows no symbolic link. What cannot be listed matches nothing, as in a shell.
+    """
+    start = os.sep if pattern.startswith(os.sep) else ""
+    parts = [part for part in pattern.split(os.sep) if part]
+    return _expand(start, parts)
+
+
+def _expand(base: str, parts: list[str]) -> Iterator[str]:
+    if not parts:
+        yield base
+        return
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        yield from _expand_deep(base, rest)
+    elif _MAGIC.search(part) is None:
+        path = os.path.join(base, part)
+        if os.path.lexists(path):
+            yield from _expand(path, rest)
+    else:
+        matches = re.compile(fnmatch.translate(part)).match
+        for entry in _listable(
+            base, lambda entry: bool(matches(entry.name)) and (not rest or is_folder(entry))
+        ):
+            yield from _expand(os.path.join(base, entry.name), rest)
+
+
+def _expand_deep(base: str, rest: list[str]) -> Iterator[str]:
+    """Match ``**``: the rest here, then in every folder below; bare ``**`` takes all files."""
+    yield from _expand(base, rest or ["*"])
+    for entry in _listable(base, lambda entry: entry.is_dir(follow_symlinks=False)):
+        yield from _expand_deep(os.path.join(base, entry.name), rest)
+
+
+def _listable(folder: str, wanted: Callable[[Entry], bool]) -> Iterator[Entry]:
+    try:
+        yield from entries(folder, wanted)
+    except OSError:
+        return
+
+
+def read_list(stream: BinaryIO) -> Iterator[str]:
+    """Yield the paths of a list: one per line, or NUL-separated if a NUL comes in its beginning.
+
+    Empty lines are left out.
+
+    Raises:
+        UsageError: The list is no list of paths.
+    """
+    pending = stream.read(_CHUNK)
+    separator = b"\0" if b"\0" in pending else b"\n"
+    while True:
+        *complete, pending = pending.split(separator)
+        for line in complete:
+            yield from _listed(line, separator)
+        chunk = stream.read(_CHUNK)
+        if not chunk:
+            yield from _listed(pending, separator)
+            return
+        pending += chunk
+        if len(pending) > _MAX_LISTED_PATH:
+            raise UsageError(
+                "list on standard input: expected one path per line, got a line "
+                f"of more than {_MAX_LISTED_PATH:,} bytes"
+            )
+
+
+def _listed(line: bytes, separator: bytes) -> Iterator[str]:
+    if separator == b"\n":
+        line = line.removesuffix(b"\r").replace(b"\0", b"")
+    if line:
+        yield os.fsdecode(line)

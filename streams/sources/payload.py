@@ -1,0 +1,156 @@
+"""Read the bytes behind an image record's payload, trusting no path and no file."""
+
+# Paths stay strings as the user spelled them; Path would rewrite "./a" and "a//b", and costs more.
+# ruff: noqa: PTH114, PTH116, PTH117, PTH123
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from schemas.errors import ImageError
+from schemas.records import Inline, Payload, Reference, Unreadable
+
+_VANISHED = "there is no such file (or it has vanished since)"
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
+
+
+def read_payload(payload: Payload, roots: Sequence[Path] | None, max_bytes: int) -> bytes:
+    """Return the encoded picture that a payload holds or points to.
+
+    Args:
+        payload: From an image or escalation record.
+        roots: Folders that references may point into, symlinks resolved; ``None`` for anywhere.
+        max_bytes: Largest picture to be read.
+
+    Raises:
+        ImageError: ``refused`` outside the roots; ``changed`` where size or hash differ from the
+            record's; ``missing``, ``unreadable``, ``too_large``; an `Unreadable`'s own fault.
+    """
+    match payload:
+        case Inline(data):
+            if len(data) > max_bytes:
+                raise too_large(len(data), max_bytes)
+            return data
+        case Reference():
+            return _read_reference(payload, roots, max_bytes)
+        case Unreadable(fault, problem):
+            raise ImageError(fault, problem)
+
+
+def read_file(path: str, max_bytes: int) -> bytes:
+    """Read a regular file of at most ``max_bytes`` bytes.
+
+    Raises:
+        ImageError: ``missing``, ``unreadable``, ``bad_name`` or ``too_large``.
+    """
+    try:
+        # O_NONBLOCK: a pipe put in the file's place must not hang the reader.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            check_regular(os.fstat(descriptor))
+            data = file.read(max_bytes + 1)
+            if len(data) > max_bytes:
+                raise too_large(os.fstat(descriptor).st_size, max_bytes)
+            return data
+    except OSError as error:
+        raise file_fault(error) from None
+
+
+def look(path: str) -> os.stat_result:
+    """Return the status of a file that is there, regular, readable and not empty.
+
+    Raises:
+        ImageError: ``missing``, ``unreadable``, ``bad_name`` or ``empty``.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        what = "a symbolic link to nothing" if os.path.islink(path) else _VANISHED
+        raise ImageError("missing", what) from None
+    except OSError as error:
+        raise file_fault(error) from None
+    check_regular(status)
+    if status.st_size == 0:
+        raise ImageError("empty", "the file has no bytes")
+    if not os.access(path, os.R_OK):
+        raise ImageError("unreadable", "permission denied")
+    return status
+
+
+def hash_file(path: str) -> bytes:
+    """Return a file's SHA-256 without holding the file in memory.
+
+    Raises:
+        ImageError: ``missing`` or ``unreadable``.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise file_fault(error) from None
+
+
+def check_regular(status: os.stat_result) -> None:
+    """Refuse whatever is not a regular file.
+
+    Raises:
+        ImageError: ``unreadable``, naming what it is.
+    """
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG:
+        what = _KINDS.get(kind, "no regular file")
+        raise ImageError("unreadable", f"is {what}, expected a picture file")
+
+
+def too_large(size: int, limit: int) -> ImageError:
+    """Build the fault of a file over its limit, both in bytes."""
+    return ImageError("too_large", f"{size:,} bytes; at most {limit:,} are allowed")
+
+
+def file_fault(error: OSError) -> ImageError:
+    """Turn what the operating system said about a file into a fault."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return ImageError("missing", _VANISHED)
+    if isinstance(error, PermissionError):
+        return ImageError("unreadable", "permission denied")
+    if error.errno == errno.ELOOP:
+        return ImageError("unreadable", "symbolic links lead in a circle")
+    if error.errno == errno.ENAMETOOLONG:
+        return ImageError("bad_name", "the name is longer than the file system allows")
+    return ImageError("unreadable", error.strerror or type(error).__name__)
+
+
+def _read_reference(reference: Reference, roots: Sequence[Path] | None, max_bytes: int) -> bytes:
+    path = reference.path
+    if not os.path.isabs(path) or "\0" in path:
+        raise ImageError("refused", f"expected an absolute path, got {path!r}")
+    if roots is not None:
+        path = _inside(path, roots)
+    if reference.size > max_bytes:
+        raise too_large(reference.size, max_bytes)
+    data = read_file(path, max_bytes)
+    if len(data) != reference.size:
+        raise ImageError(
+            "changed", f"expected {reference.size:,} bytes as when it was sent, got {len(data):,}"
+        )
+    if reference.sha256 is not None and hashlib.sha256(data).digest() != reference.sha256:
+        raise ImageError("changed", "its content is not what was sent (SHA-256 differs)")
+    return data
+
+
+def _inside(path: str, roots: Sequence[Path]) -> str:
+    """Resolve all symlinks and insist on a place inside one of the roots."""
+    real = Path(os.path.realpath(path))
+    if any(real.is_relative_to(os.path.realpath(root)) for root in roots):
+        return str(real)
+    allowed = ", ".join(str(root) for root in roots) or "none"
+    raise ImageError("refused", f"{path} is not inside an allowed folder (allowed: {allowed})")

@@ -1,0 +1,1 @@
+"""The subcommands of ``roadstream``, imported when they are called."""

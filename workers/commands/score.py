@@ -1,0 +1,184 @@
+"""``roadstream score``: pictures in, answers out."""
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from anyio import to_thread
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from schemas.cascade import Cascade, load_cascade
+from schemas.errors import RunError, UsageError
+from sinks.writers import check_output
+from stages.decode import encode_jpeg
+from streams.ledger import Ledger
+from streams.sources.files import ScanOptions, scan
+from streams.sources.video import VideoOptions
+from workers.commands.common import CascadeName, LogLevel, console, run_async
+from workers.connect import open_log
+from workers.logging import Level
+from workers.progress import Progress, Tally
+from workers.rundir import RunFolder, RunKey, resume, working_folder
+from workers.runtime import build_consensus
+from workers.score import Score, export, prepare_log, run_until_stopped
+from workers.supervisor import ChildSpec, Supervisor
+
+# Enough partitions for as many worker processes as a large machine has cores.
+EMBEDDED_PARTITIONS = 16
+STOPPED = 130
+
+
+def score(
+    *paths: str,
+    out: Annotated[Path, Parameter(help="Answers: .parquet, .jsonl or .csv.")] = Path(
+        "answers.parquet"
+    ),
+    cascade: CascadeName = "lite",
+    log: Annotated[
+        str, Parameter(help="embedded (a file beside the output) or kafka://host:port.")
+    ] = "embedded",
+    workers: Annotated[
+        int | None,
+        Parameter(help="Worker processes; one per core by default, 0 to use those on Kafka."),
+    ] = None,
+    fps: Annotated[
+        float | None, Parameter(help="Pictures per second of video; keyframes by default.")
+    ] = None,
+    sort: Annotated[bool, Parameter(negative="", help="Write answers in input order.")] = False,
+    report: Annotated[
+        bool, Parameter(negative="", help="Write an HTML report beside the answers too.")
+    ] = False,
+    restart: Annotated[
+        bool, Parameter(negative="", help="Forget what an earlier run of this output left.")
+    ] = False,
+    log_level: LogLevel = "warning",
+) -> int:
+    """Score pictures and videos; write one answer per picture.
+
+    PATHS are folders, picture files, globs, videos, or - for a list on standard input. A run that
+    was stopped, or killed, goes on where it was when the same command is given again. Its state is
+    kept beside the output, in a folder that ends in .roadstream.
+
+    Exit status: 0 if every picture was answered, 1 if some failed, 130 if stopped by Ctrl-C.
+    """
+    if not paths:
+        raise UsageError("score: expected at least one PATH, got none (see --help)")
+    if workers is not None and (workers < 0 or (workers == 0 and log == "embedded")):
+        raise UsageError(f"--workers: expected 1 or more (0 on Kafka only), got {workers}")
+    if fps is not None and not 0 < fps <= 1000:
+        raise UsageError(f"--fps: expected pictures per second above 0, got {fps:g}")
+    check_output(out)
+    loaded = load_cascade(cascade)
+    folder = RunFolder(out)
+    key = RunKey(
+        paths=list(paths),
+        folder=working_folder(),
+        log=log,
+        cascade=loaded.name,
+        cascade_hash=loaded.hash,
+        fps=fps,
+    )
+    count = len(os.sched_getaffinity(0)) if workers is None else workers
+    with folder.locked(restart=restart):
+        job = partial(_score, key, loaded, cascade, folder, count, sort, log_level)
+        try:
+            tally, finished = run_async(log_level, job)
+        except BaseExceptionGroup as group:
+            raise _keep_promise(group, folder) from None
+    _summarise(tally, out, finished=finished)
+    if report and finished:
+        from workers.commands.evaluate import report as write
+
+        write(out)
+    if not finished:
+        return STOPPED
+    return 0 if tally.answered.get("failed", 0) == 0 else 1
+
+
+def _keep_promise(group: BaseExceptionGroup[BaseException], folder: RunFolder) -> BaseException:
+    matched, _ = group.split(RunError)
+    if matched is None:
+        return group
+    first: BaseException = matched
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return RunError(
+        f"{first} (what was answered is kept in {folder.path}; the same command goes on from there)"
+    )
+
+
+async def _score(
+    key: RunKey,
+    cascade: Cascade,
+    cascade_name: str,
+    folder: RunFolder,
+    workers: int,
+    sort: bool,
+    log_level: Level,
+) -> tuple[Tally, bool]:
+    embedded = key.log == "embedded"
+    url = f"embedded:{folder.log}" if embedded else key.log
+    async with Ledger(folder.ledger) as ledger:
+        run_id = await resume(ledger, key, folder.out)
+        if embedded and not folder.log.exists():
+            await ledger.forget_unanswered()
+        tally = Tally()
+        for group in await ledger.counts():
+            tally.count(group)
+        already = tally.total_answered
+        options = ScanOptions(
+            run_id=run_id,
+            carry="reference" if embedded else "inline",
+            video=VideoOptions(encode=encode_jpeg, fps=key.fps),
+        )
+        progress = Progress(tally, cascade.tier_names, console())
+        if already:
+            progress.say(f"going on: {already:,} images were answered before")
+        crew = Supervisor(
+            [_worker(i, url, cascade_name, run_id, log_level) for i in range(workers)],
+            progress.say,
+        )
+        async with open_log(url) as log, open_log(url) as consensus_log:
+            await prepare_log(log, cascade, EMBEDDED_PARTITIONS)
+            job = Score(log, ledger, run_id, scan(key.paths, options), tally)
+            consensus = build_consensus(consensus_log, cascade, run_id) if workers else None
+            finished = await run_until_stopped(job, crew, consensus, progress)
+        await to_thread.run_sync(partial(export, ledger, folder.out, in_order=sort))
+    if finished and embedded:
+        folder.remove_log()
+    return tally, finished
+
+
+def _worker(index: int, url: str, cascade: str, run_id: str, log_level: Level) -> ChildSpec:
+    return ChildSpec(
+        f"worker {index}",
+        ["work", "--log", url, "--cascade", cascade, "--member", f"score-{run_id[:12]}-{index}",
+         "--log-level", log_level],
+    )  # fmt: skip
+
+
+def _summarise(tally: Tally, out: Path, *, finished: bool) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    total = tally.total_answered
+    table.add_row("images", f"{total:,}")
+    for status in ("answered", "partial", "failed"):
+        if tally.answered.get(status):
+            table.add_row(status, f"{tally.answered[status]:,}")
+    table.add_row("roadwork", f"{tally.roadwork:,}")
+    decided = max(1, sum(tally.exits.values()))
+    for tier, images in sorted(tally.exits.items()):
+        table.add_row(f"left at {tier}", f"{images:,} ({images / decided:.0%})")
+    screen = Console(file=sys.stdout)
+    screen.print(table)
+    screen.print(f"answers: {out}", soft_wrap=True, highlight=False)
+    if not finished:
+        screen.print(
+            f"stopped: {total:,} of {tally.submitted:,} found so far are answered; "
+            "the same command goes on from here",
+            soft_wrap=True,
+            highlight=False,
+        )

@@ -1,0 +1,110 @@
+"""ONNX models on the CPU by onnxruntime: uint8 pictures in, one log-odds per picture out.
+
+The model's contract: input ``images`` uint8 [N, H, W, 3] RGB, output ``logit`` float32 [N], and
+optionally ``heat`` float32 [N, h, w], evidence per place, from which boxes are drawn.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.cascade import Member
+from schemas.errors import ConfigError
+from schemas.records import Box
+from stages.inference import Engine, Picture, Score
+
+Heat = NDArray[np.float32]
+# Places whose evidence is above this log-odds are drawn, at most so many per picture.
+HEAT_FLOOR = 0.0
+MAX_BOXES = 8
+
+
+class OnnxEngine(Engine):
+    """Runs one ONNX file.
+
+    Args:
+        member: For its name, input size and settings; ``settings.boxes = false`` draws none.
+        path: The file.
+        threads: onnxruntime's threads per call.
+    """
+
+    def __init__(self, member: Member, path: Path, threads: int = 1) -> None:
+        self._member, self._path, self._threads = member, path, threads
+        self._outputs: list[str] = []
+
+    def load(self) -> None:
+        """Read the file and check it against the contract.
+
+        Raises:
+            ConfigError: It is no ONNX model, or has other inputs or outputs.
+        """
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Spinning threads would take the cores from the other processes of a cascade.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(
+                str(self._path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's errors share no base of their own
+            problem = str(error).strip().splitlines()[0]
+            raise ConfigError(str(self._path), "an ONNX model", problem) from None
+        found = [output.name for output in self._session.get_outputs()]
+        inputs = [(i.name, i.type) for i in self._session.get_inputs()]
+        if "logit" not in found or inputs != [("images", "tensor(uint8)")]:
+            raise ConfigError(
+                str(self._path),
+                "an input images of tensor(uint8) and an output logit",
+                f"inputs {inputs}, outputs {found}",
+            )
+        boxes = "heat" in found and self._member.settings.get("boxes", True)
+        self._outputs = ["logit", "heat"] if boxes else ["logit"]
+
+    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+        """Return log-odds and boxes per picture."""
+        width, height = self._member.width, self._member.height
+        images = np.stack([picture.at(width, height) for picture in batch])
+        found = self._session.run(self._outputs, {"images": images})
+        logits = found[0].reshape(-1).tolist()
+        if len(found) == 1:
+            return [Score(logit, []) for logit in logits]
+        return [Score(logit, boxes(heat)) for logit, heat in zip(logits, found[1], strict=True)]
+
+    def close(self) -> None:
+        """Let go of the session."""
+        self.__dict__.pop("_session", None)
+
+
+def boxes(heat: Heat) -> list[Box]:
+    """Return the places of evidence as boxes, strongest first.
+
+    Args:
+        heat: float32 [h, w], log-odds per place.
+    """
+    hot = (heat > HEAT_FLOOR).astype(np.uint8)
+    if not hot.any():
+        return []
+    rows, columns = heat.shape
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
+    found = []
+    for i in range(1, len(stats)):
+        x, y, w, h = (int(v) for v in stats[i][:4])
+        peak = float(heat[y : y + h, x : x + w][labels[y : y + h, x : x + w] == i].max())
+        confidence = 1.0 / (1.0 + float(np.exp(-peak)))
+        found.append(
+            Box(x / columns, y / rows, (x + w) / columns, (y + h) / rows, confidence, "evidence")
+        )
+    return sorted(found, key=lambda box: -box.confidence)[:MAX_BOXES]
+
+
+def default_threads(processes: int) -> int:
+    """Return threads per engine so that ``processes`` share this machine's cores."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, processes))

@@ -1,0 +1,98 @@
+"""The folder beside the output that makes a scoring run resumable, and its lock."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from schemas.errors import OutputError, UsageError
+from streams.ledger import Ledger
+
+
+class RunKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be the same for a run to be resumed."""
+
+    paths: list[str]
+    folder: str
+    log: str
+    cascade: str
+    cascade_hash: str
+    fps: float | None
+
+
+class RunFolder:
+    """``answers.parquet.roadstream/`` beside ``answers.parquet``: ledger, embedded log, lock."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.path = out.with_name(out.name + ".roadstream")
+        self.ledger = self.path / "ledger.db"
+        self.log = self.path / "log.db"
+
+    @contextlib.contextmanager
+    def locked(self, *, restart: bool) -> Iterator[None]:
+        """Make the folder, hold its lock, and with ``restart`` forget what an earlier run left.
+
+        Raises:
+            UsageError: Another process is scoring into the same output.
+            OutputError: The folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / "lock").open("w")
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UsageError(f"{self.out}: another roadstream is scoring into it") from None
+            if restart:
+                self._remove("ledger.db")
+                self.remove_log()
+            yield
+
+    def remove_log(self) -> None:
+        """Delete the embedded log; what was answered stays in the ledger."""
+        self._remove("log.db")
+
+    def _remove(self, name: str) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            (self.path / f"{name}{suffix}").unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Delete the whole folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+async def resume(ledger: Ledger, key: RunKey, out: Path) -> str:
+    """Check that the ledger is of this very run; return the run's id, made on the first start.
+
+    Raises:
+        UsageError: It is of another run; the message says what differs.
+    """
+    facts = await ledger.facts()
+    wanted = msgspec.to_builtins(key)
+    if not facts:
+        run_id = uuid.uuid4().hex
+        await ledger.set_facts({"run_id": run_id, "key": json.dumps(wanted)})
+        return run_id
+    found = json.loads(facts["key"])
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise UsageError(
+                f"{out}.roadstream holds a run with {name} {found.get(name)!r}, not {value!r}; "
+                "give another --out, or --restart to forget that run"
+            )
+    return facts["run_id"]
+
+
+def working_folder() -> str:
+    """Return the folder that relative paths are relative to."""
+    return os.getcwd()  # noqa: PTH109 (a string for the run key)

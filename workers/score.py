@@ -1,0 +1,171 @@
+"""The scoring job: scans pictures, feeds a log, runs workers and consensus, keeps the answers."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import anyio
+import structlog
+from anyio import to_thread
+
+from schemas import codec
+from schemas.cascade import Cascade
+from schemas.records import Answer, Image
+from schemas.topics import ANSWERS, all_topics
+from sinks.consensus import Consensus
+from sinks.writers import open_writer
+from streams.ledger import Ledger, LedgerRow
+from streams.log import Log, Polled, Start
+from workers.lifecycle import stop_on_signal
+from workers.progress import Progress, Tally
+from workers.submit import Submitter
+from workers.supervisor import Supervisor
+
+logger = structlog.get_logger()
+
+SCAN_BATCH = 256
+# Images submitted and not answered, at most: bounds the log and what a stop leaves behind.
+WINDOW = 8192
+COLLECT_RECORDS = 512
+REFRESH = 0.5
+
+
+class Score:
+    """One run of scoring, from ``scan`` to the last answer in the ledger.
+
+    Args:
+        log: The log to run on, open, with the cascade's topics.
+        ledger: The run's ledger, open.
+        run_id: The run's id in the ledger.
+        found: The images to be scored, in input order; a blocking iterator.
+        tally: Counted in as the run goes.
+    """
+
+    def __init__(
+        self, log: Log, ledger: Ledger, run_id: str, found: Iterator[Image], tally: Tally
+    ) -> None:
+        self._log, self._ledger, self._run_id = log, ledger, run_id
+        self._found, self._tally = found, tally
+        self._answered = anyio.Event()
+
+    async def run(
+        self,
+        crew: Supervisor,
+        consensus: Consensus | None,
+        progress: Progress,
+        stopping: anyio.Event,
+    ) -> None:
+        """Run until every image is answered, or until ``stopping`` is set.
+
+        Raises:
+            RoadstreamError: A process, the log or the disk fails; what was answered is kept.
+        """
+        halting = anyio.Event()
+        partitions = (await self._log.partition_counts([ANSWERS]))[ANSWERS]
+        async with self._log.reader(ANSWERS, await self._start()) as reader:
+            await self._ledger.record([], reader.positions)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(crew.run, halting)
+                if consensus is not None:
+                    tasks.start_soon(consensus.run, halting)
+                tasks.start_soon(self._submit, partitions, stopping)
+                tasks.start_soon(_show, progress, halting)
+                while not (self._complete or stopping.is_set()):
+                    await self._keep(await reader.poll(max_records=COLLECT_RECORDS, timeout=0.25))
+                halting.set()
+            ends = await reader.ends()
+            while any(reader.positions[p] < end for p, end in ends.items()):
+                polled = await reader.poll(max_records=COLLECT_RECORDS, timeout=1.0)
+                if not polled:
+                    break
+                await self._keep(polled)
+        progress.refresh()
+
+    async def _start(self) -> Start | Mapping[int, int]:
+        return await self._ledger.positions() or "end"
+
+    @property
+    def _complete(self) -> bool:
+        return self._tally.found_all and self._tally.total_answered >= self._tally.submitted
+
+    async def _submit(self, partitions: int, stopping: anyio.Event) -> None:
+        async with self._log.producer() as producer:
+            submitter = Submitter(producer, self._ledger, partitions)
+            while not stopping.is_set():
+                batch = await to_thread.run_sync(self._next_batch)
+                if not batch:
+                    self._tally.found_all = True
+                    return
+                self._tally.submitted += await submitter.submit(batch)
+                await self._wait_for_room(stopping)
+
+    async def _wait_for_room(self, stopping: anyio.Event) -> None:
+        while self._tally.submitted - self._tally.total_answered > WINDOW:
+            if stopping.is_set():
+                return
+            with anyio.move_on_after(REFRESH):
+                await self._answered.wait()
+
+    def _next_batch(self) -> list[Image]:
+        return list(itertools.islice(self._found, SCAN_BATCH))
+
+    async def _keep(self, polled: Polled) -> None:
+        rows: list[LedgerRow] = []
+        positions: dict[int, int] = {}
+        for tp, records in polled.items():
+            positions[tp.partition] = records[-1].offset + 1
+            for record in records:
+                value = record.value or b""
+                answer = codec.decode(codec.decode_answer, value, *tp, record.offset)
+                if answer.head.run_id == self._run_id:
+                    rows.append(_row(answer, value))
+        if not positions:
+            return
+        for row in await self._ledger.record(rows, positions):
+            self._tally.add(row.status, row.exit_tier, row.label)
+        self._answered.set()
+        self._answered = anyio.Event()
+
+
+def _row(answer: Answer, value: bytes) -> LedgerRow:
+    head = answer.head
+    return LedgerRow(
+        head.image_id, head.sequence or 0, answer.status, answer.exit_tier, answer.label, value
+    )
+
+
+async def _show(progress: Progress, halting: anyio.Event) -> None:
+    while not halting.is_set():
+        progress.refresh()
+        with anyio.move_on_after(REFRESH):
+            await halting.wait()
+
+
+async def run_until_stopped(
+    score: Score, crew: Supervisor, consensus: Consensus | None, progress: Progress
+) -> bool:
+    """Run a scoring run; return whether it ended by itself and not by Ctrl-C."""
+    stopping = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stop_on_signal, stopping)
+        with progress:
+            await score.run(crew, consensus, progress, stopping)
+        tasks.cancel_scope.cancel()
+    return not stopping.is_set()
+
+
+async def prepare_log(log: Log, cascade: Cascade, partitions: int) -> None:
+    """Create the cascade's topics where they do not exist."""
+    await log.create_topics(all_topics(cascade.tier_names), partitions)
+
+
+def export(ledger: Ledger, out: Path, *, in_order: bool) -> int:
+    """Write the ledger's answers to a file (blocking); return how many.
+
+    Raises:
+        OutputError: The file cannot be written; it is then what it was before.
+    """
+    with open_writer(out) as writer:
+        for batch in ledger.answers(in_order=in_order):
+            writer.write([codec.decode_answer(value) for value in batch])
+        return writer.rows
