@@ -1,7 +1,7 @@
 """The consensus sink: reads votes, joins them, writes one answer per image, then commits."""
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import anyio
 import structlog
@@ -29,14 +29,22 @@ class Consensus:
         join: The join, whose answers decide.
         clock: Wall clock for deadlines and timings.
         member_id: Makes the membership static.
+        alive: Called at every poll.
     """
 
     def __init__(
-        self, log: Log, join: Join, *, clock: Clock | None = None, member_id: str | None = None
+        self,
+        log: Log,
+        join: Join,
+        *,
+        clock: Clock | None = None,
+        member_id: str | None = None,
+        alive: Callable[[], None] | None = None,
     ) -> None:
         self._log, self._join = log, join
         self._clock: Clock = clock or SystemClock()
         self._member_id = member_id
+        self._alive = alive or (lambda: None)
         self._tracker = OffsetTracker()
         self._consumer: Consumer | None = None
         self.answered = 0
@@ -53,6 +61,7 @@ class Consensus:
             self._consumer = consumer
             logger.info("consensus_started")
             while not stopping.is_set():
+                self._alive()
                 polled = await consumer.poll(max_records=POLL_RECORDS, timeout=self._patience())
                 await self._step(consumer, polled)
             await self._flush(consumer)

@@ -56,6 +56,7 @@ controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}
 auto.create.topics.enable=false
+log.cleaner.dedupe.buffer.size=16777216
 message.max.bytes={max_message_bytes}
 replica.fetch.max.bytes={max_message_bytes}
 default.replication.factor={replicas}

@@ -16,18 +16,22 @@ app = App(
     "130 stopped by Ctrl-C.",
     version_flags=["--version"],
 )
-app.command("workers.commands.score:score")
-app.command("workers.commands.evaluate:evaluate")
-app.command("workers.commands.evaluate:report")
-app.command("workers.commands.render:render")
-app.command("workers.commands.topics:topics")
-app.command("workers.commands.produce:produce")
-app.command("workers.commands.serve:work")
-app.command("workers.commands.serve:consensus")
-app.command("workers.commands.answers:answers")
-app.command("workers.commands.serve:up")
-app.command("workers.commands.broker:broker")
-app.command("workers.commands.schema:schema")
+_COMMANDS = {
+    "score": ("score", "Score pictures and videos; write one answer per picture."),
+    "evaluate": ("evaluate", "Compare answers with labels."),
+    "report": ("report", "Write an HTML report of answers."),
+    "render": ("render", "Render a synthetic drive with labels, to try things with."),
+    "topics": ("topics", "Make the topics that a cascade needs."),
+    "produce": ("produce", "Send pictures to a log, to be scored by the workers there."),
+    "work": ("serve", "Work for one or more tiers: judge images, publish votes, escalate."),
+    "consensus": ("serve", "Join the votes of each image into its one answer."),
+    "answers": ("answers", "Show answers as they come, or write them to a file."),
+    "up": ("serve", "Run topics, workers and consensus under one supervisor."),
+    "broker": ("broker", "Run a real Apache Kafka on this machine, for development."),
+    "schema": ("schema", "Print the JSON Schema of a record or of the cascade file."),
+}
+for _name, (_module, _help) in _COMMANDS.items():
+    app.command(f"workers.commands.{_module}:{_name}", name=_name, help=_help)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -3,12 +3,33 @@
 import os
 import signal
 import sys
+import time
+from pathlib import Path
 
 import anyio
 import structlog
 
 logger = structlog.get_logger()
 SUPERVISED = "ROADSTREAM_SUPERVISED"
+
+
+class Heartbeat:
+    """Touches a file, at most once a second, each time it is called.
+
+    Args:
+        path: The file; ``None`` touches nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._touched_at = float("-inf")
+
+    def __call__(self) -> None:
+        """Say that the caller is alive."""
+        now = time.monotonic()
+        if self._path is not None and now - self._touched_at >= 1.0:
+            self._touched_at = now
+            self._path.touch()
 
 
 async def stop_on_signal(stopping: anyio.Event) -> None:

@@ -1,7 +1,7 @@
 """A tier worker: polls images, batches them late, has them judged, publishes votes, commits."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import anyio
 import anyio.abc
@@ -52,6 +52,7 @@ class TierWorker:
             of one batch overlap the inference of another.
         limits: What it may hold.
         member_id: Makes the membership static.
+        alive: Called at every poll.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class TierWorker:
         slots: anyio.Semaphore,
         limits: WorkerLimits | None = None,
         member_id: str | None = None,
+        alive: Callable[[], None] | None = None,
     ) -> None:
         tier = cascade.tier(judge.tier)
         self._log, self._cascade, self._judge, self._slots = log, cascade, judge, slots
         self._limits = limits or WorkerLimits()
         self._member_id = member_id
+        self._alive = alive or (lambda: None)
         self._clock: Clock = SystemClock()
         self._first = judge.tier == cascade.tier_names[0]
         self._inputs = tier_inputs(judge.tier, first=self._first)
@@ -107,6 +110,7 @@ class TierWorker:
 
     async def _fill(self, consumer: Consumer) -> None:
         """Poll once, for as many images as there is room for."""
+        self._alive()
         room = self._room()
         if room <= 0:
             with anyio.move_on_after(self._limits.poll_timeout):

@@ -1,6 +1,7 @@
 """What the subcommands share: options, running a coroutine, and the console."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, TypeVar, TypeVarTuple
 
 import anyio
@@ -13,7 +14,13 @@ from workers.logging import Level, configure_logging
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-LogUrl = Annotated[str, Parameter(name="--log", help=f"The log: {LOG_HELP}.")]
+LogUrl = Annotated[
+    str, Parameter(name="--log", env_var="ROADSTREAM_LOG", help=f"The log: {LOG_HELP}.")
+]
+AliveFile = Annotated[
+    Path | None,
+    Parameter(name="--alive-file", help="File to touch at every poll, for health checks."),
+]
 CascadeName = Annotated[
     str, Parameter(name="--cascade", help="A cascade file, or the name of a shipped cascade.")
 ]

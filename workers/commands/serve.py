@@ -13,6 +13,7 @@ from schemas.errors import UsageError
 from schemas.topics import all_topics
 from workers.commands.common import (
     DEFAULT_KAFKA,
+    AliveFile,
     CascadeName,
     LogLevel,
     LogUrl,
@@ -41,6 +42,7 @@ def work(
     member: Annotated[
         str | None, Parameter(help="Static group membership: who comes back under it goes on.")
     ] = None,
+    alive_file: AliveFile = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Work for one or more tiers: judge images, publish votes, escalate.
@@ -54,6 +56,7 @@ def work(
         threads=threads,
         roots=root,
         member_id=member,
+        alive_file=alive_file,
     )
     run_async(log_level, serve_workers, open_log(log), loaded, options)
 
@@ -63,10 +66,11 @@ def consensus(
     log: LogUrl = DEFAULT_KAFKA,
     cascade: CascadeName = "lite",
     member: Annotated[str | None, Parameter(help="Static group membership.")] = None,
+    alive_file: AliveFile = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Join the votes of each image into its one answer. Run as many as there are partitions."""
-    run_async(log_level, serve_consensus, open_log(log), load_cascade(cascade), member)
+    run_async(log_level, serve_consensus, open_log(log), load_cascade(cascade), member, alive_file)
 
 
 def up(
