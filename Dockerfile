@@ -21,7 +21,7 @@ FROM python:3.12-slim-bookworm
 RUN useradd --create-home --uid 10001 roadstream
 COPY --from=build /opt/roadstream /opt/roadstream
 ENV PATH=/opt/roadstream/bin:$PATH PYTHONUNBUFFERED=1
-USER roadstream
+USER 10001
 WORKDIR /home/roadstream
 # SIGTERM drains: running batches are finished and their offsets committed.
 STOPSIGNAL SIGTERM

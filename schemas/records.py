@@ -5,7 +5,7 @@ added with a default, so old bytes still decode; anything else is a new version 
 Times are seconds since the epoch (``…_at``) or plain seconds, as float.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -183,7 +183,7 @@ class VotesPack(
     images: list[ImageVotes]
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What votes amount to: the vote math hands it to whoever writes answers.
 
     Attributes:

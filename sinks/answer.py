@@ -1,7 +1,8 @@
 """Making the one answer of an image from the votes of the tiers it passed. Pure."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from schemas.cascade import Cascade
 from schemas.records import (
@@ -19,7 +20,7 @@ from schemas.records import (
 VoteMath = Callable[[Sequence[float], Sequence[float]], Verdict]
 
 
-class TierVotes(NamedTuple):
+class TierVotes(msgspec.Struct, frozen=True, gc=False):
     """What one tier said about one image, with the pack it came in."""
 
     pack: VotesPack
@@ -27,24 +28,37 @@ class TierVotes(NamedTuple):
 
 
 class _Tally:
-    """The votes of all tiers an image passed, sorted."""
+    """The votes of all tiers an image passed, sorted; one pass over them, as this runs per image.
 
-    __slots__ = ("error", "expected", "missing", "shadows", "votes")
+    Attributes:
+        votes: Votes that count.
+        ps: Their probabilities.
+        ws: Their weights.
+        shadows: Votes of members of weight 0.
+        missing: Members that did not vote.
+        expected: Weight of all members.
+        error: The first error that a tier noted.
+    """
+
+    __slots__ = ("error", "expected", "missing", "ps", "shadows", "votes", "ws")
 
     def __init__(self, passed: Sequence[TierVotes]) -> None:
         self.votes: list[Vote] = []
+        self.ps: list[float] = []
+        self.ws: list[float] = []
         self.shadows: list[Vote] = []
         self.missing: list[str] = []
         self.expected = 0.0
         self.error: str | None = None
-        for pack, said in passed:
-            self.error = self.error or said.error
-            self._add(pack, said)
+        for voted in passed:
+            self.error = self.error or voted.votes.error
+            self._add(voted.pack, voted.votes)
 
     def _add(self, pack: VotesPack, said: ImageVotes) -> None:
         tier, boxes = pack.tier, said.boxes
         for i, (run, raw, p) in enumerate(zip(pack.runs, said.raw, said.probability, strict=True)):
-            self.expected += run.weight
+            weight = run.weight
+            self.expected += weight
             if raw is None or p is None:
                 self.missing.append(run.member)
                 continue
@@ -54,13 +68,18 @@ class _Tally:
                 run.model_version,
                 raw,
                 p,
-                run.weight,
+                weight,
                 run.latency,
                 run.batch_size,
                 boxes[i] if boxes else [],
                 run.calibrated,
             )
-            (self.votes if run.weight > 0 else self.shadows).append(vote)
+            if weight > 0:
+                self.votes.append(vote)
+                self.ps.append(p)
+                self.ws.append(weight)
+            else:
+                self.shadows.append(vote)
 
 
 class Answerer:
@@ -94,8 +113,7 @@ class Answerer:
             return self._failed(tally, last, latency, now)
         late = head.deadline_at is not None and now > head.deadline_at
         whole = complete and not late and last.votes.error is None
-        weights = [vote.weight for vote in tally.votes]
-        verdict = self._vote_math([vote.probability for vote in tally.votes], weights)
+        verdict = self._vote_math(tally.ps, tally.ws)
         return Answer(
             head=head,
             status="answered" if whole else "partial",
@@ -108,7 +126,7 @@ class Answerer:
             shadow_votes=tally.shadows,
             disagreement=verdict.disagreement,
             losing=verdict.losing,
-            flags=self._flags(tally, sum(weights), whole=whole),
+            flags=self._flags(tally, whole=whole),
             missing=tally.missing,
             error=tally.error,
             cascade=last.pack.cascade,
@@ -117,9 +135,9 @@ class Answerer:
             latency=latency,
         )
 
-    def _flags(self, tally: _Tally, weight: float, *, whole: bool) -> list[Flag]:
+    def _flags(self, tally: _Tally, *, whole: bool) -> list[Flag]:
         flags: list[Flag] = [] if whole else ["partial"]
-        if tally.missing or weight < self._quorum * tally.expected:
+        if tally.missing or sum(tally.ws) < self._quorum * tally.expected:
             flags.append("degraded")
         if tally.shadows:
             flags.append("shadow")
@@ -147,7 +165,9 @@ def _latency(passed: Sequence[TierVotes], head: Head, first_at: float, now: floa
         max(0.0, now - head.submitted_at) if head.submitted_at else 0.0,
         max(0.0, now - first_at),
         [
-            TierLatency(pack.tier, said.queued, said.decoding, said.inferring)
-            for pack, said in passed
+            TierLatency(
+                voted.pack.tier, voted.votes.queued, voted.votes.decoding, voted.votes.inferring
+            )
+            for voted in passed
         ],
     )

@@ -23,7 +23,7 @@ def histogram(values: Histogram, groups: Sequence[tuple[str, str]], title: str) 
     tallest = max((sum(counts.values()) for counts in values.bins), default=0) or 1
     bars = [_bar(values, groups, place, tallest) for place in range(BINS)]
     return Html(
-        f'<figure class="chart"><div class="plot"><span class="most">{tallest:,}</span>'
+        f'<figure class="chart"><div class="plot"><span class="most">{tallest:,} images</span>'
         f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape(title)}">{join(bars)}</svg></div>'
         '<div class="axis" aria-hidden="true"><span>0</span><span>0.25</span><span>0.5</span>'

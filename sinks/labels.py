@@ -61,35 +61,41 @@ class Match(NamedTuple):
 class _Labelled:
     """All labels of one file: one for the whole, or one per labelled second."""
 
+    __slots__ = ("file", "labels", "whole")
+
     def __init__(self, file: str) -> None:
         self.file = file
-        self.parts = _parts(file)
         self.whole: Label | None = None
-        self.times: list[float] = []
-        self.labels: list[Label] = []
+        self.labels: list[tuple[float, Label]] | None = None
 
     def add(self, label: Label) -> Label | None:
         """Take a label; return an earlier one that contradicts it."""
         if label.seconds is None:
             earlier, self.whole = self.whole, self.whole or label
-        else:
-            place = bisect_left(self.times, label.seconds)
-            known = place < len(self.times) and self.times[place] == label.seconds
-            earlier = self.labels[place] if known else None
-            if not known:
-                self.times.insert(place, label.seconds)
-                self.labels.insert(place, label)
-        return earlier if earlier and earlier.roadwork != label.roadwork else None
+            return _contradicted(earlier, label)
+        self.labels = self.labels or []
+        place = bisect_left(self.labels, label.seconds, key=_seconds_of)
+        if place < len(self.labels) and self.labels[place][0] == label.seconds:
+            return _contradicted(self.labels[place][1], label)
+        self.labels.insert(place, (label.seconds, label))
+        return None
 
     def at(self, seconds: float | None) -> Label | None:
         """Return the label of the nearest labelled second, else that of the whole file."""
-        if seconds is None or not self.times:
+        if seconds is None or not self.labels:
             return self.whole
-        place = bisect_left(self.times, seconds)
+        place = bisect_left(self.labels, seconds, key=_seconds_of)
         near = self.labels[max(0, place - 1) : place + 1]
-        best = min(near, key=lambda label: abs((label.seconds or 0.0) - seconds))
-        close = abs((best.seconds or 0.0) - seconds) <= TOLERANCE
-        return best if close else self.whole
+        distance, best = min((abs(at - seconds), n) for n, (at, _) in enumerate(near))
+        return near[best][1] if distance <= TOLERANCE else self.whole
+
+
+def _seconds_of(entry: tuple[float, Label]) -> float:
+    return entry[0]
+
+
+def _contradicted(earlier: Label | None, label: Label) -> Label | None:
+    return earlier if earlier and earlier.roadwork != label.roadwork else None
 
 
 class Labels:
@@ -113,7 +119,8 @@ class Labels:
         self.decided = sum(label.roadwork is not None for label in labels)
         self.first = labels[0].file if labels else None
         self._by_text: dict[str, _Labelled] = {}
-        self._by_name: dict[str, list[_Labelled]] = {}
+        self._by_path: dict[str, tuple[_Labelled, ...]] = {}
+        self._by_end: dict[int, dict[str, tuple[_Labelled, ...]]] = {}
         for label in labels:
             self._add(label)
 
@@ -121,7 +128,8 @@ class Labels:
         entry = self._by_text.get(label.file)
         if entry is None:
             entry = self._by_text[label.file] = _Labelled(label.file)
-            self._by_name.setdefault(entry.parts[-1], []).append(entry)
+            path = _path(label.file)
+            self._by_path[path] = (*self._by_path.get(path, ()), entry)[:2]
         if earlier := entry.add(label):
             raise UsageError(
                 f"{self.source}: expected one label for {label.file}, "
@@ -139,14 +147,34 @@ class Labels:
         file, seconds = split_time(uri)
         if entry := self._by_text.get(file):
             return _match(entry, seconds, exact=True)
-        parts = _parts(file)
-        fitting = [e for e in self._by_name.get(parts[-1], []) if _one_ends_other(e.parts, parts)]
+        fitting = self._fitting(_path(file))
         if len(fitting) > 1:
             names = " and ".join(entry.file for entry in fitting[:2])
             raise UsageError(
                 f"{self.source}: {uri} could be {names}; expected names that say more of the path"
             )
         return _match(fitting[0], seconds, exact=False) if fitting else None
+
+    def _fitting(self, path: str) -> list[_Labelled]:
+        """Return labelled files whose path ends with this one or is the end of it.
+
+        Of many that fit, two are enough to know that it is not one.
+        """
+        parts = path.split("/")
+        ends = ["/".join(parts[place:]) for place in range(len(parts))]
+        shorter = [entry for end in ends for entry in self._by_path.get(end, ())]
+        return shorter + list(self._longer(len(parts)).get(path, ()))
+
+    def _longer(self, depth: int) -> dict[str, tuple[_Labelled, ...]]:
+        """Return the files deeper than ``depth`` by the last ``depth`` parts of their path."""
+        if depth not in self._by_end:
+            index = self._by_end[depth] = {}
+            for path, entries in self._by_path.items():
+                parts = path.split("/")
+                if len(parts) > depth:
+                    end = "/".join(parts[-depth:])
+                    index[end] = (*index.get(end, ()), *entries)[:2]
+        return self._by_end[depth]
 
 
 def _match(entry: _Labelled, seconds: float | None, *, exact: bool) -> Match | None:
@@ -161,15 +189,11 @@ def split_time(uri: str) -> tuple[str, float | None]:
     return (uri, None) if seconds is None else (file, seconds)
 
 
-def _parts(file: str) -> tuple[str, ...]:
-    """Return the folders and name of a path, without what only says where one stands."""
+def _path(file: str) -> str:
+    """Return a path without what only says where one stands."""
     plain = posixpath.normpath(file.replace("\\", "/").removeprefix("file://"))
-    return tuple(part for part in plain.split("/") if part not in ("", ".", "..")) or (file,)
-
-
-def _one_ends_other(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    shorter = min(len(one), len(other))
-    return one[-shorter:] == other[-shorter:]
+    parts = [part for part in plain.split("/") if part not in ("", ".", "..")]
+    return "/".join(parts) or file
 
 
 def read_labels(path: Path, columns: LabelColumns = USUAL) -> Labels:

@@ -115,10 +115,15 @@ def read_rows(path: Path, batch: int) -> Iterator[AnswerRow]:
             raise UsageError(
                 f"{path}: expected a file of answers, but it has no column {', '.join(absent)}"
             )
-        wanted = [name for name in COLUMNS if name in present]
-        for rows in file.iter_batches(batch_size=batch, columns=wanted):
+        for rows in _batches(file, [name for name in COLUMNS if name in present], batch):
             for row in _typed(path, rows).to_pylist():
                 yield cast("AnswerRow", defaults() | row)
+
+
+def _batches(file: pq.ParquetFile, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of one row group after another: a scan over all keeps buffers of each."""
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(batch_size=size, row_groups=[group], columns=columns)
 
 
 def _typed(path: Path, rows: pa.RecordBatch) -> pa.RecordBatch:

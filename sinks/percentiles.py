@@ -10,7 +10,6 @@ GROWTH = 1.02
 """Ratio of neighbouring buckets: a percentile is right within 1 %."""
 
 _STEP = math.log(GROWTH)
-_LAST = math.ceil(math.log(MOST / LEAST) / _STEP)
 
 
 class Durations:
@@ -22,8 +21,8 @@ class Durations:
 
     def add(self, seconds: float) -> None:
         """Count one duration; negative ones, of clocks that disagree, count as the least."""
-        place = round(math.log(max(seconds, LEAST) / LEAST) / _STEP)
-        place = min(place, _LAST)
+        within = seconds if LEAST < seconds < MOST else min(MOST, max(LEAST, seconds))
+        place = round(math.log(within / LEAST) / _STEP)
         self._buckets[place] = self._buckets.get(place, 0) + 1
         self.count += 1
 

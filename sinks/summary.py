@@ -91,7 +91,7 @@ class Summary:
         self.exits: dict[str, Counter[str]] = {}
         self.depth: dict[str, int] = {}
         self.probability, self.confidence = Histogram(), Histogram()
-        self.stages: dict[Stage, Durations] = {}
+        self.stages: dict[tuple[str, str], Durations] = {}
         self.members: dict[tuple[str, str, bool], Member] = {}
         self.roadwork, self.uncertain = Best(SHOWN), Best(SHOWN)
         self._failures: dict[str, list[AnswerRow]] = {}
@@ -155,10 +155,10 @@ class Summary:
             self._time(name, "inferring", tier["inferring"])
 
     def _time(self, tier: str, name: str, seconds: float) -> None:
-        stage = Stage(tier, name)
-        if stage not in self.stages:
-            self.stages[stage] = Durations()
-        self.stages[stage].add(seconds)
+        durations = self.stages.get((tier, name))
+        if durations is None:
+            durations = self.stages[Stage(tier, name)] = Durations()
+        durations.add(seconds)
 
     def tiers(self, names: Iterable[str]) -> list[str]:
         """Return tier names from the first tier to the last."""

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST = 36_000
-"""Bytes of one JPEG: 72 pictures stay under 3.5 MB as base64."""
-_TRIES = ((360, 80), (360, 60), (320, 45), (240, 40), (160, 30))
+LARGEST = 32_000
+"""Bytes of one JPEG: 72 pictures stay under 3.1 MB as base64."""
+_TRIES = ((400, 80), (400, 60), (320, 45), (240, 40), (160, 30))
 """Longest side in pixels and JPEG quality: noise and foliage need the later ones."""
 
 
@@ -22,7 +22,7 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> Thumbnail:
-    """Shrink a picture to at most 360 pixels a side and ``LARGEST`` bytes.
+    """Shrink a picture to at most 400 pixels a side and ``LARGEST`` bytes.
 
     Args:
         pixels: Upright RGB picture, uint8, shape (height, width, 3), not empty.

@@ -79,7 +79,7 @@ class Batcher(Generic[W]):
     """The queue of one tier worker."""
 
     ARCHIVE_SHARE = 0.45
-    # A live deadline is remembered for so many seconds after its item has gone.
+    # A live deadline counts as seen lately for so many seconds after its item came.
     LIVE_MEMORY = 10.0
 
     def __init__(self, max_batch: int, service_time: ServiceTime | None = None) -> None:
@@ -89,8 +89,8 @@ class Batcher(Generic[W]):
         self._archive: deque[W] = deque()
         self._serial = 0
         self._size = 0
-        self._tightest = float("inf")
-        self._tightest_until = 0.0
+        # Budgets of live items as (until, budget), both growing: the first is the tightest.
+        self._budgets: deque[tuple[float, float]] = deque()
 
     def __len__(self) -> int:
         """Return the number of items waiting."""
@@ -113,9 +113,16 @@ class Batcher(Generic[W]):
             self._note_live(item.deadline_at - now, now)
 
     def _note_live(self, budget: float, now: float) -> None:
-        if budget > 0 and (budget < self._tightest or now > self._tightest_until):
-            self._tightest = budget
-        self._tightest_until = now + self.LIVE_MEMORY
+        if budget <= 0:
+            return
+        while self._budgets and self._budgets[-1][1] >= budget:
+            self._budgets.pop()
+        self._budgets.append((now + self.LIVE_MEMORY, budget))
+
+    def _tightest(self, now: float) -> float | None:
+        while self._budgets and self._budgets[0][0] < now:
+            self._budgets.popleft()
+        return self._budgets[0][1] if self._budgets else None
 
     def drop(self) -> list[W]:
         """Empty the queue and return what was in it (the partitions were revoked)."""
@@ -145,8 +152,8 @@ class Batcher(Generic[W]):
 
     def _archive_room(self, now: float, taken: int) -> int:
         limit = self.max_batch
-        if now <= self._tightest_until and self._tightest != float("inf"):
-            budget = self.ARCHIVE_SHARE * self._tightest
+        if (tightest := self._tightest(now)) is not None:
+            budget = self.ARCHIVE_SHARE * tightest
             limit = max(0 if taken else 1, self.service_time.largest_within(budget, limit))
         return max(0, limit - taken)
 

@@ -1,7 +1,7 @@
 """Finds cones, drums and striped boards by colour and shape: a rule that fails unlike a network.
 
 The picture is searched for saturated orange and red blobs, which are joined across the white
-stripes between them. Each blob is described by eleven measures of shape, place and colour, and
+stripes between them. Each blob is described by thirteen measures of shape, place and colour, and
 a logistic rule turns these into the log-odds that the blob is roadwork equipment. The picture's
 score is the log of the summed odds, so several weak blobs count like one strong one. The rule
 knows nothing of signs, workers or machines, and colour fails it at night.
@@ -31,26 +31,31 @@ ORANGE = ((0, 95, 70), (17, 255, 255))
 RED = ((171, 110, 60), (179, 255, 255))
 STRIPE_LEAST_VALUE = 120  # a white stripe: bright and hardly coloured
 STRIPE_MOST_SATURATION = 80
+STRIPE_KERNEL = (11, 3)  # rows and columns of the gaps that are bridged
 UPRIGHT = 0.4  # log of height/width of a typical cone
 USUAL_BOTTOM = 0.68  # where on the picture's height cones usually stand
+WIDEST_USUAL = 0.1  # share of the picture's width; wider blobs are mostly cars and buildings
+SOLID = 0.7  # share of its frame that a cone rarely fills
 HUES = 180  # number of OpenCV's hues
 RED_TURN = 9  # turns the hues so that RED and ORANGE lie side by side, from 0 on
 ORANGE_TURN = ORANGE[1][0] + RED_TURN
 
 # Fitted by training/fit_cones.py on boxed training pictures: measure = (mean, spread, weight).
-BIAS = -2.675
+BIAS = -2.614
 MEASURES = {
-    "log area": (-7.544, 1.574, 0.838),
-    "log height/width": (0.180, 0.758, 0.426),
-    "distance from an upright shape": (0.605, 0.508, -1.147),
-    "fill": (0.327, 0.197, 0.535),
-    "bottom edge": (0.543, 0.221, 0.540),
-    "distance from the road's usual place": (0.068, 0.099, -1.473),
-    "taper": (0.028, 0.249, 0.704),
-    "saturation": (0.508, 0.093, 0.793),
-    "hue": (0.749, 0.205, -0.394),
-    "white stripes": (0.275, 0.249, 0.768),
-    "colour around": (0.027, 0.034, 0.083),
+    "log area": (-7.645, 1.654, 1.092),
+    "log height/width": (0.357, 0.814, 0.586),
+    "distance from an upright shape": (0.624, 0.525, -1.013),
+    "fill": (0.294, 0.198, 0.517),
+    "bottom edge": (0.547, 0.223, 0.684),
+    "distance from the road's usual place": (0.068, 0.100, -1.253),
+    "taper": (0.035, 0.258, 0.677),
+    "saturation": (0.504, 0.093, 0.677),
+    "hue": (0.747, 0.207, -0.509),
+    "white stripes": (0.282, 0.249, 0.607),
+    "colour around": (0.021, 0.028, 0.048),
+    "too wide": (0.073, 0.258, -0.512),
+    "too solid": (0.005, 0.026, -0.413),
 }
 FITTED: Floats = np.array(list(MEASURES.values()))
 
@@ -76,7 +81,7 @@ class Blobs(NamedTuple):
     """The blobs of a searched picture, largest first.
 
     `frames` is int64 [count, 4]: left, top, width, height in pixels of the searched picture;
-    `measures` is float64 [count, 11] in the order of MEASURES.
+    `measures` is float64 [count, 13] in the order of MEASURES.
     """
 
     frames: NDArray[np.int64]
@@ -115,7 +120,7 @@ def picture_score(odds: Floats) -> float:
 
 
 def log_odds(measures: Floats) -> Floats:
-    """Apply the fitted logistic rule to measures [count, 11]: log-odds [count] in -12..12."""
+    """Apply the fitted logistic rule to measures [count, 13]: log-odds [count] in -12..12."""
     scaled = np.clip((measures - FITTED[:, 0]) / FITTED[:, 1], -3, 3)
     odds: Floats = np.clip(BIAS + scaled @ FITTED[:, 2], -12, 12)
     return odds
@@ -140,7 +145,7 @@ def find_blobs(image: Pixels) -> Blobs:
     coloured = np.asarray(
         cv2.bitwise_or(cv2.inRange(hsv, *ORANGE), cv2.inRange(hsv, *RED)), dtype=np.uint8
     )
-    joined = cv2.morphologyEx(coloured, cv2.MORPH_CLOSE, np.ones((7, 3), np.uint8))
+    joined = cv2.morphologyEx(coloured, cv2.MORPH_CLOSE, np.ones(STRIPE_KERNEL, np.uint8))
     count, _, found, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     stats = np.asarray(found[1:count], dtype=np.int64)
     stats = stats[stats[:, cv2.CC_STAT_AREA] >= SMALLEST_BLOB]
@@ -188,4 +193,6 @@ def measure(hsv: Pixels, coloured: Pixels, frame: list[int]) -> list[float]:
         mean_hue / ORANGE_TURN,
         int(np.count_nonzero(stripe)) / max(1, size - hits),
         beside,
+        max(0.0, math.log(width / hsv.shape[1] / WIDEST_USUAL)),
+        max(0.0, hits / size - SOLID),
     ]

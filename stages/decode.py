@@ -4,6 +4,8 @@ JPEG goes to libjpeg-turbo at a power-of-two scale, everything else to Pillow; t
 content. All functions are thread-safe, and the heavy parts release the interpreter lock.
 """
 
+import ctypes
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, _imaging
 
 from schemas.errors import ImageError
 from stages import jpeg
@@ -25,6 +27,21 @@ Pixels = npt.NDArray[np.uint8]
 
 # Sizes are checked here, from the header, with other limits than Pillow's; its warning stays quiet.
 Image.MAX_IMAGE_PIXELS = None
+
+
+def _hush_libtiff() -> None:
+    """Stop libtiff from writing to standard error; what it finds wrong is raised all the same."""
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        try:
+            set_handler = getattr(ctypes.CDLL(_imaging.__file__), name)
+        except (OSError, AttributeError):  # Pillow built without it, or with it hidden inside
+            continue
+        set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        set_handler(None)
+
+
+_hush_libtiff()
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _PILLOW_NAMES = {"jpeg2000": "JPEG2000"}
 # Formats whose Pillow readers warn about odd metadata; catching warnings takes a lock.

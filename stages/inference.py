@@ -79,7 +79,7 @@ class Engine(ABC):
 def infer_isolated(engine: Engine, batch: Sequence[Picture]) -> list[Score | ImageError]:
     """Infer a batch so that a picture that breaks the engine harms none of its neighbours.
 
-    A batch that raises is halved until the culprit stands alone: at most log₂ n extra runs per
+    A batch that raises is halved until the culprit stands alone: at most 2·⌈log₂ n⌉ extra runs per
     culprit. A score that is NaN or infinite fails its own picture only.
     """
     if not batch:

@@ -45,22 +45,46 @@ def pooled(pool: Pool) -> Pooled:
 
 def verdict(pool: Pool) -> Callable[[Sequence[float], Sequence[float]], Verdict]:
     """Return the function that turns votes (probabilities, weights) into a verdict."""
-    pooling = pooled(pool)
+    pooling, logarithmic = pooled(pool), pool.method == "log"
+    base, scale = log_odds(pool.prior), pool.effective_voters
 
     def judge(ps: Sequence[float], ws: Sequence[float]) -> Verdict:
-        p = pooling(ps, ws)
-        return Verdict(p, 2.0 * abs(p - 0.5), disagreement(ps, ws), losing_votes(ps, p))
+        # Pool and disagreement share one pass over the log-odds: halves the cost of two votes.
+        mean, spread = _moments(ps, ws, base)
+        p = sigmoid(base + scale * (mean - base)) if logarithmic else pooling(ps, ws)
+        return Verdict(p, 2.0 * abs(p - 0.5), spread, losing_votes(ps, p))
 
     return judge
 
 
 def _log_pool(ps: Sequence[float], ws: Sequence[float], base: float, scale: float) -> float:
     """``logit p = logit π + s·Σwᵢ(lᵢ − logit π)/Σwᵢ`` (Genest & Zidek 1986, scaled)."""
-    total = sum(ws)
+    total = evidence = 0.0
+    for p, w in zip(ps, ws, strict=True):
+        total += w
+        evidence += w * log_odds(p)
+    return sigmoid(base + scale * (evidence / total - base)) if total > 0 else sigmoid(base)
+
+
+def _moments(ps: Sequence[float], ws: Sequence[float], prior: float) -> tuple[float, float]:
+    """Return the weighted mean and standard deviation of the log-odds, the prior's without any."""
+    total = evidence = 0.0
+    odds = []
+    for p, w in zip(ps, ws, strict=True):
+        o = log_odds(p)
+        odds.append(o)
+        total += w
+        evidence += w * o
     if total <= 0:
-        return sigmoid(base)
-    evidence = sum(w * log_odds(p) for p, w in zip(ps, ws, strict=True))
-    return sigmoid(base + scale * (evidence / total - base))
+        return prior, 0.0
+    mean = evidence / total
+    if len(odds) < 2:
+        return mean, 0.0
+    square = 0.0
+    for o, w in zip(odds, ws, strict=True):
+        off = o - mean
+        square += w * off * off
+    return mean, math.sqrt(square / total)
 
 
 def _linear(ps: Sequence[float], ws: Sequence[float], prior: float) -> float:
@@ -78,15 +102,13 @@ def _geometric(ps: Sequence[float], ws: Sequence[float], prior: float) -> float:
 
 def disagreement(ps: Sequence[float], ws: Sequence[float]) -> float:
     """Return the weighted standard deviation of the votes' log-odds; 0 for fewer than two."""
-    total = sum(ws)
-    if total <= 0 or len(ps) < 2:
-        return 0.0
-    odds = [log_odds(p) for p in ps]
-    mean = sum(w * o for o, w in zip(odds, ws, strict=True)) / total
-    return math.sqrt(sum(w * (o - mean) ** 2 for o, w in zip(odds, ws, strict=True)) / total)
+    return _moments(ps, ws, 0.0)[1]
 
 
 def losing_votes(ps: Sequence[float], answer: float) -> int:
     """Return how many votes lie on the other side of 0.5 than ``answer``."""
-    side = answer >= 0.5
-    return sum((p >= 0.5) is not side for p in ps)
+    roadwork = 0
+    for p in ps:
+        if p >= 0.5:
+            roadwork += 1
+    return len(ps) - roadwork if answer >= 0.5 else roadwork

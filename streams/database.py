@@ -27,6 +27,8 @@ _PRAGMAS = (
     "PRAGMA cache_size=-16384",
     "PRAGMA temp_store=FILE",
 )
+# One statement, hence one snapshot. A new file has version 0 and no tables.
+_WHOSE = "SELECT user_version, (SELECT COUNT(*) FROM sqlite_master) FROM pragma_user_version"
 
 
 class Database:
@@ -50,15 +52,15 @@ class Database:
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
             self._connection = connection
+            found, tables = connection.execute(_WHOSE).fetchone()
+            if found != version and (found or tables):  # before anything is written to it
+                raise UsageError(
+                    f"{self.path}: expected a state file of version {version}, got {found}; "
+                    "use the Roadstream that wrote it, or another path"
+                )
             for pragma in _PRAGMAS:
                 connection.execute(pragma)
             with self.transaction() as tx:
-                (found,) = tx.execute("PRAGMA user_version").fetchone()
-                if found not in (0, version):
-                    raise UsageError(
-                        f"{self.path}: expected a state file of version {version}, got {found}; "
-                        "use the Roadstream that wrote it, or another path"
-                    )
                 for statement in filter(str.strip, schema.split(";")):
                     tx.execute(statement)
                 tx.execute(f"PRAGMA user_version={version}")

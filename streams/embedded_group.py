@@ -76,14 +76,15 @@ class Membership:
             tx.execute(
                 "DELETE FROM owners WHERE grp=? AND instance=?", (self._group, self._instance)
             )
-            members = [
-                member
-                for (member,) in tx.execute(
-                    "SELECT member FROM members WHERE grp=? ORDER BY member", (self._group,)
+            instances = [
+                instance
+                for (instance,) in tx.execute(
+                    "SELECT instance FROM members WHERE grp=? ORDER BY member", (self._group,)
                 )
             ]
-            rank = members.index(self.member) if self.member in members else -1
-            share = [p for p in range(self.partitions) if p % max(1, len(members)) == rank]
+            # A newer instance may have taken this member's name; then nothing is ours.
+            rank = instances.index(self._instance) if self._instance in instances else -1
+            share = [p for p in range(self.partitions) if p % max(1, len(instances)) == rank]
             taken = {
                 partition
                 for (partition,) in tx.execute(

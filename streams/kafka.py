@@ -45,14 +45,17 @@ class KafkaLog(Log):
             client_id=settings.client_id,
             request_timeout_ms=int(settings.request_timeout * 1000),
         )
-        self._stack.push_async_callback(self._close_admin)
         try:
             with anyio.fail_after(settings.connect_timeout):
                 await self._admin.start()
                 await self._admin.describe_cluster()
         except (KafkaError, OSError, TimeoutError) as error:
-            await self._stack.aclose()
+            await self._close_admin()
             raise unavailable(settings, error) from error
+        except BaseException:
+            await self._close_admin()
+            raise
+        self._stack.push_async_callback(self._close_admin)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

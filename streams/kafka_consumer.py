@@ -137,6 +137,8 @@ class KafkaConsumer(Consumer):
     async def publish(self, outputs: Sequence[Output], commit: Offsets, epoch: int) -> None:
         """See ``Consumer.publish``."""
         await self._producer.publish(outputs)
+        if not commit:
+            return
         now = self._assignment
         if epoch != now.epoch or self.rebalances.lost:
             log.debug("commit_dropped", partitions=len(commit), epoch=epoch, now=now.epoch)
@@ -184,7 +186,7 @@ class KafkaConsumer(Consumer):
 
     async def _take(self, granted: frozenset[TopicPartition]) -> None:
         group = self.rebalances
-        group.granted, group.held, group.lost = None, True, False
+        group.granted, group.held, group.lost = None, bool(granted), False
         group.give_up_at = math.inf
         self._held = granted
         self._own(granted)
@@ -202,21 +204,26 @@ class KafkaConsumer(Consumer):
         self._fruitful_at, self._owed = anyio.current_time(), {}
 
     async def _fetch(self, max_records: int, left: float, topics: frozenset[str] | None) -> _Found:
-        """Take records that aiokafka has fetched, or wait for some, or for a rebalance."""
-        group = self.rebalances
+        """Take records that aiokafka has fetched, or wait for some, or for a rebalance.
+
+        Even with nothing to take, ``getmany`` must be called: a member that does not for five
+        minutes is put out of the group and could never come back (aiokafka#1187).
+        """
+        group, news = self.rebalances, self.rebalances.news
         choice = self._choose(topics)
-        if group.moving or not choice:
-            with anyio.move_on_after(left if max_records else 0):
-                await group.news.wait()
-            return {}
-        if not max_records:
-            choice, left = _NOTHING, 0.0
+        idle = group.moving or not choice
+        left = left if max_records else 0.0
         try:
-            with anyio.move_on_after(left + _GRACE) as group.fetch:
+            with anyio.move_on_after(left if idle else left + _GRACE) as group.fetch:
+                if idle or not max_records:
+                    await self._client.getmany(*_NOTHING)
+                    if idle:
+                        await news.wait()
+                    return {}
                 return cast(
                     "_Found",
                     await self._client.getmany(
-                        *choice, timeout_ms=int(left * 1000), max_records=max_records or None
+                        *choice, timeout_ms=int(left * 1000), max_records=max_records
                     ),
                 )
         except KafkaError as error:

@@ -7,8 +7,10 @@ round of batches, so many small publishes cost as little as one large.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
+from itertools import chain
 from struct import unpack_from
 from typing import Any
 
@@ -46,7 +48,7 @@ class _Round:
     """Outputs of all callers that arrived while the round before them was being enqueued."""
 
     def __init__(self) -> None:
-        self.outputs: list[Output] = []
+        self.parts: dict[object, Sequence[Output]] = {}
         self.futures: list[asyncio.Future[object]] | None = None
 
 
@@ -66,9 +68,25 @@ class KafkaProducer(Producer):
 
         Raises:
             LogUnavailableError: No broker answers in time.
+            UsageError: The compression asked for is not installed.
         """
+        client = self._make()
+        try:
+            with anyio.fail_after(self._settings.connect_timeout):
+                await client.start()
+        except (KafkaError, OSError, TimeoutError) as error:
+            await self._discard(client)
+            raise unavailable(self._settings, error) from error
+        except BaseException:
+            await self._discard(client)
+            raise
+        self._client = client
+
+    def _make(self) -> AIOKafkaProducer:
         settings = self._settings
-        client = AIOKafkaProducer(
+        if settings.compression not in (None, "gzip") and find_spec("cramjam") is None:
+            raise UsageError(f"compression {settings.compression}: pip install cramjam")
+        return AIOKafkaProducer(
             bootstrap_servers=settings.bootstrap_servers,
             client_id=settings.client_id,
             request_timeout_ms=int(settings.request_timeout * 1000),
@@ -79,16 +97,6 @@ class KafkaProducer(Producer):
             compression_type=settings.compression,
             linger_ms=0,
         )
-        try:
-            with anyio.fail_after(settings.connect_timeout):
-                await client.start()
-        except (KafkaError, OSError, TimeoutError) as error:
-            await self._discard(client)
-            raise unavailable(settings, error) from error
-        except BaseException:
-            await self._discard(client)
-            raise
-        self._client = client
 
     async def stop(self) -> None:
         """Disconnect, bounded in time even when Kafka is gone."""
@@ -101,16 +109,15 @@ class KafkaProducer(Producer):
         if not outputs:
             return
         self._check_sizes(outputs)
-        turn = self._round
-        turn.outputs.extend(outputs)
-        client = None
+        turn, ticket, client = self._round, object(), None
+        turn.parts[ticket] = outputs
         try:
             with anyio.fail_after(self._settings.delivery_timeout):
                 async with self._lock:
                     client = await self._ensure_started()
                     if turn is self._round:
                         self._round = _Round()
-                        turn.futures = await self._enqueue(client, turn.outputs)
+                        turn.futures = await self._enqueue(client, turn.parts.values())
                 if turn.futures is None:
                     raise LogUnavailableError("Kafka: publishing was interrupted")
                 await asyncio.wait(turn.futures)
@@ -122,6 +129,9 @@ class KafkaProducer(Producer):
             ) from error
         except (KafkaError, OSError) as error:
             await self._raise(error, client)
+        finally:
+            if turn is self._round:  # given up before anyone sent it: do not let it pile up
+                turn.parts.pop(ticket, None)
         for future in turn.futures or ():
             if (failure := future.exception()) is not None:
                 await self._raise(failure, client)
@@ -153,19 +163,17 @@ class KafkaProducer(Producer):
             await self._discard(client)
 
     def _check_sizes(self, outputs: Sequence[Output]) -> None:
-        limit = self._settings.max_record_bytes
-        for topic, key, value, _ in outputs:
-            if len(value) > limit - _OVERHEAD - (len(key) if key else 0):
-                raise OutputError(
-                    f"{topic}: record of {len(value) + len(key or b'')} bytes: "
-                    f"expected at most {limit - _OVERHEAD}"
-                )
+        limit = self._settings.max_record_bytes - _OVERHEAD
+        sizes = [len(value) + len(key or b"") for _, key, value, _ in outputs]
+        if (largest := max(sizes)) > limit:
+            topic = outputs[sizes.index(largest)].topic
+            raise OutputError(f"{topic}: record of {largest} bytes: expected at most {limit}")
 
     async def _enqueue(
-        self, client: AIOKafkaProducer, outputs: list[Output]
+        self, client: AIOKafkaProducer, parts: Collection[Sequence[Output]]
     ) -> list[asyncio.Future[object]]:
         """Build batches and hand them over, one per partition in turn, as aiokafka sends them."""
-        batches = await self._build(client, outputs)
+        batches = await self._build(client, chain.from_iterable(parts))
         futures: list[asyncio.Future[object]] = []
         depth = 0
         while batches:
@@ -178,7 +186,7 @@ class KafkaProducer(Producer):
         return futures
 
     async def _build(
-        self, client: AIOKafkaProducer, outputs: list[Output]
+        self, client: AIOKafkaProducer, outputs: Iterable[Output]
     ) -> dict[tuple[str, int], list[Any]]:
         """Sort records into batches per partition, in their order. The hot loop of every hop."""
         now = int(time.time() * 1000)

@@ -1,5 +1,7 @@
 """What can be set about a Kafka log, and the words for one that does not answer."""
 
+from typing import Literal
+
 import msgspec
 
 from schemas.errors import LogUnavailableError
@@ -35,7 +37,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     client_id: str = "roadstream"
     replication_factor: int | None = None
     max_record_bytes: int = 8 * 2**20 + 2**16
-    compression: str | None = None
+    compression: Literal["gzip", "lz4", "zstd", "snappy"] | None = None
     check_crcs: bool = True
     max_partition_fetch_bytes: int = 4 * 2**20
     fetch_max_wait: float = 0.1

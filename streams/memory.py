@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import anyio
 import anyio.lowlevel
 
-from schemas.errors import FencedError, RoadstreamError, UsageError
+from schemas.errors import FencedError, OutputError, RoadstreamError, UsageError
 from streams.clock import Clock, SystemClock
 from streams.log import (
     Assignment,
@@ -122,15 +122,21 @@ class MemoryLog(Log):
     def append(self, outputs: Sequence[Output]) -> None:
         """Append records and wake those who wait for some."""
         now = int(self.clock.now() * 1000)
-        for topic, key, value, partition in outputs:
-            if topic not in self.topics:
-                raise UsageError(f"there is no topic {topic}")
-            parts = self.topics[topic]
-            chosen = zlib.crc32(key or b"") % len(parts) if partition is None else partition
-            records = parts[chosen]
+        places = [self._place(output) for output in outputs]  # all or nothing
+        for records, (_, key, value, _) in zip(places, outputs, strict=True):
             records.append(MemoryRecord(len(records), key, value, now))
         self._grown.set()
         self._grown = anyio.Event()
+
+    def _place(self, output: Output) -> list[MemoryRecord]:
+        if output.topic not in self.topics:
+            raise UsageError(f"there is no topic {output.topic}")
+        parts, partition = self.topics[output.topic], output.partition
+        if partition is None:
+            partition = zlib.crc32(output.key or b"") % len(parts)
+        if not 0 <= partition < len(parts):
+            raise OutputError(f"partition {partition}: expected 0 to {len(parts) - 1}")
+        return parts[partition]
 
     @contextmanager
     def faulty(self, operation: str) -> Iterator[None]:

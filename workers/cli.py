@@ -19,7 +19,7 @@ app = App(
 _COMMANDS = {
     "score": ("score", "Score pictures and videos; write one answer per picture."),
     "evaluate": ("evaluate", "Compare answers with labels."),
-    "report": ("report", "Write an HTML report of answers."),
+    "report": ("evaluate", "Write an HTML report of answers."),
     "render": ("render", "Render a synthetic drive with labels, to try things with."),
     "topics": ("topics", "Make the topics that a cascade needs."),
     "produce": ("produce", "Send pictures to a log, to be scored by the workers there."),

@@ -85,7 +85,7 @@ class Judge:
         max_bytes: int,
     ) -> None:
         members = cascade.tier(tier).members
-        self.tier = tier
+        self.cascade, self.tier = cascade, tier
         self.members = [
             RunningMember(m, engines[m.name], calibrator(m.calibration)) for m in members
         ]

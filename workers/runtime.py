@@ -111,7 +111,6 @@ async def run_workers(
                 )
                 worker = TierWorker(
                     log,
-                    cascade,
                     judge,
                     slots=slots,
                     limits=options.limits,

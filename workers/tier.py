@@ -10,7 +10,6 @@ import structlog
 from anyio import to_thread
 
 from schemas import codec
-from schemas.cascade import Cascade
 from schemas.errors import FencedError, RecordError
 from schemas.records import Escalation, Inline, Payload, PriorVote, VotesPack
 from schemas.topics import DEAD_LETTERS, VOTES, tier_group, tier_inputs
@@ -46,7 +45,6 @@ class TierWorker:
 
     Args:
         log: The log, open.
-        cascade: The cascade.
         judge: The tier's judge, its engines loaded and warm.
         slots: Batches this process may judge at once, shared by its workers; two let the decoding
             of one batch overlap the inference of another.
@@ -58,7 +56,6 @@ class TierWorker:
     def __init__(
         self,
         log: Log,
-        cascade: Cascade,
         judge: Judge,
         *,
         slots: anyio.Semaphore,
@@ -66,15 +63,15 @@ class TierWorker:
         member_id: str | None = None,
         alive: Callable[[], None] | None = None,
     ) -> None:
-        tier = cascade.tier(judge.tier)
-        self._log, self._cascade, self._judge, self._slots = log, cascade, judge, slots
+        cascade = judge.cascade
+        self._log, self._judge, self._slots = log, judge, slots
         self._limits = limits or WorkerLimits()
         self._member_id = member_id
         self._alive = alive or (lambda: None)
         self._clock: Clock = SystemClock()
         self._first = judge.tier == cascade.tier_names[0]
         self._inputs = tier_inputs(judge.tier, first=self._first)
-        self._queue: Batcher[Item] = Batcher(tier.max_batch)
+        self._queue: Batcher[Item] = Batcher(cascade.tier(judge.tier).max_batch)
         self._tracker = OffsetTracker()
         self._work, self._changed = anyio.Event(), anyio.Event()
         self._running = 0
@@ -241,8 +238,8 @@ class TierWorker:
             votes = [judgement.votes[i] for i in rows]
             pack = VotesPack(
                 tier=self._judge.tier,
-                cascade=self._cascade.name,
-                cascade_hash=self._cascade.hash,
+                cascade=self._judge.cascade.name,
+                cascade_hash=self._judge.cascade.hash,
                 sent_at=sent_at,
                 runs=judgement.runs,
                 images=votes,

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import msgspec
 
@@ -20,7 +20,9 @@ from schemas.records import Head, Image, Inline, Lane, Payload, Reference, Unrea
 from streams.sources import listing
 from streams.sources.identity import bad_name, display, image_id
 from streams.sources.payload import file_fault, hash_file, look, read_file, too_large
-from streams.sources.video import VideoOptions, read_video
+
+if TYPE_CHECKING:
+    from streams.sources.video import VideoOptions
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset([
@@ -58,7 +60,7 @@ class ScanOptions:
     lane: Lane = "archive"
     run_id: str | None = None
     first_sequence: int = 0
-    video: VideoOptions | None = None
+    video: "VideoOptions | None" = None
     stdin: BinaryIO | None = None
 
 
@@ -221,7 +223,9 @@ class _Scan:
             else:
                 yield self.record(path, payload, session, position)
 
-    def video(self, path: str, options: VideoOptions) -> Iterator[Image]:
+    def video(self, path: str, options: "VideoOptions") -> Iterator[Image]:
+        from streams.sources.video import read_video  # here, as loading FFmpeg takes long
+
         self.stats.videos += 1
         for image in read_video(path, options):
             self.stats.unreadable += isinstance(image.payload, Unreadable)

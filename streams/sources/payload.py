@@ -55,12 +55,15 @@ def read_file(path: str, max_bytes: int) -> bytes:
     try:
         # O_NONBLOCK: a pipe put in the file's place must not hang the reader.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        try:
             check_regular(os.fstat(descriptor))
-            data = file.read(max_bytes + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(max_bytes + 1)
             if len(data) > max_bytes:
                 raise too_large(os.fstat(descriptor).st_size, max_bytes)
             return data
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise file_fault(error) from None
 

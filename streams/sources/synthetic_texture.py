@@ -67,6 +67,7 @@ def hills(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
 
 
 def vignette(width: int, height: int) -> Pixels:
+    """How the lens darkens the corners: factors [H, W, 3] from 0 to 255."""
     y = np.linspace(-1, 1, height)[:, None]
     x = np.linspace(-1, 1, width)[None, :]
     light = 255 * (1 - 0.16 * (x**2 + y**2) ** 1.3 / 2)

@@ -16,7 +16,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from schemas.errors import ImageError
+from schemas.errors import ImageError, UsageError
 from schemas.records import Head, Image, Inline, Payload, Unreadable
 from streams.sources.identity import display, image_id
 from streams.sources.payload import look
@@ -27,10 +27,10 @@ _OPEN = {
     "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,h264,hevc",
 }
 _SILENT_GAPS = frozenset({"matroska,webm"})  # readers that skip damage without a word
-_GAP = 0.5  # seconds without a packet that count as damage there
+_GAP = 0.5  # seconds without a packet, there or before the end, that count as damage
 _GAP_FRAMES = 5  # and at least so many frames
-_MISSING_END = 1.0  # seconds short of what the file announces
-_MISSING_SHARE = 0.05  # and at least this share of it
+_SOUND_RUNS_ON = 1.0  # seconds that sound may outlast the pictures where one length is for both
+_SOUND_SHARE = 0.05  # or this share of it
 _MAX_READ_ERRORS = 100  # in a row; then the rest of the file is given up
 # Decoders that ignore skip_frame: their other packets are left out before decoding.
 _KEY_PACKETS_ONLY = frozenset({"vp8", "vp9", "libvpx", "libvpx-vp9"})
@@ -48,6 +48,15 @@ class VideoOptions:
 
     encode: Callable[[npt.NDArray[np.uint8]], bytes]
     fps: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no rate.
+
+        Raises:
+            UsageError: ``fps`` is not above 0.
+        """
+        if self.fps is not None and not self.fps > 0:
+            raise UsageError(f"pictures per second of video: expected more than 0, got {self.fps}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +240,8 @@ class _StreamClock:
         if stamp is None:
             return None
         before, self.packet_at = self.packet_end, stamp * self._unit - self._start
-        self.packet_end = max(before, self.packet_at + self._frame_time)
+        lasts = packet.duration * self._unit if packet.duration else self._frame_time
+        self.packet_end = max(before, self.packet_at + lasts)
         if self._stream.container.format.name not in _SILENT_GAPS:
             return None
         if self.packet_at - before < max(_GAP, _GAP_FRAMES * self._frame_time):
@@ -261,11 +271,13 @@ class _StreamClock:
 
     def missing_end(self, container: InputContainer) -> _Damage | None:
         """Compare the last packet with the length that the file announces."""
+        allowed = max(_GAP, _GAP_FRAMES * self._frame_time)
         if self._stream.duration is not None:
             length = self._stream.duration * self._unit
         else:
             length = (container.duration or 0) / av.time_base
-        if length - self.packet_end < max(_MISSING_END, _MISSING_SHARE * length):
+            allowed = max(allowed, _SOUND_RUNS_ON, _SOUND_SHARE * length)
+        if length - self.packet_end < allowed:
             return None
         return _Damage(self.packet_end, f"it ends at {self.packet_end:.1f} s of {length:.1f} s")
 

@@ -8,6 +8,7 @@ import anyio
 from cyclopts import Parameter
 from rich.console import Console
 
+from schemas.errors import UsageError
 from workers.connect import LOG_HELP
 from workers.logging import Level, configure_logging
 
@@ -16,6 +17,14 @@ Ts = TypeVarTuple("Ts")
 
 LogUrl = Annotated[
     str, Parameter(name="--log", env_var="ROADSTREAM_LOG", help=f"The log: {LOG_HELP}.")
+]
+Paths = Annotated[
+    str,
+    Parameter(
+        name="PATHS",
+        allow_leading_hyphen=True,
+        help="Folders, picture files, globs, videos, or - for a list on standard input.",
+    ),
 ]
 AliveFile = Annotated[
     Path | None,
@@ -28,6 +37,21 @@ LogLevel = Annotated[
     Level, Parameter(name="--log-level", help="Events of this level and above are logged.")
 ]
 DEFAULT_KAFKA = "kafka://127.0.0.1:9092"
+
+
+def check_paths(command: str, paths: tuple[str, ...]) -> None:
+    """Check the PATHS of a command.
+
+    Raises:
+        UsageError: There are none, or one looks like a mistyped option.
+    """
+    if not paths:
+        raise UsageError(f"{command}: expected at least one PATH, got none (see --help)")
+    for path in paths:
+        if path.startswith("-") and path != "-":
+            raise UsageError(
+                f"{command}: unknown option {path} (see --help; a file of that name is ./{path})"
+            )
 
 
 def run_async(level: Level, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:

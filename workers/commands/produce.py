@@ -23,6 +23,8 @@ from workers.commands.common import (
     CascadeName,
     LogLevel,
     LogUrl,
+    Paths,
+    check_paths,
     console,
     run_async,
 )
@@ -35,7 +37,7 @@ SAY_EVERY = 5.0
 
 
 def produce(
-    *paths: str,
+    *paths: Paths,
     log: LogUrl = DEFAULT_KAFKA,
     cascade: CascadeName = "lite",
     lane: Annotated[Lane, Parameter(help="live: someone waits; archive: throughput matters.")] = (
@@ -57,8 +59,7 @@ def produce(
     log_level: LogLevel = "warning",
 ) -> None:
     """Send pictures to a log, to be scored by the workers there. PATHS are as for score."""
-    if not paths:
-        raise UsageError("produce: expected at least one PATH, got none (see --help)")
+    check_paths("produce", paths)
     if deadline is not None and (lane != "live" or deadline <= 0):
         raise UsageError("--deadline: expected seconds above 0, with --lane live")
     options = ScanOptions(

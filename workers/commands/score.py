@@ -18,7 +18,7 @@ from stages.decode import encode_jpeg
 from streams.ledger import Ledger
 from streams.sources.files import ScanOptions, scan
 from streams.sources.video import VideoOptions
-from workers.commands.common import CascadeName, LogLevel, console, run_async
+from workers.commands.common import CascadeName, LogLevel, Paths, check_paths, console, run_async
 from workers.connect import open_log
 from workers.logging import Level
 from workers.progress import Progress, Tally
@@ -33,7 +33,7 @@ STOPPED = 130
 
 
 def score(
-    *paths: str,
+    *paths: Paths,
     out: Annotated[Path, Parameter(help="Answers: .parquet, .jsonl or .csv.")] = Path(
         "answers.parquet"
     ),
@@ -65,8 +65,7 @@ def score(
 
     Exit status: 0 if every picture was answered, 1 if some failed, 130 if stopped by Ctrl-C.
     """
-    if not paths:
-        raise UsageError("score: expected at least one PATH, got none (see --help)")
+    check_paths("score", paths)
     if workers is not None and (workers < 0 or (workers == 0 and log == "embedded")):
         raise UsageError(f"--workers: expected 1 or more (0 on Kafka only), got {workers}")
     if fps is not None and not 0 < fps <= 1000:

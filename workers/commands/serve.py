@@ -26,6 +26,14 @@ from workers.lifecycle import stop_on_signal
 from workers.runtime import WorkOptions, serve_consensus, serve_workers
 from workers.supervisor import ChildSpec, Supervisor
 
+Roots = Annotated[
+    list[Path] | None,
+    Parameter(
+        help="Folder that pictures sent by reference may lie in; repeatable. Without it, "
+        "references from Kafka are refused, and those of an embedded log may point anywhere."
+    ),
+]
+
 
 def work(
     *,
@@ -35,10 +43,7 @@ def work(
     log: LogUrl = DEFAULT_KAFKA,
     cascade: CascadeName = "lite",
     threads: Annotated[int, Parameter(help="Threads per model call.")] = 1,
-    root: Annotated[
-        list[Path] | None,
-        Parameter(help="Folder that payload references may point into; repeatable; any if none."),
-    ] = None,
+    root: Roots = None,
     member: Annotated[
         str | None, Parameter(help="Static group membership: who comes back under it goes on.")
     ] = None,
@@ -54,7 +59,7 @@ def work(
     options = WorkOptions(
         tiers=tier or [],
         threads=threads,
-        roots=root,
+        roots=root if root or log.startswith("embedded:") else [],
         member_id=member,
         alive_file=alive_file,
     )
@@ -79,6 +84,7 @@ def up(
     cascade: CascadeName = "lite",
     workers: Annotated[int, Parameter(help="Worker processes per tier.")] = 1,
     partitions: Annotated[int, Parameter(help="Partitions of topics that do not exist yet.")] = 16,
+    root: Roots = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Run a whole cascade under one supervisor: topics, a worker per tier, consensus.
@@ -89,10 +95,12 @@ def up(
     if workers < 1:
         raise UsageError(f"--workers: expected 1 or more, got {workers}")
     common = ["--log", log, "--cascade", cascade, "--log-level", log_level]
+    roots = [word for folder in root or [] for word in ("--root", str(folder))]
     host = f"{socket.gethostname()}-{os.getpid()}"
     specs = [
         ChildSpec(
-            f"{tier} {i}", ["work", "--tier", tier, "--member", f"{host}-{tier}-{i}", *common]
+            f"{tier} {i}",
+            ["work", "--tier", tier, "--member", f"{host}-{tier}-{i}", *roots, *common],
         )
         for tier in loaded.tier_names
         for i in range(workers)

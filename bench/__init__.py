@@ -1,0 +1,1 @@
+"""Load generator, engine and pipeline benchmarks, and the peers they are held against."""

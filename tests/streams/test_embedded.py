@@ -1,0 +1,286 @@
+"""The embedded log's own promises: several processes, kill -9, honest errors, trimming."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import anyio
+import pytest
+
+from schemas.errors import LogUnavailableError, OutputError, RoadstreamError, UsageError
+from streams.embedded import MAX_PARTITIONS, EmbeddedLog
+from streams.log import Consumer, Output, Polled, TopicPartition
+
+TP = TopicPartition("t", 0)
+FORWARD = """
+import sys
+from pathlib import Path
+import anyio
+from streams.embedded import EmbeddedLog
+from streams.log import Output
+
+async def main(path):
+    async with EmbeddedLog(Path(path)) as log, log.consumer("g", ["in"]) as consumer:
+        while True:
+            polled = await consumer.poll(max_records=20, timeout=0.05)
+            outputs = [Output("out", None, r.value, tp.partition)
+                       for tp, records in polled.items() for r in records]
+            commit = {tp: records[-1].offset + 1 for tp, records in polled.items()}
+            if outputs:
+                await consumer.publish(outputs, commit, consumer.assignment.epoch)
+                print(len(outputs), flush=True)
+
+anyio.run(main, sys.argv[1])
+"""
+DIE_INSIDE_A_TRANSACTION = """
+import sys
+from pathlib import Path
+import anyio
+from streams.embedded import EmbeddedLog
+from streams.log import Output, TopicPartition
+
+async def main(path):
+    async with EmbeddedLog(Path(path)) as log, log.consumer("g", ["t"]) as consumer:
+        await consumer.poll(max_records=1, timeout=1)
+        some = [Output("t", None, b"%d" % i, 0) for i in range(1, 100)]
+        await consumer.publish(some, {TopicPartition("t", 0): 1}, consumer.assignment.epoch)
+        with log.database.transaction() as tx:
+            log.append([Output("t", None, b"torn", 0)] * 1000)
+            tx.execute("UPDATE offsets SET next = 50")
+            print("inside", flush=True)
+            sys.stdin.read()
+
+anyio.run(main, sys.argv[1])
+"""
+
+
+def values(polled: Polled) -> list[bytes]:
+    return [record.value or b"" for records in polled.values() for record in records]
+
+
+async def forward(consumer: Consumer) -> int:
+    polled = await consumer.poll(max_records=20, timeout=0.05)
+    outputs = [
+        Output("out", None, record.value or b"", tp.partition)
+        for tp, records in polled.items()
+        for record in records
+    ]
+    commit = {tp: records[-1].offset + 1 for tp, records in polled.items()}
+    await consumer.publish(outputs, commit, consumer.assignment.epoch)
+    return len(outputs)
+
+
+async def everything(log: EmbeddedLog, topic: str) -> list[bytes]:
+    found: list[bytes] = []
+    async with log.reader(topic, "beginning") as reader:
+        while polled := await reader.poll(max_records=1000, timeout=0):
+            found += values(polled)
+    return found
+
+
+async def test_processes_share_the_work_of_a_group_each_record_once(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with EmbeddedLog(path, session_timeout=2.0) as log, log.producer() as producer:
+        await log.create_topics(["in", "out"], 4)
+        inputs = [b"%d" % i for i in range(600)]
+        async with await anyio.open_process([sys.executable, "-c", FORWARD, str(path)]) as child:
+            assert child.stdout is not None
+            async with log.consumer("g", ["in"]) as consumer:
+                with anyio.fail_after(60):
+                    await producer.publish([Output("in", v, v) for v in inputs[:300]])
+                    done = 0
+                    while len(consumer.assignment.partitions) != 2:
+                        done += await forward(consumer)
+                    await producer.publish([Output("in", v, v) for v in inputs[300:]])
+                    said = await child.stdout.receive()  # it takes its share
+                    assert int(said.split()[0]) > 0
+                    child.kill()
+                    # The dead process misses its heartbeats; its share comes here.
+                    while await log.lag("g", ["in"]):
+                        done += await forward(consumer)
+        assert 0 < done < 600
+        assert Counter(await everything(log, "out")) == Counter(inputs)
+
+
+async def test_a_process_killed_inside_a_transaction_leaves_what_was_committed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log.db"
+    async with EmbeddedLog(path) as log, log.producer() as producer:
+        await log.create_topics(["t"], 1)
+        await producer.publish([Output("t", None, b"0", 0)])
+        command = [sys.executable, "-c", DIE_INSIDE_A_TRANSACTION, str(path)]
+        with subprocess.Popen(  # noqa: ASYNC220 (it blocks for no longer than the line takes)
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"inside\n"
+            child.send_signal(signal.SIGKILL)
+
+    async with EmbeddedLog(path) as log, log.producer() as producer:
+        assert await everything(log, "t") == [b"%d" % i for i in range(100)]
+        assert await log.lag("g", ["t"]) == 99
+        await producer.publish([Output("t", None, b"100", 0)])
+        assert len(await everything(log, "t")) == 101
+        # Its membership is still noted; under the same name one goes on at once, else later.
+
+
+async def test_a_member_that_went_silent_is_fenced_and_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with (
+        EmbeddedLog(path, session_timeout=0.2) as one,
+        EmbeddedLog(path, session_timeout=0.2) as other,
+        one.producer() as producer,
+    ):
+        await one.create_topics(["in", "out"], 1)
+        async with one.consumer("g", ["in"]) as silent, other.consumer("g", ["in"]) as lively:
+            await producer.publish([Output("in", None, b"x")])
+            first = silent if await silent.poll(max_records=1, timeout=0.1) else lively
+            second = lively if first is silent else silent
+            stale = first.assignment
+            assert len(stale.partitions) == 1
+            with anyio.fail_after(20):
+                while not await second.poll(max_records=1, timeout=0.02):
+                    pass
+
+            with pytest.raises(RoadstreamError, match="no longer owns what it commits"):
+                await first.publish(
+                    [Output("out", None, b"x")], {TopicPartition("in", 0): 1}, stale.epoch
+                )
+            assert await everything(one, "out") == []
+            with anyio.fail_after(20):
+                while first.assignment.epoch == stale.epoch:
+                    await first.poll(max_records=0, timeout=0)
+
+
+async def test_trimmed_records_are_gone_and_their_offsets_stay(tmp_path: Path) -> None:
+    async with EmbeddedLog(tmp_path / "log.db") as log, log.producer() as producer:
+        await log.create_topics(["t"], 2)
+        await producer.publish([Output("t", None, b"%d" % i, i % 2) for i in range(20)])
+        async with log.consumer("g", ["t"]) as consumer:
+            await consumer.poll(max_records=20, timeout=1)
+            await consumer.publish([], {TP: 6}, consumer.assignment.epoch)
+        await log.trim(["t"], "g")
+
+        assert len(await everything(log, "t")) == 14
+        assert await log.lag("g", ["t"]) == 14
+        async with log.reader("t", "beginning") as reader:
+            assert reader.positions == {0: 6, 1: 0}
+            assert await reader.ends() == {0: 10, 1: 10}
+        async with log.reader("t", {0: 2, 1: 8}) as reader:
+            assert reader.positions == {0: 6, 1: 8}
+        async with log.consumer("new", ["t"]) as consumer:
+            polled = await consumer.poll(max_records=100, timeout=1)
+            assert [r.offset for r in polled[TP]] == [6, 7, 8, 9]
+        await producer.publish([Output("t", None, b"next", 0)])
+        async with log.reader("t", {0: 10, 1: 10}) as reader:
+            polled = await reader.poll(max_records=10, timeout=1)
+            assert [(r.offset, r.value) for r in polled[TP]] == [(10, b"next")]
+
+
+async def test_a_log_is_what_it_was_after_closing_and_opening(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "log.db"
+    async with EmbeddedLog(path) as log, log.producer() as producer:
+        await log.create_topics(["t"], 1)
+        await producer.publish([Output("t", b"k", b"v")])
+    async with EmbeddedLog(path) as log:
+        assert await log.partition_counts(["t"]) == {"t": 1}
+        assert await everything(log, "t") == [b"v"]
+
+
+async def test_one_poll_brings_a_bounded_number_of_bytes(tmp_path: Path) -> None:
+    big = bytes(5 << 20)
+    async with EmbeddedLog(tmp_path / "log.db") as log, log.producer() as producer:
+        await log.create_topics(["t"], 1)
+        await producer.publish([Output("t", None, big)] * 4)
+        async with log.reader("t", "beginning") as reader:
+            counts = []
+            while polled := await reader.poll(max_records=100, timeout=0):
+                counts.append(len(values(polled)))
+    assert counts == [2, 2]
+
+
+@pytest.mark.parametrize("partitions", [0, -1, MAX_PARTITIONS + 1])
+async def test_a_number_of_partitions_out_of_range_is_refused(
+    tmp_path: Path, partitions: int
+) -> None:
+    async with EmbeddedLog(tmp_path / "log.db") as log:
+        with pytest.raises(UsageError, match=f"expected 1 to 1024 partitions, got {partitions}"):
+            await log.create_topics(["t"], partitions)
+
+
+async def test_a_full_disk_is_an_output_error_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with EmbeddedLog(path) as log, log.producer() as producer:
+        await log.create_topics(["t"], 1)
+        await producer.publish([Output("t", None, b"before")])
+        log.database.connection.execute("PRAGMA max_page_count=1")  # as large as it is
+        with pytest.raises(OutputError, match=r"log\.db: cannot be written: .*full"):
+            await producer.publish([Output("t", None, bytes(1 << 20))])
+
+        log.database.connection.execute("PRAGMA max_page_count=1000000")
+        assert await everything(log, "t") == [b"before"]
+        await producer.publish([Output("t", None, b"after")])
+        assert await everything(log, "t") == [b"before", b"after"]
+
+
+async def test_a_file_that_may_not_be_written_is_an_output_error(tmp_path: Path) -> None:
+    async with EmbeddedLog(tmp_path / "log.db") as log, log.producer() as producer:
+        await log.create_topics(["t"], 1)
+        log.database.connection.execute("PRAGMA query_only=ON")
+        with pytest.raises(OutputError, match=r"log\.db: cannot be written: .*readonly"):
+            await producer.publish([Output("t", None, b"x")])
+
+
+async def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"file/log\.db: cannot be written"):
+        async with EmbeddedLog(tmp_path / "file" / "log.db"):
+            pass
+    with pytest.raises(OutputError, match="cannot be written: unable to open database file"):
+        async with EmbeddedLog(tmp_path):
+            pass
+
+
+async def test_a_lock_that_another_process_holds_is_named_after_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with EmbeddedLog(path) as log, log.producer() as producer:
+        await log.create_topics(["t"], 1)
+        log.database.connection.execute("PRAGMA busy_timeout=50")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LogUnavailableError, match="another process holds it"):
+            await producer.publish([Output("t", None, b"x")])
+        other.execute("ROLLBACK")
+        other.close()
+
+        await producer.publish([Output("t", None, b"x")])
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("dear diary " * 100)
+    with pytest.raises(UsageError, match=r"notes\.txt: expected a Roadstream state file"):
+        async with EmbeddedLog(path):
+            pass
+    assert path.read_text() == "dear diary " * 100
+
+
+@pytest.mark.parametrize("version", [0, 7])
+async def test_another_programs_database_is_refused_and_left_alone(
+    tmp_path: Path, version: int
+) -> None:
+    path = tmp_path / "places.sqlite"
+    theirs = sqlite3.connect(path)
+    theirs.execute("CREATE TABLE bookmarks(url)")
+    theirs.execute(f"PRAGMA user_version={version}")
+    theirs.close()
+    before = path.read_bytes()
+
+    with pytest.raises(UsageError, match=f"expected a state file of version 1, got {version}"):
+        async with EmbeddedLog(path):
+            pass
+    assert path.read_bytes() == before

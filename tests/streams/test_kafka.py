@@ -1,0 +1,398 @@
+"""What is particular to Kafka; what all logs have in common is in ``test_log_contract.py``."""
+
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping
+
+import anyio
+import pytest
+from aiokafka.errors import OutOfOrderSequenceNumber
+
+from schemas.errors import LogUnavailableError, OutputError, UsageError
+from streams.kafka import KafkaLog, KafkaSettings
+from streams.kafka_producer import KafkaProducer, murmur2
+from streams.log import Assignment, Consumer, Output, Polled, Reader, TopicPartition
+
+DEADLINE = 30.0
+"""Seconds after which a condition that never comes true fails a test."""
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str) -> KafkaSettings:
+    return KafkaSettings(
+        bootstrap_servers=kafka_bootstrap, session_timeout=6.0, drain_timeout=5.0, stop_timeout=3.0
+    )
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+class Ledger:
+    """Polls a consumer, notes what came, and commits it."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self.consumer = consumer
+        self.values: list[bytes | None] = []
+
+    async def step(self) -> None:
+        polled = await self.consumer.poll(max_records=50, timeout=0.1)
+        self.values += values(polled)
+        await self.consumer.publish([], ends(polled), self.consumer.assignment.epoch)
+
+    @property
+    def partitions(self) -> frozenset[TopicPartition]:
+        return self.consumer.assignment.partitions
+
+
+class Calls:
+    """Notes what a consumer says about partitions, and what the consumer's epoch was then."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, int]] = []
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        self.heard.append(("revoked", len(partitions)))
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        self.heard.append(("assigned", len(partitions)))
+
+
+def values(polled: Polled) -> list[bytes | None]:
+    return [record.value for records in polled.values() for record in records]
+
+
+def ends(polled: Polled) -> dict[TopicPartition, int]:
+    return {tp: records[-1].offset + 1 for tp, records in polled.items()}
+
+
+def numbered(topic: str, count: int, partitions: int = 4) -> list[Output]:
+    return [Output(topic, None, b"%d" % i, i % partitions) for i in range(count)]
+
+
+async def step_until(condition: Callable[[], bool], *ledgers: Ledger) -> None:
+    with anyio.fail_after(DEADLINE):
+        while not condition():
+            async with anyio.create_task_group() as tasks:
+                for ledger in ledgers:
+                    tasks.start_soon(ledger.step)
+
+
+async def read_all(reader: Reader, count: int) -> list[bytes | None]:
+    found: list[bytes | None] = []
+    with anyio.fail_after(DEADLINE):
+        while len(found) < count:
+            found += values(await reader.poll(max_records=1000, timeout=0.2))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
+def test_keys_hash_as_in_kafkas_own_client(key: bytes, expected: int) -> None:
+    # The cases of Kafka's UtilsTest.testMurmur2; Java's int is signed.
+    assert murmur2(key) == expected & 0xFFFFFFFF
+
+
+async def test_an_absent_broker_is_named_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    started_at = time.monotonic()
+
+    with pytest.raises(LogUnavailableError, match=r"no Kafka broker answers at 127\.0\.0\.1:9 "):
+        async with KafkaLog(KafkaSettings(bootstrap_servers="127.0.0.1:9")):
+            pass
+
+    assert time.monotonic() - started_at < 6
+    assert capfd.readouterr().err == ""
+
+
+async def test_a_server_that_never_answers_is_given_up_in_time() -> None:
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as silent:
+        port = silent.extra(anyio.abc.SocketAttribute.local_port)
+        settings = KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}", connect_timeout=0.5)
+
+        with pytest.raises(LogUnavailableError, match=r"nothing came within 0\.5 s"):
+            async with KafkaLog(settings):
+                pass
+
+
+@pytest.mark.kafka
+async def test_publish_returns_after_every_record_is_in_the_log(
+    settings: KafkaSettings, topic: str
+) -> None:
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        await log.create_topics([topic], 4)
+        async with log.reader(topic, "end") as reader:
+            await producer.publish(numbered(topic, 4000))
+
+            assert await reader.ends() == dict.fromkeys(range(4), 1000)
+
+
+@pytest.mark.kafka
+async def test_concurrent_publishers_share_batches_and_keep_their_order(
+    settings: KafkaSettings, topic: str
+) -> None:
+    async def publish(name: bytes) -> None:
+        for i in range(20):
+            await producer.publish([Output(topic, name, b"%s %d" % (name, i), 0)])
+
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        await log.create_topics([topic], 1)
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(publish, b"%d" % number)
+        async with log.reader(topic, "beginning") as reader:
+            found = await read_all(reader, 400)
+
+    for number in range(20):
+        mine = [value for value in found if value and value.startswith(b"%d " % number)]
+        assert mine == [b"%d %d" % (number, i) for i in range(20)]
+
+
+@pytest.mark.kafka
+async def test_a_record_of_five_megabytes_arrives_whole(
+    settings: KafkaSettings, topic: str
+) -> None:
+    picture = bytes(range(256)) * (5 * 2**20 // 256)
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        await log.create_topics([topic], 2)
+        await producer.publish([Output(topic, b"k", b"before", 1), Output(topic, b"k", picture, 1)])
+        async with log.reader(topic, "beginning") as reader:
+            assert await read_all(reader, 2) == [b"before", picture]
+
+
+@pytest.mark.kafka
+async def test_a_record_beyond_the_limit_is_refused_with_both_sizes(
+    settings: KafkaSettings, topic: str
+) -> None:
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        await log.create_topics([topic], 1)
+
+        with pytest.raises(OutputError, match=r"record of 9437184 bytes: expected at most 8454016"):
+            await producer.publish([Output(topic, None, bytes(9 * 2**20))])
+
+        await producer.publish([Output(topic, None, bytes(8 * 2**20))])
+
+
+@pytest.mark.kafka
+async def test_a_record_beyond_the_brokers_limit_is_refused_for_good(
+    settings: KafkaSettings, topic: str, kafka_bootstrap: str
+) -> None:
+    narrow = KafkaSettings(bootstrap_servers=kafka_bootstrap, max_record_bytes=100_000)
+    async with KafkaLog(narrow) as log:
+        await log.create_topics([topic], 1)
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        with pytest.raises(OutputError, match="Kafka refuses the records"):
+            await producer.publish([Output(topic, None, bytes(200_000))])
+
+        await producer.publish([Output(topic, None, b"small")])
+
+
+@pytest.mark.kafka
+async def test_a_topic_that_does_not_exist_is_named(settings: KafkaSettings, topic: str) -> None:
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        with pytest.raises(UsageError, match=f"there is no topic {topic}"):
+            await producer.publish([Output(topic, None, b"lost")])
+        with pytest.raises(UsageError, match=f"there is no topic {topic}"):
+            async with log.consumer("g", [topic]):
+                pass
+        assert await log.partition_counts([topic]) == {}
+
+
+@pytest.mark.kafka
+async def test_a_producer_is_rebuilt_after_a_fatal_error(
+    settings: KafkaSettings, topic: str
+) -> None:
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        await log.create_topics([topic], 1)
+        assert isinstance(producer, KafkaProducer)
+        broken = producer._client
+        assert broken is not None
+        broken._message_accumulator.fail_all(OutOfOrderSequenceNumber())
+
+        with pytest.raises(LogUnavailableError, match="OutOfOrderSequenceNumber"):
+            await producer.publish([Output(topic, None, b"refused")])
+        await producer.publish([Output(topic, None, b"taken")])
+
+        async with log.reader(topic, "beginning") as reader:
+            assert await read_all(reader, 1) == [b"taken"]
+
+
+@pytest.mark.kafka
+async def test_two_members_share_partitions_and_hand_over_without_loss(
+    settings: KafkaSettings, topic: str
+) -> None:
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        await log.create_topics([topic, f"{topic}-b"], 4)
+        async with log.consumer(topic, [topic, f"{topic}-b"]) as consumer:
+            first = Ledger(consumer)
+            await producer.publish(numbered(topic, 200))
+            await step_until(lambda: len(first.values) == 200, first)
+            async with log.consumer(topic, [topic, f"{topic}-b"]) as other:
+                second = Ledger(other)
+                await step_until(
+                    lambda: len(first.partitions) == 4 == len(second.partitions), first, second
+                )
+                shares = [{tp.partition for tp in one.partitions} for one in (first, second)]
+                assert len(shares[0]) == 2 == len(shares[1])
+                await producer.publish(numbered(topic, 400)[200:])
+                await step_until(lambda: len(first.values + second.values) == 400, first, second)
+            await step_until(lambda: len(first.partitions) == 8, first)
+            await producer.publish(numbered(topic, 600)[400:])
+            await step_until(lambda: len(first.values + second.values) >= 600, first)
+
+    assert sorted(first.values + second.values, key=_number) == [b"%d" % i for i in range(600)]
+
+
+@pytest.mark.kafka
+async def test_work_finished_while_partitions_are_revoked_is_committed(
+    settings: KafkaSettings, topic: str
+) -> None:
+    class Finishing(Calls):
+        async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+            await super().revoked(partitions)
+            epoch = consumer.assignment.epoch
+            await consumer.publish([Output(f"{topic}-out", None, b"done", 0)], done, epoch)
+
+    done: Mapping[TopicPartition, int] = {}
+    calls = Finishing()
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        await log.create_topics([topic, f"{topic}-out"], 2)
+        await producer.publish(numbered(topic, 10, partitions=2))
+        async with log.consumer(topic, [topic], listener=calls) as consumer:
+            polled: Polled = {}
+            with anyio.fail_after(DEADLINE):
+                while sum(map(len, polled.values())) < 10:
+                    polled = {**polled, **await consumer.poll(max_records=10, timeout=0.2)}
+            done = ends(polled)
+            async with log.consumer(topic, [topic]) as other:
+                second = Ledger(other)
+                await step_until(lambda: bool(second.partitions), second, Ledger(consumer))
+                await second.step()
+
+        assert second.values == []
+        assert calls.heard[:3] == [("assigned", 2), ("revoked", 2), ("assigned", 1)]
+
+
+@pytest.mark.kafka
+async def test_commits_of_an_epoch_that_has_ended_are_dropped(
+    settings: KafkaSettings, topic: str
+) -> None:
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        await log.create_topics([topic], 2)
+        await producer.publish(numbered(topic, 10, partitions=2))
+        async with log.consumer(topic, [topic]) as consumer:
+            first = Ledger(consumer)
+            with anyio.fail_after(DEADLINE):
+                while not consumer.assignment.partitions:
+                    await consumer.poll(max_records=0, timeout=0.2)
+            before: Assignment = consumer.assignment
+            async with log.consumer(topic, [topic]) as other:
+                second = Ledger(other)
+                with anyio.fail_after(DEADLINE):
+                    while not other.assignment.partitions:
+                        await consumer.poll(max_records=0, timeout=0)
+                        await other.poll(max_records=0, timeout=0.1)
+
+                await consumer.publish([], dict.fromkeys(before.partitions, 5), before.epoch)
+
+                assert consumer.assignment.epoch > before.epoch
+            await step_until(lambda: len(first.values) == 10, first)
+        assert second.values == []
+        assert await log.lag(topic, [topic]) == 0
+
+
+@pytest.mark.kafka
+async def test_a_static_member_that_comes_back_disturbs_nobody(
+    settings: KafkaSettings, topic: str
+) -> None:
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        await log.create_topics([topic], 4)
+        async with log.consumer(topic, [topic], member_id="worker-1") as one:
+            stays = Ledger(one)
+            async with log.consumer(topic, [topic], member_id="worker-2") as two:
+                leaves = Ledger(two)
+                await step_until(
+                    lambda: len(stays.partitions) == 2 == len(leaves.partitions), stays, leaves
+                )
+            epoch, owned = stays.consumer.assignment.epoch, leaves.partitions
+            async with log.consumer(topic, [topic], member_id="worker-2") as again:
+                back = Ledger(again)
+                await producer.publish(numbered(topic, 40))
+                await step_until(lambda: len(back.values + stays.values) == 40, stays, back)
+
+                assert back.partitions == owned
+                assert stays.consumer.assignment.epoch == epoch
+
+
+@pytest.mark.kafka
+async def test_a_spare_member_takes_over_when_the_owner_leaves(
+    settings: KafkaSettings, topic: str
+) -> None:
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        await log.create_topics([topic], 1)
+        async with log.consumer(topic, [topic]) as one, log.consumer(topic, [topic]) as two:
+            members = Ledger(one), Ledger(two)
+            await step_until(
+                lambda: (
+                    all(m.consumer.assignment.epoch for m in members)
+                    and sum(len(m.partitions) for m in members) == 1
+                ),
+                *members,
+            )
+        async with log.consumer(topic, [topic]) as spare:
+            last = Ledger(spare)
+            await producer.publish(numbered(topic, 5, partitions=1))
+            await step_until(lambda: len(last.values) == 5, last)
+
+
+@pytest.mark.kafka
+async def test_a_cancelled_member_leaves_the_group_at_once(
+    settings: KafkaSettings, topic: str
+) -> None:
+    async def poll_for_ever() -> None:
+        async with log.consumer(topic, [topic]) as consumer:
+            cancelled = Ledger(consumer)
+            while True:
+                await cancelled.step()
+                if cancelled.values:
+                    started.set()
+
+    started = anyio.Event()
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        await log.create_topics([topic], 1)
+        await producer.publish(numbered(topic, 5, partitions=1))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(poll_for_ever)
+            await started.wait()
+            tasks.cancel_scope.cancel()
+        async with log.consumer(topic, [topic]) as consumer:
+            next_owner = Ledger(consumer)
+            await producer.publish(numbered(topic, 1, partitions=1))
+            with anyio.fail_after(settings.session_timeout / 2):
+                await step_until(lambda: bool(next_owner.values), next_owner)
+
+    assert next_owner.values == [b"0"]  # what the other had published was committed
+
+
+@pytest.mark.kafka
+async def test_errors_inside_a_consumers_block_come_out_as_they_are(
+    settings: KafkaSettings, topic: str
+) -> None:
+    async with KafkaLog(settings) as log:
+        await log.create_topics([topic], 1)
+        with pytest.raises(OutputError, match="disk full"):
+            async with log.consumer(topic, [topic]):
+                raise OutputError("disk full")
+
+
+def _number(value: bytes | None) -> int:
+    return int(value or b"-1")

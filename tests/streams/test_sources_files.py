@@ -1,0 +1,365 @@
+"""scan(): what counts, in which order, under which names, and every way a file can be bad."""
+
+import hashlib
+import io
+import os
+import tracemalloc
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from schemas.errors import UsageError
+from schemas.records import Image, Inline, Reference, Unreadable
+from streams.sources import listing
+from streams.sources.files import ScanOptions, ScanStats, scan
+from streams.sources.identity import image_id
+from streams.sources.video import VideoOptions
+
+OPTIONS = ScanOptions()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(*names: str, data: bytes = b"picture") -> None:
+    for name in names:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def uris(*paths: str, options: ScanOptions = OPTIONS, stats: ScanStats | None = None) -> list[str]:
+    return [image.head.uri for image in scan(paths, options, stats)]
+
+
+def faults(*paths: str, options: ScanOptions = OPTIONS) -> dict[str, tuple[str, str]]:
+    found: dict[str, tuple[str, str]] = {}
+    for image in scan(paths, options):
+        if isinstance(image.payload, Unreadable):
+            found[image.head.uri] = image.payload.fault, image.payload.problem
+    return found
+
+
+def only(images: Iterator[Image]) -> Image:
+    (image,) = images
+    return image
+
+
+def test_a_folder_gives_its_files_in_order_and_then_its_subfolders() -> None:
+    write("photos/b.JPG", "photos/a.png", "photos/z/1.jpg", "photos/c.webp", "photos/y/x/2.jpg")
+
+    assert uris("photos") == [
+        "photos/a.png",
+        "photos/b.JPG",
+        "photos/c.webp",
+        "photos/y/x/2.jpg",
+        "photos/z/1.jpg",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("photos/", "photos/a.jpg"),
+        ("./photos", "./photos/a.jpg"),
+        ("photos/../photos//", "photos/../photos//a.jpg"),
+        ("./photos//a.jpg", "./photos//a.jpg"),
+        (".", "./photos/a.jpg"),
+    ],
+)
+def test_uris_are_spelled_as_given(given: str, expected: str) -> None:
+    write("photos/a.jpg")
+
+    assert uris(given) == [expected]
+
+
+def test_a_record_says_where_its_file_is(here: Path) -> None:
+    write("drive/a.jpg", "drive/b.jpg")
+
+    first, second = scan(["drive/"], ScanOptions(run_id="r", first_sequence=5, lane="live"))
+
+    assert first.payload == Reference(path=f"{here}/drive/a.jpg", size=7)
+    assert first.head.image_id == hashlib.blake2b(b"drive/a.jpg", digest_size=16).hexdigest()
+    assert (first.head.session_id, first.head.frame_index, first.head.sequence) == ("drive", 0, 5)
+    assert (second.head.session_id, second.head.frame_index, second.head.sequence) == (
+        "drive",
+        1,
+        6,
+    )
+    assert (first.head.run_id, first.head.lane) == ("r", "live")
+
+
+def test_given_files_belong_to_the_drive_of_their_folder() -> None:
+    write("d/a.jpg", "d/b.jpg", "c.jpg")
+
+    heads = [image.head for image in scan(["d/a.jpg", "d/b.jpg", "c.jpg"], OPTIONS)]
+
+    assert [(h.session_id, h.frame_index) for h in heads] == [("d", 0), ("d", 1), (None, 0)]
+
+
+def test_other_and_hidden_files_are_skipped_and_the_others_counted() -> None:
+    write("d/a.jpg", "d/notes.txt", "d/.hidden.jpg", "d/.git/b.jpg", "d/sub/README", "d/v.mp4")
+    stats = ScanStats()
+
+    assert uris("d", stats=stats) == ["d/a.jpg"]
+    assert stats == ScanStats(images=1, unreadable=0, videos=0, skipped=3)
+
+
+def test_a_given_file_is_taken_whatever_its_name() -> None:
+    write("d/picture.dat", "d/.hidden.jpg")
+
+    assert uris("d/picture.dat", "d/.hidden.jpg") == ["d/picture.dat", "d/.hidden.jpg"]
+
+
+def test_globs_expand_in_order() -> None:
+    write("d/b.jpg", "d/a.jpg", "d/c.txt", "d/e/f/g.jpg", "d/.h/i.jpg")
+
+    assert uris("d/*.jpg") == ["d/a.jpg", "d/b.jpg"]
+    assert uris("./d/[b-z]*") == ["./d/b.jpg", "./d/c.txt", "./d/e/f/g.jpg"]
+    assert uris("d/**/*.jpg") == ["d/a.jpg", "d/b.jpg", "d/e/f/g.jpg"]
+    assert uris("**/g.jpg") == ["d/e/f/g.jpg"]
+    assert uris("d/e/**") == ["d/e/f/g.jpg"]
+    assert uris("*/e/*/?.jpg") == ["d/e/f/g.jpg"]
+
+
+def test_an_absolute_glob_gives_absolute_uris(here: Path) -> None:
+    write("d/a.jpg")
+
+    assert uris(f"{here}/*/a.jpg") == [f"{here}/d/a.jpg"]
+
+
+def test_a_glob_that_matches_nothing_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match=r"photos/\*\.jpg matches no file"):
+        uris("photos/*.jpg")
+
+
+def test_a_file_named_like_a_glob_is_that_file() -> None:
+    write("a[1].jpg", "a1.jpg")
+
+    assert uris("a[1].jpg") == ["a[1].jpg"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"d\nb.jpg\n", b"d\r\n\nb.jpg", b"d\0b.jpg\0", b"d\0b.jpg"],
+)
+def test_a_dash_reads_a_list(data: bytes) -> None:
+    write("d/a.jpg", "b.jpg", "c.jpg")
+
+    assert uris("c.jpg", "-", options=ScanOptions(stdin=io.BytesIO(data))) == [
+        "c.jpg",
+        "d/a.jpg",
+        "b.jpg",
+    ]
+
+
+def test_a_list_may_hold_line_breaks_in_names_when_separated_by_nul() -> None:
+    stdin = io.BytesIO(b"a\nb.jpg\0c.jpg\0")
+
+    assert uris("-", options=ScanOptions(stdin=stdin)) == ["a\nb.jpg", "c.jpg"]
+
+
+def test_a_list_that_is_no_list_is_a_usage_error() -> None:
+    stdin = io.BytesIO(b"\xff\xd8" * 2_000_000)
+
+    with pytest.raises(UsageError, match="expected one path per line"):
+        uris("-", options=ScanOptions(stdin=stdin))
+
+
+def test_a_long_list_is_read_lazily() -> None:
+    class Endless(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return b"nowhere/at/all.jpg\n" * 1000
+
+    images = scan(["-"], ScanOptions(stdin=Endless()))
+
+    assert sum(1 for _ in islice(images, 10_000)) == 10_000
+
+
+def test_inline_carries_the_bytes() -> None:
+    write("a.jpg", data=b"abc")
+
+    assert only(scan(["a.jpg"], ScanOptions(carry="inline"))).payload == Inline(b"abc")
+
+
+def test_hashed_references_carry_the_content_hash() -> None:
+    write("a.jpg", data=b"abc")
+    payload = only(scan(["a.jpg"], ScanOptions(hashed=True))).payload
+
+    assert isinstance(payload, Reference)
+    assert payload.sha256 == hashlib.sha256(b"abc").digest()
+
+
+def test_limits_depend_on_how_bytes_are_carried() -> None:
+    write("a.jpg", data=bytes(200))
+
+    assert faults("a.jpg", options=ScanOptions(carry="inline", max_inline=100)) == {
+        "a.jpg": ("too_large", "200 bytes; at most 100 are allowed")
+    }
+    assert faults("a.jpg", options=ScanOptions(max_inline=100)) == {}
+    assert faults("a.jpg", options=ScanOptions(max_bytes=100))["a.jpg"][0] == "too_large"
+
+
+def test_every_bad_file_becomes_an_unreadable_image_and_harms_no_neighbour() -> None:
+    write("d/a.jpg", "d/z.jpg")
+    write("d/empty.jpg", data=b"")
+    Path("d/folder.jpg/inner").mkdir(parents=True)
+    write("d/folder.jpg/inner/not_seen.jpg")
+    Path("d/broken.jpg").symlink_to("nowhere")
+    Path("d/circle.jpg").symlink_to("circle.jpg")
+    os.mkfifo("d/pipe.jpg")
+
+    assert faults("d") == {
+        "d/broken.jpg": ("missing", "a symbolic link to nothing"),
+        "d/circle.jpg": ("unreadable", "symbolic links lead in a circle"),
+        "d/empty.jpg": ("empty", "the file has no bytes"),
+        "d/folder.jpg": ("unreadable", "is a folder, expected a picture file"),
+        "d/pipe.jpg": ("unreadable", "is a pipe, expected a picture file"),
+    }
+    assert len(uris("d")) == 7
+
+
+def test_a_missing_path_is_an_unreadable_image() -> None:
+    write("a.jpg")
+
+    assert faults("b.jpg", "a.jpg/c.jpg", "x" * 300 + ".jpg") == {
+        "b.jpg": ("missing", "there is no such file (or it has vanished since)"),
+        "a.jpg/c.jpg": ("missing", "there is no such file (or it has vanished since)"),
+        "x" * 300 + ".jpg": ("bad_name", "the name is longer than the file system allows"),
+    }
+
+
+def test_a_file_that_vanishes_during_the_scan_is_missing() -> None:
+    write("d/a.jpg", "d/b.jpg")
+    images = scan(["d"], OPTIONS)
+    next(images)
+
+    Path("d/b.jpg").unlink()
+
+    assert isinstance(payload := next(images).payload, Unreadable)
+    assert payload.fault == "missing"
+
+
+def test_a_folder_that_vanishes_during_the_scan_is_one_unreadable_image() -> None:
+    write("d/a.jpg", "d/e/b.jpg", "d/f/c.jpg")
+    images = scan(["d"], OPTIONS)
+    next(images)
+
+    Path("d/e/b.jpg").unlink()
+    Path("d/e").rmdir()
+
+    rest = list(images)
+    assert [image.head.uri for image in rest] == ["d/f/c.jpg"] or (
+        [image.head.uri for image in rest] == ["d/e", "d/f/c.jpg"]
+        and isinstance(rest[0].payload, Unreadable)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "uri", "problem"),
+    [
+        (b"d/a\nb.jpg", "d/a\nb.jpg", "the name holds a line break"),
+        (b"d/a\x1b[31m.jpg", "d/a\x1b[31m.jpg", "the name holds a control character ('\\x1b')"),
+        (b"d/a\xff\xfe.jpg", "d/a\\xff\\xfe.jpg", "the name is not valid UTF-8"),
+        (b"d/e\n/b.jpg", "d/e\n/b.jpg", "the name holds a line break"),
+    ],
+)
+def test_bad_names_are_told_and_their_uris_are_valid_text(
+    name: bytes, uri: str, problem: str
+) -> None:
+    Path("d").mkdir()
+    Path(os.fsdecode(os.path.dirname(name))).mkdir(exist_ok=True)  # noqa: PTH120 (bytes)
+    Path(os.fsdecode(name)).write_bytes(b"picture")
+
+    image = only(scan(["d"], OPTIONS))
+
+    assert image.head.uri == uri
+    assert image.payload == Unreadable("bad_name", problem)
+    assert image.head.image_id == hashlib.blake2b(name, digest_size=16).hexdigest()
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(image), type=Image) == image
+
+
+def test_names_in_any_script_are_fine() -> None:
+    write("fotos/straße ☃ 道路.jpg")
+
+    assert faults("fotos") == {}
+
+
+def test_names_with_different_bytes_have_different_ids() -> None:
+    assert image_id(os.fsdecode(b"a\xff.jpg")) != image_id("a\\xff.jpg")
+
+
+def test_links_to_folders_are_followed_but_never_in_a_circle() -> None:
+    write("d/a.jpg", "elsewhere/b.jpg")
+    Path("d/up").symlink_to("..")
+    Path("d/self").symlink_to(".")
+    Path("d/other").symlink_to("../elsewhere")
+
+    assert sorted(uris("d")) == ["d/a.jpg", "d/other/b.jpg", "d/up/elsewhere/b.jpg"]
+
+
+def test_deep_folders_need_no_deep_stack() -> None:
+    folders = [Path("d", *["e"] * k) for k in range(1200)]
+    for folder in folders:
+        folder.mkdir()
+    picture = folders[-1] / "a.jpg"
+    picture.write_bytes(b"x")
+
+    found = uris("d")
+
+    picture.unlink()  # pytest's own clean-up recurses
+    for folder in reversed(folders):
+        folder.rmdir()
+    assert found == [str(picture)]
+
+
+def test_a_folder_over_the_sorting_bound_comes_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "SORT_BOUND", 10)
+    write(*(f"d/{k:02}.jpg" for k in range(25)), *(f"d/s{k:02}/x.jpg" for k in range(15)))
+
+    found = uris("d")
+
+    assert sorted(found[:25]) == [f"d/{k:02}.jpg" for k in range(25)]
+    assert sorted(found[25:]) == [f"d/s{k:02}/x.jpg" for k in range(15)]
+
+
+def test_memory_stays_flat(here: Path) -> None:
+    write("real.jpg")
+    for sub in range(40):
+        (here / f"d/{sub}").mkdir(parents=True)
+        for k in range(100):
+            os.link("real.jpg", f"d/{sub}/{k}.jpg")
+    images = scan(["d"] * 3, OPTIONS)
+    for _ in islice(images, 4000):
+        pass
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        count = sum(1 for _ in images)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert count == 8000
+    assert peak - before < 200_000
+
+
+def test_transport_streams_are_told_from_typescript() -> None:
+    write("d/code.ts", data=b"export const a = 1;\n")
+    stats = ScanStats()
+    options = ScanOptions(video=VideoOptions(encode=bytes))
+
+    assert uris("d", options=options, stats=stats) == []
+    assert stats.skipped == 1
+
+
+def test_a_folder_named_like_a_video_is_just_a_folder() -> None:
+    write("d/trip.mp4/a.jpg")
+
+    assert uris("d", options=ScanOptions(video=VideoOptions(encode=bytes))) == ["d/trip.mp4/a.jpg"]

@@ -1,0 +1,55 @@
+"""The container files agree with the product: services run commands and options that exist.
+
+No engine runs them here; this is what can be known without one.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from schemas.cascade import load_cascade
+from workers.cli import app
+
+REPOSITORY = Path(__file__).parent.parent
+COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
+OURS = {
+    name: service
+    for name, service in COMPOSE["services"].items()
+    if service["image"] == "roadstream"
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) - {"tools"}))
+def test_service_command_is_one_the_command_line_accepts(name: str) -> None:
+    command, bound, _ = app.parse_args(OURS[name]["command"], exit_on_error=False)
+    assert callable(command)
+    if name in load_cascade("lite").tier_names:
+        assert bound.arguments["tier"] == [name]
+
+
+def test_every_tier_of_the_default_cascade_has_a_service() -> None:
+    assert set(load_cascade("lite").tier_names) <= set(OURS)
+
+
+def test_services_wait_for_topics_and_topics_for_a_healthy_kafka() -> None:
+    for name in set(OURS) - {"topics", "tools"}:
+        assert OURS[name]["depends_on"]["topics"]["condition"] == "service_completed_successfully"
+        assert "healthcheck" in OURS[name]
+    assert OURS["topics"]["depends_on"]["kafka"]["condition"] == "service_healthy"
+    assert "healthcheck" in COMPOSE["services"]["kafka"]
+
+
+def test_kafka_takes_the_records_that_the_product_sends() -> None:
+    from streams.kafka_settings import KafkaSettings
+
+    environment = COMPOSE["services"]["kafka"]["environment"]
+    assert environment["KAFKA_MESSAGE_MAX_BYTES"] >= KafkaSettings().max_record_bytes
+
+
+def test_image_copies_every_room_that_the_wheel_packs() -> None:
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    copied = set(re.findall(r"^COPY (\w+) \1$", dockerfile, re.MULTILINE))
+    assert copied == {"schemas", "streams", "stages", "sinks", "workers", "cascades"}

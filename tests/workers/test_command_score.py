@@ -1,0 +1,277 @@
+"""``roadstream score`` from a user's side: answers, resumption, bad input, honest errors."""
+
+import json
+import os
+import resource
+import signal
+import sqlite3
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from sinks.readers import read_answers
+from streams.sources.synthetic import write_drive
+from tests.command import ROADSTREAM, roadstream, started, write_cascade, write_pictures
+
+COLUMNS = [
+    "image_id", "uri", "session_id", "frame_index", "status", "label", "probability",
+    "confidence", "exit_tier", "flags", "error", "latency", "votes",
+]  # fmt: skip
+
+
+def answers(path: Path) -> list[dict[str, Any]]:
+    return [dict(row) for row in read_answers(path)]
+
+
+def answered_so_far(out: Path) -> int:
+    """Count the answers in a run's ledger from outside; 0 while there is none."""
+    ledger = out.with_name(out.name + ".roadstream") / "ledger.db"
+    if not ledger.exists():
+        return 0
+    connection = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True, timeout=10)
+    try:
+        row = connection.execute("SELECT COUNT(*) FROM images WHERE answer IS NOT NULL").fetchone()
+        return int(row[0])
+    except sqlite3.OperationalError:
+        return 0  # the table is not there yet
+    finally:
+        connection.close()
+
+
+def wait_for_answers(process: "subprocess.Popen[str]", out: Path, at_least: int) -> None:
+    while answered_so_far(out) < at_least:
+        try:
+            process.wait(timeout=0.05)
+        except subprocess.TimeoutExpired:
+            continue
+        raise AssertionError(f"ended early: {process.communicate()}")
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drive")
+    write_drive(folder, 6, width=640, height=360)
+    return folder
+
+
+def test_lite_cascade_answers_every_picture_of_a_folder(drive: Path, tmp_path: Path) -> None:
+    done = roadstream("score", str(drive), "--out", "a.parquet", "--sort", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.schema.names[: len(COLUMNS)] == COLUMNS
+    rows = answers(tmp_path / "a.parquet")
+    assert [row["uri"] for row in rows] == [f"{drive}/frame_{i:03}.jpg" for i in range(6)]
+    for row in rows:
+        assert row["status"] == "answered"
+        assert row["label"] in {"roadwork", "none"}
+        assert 0 <= row["probability"] <= 1
+        assert row["session_id"] == str(drive)
+        assert {vote["member"] for vote in row["votes"]} >= {"tiny", "cones"}
+        assert row["latency"]["total"] > 0
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_other_formats_hold_the_same_columns(name: str, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 3)
+    cascade = write_cascade(tmp_path)
+    done = roadstream("score", "in", "--cascade", cascade, "--out", name, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first = (tmp_path / name).read_text().splitlines()[0]
+    found = list(json.loads(first)) if name.endswith("jsonl") else first.split(",")
+    assert found[: len(COLUMNS)] == COLUMNS
+    assert {row["uri"] for row in answers(tmp_path / name)} == {f"in/0000{i}.jpg" for i in range(3)}
+
+
+def test_paths_come_from_standard_input(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 3)
+    cascade = write_cascade(tmp_path)
+    done = roadstream(
+        "score", "-", "--cascade", cascade, "--out", "a.jsonl",
+        folder=tmp_path, stdin="in/00000.jpg\nin/00002.jpg\n",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = answers(tmp_path / "a.jsonl")
+    assert sorted(row["uri"] for row in rows) == ["in/00000.jpg", "in/00002.jpg"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_run_goes_on_and_scores_nothing_twice(how: signal.Signals, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 4000)
+    command = ("score", "in", "--cascade", write_cascade(tmp_path), "--out", "a.jsonl")
+    process = started(*command, folder=tmp_path)
+    wait_for_answers(process, tmp_path / "a.jsonl", 100)
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    assert process.returncode == (-9 if how is signal.SIGKILL else 130)
+    before = answered_so_far(tmp_path / "a.jsonl")
+    assert 100 <= before < 4000
+
+    done = roadstream(*command, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "going on: " in done.stderr
+    rows = answers(tmp_path / "a.jsonl")
+    assert len(rows) == 4000
+    assert len({row["image_id"] for row in rows}) == 4000
+
+    again = roadstream(*command, folder=tmp_path)
+    assert again.returncode == 0
+    assert len(answers(tmp_path / "a.jsonl")) == 4000
+
+
+def png_bomb() -> bytes:
+    """Return a PNG that says it has 50,000 × 50,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_bad_files_fail_with_a_reason_and_harm_no_neighbour(tmp_path: Path) -> None:
+    clean, mixed = tmp_path / "clean", tmp_path / "mixed"
+    write_drive(clean, 4, width=640, height=360)
+    write_drive(mixed, 4, width=640, height=360)
+    good = (mixed / "frame_000.jpg").read_bytes()
+    (mixed / "bomb.png").write_bytes(png_bomb())
+    (mixed / "broken_link.jpg").symlink_to("nowhere.jpg")
+    (mixed / "empty.jpg").touch()
+    (mixed / "folder.jpg").mkdir()
+    (mixed / "garbage.jpg").write_bytes(bytes(range(256)) * 20)
+    (mixed / "new\nline.jpg").write_bytes(good)
+    (mixed / "text.png").write_text("no picture")
+    (mixed / "truncated.jpg").write_bytes(good[: len(good) // 2])
+    (mixed / "video.mp4").write_bytes(b"\x00\x00\x00\x18ftypmp42" + bytes(500))
+    Path(os.fsdecode(os.fsencode(mixed) + b"/bad\xff.jpg")).write_bytes(good)
+    command = ("score", "--out", "a.jsonl", "--workers", "1")
+    assert roadstream(*command, "clean", folder=tmp_path).returncode == 0
+    alone = {Path(row["uri"]).name: row for row in answers(tmp_path / "a.jsonl")}
+
+    done = roadstream(*command, "mixed", "--restart", folder=tmp_path)
+
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    rows = {Path(row["uri"]).name: row for row in answers(tmp_path / "a.jsonl")}
+    failed = {name: row["error"] for name, row in rows.items() if row["status"] == "failed"}
+    faults = {name.split("#")[0]: error.split(":")[0] for name, error in failed.items()}
+    assert faults == {
+        "bomb.png": "too_many_pixels",
+        "broken_link.jpg": "missing",
+        "empty.jpg": "empty",
+        "folder.jpg": "unreadable",
+        "garbage.jpg": "not_an_image",
+        "new\nline.jpg": "bad_name",
+        "text.png": "not_an_image",
+        "truncated.jpg": "truncated",
+        "video.mp4": "damaged_video",
+        "bad\\xff.jpg": "bad_name",
+    }
+    assert f"failed          {len(failed)}" in done.stdout
+    for name, row in alone.items():
+        assert rows[name]["probability"] == row["probability"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["score"], "at least one PATH"),
+        (["score", "in", "--cascade", "no.toml"], "--cascade: expected a cascade file"),
+        (["score", "in", "--cascade", "typo.toml"], "typo.toml: tiers[0].members[0]"),
+        (["score", "in", "--cascade", "weightless.toml"], "missing.onnx, which does not exist"),
+        (["score", "in", "--out", "a.xlsx"], "a.xlsx"),
+        (["score", "in", "--out", "nowhere/a.csv"], "nowhere"),
+        (["score", "in", "--fps", "0"], "--fps: expected"),
+        (["score", "in", "--workers", "0"], "--workers: expected"),
+        (["score", "in", "--log", "redis://x"], "--log: expected"),
+        (["score", "none/*.jpg"], "matches no file"),
+        (["work", "--tier", "nope", "--log", "embedded:x.db"], "a tier of glance"),
+        (["no-such-command"], "no-such-command"),
+    ],
+)
+def test_wrong_usage_is_one_clear_line_and_status_2(
+    arguments: list[str], words: str, tmp_path: Path
+) -> None:
+    write_pictures(tmp_path / "in", 1)
+    good = Path(write_cascade(tmp_path))
+    text = (tmp_path / good).read_text()
+    (tmp_path / "typo.toml").write_text(text.replace('engine = "noop"', 'engin = "noop"', 1))
+    (tmp_path / "weightless.toml").write_text(
+        text.replace('engine = "noop"', 'engine = "onnx"\nmodel = "missing.onnx"', 1)
+    )
+    done = roadstream(*arguments, folder=tmp_path)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_absent_broker_is_one_line_and_status_1(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 1)
+    done = roadstream("score", "in", "--log", "kafka://127.0.0.1:1", folder=tmp_path)
+    assert done.returncode == 1
+    assert "127.0.0.1:1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_full_disk_is_one_line_and_keeps_what_was_answered(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 2000)
+    command = ["score", "in", "--cascade", write_cascade(tmp_path), "--out", "a.jsonl"]
+    limit = 2_000_000  # bytes a file may grow to: stands for a disk that fills up
+
+    done = subprocess.run(
+        [ROADSTREAM, *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "the same command goes on from there" in done.stderr
+    kept = answered_so_far(tmp_path / "a.jsonl")
+    after = roadstream(*command, folder=tmp_path)
+    assert after.returncode == 0, after.stderr
+    assert len(answers(tmp_path / "a.jsonl")) == 2000
+    assert kept <= 2000
+
+
+def test_other_inputs_for_the_same_output_are_refused(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 2)
+    write_pictures(tmp_path / "other", 2)
+    cascade = write_cascade(tmp_path)
+    command = ("score", "--cascade", cascade, "--out", "a.jsonl")
+    assert roadstream(*command, "in", folder=tmp_path).returncode == 0
+    refused = roadstream(*command, "other", folder=tmp_path)
+    assert refused.returncode == 2
+    assert "--restart" in refused.stderr
+    assert roadstream(*command, "other", "--restart", folder=tmp_path).returncode == 0
+    assert {row["uri"] for row in answers(tmp_path / "a.jsonl")} == {
+        "other/00000.jpg",
+        "other/00001.jpg",
+    }
+
+
+def test_report_and_evaluation_follow_a_run(drive: Path, tmp_path: Path) -> None:
+    scored = roadstream("score", str(drive), "--out", "a.jsonl", "--report", folder=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    assert "<html" in (tmp_path / "a.html").read_text()
+    done = roadstream("evaluate", "a.jsonl", str(drive / "labels.csv"), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "MCC" in done.stdout
+    as_json = roadstream(
+        "evaluate", "a.jsonl", str(drive / "labels.csv"), "--json", folder=tmp_path
+    )
+    assert json.loads(as_json.stdout)["counts"]["answers"] == 6
