@@ -7,6 +7,7 @@ before and after it are yielded as usual.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -31,6 +32,7 @@ _GAP = 0.5  # seconds without a packet, there or before the end, that count as d
 _GAP_FRAMES = 5  # and at least so many frames
 _SOUND_RUNS_ON = 1.0  # seconds that sound may outlast the pictures where one length is for both
 _SOUND_SHARE = 0.05  # or this share of it
+_MAX_SEEK_FRAMES = 900  # between a keyframe and the frame sought: half a minute
 _MAX_READ_ERRORS = 100  # in a row; then the rest of the file is given up
 # Decoders that ignore skip_frame: their other packets are left out before decoding.
 _KEY_PACKETS_ONLY = frozenset({"vp8", "vp9", "libvpx", "libvpx-vp9"})
@@ -110,11 +112,34 @@ def _payload(found: _Picture | _Damage, options: VideoOptions) -> Payload:
     if isinstance(found, _Damage):
         return Unreadable("damaged_video", found.problem)
     try:
-        pixels = np.asarray(found.frame.to_ndarray(format="rgb24"), np.uint8)
+        return Inline(options.encode(_upright(found.frame)))
     except (av.FFmpegError, ValueError, MemoryError) as error:
         return Unreadable("damaged_video", f"the frame cannot be converted: {_words(error)}")
-    quarters = round(found.frame.rotation / 90) % 4  # counter-clockwise, as in np.rot90
-    return Inline(options.encode(np.ascontiguousarray(np.rot90(pixels, quarters))))
+
+
+def _upright(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+    """Convert a frame to RGB uint8 [H, W, 3], turned as its display matrix says."""
+    pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    quarters = round(frame.rotation / 90) % 4  # counter-clockwise, as in np.rot90
+    return np.ascontiguousarray(np.rot90(pixels, quarters))
+
+
+def picture_at(path: str, seconds: float) -> npt.NDArray[np.uint8] | None:
+    """Return the frame that ``read_video`` called ``#t=<seconds>``, or ``None`` if it cannot.
+
+    RGB uint8 [H, W, 3], upright. It seeks to the keyframe before and decodes from there.
+    """
+    try:
+        with _open(path) as container:
+            stream = container.streams.video[0]
+            start = float((stream.start_time or 0) * (stream.time_base or 0))
+            container.seek(round((seconds + start) * av.time_base))
+            for frame in islice(container.decode(stream), _MAX_SEEK_FRAMES):
+                if frame.time is not None and frame.time - start >= seconds - 0.001:
+                    return _upright(frame)
+    except (ImageError, av.FFmpegError, IndexError, ValueError):
+        pass
+    return None
 
 
 def _head(

@@ -10,7 +10,7 @@ import pytest
 from schemas.errors import UsageError
 from schemas.records import Image, Inline, Unreadable
 from streams.sources.files import ScanOptions, ScanStats, scan
-from streams.sources.video import VideoOptions, read_video
+from streams.sources.video import VideoOptions, picture_at, read_video
 
 Pixels = npt.NDArray[np.uint8]
 WIDTH, HEIGHT, RATE, KEY_EVERY = 160, 96, 25, 10
@@ -329,3 +329,20 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     list(read_video(str(path), VideoOptions(raw, 10)))
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_frame_is_found_again_by_the_time_in_its_uri(tmp_path: Path) -> None:
+    path = tmp_path / "drive.mp4"
+    write(path)
+    sent: list[Pixels] = []
+
+    def keep(shown: Pixels) -> bytes:
+        sent.append(shown)
+        return b"jpeg"
+
+    images = list(read_video(str(path), VideoOptions(encode=keep)))
+    for image, shown in zip(images, sent, strict=True):
+        found = picture_at(str(path), float(image.head.uri.rpartition("#t=")[2]))
+        assert found is not None
+        np.testing.assert_array_equal(found, shown)
+    assert picture_at(str(tmp_path / "no.mp4"), 0.0) is None

@@ -67,7 +67,12 @@ def report(
 
 
 def load_image(uri: str) -> Pixels | None:
-    """Return a picture small enough for a thumbnail, or ``None`` if it cannot be had."""
+    """Return a picture, or a frame of a video, for a thumbnail; ``None`` if it cannot be had."""
+    path, is_frame, seconds = uri.rpartition("#t=")
+    if is_frame and not Path(uri).exists():
+        from streams.sources.video import picture_at
+
+        return picture_at(path, float(seconds)) if seconds.replace(".", "", 1).isdigit() else None
     try:
         return decode(
             read_file(uri, MAX_PICTURE_BYTES), min_width=THUMBNAIL[0], min_height=THUMBNAIL[1]

@@ -1,6 +1,5 @@
 """``roadstream work``, ``consensus`` and ``up``: the processes that judge and decide."""
 
-import os
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -85,6 +84,13 @@ def up(
     workers: Annotated[int, Parameter(help="Worker processes per tier.")] = 1,
     partitions: Annotated[int, Parameter(help="Partitions of topics that do not exist yet.")] = 16,
     root: Roots = None,
+    name: Annotated[
+        str | None,
+        Parameter(
+            help="Names its group members, the host's name by default: two on one host need "
+            "two names. Under the same name a restart takes its partitions at once."
+        ),
+    ] = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Run a whole cascade under one supervisor: topics, a worker per tier, consensus.
@@ -96,16 +102,16 @@ def up(
         raise UsageError(f"--workers: expected 1 or more, got {workers}")
     common = ["--log", log, "--cascade", cascade, "--log-level", log_level]
     roots = [word for folder in root or [] for word in ("--root", str(folder))]
-    host = f"{socket.gethostname()}-{os.getpid()}"
+    name = name or socket.gethostname()
     specs = [
         ChildSpec(
             f"{tier} {i}",
-            ["work", "--tier", tier, "--member", f"{host}-{tier}-{i}", *roots, *common],
+            ["work", "--tier", tier, "--member", f"{name}-{tier}-{i}", *roots, *common],
         )
         for tier in loaded.tier_names
         for i in range(workers)
     ]
-    specs.append(ChildSpec("consensus", ["consensus", "--member", f"{host}-consensus", *common]))
+    specs.append(ChildSpec("consensus", ["consensus", "--member", f"{name}-consensus", *common]))
     run_async(log_level, _up, log, all_topics(loaded.tier_names), partitions, specs)
 
 
