@@ -129,7 +129,6 @@ class EmbeddedLog(Log):
         )
 
     async def trim(self, topics: Collection[str], group: str) -> None:
-        """Delete the records of these topics that the group has committed past."""
         await self.database.run(self._trim, topics, group)
 
     def _trim(self, topics: Collection[str], group: str) -> None:

@@ -165,6 +165,13 @@ class Log(ABC):
     async def lag(self, group: str, topics: Collection[str]) -> int:
         """Return how many records of these topics the group has not committed yet."""
 
+    async def trim(self, topics: Collection[str], group: str) -> None:
+        """Let go of the records that ``group`` has committed past.
+
+        Only where the log leaves that to its users (embedded); Kafka has retention of its own.
+        """
+        return
+
     @abstractmethod
     def producer(self) -> AbstractAsyncContextManager[Producer]:
         """Open a producer."""

@@ -48,13 +48,7 @@ def run(arguments: list[str]) -> int:
         status = app(arguments, exit_on_error=False)
     except CycloptsError:
         return 2  # cyclopts has printed what was expected
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of our output has gone; nothing is left to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (RoadstreamError, BaseExceptionGroup) as error:
+    except (RoadstreamError, KeyboardInterrupt, OSError, BaseExceptionGroup) as error:
         return _complain(error)
     return status if isinstance(status, int) else 0
 
@@ -66,6 +60,10 @@ def _complain(error: BaseException) -> int:
         return cause.exit_status
     if isinstance(cause, KeyboardInterrupt):
         return 130
+    if isinstance(cause, BrokenPipeError):
+        # The reader of our output has gone (as `head` does); nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     raise error
 
 

@@ -21,6 +21,7 @@ class Tally(msgspec.Struct):
 
     Attributes:
         submitted: Images found so far.
+        expected: Images counted ahead of the search; videos' frames are not among them.
         found_all: Whether the search for images is over, so that ``submitted`` is the total.
         answered: Terminal answers so far, by status.
         exits: Answers by the tier they left at, failures apart.
@@ -28,10 +29,16 @@ class Tally(msgspec.Struct):
     """
 
     submitted: int = 0
+    expected: int = 0
     found_all: bool = False
     answered: dict[str, int] = msgspec.field(default_factory=dict)
     exits: dict[str, int] = msgspec.field(default_factory=dict)
     roadwork: int = 0
+
+    @property
+    def total(self) -> int:
+        """Images in all, as far as is known."""
+        return self.submitted if self.found_all else max(self.submitted, self.expected)
 
     @property
     def total_answered(self) -> int:
@@ -106,9 +113,10 @@ class Progress:
 
     def _time_left(self) -> str:
         rate = self.rate
-        if not self._tally.found_all or rate <= 0:
+        known = self._tally.found_all or self._tally.expected
+        if not known or rate <= 0:
             return "–"
-        seconds = round((self._tally.submitted - self._tally.total_answered) / rate)
+        seconds = round((self._tally.total - self._tally.total_answered) / rate)
         minutes, seconds = divmod(seconds, 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
@@ -122,7 +130,7 @@ class Progress:
         more = "" if tally.found_all else "+"
         shares = ", ".join(f"{tier} {share:.0%}" for tier, share in self._shares())
         return (
-            f"{tally.total_answered:,} of {tally.submitted:,}{more} images, {self.rate:.1f}/s, "
+            f"{tally.total_answered:,} of {tally.total:,}{more} images, {self.rate:.1f}/s, "
             f"leaving at {shares}; {tally.answered.get('failed', 0):,} failed, "
             f"time left {self._time_left()}"
         )
@@ -131,11 +139,11 @@ class Progress:
         tally = self._tally
         done = tally.total_answered
         width = max(10, min(40, self._console.width - 40))
-        share = done / tally.submitted if tally.submitted else 0.0
+        share = done / tally.total if tally.total else 0.0
         more = "" if tally.found_all else "+"
         bar = Text("━" * round(share * width), style="green")
         bar.append("━" * (width - round(share * width)), style="bright_black")
-        bar.append(f"  {done:,} of {tally.submitted:,}{more}", style="bold")
+        bar.append(f"  {done:,} of {tally.total:,}{more}", style="bold")
         table = Table.grid(padding=(0, 3))
         failed = tally.answered.get("failed", 0)
         table.add_row(

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 import structlog
@@ -11,7 +12,14 @@ from anyio import to_thread
 from schemas import codec
 from schemas.cascade import Cascade
 from schemas.records import Answer, Image
-from schemas.topics import ANSWERS, all_topics
+from schemas.topics import (
+    ANSWERS,
+    CONSENSUS_GROUP,
+    VOTES,
+    all_topics,
+    tier_group,
+    tier_inputs,
+)
 from sinks.consensus import Consensus
 from sinks.writers import open_writer
 from streams.ledger import Ledger, LedgerRow
@@ -24,10 +32,24 @@ from workers.supervisor import Supervisor
 logger = structlog.get_logger()
 
 SCAN_BATCH = 256
+COUNT_SLICE = 1024
 # Images submitted and not answered, at most: bounds the log and what a stop leaves behind.
 WINDOW = 8192
 COLLECT_RECORDS = 512
 REFRESH = 0.5
+TRIM_INTERVAL = 5.0
+
+
+class Found(NamedTuple):
+    """The images to be scored, in input order, as blocking iterators.
+
+    Attributes:
+        images: What is scored.
+        ahead: The same once more, only counted, for the time left; empty if it cannot be had.
+    """
+
+    images: Iterator[Image]
+    ahead: Iterator[Image]
 
 
 class Score:
@@ -35,16 +57,23 @@ class Score:
 
     Args:
         log: The log to run on, open, with the cascade's topics.
+        tiers: Names of the cascade's tiers, in order.
         ledger: The run's ledger, open.
         run_id: The run's id in the ledger.
-        found: The images to be scored, in input order; a blocking iterator.
+        found: The images.
         tally: Counted in as the run goes.
     """
 
     def __init__(
-        self, log: Log, ledger: Ledger, run_id: str, found: Iterator[Image], tally: Tally
+        self,
+        log: Log,
+        tiers: list[str],
+        ledger: Ledger,
+        run_id: str,
+        found: Found,
+        tally: Tally,
     ) -> None:
-        self._log, self._ledger, self._run_id = log, ledger, run_id
+        self._log, self._tiers, self._ledger, self._run_id = log, tiers, ledger, run_id
         self._found, self._tally = found, tally
         self._answered = anyio.Event()
 
@@ -69,6 +98,8 @@ class Score:
                 if consensus is not None:
                     tasks.start_soon(consensus.run, halting)
                 tasks.start_soon(self._submit, partitions, stopping)
+                tasks.start_soon(self._count_ahead, halting)
+                tasks.start_soon(self._trim, halting)
                 tasks.start_soon(_show, progress, halting)
                 while not (self._complete or stopping.is_set()):
                     await self._keep(await reader.poll(max_records=COLLECT_RECORDS, timeout=0.25))
@@ -106,8 +137,25 @@ class Score:
             with anyio.move_on_after(REFRESH):
                 await self._answered.wait()
 
+    async def _count_ahead(self, halting: anyio.Event) -> None:
+        """Count what is to come, in slices, so that a long scan never delays the work for long."""
+        while not (halting.is_set() or self._tally.found_all):
+            more = await to_thread.run_sync(_count, self._found.ahead)
+            self._tally.expected += more
+            if more == 0:
+                return
+
+    async def _trim(self, halting: anyio.Event) -> None:
+        """Keep the log small: what every worker is done with is let go of."""
+        while not halting.is_set():
+            with anyio.move_on_after(TRIM_INTERVAL):
+                await halting.wait()
+            for i, tier in enumerate(self._tiers):
+                await self._log.trim(list(tier_inputs(tier, first=i == 0)), tier_group(tier))
+            await self._log.trim([VOTES], CONSENSUS_GROUP)
+
     def _next_batch(self) -> list[Image]:
-        return list(itertools.islice(self._found, SCAN_BATCH))
+        return list(itertools.islice(self._found.images, SCAN_BATCH))
 
     async def _keep(self, polled: Polled) -> None:
         rows: list[LedgerRow] = []
@@ -125,6 +173,10 @@ class Score:
             self._tally.add(row.status, row.exit_tier, row.label)
         self._answered.set()
         self._answered = anyio.Event()
+
+
+def _count(found: Iterator[Image]) -> int:
+    return sum(1 for _ in itertools.islice(found, COUNT_SLICE))
 
 
 def _row(answer: Answer, value: bytes) -> LedgerRow:

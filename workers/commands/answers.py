@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from schemas import codec
 from schemas.records import Answer
 from schemas.topics import ANSWERS
+from sinks.columns import row
 from sinks.writers import open_writer
 from streams.log import Log, Start
 from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, console, run_async
@@ -51,7 +52,7 @@ def answers(
 
 def _print(found: list[Answer]) -> None:
     for answer in found:
-        sys.stdout.buffer.write(codec.encode_json(answer) + b"\n")
+        sys.stdout.buffer.write(codec.encode_json(row(answer)) + b"\n")
     sys.stdout.buffer.flush()
 
 

@@ -24,7 +24,7 @@ from workers.logging import Level
 from workers.progress import Progress, Tally
 from workers.rundir import RunFolder, RunKey, resume, working_folder
 from workers.runtime import build_consensus
-from workers.score import Score, export, prepare_log, run_until_stopped
+from workers.score import Found, Score, export, prepare_log, run_until_stopped
 from workers.supervisor import ChildSpec, Supervisor
 
 # Enough partitions for as many worker processes as a large machine has cores.
@@ -143,7 +143,12 @@ async def _score(
         )
         async with open_log(url) as log, open_log(url) as consensus_log:
             await prepare_log(log, cascade, EMBEDDED_PARTITIONS)
-            job = Score(log, ledger, run_id, scan(key.paths, options), tally)
+            found = Found(
+                scan(key.paths, options),
+                # A list on standard input can be read once only.
+                iter(()) if "-" in key.paths else scan(key.paths, ScanOptions()),
+            )
+            job = Score(log, cascade.tier_names, ledger, run_id, found, tally)
             consensus = build_consensus(consensus_log, cascade, run_id) if workers else None
             finished = await run_until_stopped(job, crew, consensus, progress)
         await to_thread.run_sync(partial(export, ledger, folder.out, in_order=sort))
