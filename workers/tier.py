@@ -17,7 +17,7 @@ from schemas.topics import tier as tier_topic
 from sinks.consensus import dead_letter
 from stages.batcher import Batch, Batcher
 from streams.clock import Clock, SystemClock
-from streams.log import Consumer, Log, Output, Polled, Record, TopicPartition
+from streams.log import Consumer, Log, Offsets, Output, Polled, Record, TopicPartition
 from streams.tracker import OffsetTracker
 from workers.judge import Item, Judge, Judgement, unjudged
 
@@ -269,18 +269,25 @@ class TierWorker:
         epoch: int,
     ) -> None:
         commit = self._tracker.commit_after(done, epoch)
+        if await self._publish(consumer, outputs, commit, epoch):
+            self._tracker.done(done, epoch)
+
+    async def _publish(
+        self, consumer: Consumer, outputs: list[Output], commit: Offsets, epoch: int
+    ) -> bool:
         try:
             await consumer.publish(outputs, commit, epoch)
         except FencedError as error:
             logger.warning("fenced", tier=self._judge.tier, error=str(error))
-            return
-        self._tracker.done(done, epoch)
+            return False
         self._tracker.committed(commit, epoch)
+        return True
 
     async def _flush(self, consumer: Consumer) -> None:
+        """Commit what batches that ended out of order left behind."""
         commit = self._tracker.committable()
         if commit:
-            await self._finish(consumer, [], {}, self._tracker.epoch)
+            await self._publish(consumer, [], commit, self._tracker.epoch)
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Drop what is queued, and let the batches that run finish and commit."""

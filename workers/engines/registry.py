@@ -16,4 +16,4 @@ def build_engine(cascade: Cascade, member: Member, threads: int) -> Engine:
         return OnnxEngine(member, cascade.model_path(member), threads)
     from workers.engines.rules import ConesEngine, NoopEngine
 
-    return ConesEngine() if member.engine == "cones" else NoopEngine()
+    return ConesEngine(member) if member.engine == "cones" else NoopEngine()

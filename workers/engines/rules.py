@@ -2,27 +2,35 @@
 
 from collections.abc import Sequence
 
+from schemas.cascade import Member
 from schemas.records import Box
 from stages.cones import find_cones
-from stages.inference import Engine, Picture, Score
+from stages.inference import Engine, Picture, Pixels, Score
 
 
 class ConesEngine(Engine):
-    """The colour-and-shape rule of ``stages.cones``."""
+    """The colour-and-shape rule of ``stages.cones``.
+
+    Args:
+        member: For the size of the pictures it looks at, which its calibration was fitted on.
+    """
+
+    def __init__(self, member: Member) -> None:
+        self._size = (member.width, member.height)
 
     def load(self) -> None:
         """Nothing to load."""
 
     def infer(self, batch: Sequence[Picture]) -> list[Score]:
         """Return the rule's score and its cones as boxes."""
-        return [_score(picture) for picture in batch]
+        return [_score(picture.at(*self._size)) for picture in batch]
 
     def close(self) -> None:
         """Nothing to give back."""
 
 
-def _score(picture: Picture) -> Score:
-    found = find_cones(picture.pixels)
+def _score(pixels: Pixels) -> Score:
+    found = find_cones(pixels)
     boxes = [Box(b.x1, b.y1, b.x2, b.y2, b.confidence, "cone") for b in found.boxes]
     return Score(found.score, boxes)
 
