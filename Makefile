@@ -17,7 +17,7 @@ $(UV):
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'
 
 demo: $(UV) ## Render a drive, score it, show where the answers and the report are
-	@$(UV) sync --quiet --locked --inexact --no-dev
+	@$(UV) sync --quiet --locked --inexact
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
 	@$(BIN)/roadstream render $(DEMO)/drive --frames 60
 	@$(BIN)/roadstream score $(DEMO)/drive --out $(DEMO)/answers.parquet --sort --report

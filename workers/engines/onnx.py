@@ -4,7 +4,7 @@ The model's contract: input ``images`` uint8 [N, H, W, 3] RGB, output ``logit`` 
 optionally ``heat`` float32 [N, h, w], evidence per place, from which boxes are drawn.
 """
 
-import os
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from schemas.records import Box
 from stages.inference import Engine, Picture, Score
 
 Heat = NDArray[np.float32]
-# Places whose evidence is above this log-odds are drawn, at most so many per picture.
-HEAT_FLOOR = 0.0
+# A place is drawn if its evidence is at least this, and at least half of the strongest place's:
+# of 40 test pictures each, 39 with roadwork have such a place for lite0, and 16 without.
+HEAT_FLOOR = 8.0
 MAX_BOXES = 8
 
 
@@ -86,25 +87,19 @@ class OnnxEngine(Engine):
 def boxes(heat: Heat) -> list[Box]:
     """Return the places of evidence as boxes, strongest first.
 
+    A box's confidence is σ of what its places add to the picture's log-odds.
+
     Args:
-        heat: float32 [h, w], log-odds per place.
+        heat: float32 [h, w]; a place adds its evidence, divided by h·w, to the log-odds.
     """
-    hot = (heat > HEAT_FLOOR).astype(np.uint8)
-    if not hot.any():
-        return []
+    hot = (heat >= max(HEAT_FLOOR, float(heat.max()) / 2)).astype(np.uint8)
     rows, columns = heat.shape
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
     found = []
-    for i in range(1, len(stats)):
+    for i in range(1, count):
         x, y, w, h = (int(v) for v in stats[i][:4])
-        peak = float(heat[y : y + h, x : x + w][labels[y : y + h, x : x + w] == i].max())
-        confidence = 1.0 / (1.0 + float(np.exp(-peak)))
-        found.append(
-            Box(x / columns, y / rows, (x + w) / columns, (y + h) / rows, confidence, "evidence")
-        )
+        evidence = float(heat[labels == i].sum()) / heat.size
+        confidence = 1.0 / (1.0 + math.exp(-evidence))
+        corners = (x / columns, y / rows, (x + w) / columns, (y + h) / rows)
+        found.append(Box(*corners, confidence, "evidence"))
     return sorted(found, key=lambda box: -box.confidence)[:MAX_BOXES]
-
-
-def default_threads(processes: int) -> int:
-    """Return threads per engine so that ``processes`` share this machine's cores."""
-    return max(1, len(os.sched_getaffinity(0)) // max(1, processes))
