@@ -17,25 +17,31 @@ from schemas.errors import ConfigError
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Share = Annotated[float, Meta(ge=0, le=1)]
-NonNegative = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
+# TOML knows nan and inf; the bounds keep both out.
+Finite = Annotated[float, Meta(ge=-1e9, le=1e9)]
+NonNegative = Annotated[float, Meta(ge=0, le=1e9)]
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
 PositiveInt = Annotated[int, Meta(ge=1)]
 Probability = Annotated[float, Meta(gt=0, lt=1)]
 
 EXIT = "exit"
 
 
-class Platt(msgspec.Struct, frozen=True, tag_field="method", tag="platt"):
+class Platt(
+    msgspec.Struct, frozen=True, tag_field="method", tag="platt", forbid_unknown_fields=True
+):
     """``p = σ(slope·raw + intercept)`` (Platt 1999); temperature scaling is slope 1/T."""
 
-    slope: float
-    intercept: float = 0.0
+    slope: Finite
+    intercept: Finite = 0.0
 
 
-class Isotonic(msgspec.Struct, frozen=True, tag_field="method", tag="isotonic"):
+class Isotonic(
+    msgspec.Struct, frozen=True, tag_field="method", tag="isotonic", forbid_unknown_fields=True
+):
     """Piecewise-linear map from raw score to probability; ``raw`` must increase."""
 
-    raw: list[float]
+    raw: list[Finite]
     probability: list[Share]
 
 
@@ -191,7 +197,7 @@ def load_cascade(name_or_path: str) -> Cascade:
         ) from None
     cascade = parse_cascade(data, str(path))
     cascade = msgspec.structs.replace(cascade, folder=str(path.resolve().parent))
-    return msgspec.structs.replace(cascade, hash=_hash(cascade, data))
+    return msgspec.structs.replace(cascade, hash=_hash(cascade, data, str(path)))
 
 
 def parse_cascade(data: bytes, where: str) -> Cascade:
@@ -232,6 +238,8 @@ def _check_tier(tier: Tier, later: list[str], where: str) -> None:
             )
     for index, member in enumerate(tier.members):
         fitted = member.calibration
+        if member.engine == "onnx" and member.model is None:
+            raise ConfigError(f"{where}.members[{index}].model", "a weight file", "nothing")
         if isinstance(fitted, Isotonic) and not _increases(fitted):
             raise ConfigError(
                 f"{where}.members[{index}].calibration",
@@ -245,12 +253,23 @@ def _increases(fitted: Isotonic) -> bool:
     return len(fitted.raw) == len(fitted.probability) >= 2 and all(a < b for a, b in pairs)
 
 
-def _hash(cascade: Cascade, data: bytes) -> str:
+def _hash(cascade: Cascade, data: bytes, where: str) -> str:
     digest = hashlib.sha256(data)
-    for tier in cascade.tiers:
-        for member in tier.members:
-            if member.model is not None:
-                digest.update(hashlib.sha256(cascade.model_path(member).read_bytes()).digest())
+    for i, tier in enumerate(cascade.tiers):
+        for j, member in enumerate(tier.members):
+            if member.model is None:
+                continue
+            weights = Path(cascade.folder, member.model)
+            try:
+                digest.update(hashlib.sha256(weights.read_bytes()).digest())
+            except OSError as error:
+                missing = isinstance(error, FileNotFoundError)
+                why = "does not exist" if missing else f"cannot be read ({error.strerror})"
+                raise ConfigError(
+                    f"{where}: tiers[{i}].members[{j}].model",
+                    "a weight file",
+                    f"{weights}, which {why}",
+                ) from None
     return digest.hexdigest()[:16]
 
 
@@ -264,6 +283,12 @@ def _config_error(error: msgspec.ValidationError, data: bytes, where: str) -> Co
     if found := re.match(r"Object contains unknown field `(.*)`", problem):
         known = "a known key (see `roadstream schema cascade`)"
         return ConfigError(f"{where}: {path or 'top level'}", known, f"the unknown key {found[1]}")
+    if found := re.match(r"Object missing required field `(.*)`", problem):
+        key = f"{path}.{found[1]}".removeprefix(".")
+        return ConfigError(f"{where}: {key}", "a value", "nothing")
+    if problem.startswith("Invalid "):
+        known = "a known value (see `roadstream schema cascade`)"
+        return ConfigError(f"{where}: {path}", known, _value_at(data, path))
     expected, _, got = problem.removeprefix("Expected ").partition(", got ")
     return ConfigError(f"{where}: {path or 'top level'}", expected, got or _value_at(data, path))
 

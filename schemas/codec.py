@@ -44,7 +44,7 @@ def decode(
     """
     try:
         return decoder(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(topic, partition, offset, str(error)) from None
 
 

@@ -36,11 +36,12 @@ class _Tally:
         ws: Their weights.
         shadows: Votes of members of weight 0.
         missing: Members that did not vote.
+        degraded: Whether one of them counts, being no shadow member.
         expected: Weight of all members.
         error: The first error that a tier noted.
     """
 
-    __slots__ = ("error", "expected", "missing", "ps", "shadows", "votes", "ws")
+    __slots__ = ("degraded", "error", "expected", "missing", "ps", "shadows", "votes", "ws")
 
     def __init__(self, passed: Sequence[TierVotes]) -> None:
         self.votes: list[Vote] = []
@@ -48,6 +49,7 @@ class _Tally:
         self.ws: list[float] = []
         self.shadows: list[Vote] = []
         self.missing: list[str] = []
+        self.degraded = False
         self.expected = 0.0
         self.error: str | None = None
         for voted in passed:
@@ -61,6 +63,7 @@ class _Tally:
             self.expected += weight
             if raw is None or p is None:
                 self.missing.append(run.member)
+                self.degraded = self.degraded or weight > 0
                 continue
             vote = Vote(
                 tier,
@@ -137,7 +140,7 @@ class Answerer:
 
     def _flags(self, tally: _Tally, *, whole: bool) -> list[Flag]:
         flags: list[Flag] = [] if whole else ["partial"]
-        if tally.missing or sum(tally.ws) < self._quorum * tally.expected:
+        if tally.degraded or sum(tally.ws) < self._quorum * tally.expected:
             flags.append("degraded")
         if tally.shadows:
             flags.append("shadow")

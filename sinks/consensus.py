@@ -1,7 +1,7 @@
 """The consensus sink: reads votes, joins them, writes one answer per image, then commits."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import anyio
 import structlog
@@ -12,13 +12,15 @@ from schemas.records import DeadLetter
 from schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from sinks.join import ANSWERED_WINDOW, Join, Resolved
 from streams.clock import Clock, SystemClock
-from streams.log import Consumer, Log, Output, Polled, Record, TopicPartition
+from streams.log import Consumer, Log, Offsets, Output, Polled, Record, TopicPartition
 from streams.tracker import OffsetTracker
 
 logger = structlog.get_logger()
 
 POLL_RECORDS = 64
 POLL_TIMEOUT = 0.25
+# A log that is slow to give its first records must not make us forget what was answered.
+RESTORE_PATIENCE = 5.0
 
 
 class Consensus:
@@ -119,17 +121,25 @@ class Consensus:
     ) -> None:
         epoch = self._tracker.epoch
         commit = self._tracker.commit_after(done, epoch)
+        if await self._publish(consumer, outputs, commit, epoch):
+            self._tracker.done(done, epoch)
+
+    async def _publish(
+        self, consumer: Consumer, outputs: list[Output], commit: Offsets, epoch: int
+    ) -> bool:
         try:
             await consumer.publish(outputs, commit, epoch)
         except FencedError as error:
             logger.warning("fenced", error=str(error))
-            return
-        self._tracker.done(done, epoch)
+            return False
         self._tracker.committed(commit, epoch)
+        return True
 
     async def _flush(self, consumer: Consumer) -> None:
-        if self._tracker.committable():
-            await self._finish(consumer, [], {})
+        """Commit what earlier steps left behind."""
+        commit = self._tracker.committable()
+        if commit:
+            await self._publish(consumer, [], commit, self._tracker.epoch)
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Give up the open joins: their votes were never committed, so the next owner has them."""
@@ -163,15 +173,23 @@ async def answered_tail(log: Log, partitions: Iterable[int]) -> dict[int, list[s
     }
     async with log.reader(ANSWERS, start) as reader:
         while any(reader.positions[p] < ends[p] for p in found):
-            polled = await reader.poll(max_records=2048, timeout=0.5)
+            polled = await reader.poll(max_records=2048, timeout=RESTORE_PATIENCE)
             if not polled:
                 break  # the rest was trimmed or is no data record
             for tp, records in polled.items():
                 if tp.partition in found:
-                    found[tp.partition] += [
-                        codec.decode_answer(record.value or b"").head.image_id for record in records
-                    ]
+                    found[tp.partition] += _answered_ids(tp, records)
     return found
+
+
+def _answered_ids(tp: TopicPartition, records: Iterable[Record]) -> Iterator[str]:
+    for record in records:
+        try:
+            answer = codec.decode(codec.decode_answer, record.value, *tp, record.offset)
+        except RecordError as error:  # a stranger's: it must not keep us from starting
+            logger.error("unreadable_answer", error=str(error))
+            continue
+        yield answer.head.image_id
 
 
 def dead_letter(

@@ -70,9 +70,10 @@ class ServiceTime:
         """Return the largest batch up to ``limit`` that takes at most ``seconds``; 0 if none."""
         if self.predict(limit) <= seconds:
             return limit
-        if self.alpha <= 0.0:
+        room = seconds - self.beta
+        if self.alpha <= 0.0 or room <= 0.0:
             return 0
-        return max(0, min(limit, int((seconds - self.beta) / self.alpha)))
+        return int(min(limit, room / self.alpha))
 
 
 class Batcher(Generic[W]):

@@ -20,10 +20,13 @@ T = TypeVar("T")
 Rows = Iterator[tuple[Any, ...]]
 BUSY_TIMEOUT = 30.0
 _PRAGMAS = (
+    # Before the first table. Pictures of 30 kB are written and read in two thirds of the time that
+    # the default of 4 KiB takes, answers likewise; above 16 KiB small commits write too much.
+    "PRAGMA page_size=16384",
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=NORMAL",
     "PRAGMA journal_size_limit=67108864",
-    "PRAGMA wal_autocheckpoint=4000",
+    "PRAGMA wal_autocheckpoint=1000",
     "PRAGMA cache_size=-16384",
     "PRAGMA temp_store=FILE",
 )

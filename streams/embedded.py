@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import anyio
+import msgspec
 
 from schemas.errors import FencedError, OutputError, UsageError
 from streams.database import Database
@@ -57,7 +58,7 @@ CREATE TABLE IF NOT EXISTS offsets(
 )
 
 
-class StoredRecord(NamedTuple):
+class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     """A record read from the file."""
 
     offset: int
@@ -229,13 +230,19 @@ class EmbeddedLog(Log):
         """Append records inside the open transaction (in the database's thread)."""
         now = int(time.time() * 1000)
         by_partition: dict[tuple[str, int], list[Output]] = {}
+        place: tuple[str, int] | None = None
+        run: list[Output] = []
         for output in outputs:
-            partition = output.partition
+            name, key, _, partition = output
             if partition is None:
-                partition = zlib.crc32(output.key or b"") % self.topic(output.topic).partitions
-            by_partition.setdefault((output.topic, partition), []).append(output)
-        for (name, partition), group in by_partition.items():
-            self._append_run(self.topic(name), partition, group, now)
+                partition = zlib.crc32(key or b"") % self.topic(name).partitions
+            # Most outputs go where the one before went.
+            if place is None or place[1] != partition or place[0] != name:
+                place = name, partition
+                run = by_partition.setdefault(place, [])
+            run.append(output)
+        for (name, partition), run in by_partition.items():
+            self._append_run(self.topic(name), partition, run, now)
 
     def _append_run(self, topic: _Topic, partition: int, run: list[Output], now: int) -> None:
         connection = self.database.connection
@@ -248,7 +255,7 @@ class EmbeddedLog(Log):
         first = topic.base(partition) + row[0] - len(run)
         connection.executemany(
             "INSERT INTO records VALUES (?, ?, ?, ?)",
-            [(first + i, output[1], output[2], now) for i, output in enumerate(run)],
+            [(place, key, value, now) for place, (_, key, value, _) in enumerate(run, first)],
         )
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int) -> Polled:

@@ -1,4 +1,4 @@
-"""Builders of cascades, heads, votes and packs, with the defaults that most tests do not care for."""
+"""Builders of cascades, heads, votes and packs, with defaults for what a test does not care for."""
 
 from collections.abc import Sequence
 

@@ -104,6 +104,8 @@ def test_disagreement_is_only_asked_for_where_a_route_needs_it() -> None:
 
 
 def test_targets_are_every_tier_that_an_image_can_be_sent_to() -> None:
-    chain = cascade(tier("one", routes=[Route(to="three"), Route(to="exit")]), *map(tier, NAMES[1:]))
+    chain = cascade(
+        tier("one", routes=[Route(to="three"), Route(to="exit")]), *map(tier, NAMES[1:])
+    )
     assert Router(chain, "one").targets == {"two", "three"}
     assert Router(chain, "three").targets == set()

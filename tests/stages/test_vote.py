@@ -69,9 +69,7 @@ def test_the_linear_and_geometric_pools_agree_with_their_formulas(votes: Votes) 
 
 @settings(deadline=None, max_examples=200)
 @given(POOLS, VOTES, st.randoms())
-def test_the_order_of_votes_does_not_matter(
-    pool: Pool, votes: Votes, random: Random
-) -> None:
+def test_the_order_of_votes_does_not_matter(pool: Pool, votes: Votes, random: Random) -> None:
     mixed = list(votes)
     random.shuffle(mixed)
     ours, theirs = (

@@ -9,9 +9,9 @@ from schemas.errors import OutputError
 from streams.ledger import READ_BATCH, Count, Ledger, LedgerRow
 
 
-def row(image_id: str, sequence: int = 0, answer: bytes = b"a", status: str = "answered") -> (
-    LedgerRow
-):
+def row(
+    image_id: str, sequence: int = 0, answer: bytes = b"a", status: str = "answered"
+) -> LedgerRow:
     return LedgerRow(image_id, sequence, status, "glance", "roadwork", answer)
 
 

@@ -1,5 +1,6 @@
 """The contract of ``streams.log``, sentence by sentence, on each of its implementations."""
 
+import itertools
 import time
 import uuid
 from collections.abc import Callable, Collection
@@ -191,7 +192,9 @@ async def test_keys_values_and_times_come_back_as_they_went_in(log: Log, topic: 
     async with log, log.producer() as producer:
         await log.create_topics([topic], 1)
         started_at = time.time()
-        await producer.publish([Output(topic, b"k\x00\xff", b"v\x00\xff"), Output(topic, None, b"")])
+        await producer.publish(
+            [Output(topic, b"k\x00\xff", b"v\x00\xff"), Output(topic, None, b"")]
+        )
         async with log.reader(topic, "beginning") as reader:
             records = [record for _, record in await take(reader, 2)]
 
@@ -410,9 +413,7 @@ async def test_an_idle_poll_returns_nothing_after_its_timeout(log: Log, topic: s
             assert 0.2 <= time.monotonic() - started_at < 5
 
 
-async def test_a_poll_that_waits_gets_a_record_as_soon_as_it_is_there(
-    log: Log, topic: str
-) -> None:
+async def test_a_poll_that_waits_gets_a_record_as_soon_as_it_is_there(log: Log, topic: str) -> None:
     async with log, log.producer() as producer:
         await log.create_topics([topic], 2)
         async with log.consumer(topic, [topic]) as consumer:
@@ -602,9 +603,7 @@ async def test_members_share_partitions_and_hand_over_without_loss(log: Log, top
                 )
                 assert first.partitions.isdisjoint(second.partitions)
                 await producer.publish(numbered(topic, range(100, 200), 4))
-                await together(
-                    lambda: len(first.values) + len(second.values) == 200, first, second
-                )
+                await together(lambda: len(first.values) + len(second.values) == 200, first, second)
             await together(lambda: len(first.partitions) == 4, first)
             await producer.publish(numbered(topic, range(200, 300), 4))
             await together(lambda: len(first.values) + len(second.values) == 300, first)
@@ -688,7 +687,7 @@ async def test_the_listener_hears_of_partitions_before_their_records_and_before_
 
     kinds = [what for what, _, _ in heard.calls]
     assert kinds[:2] == ["assigned", "revoked"]
-    assert all(a != b for a, b in zip(kinds, kinds[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(kinds))
 
 
 async def test_work_finished_while_partitions_are_revoked_is_committed(
@@ -745,12 +744,15 @@ async def test_a_static_member_takes_its_partitions_back_at_once(log: Log, topic
 
 
 async def test_an_error_inside_a_consumers_block_comes_out_as_it_is(log: Log, topic: str) -> None:
+    async def fail() -> None:
+        async with log.consumer(topic, [topic]) as consumer:
+            await owning(consumer, 1)
+            raise OutputError("disk full")
+
     async with log:
         await log.create_topics([topic], 1)
         with pytest.raises(OutputError, match="disk full"):
-            async with log.consumer(topic, [topic]) as consumer:
-                await owning(consumer, 1)
-                raise OutputError("disk full")
+            await fail()
 
 
 async def test_the_older_of_two_instances_under_one_name_owns_nothing(
@@ -771,3 +773,15 @@ async def test_the_older_of_two_instances_under_one_name_owns_nothing(
                 with pytest.raises(FencedError, match="no longer owns what it commits"):
                     await older.publish([], dict.fromkeys(stale.partitions, 5), stale.epoch)
             assert len(zombie.values) == 10
+
+
+async def test_a_static_member_that_died_is_replaced_at_once(atomic_log: Log, topic: str) -> None:
+    async with atomic_log as log, log.producer() as producer:
+        await log.create_topics([topic], 2)
+        await producer.publish(numbered(topic, range(10), 2))
+        async with log.consumer(topic, [topic], member_id="same") as dead:
+            await take(dead, 10)
+            started_at = time.monotonic()
+            async with log.consumer(topic, [topic], member_id="same") as heir:
+                assert len(await take(heir, 10)) == 10
+                assert time.monotonic() - started_at < 5

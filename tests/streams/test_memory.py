@@ -62,9 +62,7 @@ async def test_a_fault_takes_outputs_and_offsets_together(
         await consumer.poll(max_records=1, timeout=0)
         memory_log.faults.append(Fault("publish", GONE, after=after))
         with pytest.raises(LogUnavailableError, match="gone"):
-            await consumer.publish(
-                [Output("t", None, b"y")], {TP: 1}, consumer.assignment.epoch
-            )
+            await consumer.publish([Output("t", None, b"y")], {TP: 1}, consumer.assignment.epoch)
 
         assert await consumer.committed() == committed
         assert await end(memory_log) == (2 if after else 1)

@@ -64,7 +64,7 @@ class TrackerMachine(RuleBasedStateMachine):
         }
 
     @rule(data=st.data(), commits=st.booleans())
-    def finish(self, data: st.DataObject, commits: bool) -> None:  # noqa: FBT001
+    def finish(self, data: st.DataObject, commits: bool) -> None:
         done = self.draw_done(data)
 
         commit = self.tracker.commit_after(done, self.epoch)

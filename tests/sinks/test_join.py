@@ -1,0 +1,279 @@
+"""The join: packs in any order, late or twice, give one and the same answer per image."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.records import Answer, Latency, VotesPack
+from sinks.answer import Answerer
+from sinks.join import AnsweredIds, Join, Resolved, Source
+from stages.vote import verdict
+from streams.log import TopicPartition
+from tests.builders import cascade, head, pack, votes
+
+NOW = 1_000.0
+TIERS = ["one", "two", "three"]
+PATHS = [["one"], ["one", "two"], ["one", "three"], ["one", "two", "three"]]
+TP = TopicPartition("votes", 0)
+
+
+def new_join(answered: Iterable[str] = (), partitions: int = 1) -> Join:
+    chosen = cascade()
+    join = Join(Answerer(chosen, verdict(chosen.pool)), TIERS)
+    join.assign(dict.fromkeys(range(partitions), answered))
+    return join
+
+
+class Delivery(NamedTuple):
+    """A pack and the offset it is read at."""
+
+    pack: VotesPack
+    offset: int
+
+
+def ids(resolved: Resolved) -> list[str]:
+    return [answer.head.image_id for _, answer in resolved.answers]
+
+
+def judged(answer: Answer) -> Answer:
+    """Return the answer without its times, which depend on when packs came."""
+    return msgspec.structs.replace(answer, answered_at=0.0, latency=Latency(0.0, 0.0, []))
+
+
+@st.composite
+def packs(draw: st.DrawFn) -> list[VotesPack]:
+    """Draw images with paths, their votes dealt into packs, some packs twice, in any order."""
+    waiting: dict[str, list[tuple[str, str | None, float]]] = {tier: [] for tier in TIERS}
+    for number in range(draw(st.integers(1, 6))):
+        path: list[str] = draw(st.sampled_from(PATHS))
+        for tier, target in zip(path, [*path[1:], None], strict=True):
+            waiting[tier].append((f"image-{number}", target, draw(st.floats(0.1, 0.9))))
+    dealt = []
+    for tier, entries in waiting.items():
+        while entries:
+            size = draw(st.integers(1, len(entries)))
+            said = [votes(i, p, next_tier=target) for i, target, p in entries[:size]]
+            dealt.append(pack(tier, *said))
+            del entries[:size]
+    twice = draw(st.lists(st.sampled_from(dealt), max_size=4))
+    return list(draw(st.permutations(dealt + twice)))
+
+
+def image_ids(some: Iterable[VotesPack]) -> set[str]:
+    return {said.head.image_id for one in some for said in one.images}
+
+
+def in_order(some: Sequence[VotesPack]) -> dict[str, Answer]:
+    """Return the answers when every pack comes once and tier by tier."""
+    join, answers = new_join(), {}
+    once = [one for i, one in enumerate(some) if one not in some[:i]]
+    for offset, one in enumerate(sorted(once, key=lambda p: TIERS.index(p.tier))):
+        for _, answer in join.add(one, (TP, offset), NOW).answers:
+            answers[answer.head.image_id] = judged(answer)
+    return answers
+
+
+@settings(deadline=None, max_examples=200)
+@given(packs())
+def test_any_order_and_any_repetition_give_the_same_answers(delivered: list[VotesPack]) -> None:
+    join, answers = new_join(), []
+    for offset, one in enumerate(delivered):
+        answers += join.add(one, (TP, offset), NOW).answers
+
+    found = {answer.head.image_id: judged(answer) for _, answer in answers}
+    assert len(answers) == len(found)
+    assert found == in_order(delivered)
+    assert found.keys() == image_ids(delivered)
+    assert join.open_images == 0
+    entries = [(one.tier, said.head.image_id) for one in delivered for said in one.images]
+    assert join.late_votes == len(entries) - len(set(entries))
+
+
+@settings(deadline=None, max_examples=200)
+@given(packs())
+def test_an_offset_is_done_exactly_when_all_images_of_its_pack_are_resolved(
+    delivered: list[VotesPack],
+) -> None:
+    join, answered, done = new_join(), set[str](), list[int]()
+    for offset, one in enumerate(delivered):
+        resolved = join.add(one, (TP, offset), NOW)
+        answered.update(ids(resolved))
+        done += resolved.done.get(TP, [])
+        expected = {i for i in range(offset + 1) if image_ids([delivered[i]]) <= answered}
+        assert len(done) == len(set(done))
+        assert set(done) == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(packs(), st.data())
+def test_a_crash_replays_the_open_joins_and_answers_nothing_twice(
+    delivered: list[VotesPack], data: st.DataObject
+) -> None:
+    answers: list[Answer] = []
+    done: set[int] = set()
+    committed = 0
+    crashes = data.draw(st.lists(st.integers(1, len(delivered)), max_size=3).map(sorted))
+    for until in [*crashes, len(delivered)]:
+        join = new_join(answer.head.image_id for answer in answers)
+        for offset in range(committed, until):
+            resolved = join.add(delivered[offset], (TP, offset), NOW)
+            answers += [answer for _, answer in resolved.answers]
+            done.update(resolved.done.get(TP, []))
+        undone = [offset for offset in range(until) if offset not in done]
+        committed = min(undone, default=until)
+
+    counted = Counter(answer.head.image_id for answer in answers)
+    assert counted == dict.fromkeys(image_ids(delivered), 1)
+    assert committed == len(delivered)
+    assert {a.head.image_id: judged(a) for a in answers} == in_order(delivered)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(PATHS), st.integers(1, 20), st.permutations(range(3))),
+        min_size=1,
+        max_size=5,
+    ),
+    st.lists(st.integers(0, 6), min_size=15, max_size=15),
+)
+def test_every_image_with_a_deadline_is_answered_once_at_the_latest_then(
+    images: list[tuple[list[str], int, list[int]]], pauses: list[int]
+) -> None:
+    deliveries = []
+    for number, (path, budget, order) in enumerate(images):
+        image = head(f"image-{number}", deadline_at=NOW + budget)
+        for tier, target in zip(path, [*path[1:], None], strict=True):
+            rank = order[TIERS.index(tier)]
+            deliveries.append((rank, pack(tier, votes(image, 0.8, next_tier=target))))
+    deliveries.sort(key=lambda delivery: delivery[0])
+    join, now, done = new_join(), NOW, list[Source]()
+    answers: dict[str, Answer] = {}
+
+    def take(resolved: Resolved) -> None:
+        for _, answer in resolved.answers:
+            assert answer.head.image_id not in answers
+            answers[answer.head.image_id] = answer
+        done.extend((tp, offset) for tp, offsets in resolved.done.items() for offset in offsets)
+
+    for offset, ((_, one), pause) in enumerate(zip(deliveries, pauses, strict=False)):
+        now += pause
+        take(join.add(one, (TP, offset), now))
+        take(join.expire(now))
+        assert join.next_deadline_at is None or join.next_deadline_at > now
+    take(join.expire(NOW + 1_000))
+
+    assert len(answers) == len(images)
+    assert sorted(offset for _, offset in done) == list(range(len(deliveries)))
+    for answer in answers.values():
+        deadline = answer.head.deadline_at or 0.0
+        path = images[int(answer.head.image_id.removeprefix("image-"))][0]
+        complete = [vote.tier for vote in answer.votes] == path
+        in_time = answer.answered_at <= deadline
+        assert answer.status == ("answered" if complete and in_time else "partial")
+        assert answer.votes
+
+
+def test_an_expired_image_goes_out_with_the_votes_so_far() -> None:
+    join = new_join()
+    live = head("a", deadline_at=NOW + 5)
+    assert ids(join.add(pack("one", votes(live, 0.9, next_tier="two")), (TP, 0), NOW)) == []
+    assert join.next_deadline_at == NOW + 5
+    assert join.expire(NOW + 4.9) == Resolved([], {})
+
+    resolved = join.expire(NOW + 5)
+
+    ((partition, answer),) = resolved.answers
+    assert (partition, answer.status, answer.flags) == (0, "partial", ["partial"])
+    assert [vote.tier for vote in answer.votes] == ["one"]
+    assert resolved.done == {TP: [0]}
+    assert join.next_deadline_at is None
+    assert join.open_images == 0
+
+
+def test_votes_after_the_answer_are_counted_and_change_nothing() -> None:
+    join = new_join()
+    live = head("a", deadline_at=NOW + 5)
+    join.add(pack("one", votes(live, 0.9, next_tier="two")), (TP, 0), NOW)
+    join.expire(NOW + 6)
+
+    resolved = join.add(pack("two", votes(live, 0.1)), (TP, 1), NOW + 7)
+
+    assert resolved == Resolved([], {TP: [1]})
+    assert join.late_votes == 1
+
+
+def test_ids_known_to_be_answered_are_not_answered_again() -> None:
+    join = new_join(answered=["a"])
+
+    resolved = join.add(pack("one", votes("a"), votes("b")), (TP, 7), NOW)
+
+    assert ids(resolved) == ["b"]
+    assert resolved.done == {TP: [7]}
+    assert join.late_votes == 1
+
+
+def test_an_image_twice_in_one_pack_is_one_image() -> None:
+    join = new_join()
+    first = join.add(
+        pack("one", votes("a", 0.9, next_tier="two"), votes("a", 0.9, next_tier="two")),
+        (TP, 0),
+        NOW,
+    )
+    second = join.add(pack("two", votes("a", 0.9)), (TP, 1), NOW)
+
+    assert (ids(first), ids(second)) == ([], ["a"])
+    assert sorted(second.done[TP]) == [0, 1]
+    assert ids(join.add(pack("one", votes("b"), votes("b")), (TP, 2), NOW)) == ["b"]
+
+
+def test_an_empty_pack_is_done_at_once() -> None:
+    assert new_join().add(pack("one"), (TP, 3), NOW) == Resolved([], {TP: [3]})
+
+
+def test_partitions_are_answered_where_their_votes_came_from() -> None:
+    join = new_join(partitions=2)
+    for partition in range(2):
+        source = TopicPartition("votes", partition), 0
+        join.add(pack("one", votes(f"image-{partition}", 0.9, next_tier="two")), source, NOW)
+    for partition in (1, 0):
+        source = TopicPartition("votes", partition), 1
+        resolved = join.add(pack("two", votes(f"image-{partition}", 0.9)), source, NOW)
+        assert [p for p, _ in resolved.answers] == [partition]
+
+
+def test_a_new_assignment_forgets_open_joins() -> None:
+    join = new_join()
+    live = head("a", deadline_at=NOW + 5)
+    join.add(pack("one", votes(live, 0.9, next_tier="two")), (TP, 0), NOW)
+
+    join.assign({0: []})
+
+    assert (join.open_images, join.next_deadline_at) == (0, None)
+    assert join.expire(NOW + 10) == Resolved([], {})
+
+
+@given(st.integers(1, 8), st.lists(st.integers(0, 30), max_size=80))
+def test_the_last_answered_ids_are_remembered_and_no_more_than_twice_the_window(
+    window: int, numbers: list[int]
+) -> None:
+    answered = AnsweredIds(window)
+    for count, number in enumerate(numbers, 1):
+        answered.add(str(number))
+        assert all(str(recent) in answered for recent in numbers[max(0, count - window) : count])
+        assert sum(str(number) in answered for number in set(numbers)) <= 2 * window
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_ids_beyond_the_window_are_forgotten(window: int) -> None:
+    answered = AnsweredIds(window)
+    for number in range(10):
+        answered.add(str(number))
+
+    assert "0" not in answered
+    assert "9" in answered

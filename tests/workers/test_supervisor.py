@@ -1,0 +1,130 @@
+"""The supervisor with real children: restarts, reasons, and an end within its budget."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
+
+from schemas.errors import RunError
+from schemas.topics import all_topics
+from streams.embedded import EmbeddedLog
+from workers.supervisor import ChildSpec, Supervisor
+
+DEADLINE = 60.0
+CASCADE = """
+name = "noop"
+[[tiers]]
+name = "one"
+members = [{ name = "m", engine = "noop" }]
+"""
+
+
+class Lines:
+    """What children said, and a way to wait until one of them says something."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._more = anyio.Event()
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        self._more.set()
+        self._more = anyio.Event()
+
+    async def wait(self, text: str, times: int = 1) -> None:
+        with anyio.fail_after(DEADLINE):
+            while sum(text in line for line in self.lines) < times:
+                await self._more.wait()
+
+
+async def consensus(folder: Path, name: str = "consensus") -> ChildSpec:
+    """Return a child that runs until it is stopped, with the log and cascade it needs."""
+    (folder / "noop.toml").write_text(CASCADE)
+    async with EmbeddedLog(folder / "log.db") as log:
+        await log.create_topics(all_topics(["one"]), 2)
+    arguments = ["--log", f"embedded:{folder}/log.db", "--cascade", f"{folder}/noop.toml"]
+    return ChildSpec(name, ["consensus", *arguments, "--log-level", "info"])
+
+
+def pids(events: list[Any]) -> list[int]:
+    return [event["pid"] for event in events if event["event"] == "child_started"]
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+async def test_children_run_until_they_are_told_to_stop(tmp_path: Path) -> None:
+    said, stopping = Lines(), anyio.Event()
+    specs = [await consensus(tmp_path, name) for name in ("first", "second")]
+    with capture_logs() as events, anyio.fail_after(DEADLINE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Supervisor(specs, said).run, stopping)
+            await said.wait("consensus_started", times=2)
+            assert len(pids(events)) == 2
+            stopping.set()
+
+    assert sum("consensus_stopped" in line for line in said.lines) == 2
+    assert all(is_gone(pid) for pid in pids(events))
+
+
+async def test_a_child_that_is_killed_starts_again(tmp_path: Path) -> None:
+    said, stopping = Lines(), anyio.Event()
+    with capture_logs() as events, anyio.fail_after(DEADLINE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Supervisor([await consensus(tmp_path)], said).run, stopping)
+            await said.wait("consensus_started")
+            os.kill(pids(events)[0], signal.SIGKILL)
+            await said.wait("consensus_started", times=2)
+            stopping.set()
+
+    (death,) = [event for event in events if event["event"] == "child_died"]
+    assert (death["name"], death["status"]) == ("consensus", -signal.SIGKILL)
+    assert len(pids(events)) == 2
+
+
+async def test_a_child_that_cannot_start_ends_everything_and_says_why(tmp_path: Path) -> None:
+    said = Lines()
+    bad = ChildSpec("worker 0", ["work", "--cascade", str(tmp_path / "none.toml")])
+    with (
+        capture_logs() as events,
+        anyio.fail_after(DEADLINE),
+        pytest.RaisesGroup(
+            pytest.RaisesExc(
+                RunError,
+                match=r"^worker 0 ended with status 2: roadstream: --cascade: expected a cascade "
+                r"file or one of .*, got .*none\.toml \(No such file or directory\)$",
+            )
+        ),
+    ):
+        await Supervisor([bad, await consensus(tmp_path)], said).run(anyio.Event())
+
+    assert len(pids(events)) == 2
+    assert all(is_gone(pid) for pid in pids(events))
+
+
+async def test_cancelling_the_supervisor_ends_its_children(tmp_path: Path) -> None:
+    said = Lines()
+    with capture_logs() as events, anyio.fail_after(DEADLINE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Supervisor([await consensus(tmp_path)], said).run, anyio.Event())
+            await said.wait("consensus_started")
+            tasks.cancel_scope.cancel()
+
+    assert all(is_gone(pid) for pid in pids(events))
+
+
+async def test_no_child_is_started_once_it_is_to_stop() -> None:
+    stopping = anyio.Event()
+    stopping.set()
+    with capture_logs() as events:
+        await Supervisor([ChildSpec("never", ["--help"])], Lines()).run(stopping)
+    assert events == []
