@@ -112,13 +112,11 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             mean) or ``linear`` (weighted arithmetic mean).
         prior: Probability of roadwork before any vote.
         effective_voters: ``s`` of the log pool, ``M/(1+(M−1)ρ)``; 1 when unknown.
-        quorum: Share of the expected weight below which an answer is ``degraded``.
     """
 
     method: Literal["log", "geometric", "linear"] = "log"
     prior: Probability = 0.5
     effective_voters: Positive = 1.0
-    quorum: Share = 0.5
 
 
 class Cascade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -37,11 +37,10 @@ class _Tally:
         shadows: Votes of members of weight 0.
         missing: Members that did not vote.
         degraded: Whether one of them counts, being no shadow member.
-        expected: Weight of all members.
         error: The first error that a tier noted.
     """
 
-    __slots__ = ("degraded", "error", "expected", "missing", "ps", "shadows", "votes", "ws")
+    __slots__ = ("degraded", "error", "missing", "ps", "shadows", "votes", "ws")
 
     def __init__(self, passed: Sequence[TierVotes]) -> None:
         self.votes: list[Vote] = []
@@ -50,7 +49,6 @@ class _Tally:
         self.shadows: list[Vote] = []
         self.missing: list[str] = []
         self.degraded = False
-        self.expected = 0.0
         self.error: str | None = None
         for voted in passed:
             self.error = self.error or voted.votes.error
@@ -60,7 +58,6 @@ class _Tally:
         tier, boxes = pack.tier, said.boxes
         for i, (run, raw, p) in enumerate(zip(pack.runs, said.raw, said.probability, strict=True)):
             weight = run.weight
-            self.expected += weight
             if raw is None or p is None:
                 self.missing.append(run.member)
                 self.degraded = self.degraded or weight > 0
@@ -89,12 +86,12 @@ class Answerer:
     """Turns the votes of the tiers an image passed into its terminal answer.
 
     Args:
-        cascade: For its threshold and quorum.
+        cascade: For its threshold.
         vote_math: The pool of that cascade.
     """
 
     def __init__(self, cascade: Cascade, vote_math: VoteMath) -> None:
-        self._threshold, self._quorum = cascade.threshold, cascade.pool.quorum
+        self._threshold = cascade.threshold
         self._vote_math = vote_math
 
     def answer(
@@ -140,7 +137,7 @@ class Answerer:
 
     def _flags(self, tally: _Tally, *, whole: bool) -> list[Flag]:
         flags: list[Flag] = [] if whole else ["partial"]
-        if tally.degraded or sum(tally.ws) < self._quorum * tally.expected:
+        if tally.degraded:
             flags.append("degraded")
         if tally.shadows:
             flags.append("shadow")

@@ -8,7 +8,7 @@ import structlog
 
 from schemas import codec
 from schemas.errors import FencedError, RecordError
-from schemas.records import DeadLetter
+from schemas.records import DeadLetter, VotesPack
 from schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from sinks.join import ANSWERED_WINDOW, Join, Resolved
 from streams.clock import Clock, SystemClock
@@ -99,6 +99,7 @@ class Consensus:
     ) -> Resolved:
         try:
             pack = codec.decode(codec.decode_votes, record.value, *tp, record.offset)
+            _check(pack, tp, record.offset)
         except RecordError as error:
             logger.error("dead_letter", error=str(error))
             letter = dead_letter(tp, record, error, CONSENSUS_GROUP, now)
@@ -190,6 +191,15 @@ def _answered_ids(tp: TopicPartition, records: Iterable[Record]) -> Iterator[str
             logger.error("unreadable_answer", error=str(error))
             continue
         yield answer.head.image_id
+
+
+def _check(pack: VotesPack, tp: TopicPartition, offset: int) -> None:
+    """Refuse a pack whose votes do not match its member runs."""
+    runs = len(pack.runs)
+    for votes in pack.images:
+        if len(votes.raw) != runs or len(votes.probability) != runs:
+            problem = f"expected {runs} votes for {votes.head.image_id}, got {len(votes.raw)}"
+            raise RecordError(*tp, offset, problem)
 
 
 def dead_letter(

@@ -33,6 +33,7 @@ from streams.log import (
     Record,
     Start,
     TopicPartition,
+    in_topic_order,
 )
 
 MAX_PARTITIONS = 1024
@@ -258,12 +259,14 @@ class EmbeddedLog(Log):
             [(place, key, value, now) for place, (_, key, value, _) in enumerate(run, first)],
         )
 
-    def read(self, positions: Mapping[TopicPartition, int], max_records: int) -> Polled:
-        """Read on from these positions, in turn (in the database's thread)."""
+    def read(
+        self, positions: Mapping[TopicPartition, int], topics: Sequence[str], max_records: int
+    ) -> Polled:
+        """Read on from these positions, topic by topic (in the database's thread)."""
         found: dict[TopicPartition, Sequence[Record]] = {}
         room, size = max_records, 0
         ends = self.ends({tp.topic for tp in positions})
-        for tp, position in positions.items():
+        for tp, position in in_topic_order(positions, topics):
             if room <= 0 or size >= MAX_POLL_BYTES:
                 break
             if position >= ends[tp][1]:
@@ -301,13 +304,19 @@ class _EmbeddedProducer(Producer):
 
 
 async def _wait_for_records(
-    log: EmbeddedLog, positions: dict[TopicPartition, int], max_records: int, timeout: float
+    log: EmbeddedLog,
+    positions: dict[TopicPartition, int],
+    topics: Sequence[str],
+    max_records: int,
+    timeout: float,
 ) -> Polled:
     """Read from ``positions`` and move them on; rotate them so that none starves."""
     pause = POLL_FIRST
     give_up_at = time.monotonic() + timeout
     while True:
-        found = await log.database.run(log.read, positions, max_records) if max_records else {}
+        found = (
+            await log.database.run(log.read, positions, topics, max_records) if max_records else {}
+        )
         if found or time.monotonic() + pause > give_up_at:
             break
         await anyio.sleep(pause)
@@ -351,9 +360,11 @@ class _EmbeddedConsumer(Consumer):
     ) -> Polled:
         await self._follow_group()
         if topics is None:
-            return await _wait_for_records(self._log, self._positions, max_records, timeout)
+            return await _wait_for_records(
+                self._log, self._positions, self._topics, max_records, timeout
+            )
         some = {tp: at for tp, at in self._positions.items() if tp.topic in topics}
-        found = await _wait_for_records(self._log, some, max_records, timeout)
+        found = await _wait_for_records(self._log, some, self._topics, max_records, timeout)
         for tp in found:
             del self._positions[tp]
             self._positions[tp] = some[tp]
@@ -421,7 +432,9 @@ class _EmbeddedReader(Reader):
         return {tp.partition: offset for tp, offset in self._positions.items()}
 
     async def poll(self, *, max_records: int, timeout: float) -> Polled:
-        return await _wait_for_records(self._log, self._positions, max_records, timeout)
+        return await _wait_for_records(
+            self._log, self._positions, [self._topic], max_records, timeout
+        )
 
     async def ends(self) -> Mapping[int, int]:
         ends = await self._log.database.run(self._log.ends, [self._topic])

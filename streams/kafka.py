@@ -154,7 +154,7 @@ class KafkaLog(Log):
             raise UsageError(f"expected topics of equal partition counts, got {dict(counts)}")
         settings = self._settings
         async with self._producer() as producer, connected(settings, group, member) as client:
-            consumer = KafkaConsumer(client, producer, settings, listener)
+            consumer = KafkaConsumer(client, producer, settings, listener, list(topics))
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(consumer.committer.run)

@@ -95,11 +95,14 @@ class KafkaConsumer(Consumer):
         producer: KafkaProducer,
         settings: KafkaSettings,
         listener: AssignmentListener | None,
+        topics: Sequence[str],
     ) -> None:
         self.committer = OffsetCommitter(client, settings)
         self.rebalances = Rebalances(self.committer, settings)
         self._client, self._producer, self._settings = client, producer, settings
         self._listener = listener
+        # All but the last: what is at hand of them is taken first.
+        self._first = [frozenset([topic]) for topic in topics[:-1]]
         self._assignment = Assignment(0, frozenset())
         self._held: frozenset[TopicPartition] = frozenset()
         self._names: dict[KafkaTopicPartition, TopicPartition] = {}
@@ -220,7 +223,8 @@ class KafkaConsumer(Consumer):
                     if idle:
                         await news.wait()
                     return {}
-                return cast(
+                found = await self._at_hand(max_records, topics)
+                return found or cast(
                     "_Found",
                     await self._client.getmany(
                         *choice, timeout_ms=int(left * 1000), max_records=max_records
@@ -230,6 +234,15 @@ class KafkaConsumer(Consumer):
             raise LogUnavailableError(f"Kafka: cannot consume: {error!r}") from error
         finally:
             group.fetch = None
+        return {}
+
+    async def _at_hand(self, max_records: int, topics: frozenset[str] | None) -> _Found:
+        """Take what has been fetched of the first topic that has anything, the last one aside."""
+        for topic in self._first:
+            choice = self._choose(topic) if topics is None or topic <= topics else ()
+            found = await self._client.getmany(*choice, max_records=max_records) if choice else {}
+            if found:
+                return cast("_Found", found)
         return {}
 
     def _choose(self, topics: frozenset[str] | None) -> tuple[KafkaTopicPartition, ...]:

@@ -56,6 +56,18 @@ class Assignment(NamedTuple):
 
 
 Offsets = Mapping[TopicPartition, int]
+
+
+def in_topic_order(
+    positions: Mapping[TopicPartition, int], topics: Sequence[str]
+) -> list[tuple[TopicPartition, int]]:
+    """Return positions by topic, in the order of ``topics``, and within a topic as they come."""
+    if len(topics) == 1:
+        return list(positions.items())
+    rank = {topic: i for i, topic in enumerate(topics)}
+    return sorted(positions.items(), key=lambda item: rank[item[0].topic])
+
+
 Polled = Mapping[TopicPartition, Sequence[Record]]
 
 
@@ -107,7 +119,8 @@ class Consumer(ABC):
 
         Calling it also keeps the membership alive, so call it at least every second, with
         ``max_records=0`` when no work is wanted. ``topics`` limits which of the subscribed topics
-        may deliver this time. Records come only from partitions in ``assignment``.
+        may deliver this time. Records come only from partitions in ``assignment``. Topics deliver
+        in the order of their subscription: a later one what an earlier one leaves room for.
 
         Raises:
             LogUnavailableError: The log does not answer.

@@ -29,6 +29,7 @@ from streams.log import (
     Reader,
     Start,
     TopicPartition,
+    in_topic_order,
 )
 
 
@@ -151,24 +152,29 @@ class MemoryLog(Log):
             raise fault.error
 
     async def read_on(
-        self, positions: dict[TopicPartition, int], max_records: int, timeout: float
+        self,
+        positions: dict[TopicPartition, int],
+        topics: Sequence[str],
+        max_records: int,
+        timeout: float,
     ) -> Polled:
         """Read from ``positions`` and move them on, waiting up to ``timeout`` for the first."""
         await anyio.lowlevel.checkpoint()
         with self.faulty("poll"), anyio.move_on_after(timeout):
             while True:
                 grown = self._grown
-                if found := self._take(positions, max_records):
+                if found := self._take(positions, topics, max_records):
                     return found
                 await grown.wait()
         return {}
 
-    def _take(self, positions: dict[TopicPartition, int], max_records: int) -> Polled:
+    def _take(
+        self, positions: dict[TopicPartition, int], topics: Sequence[str], max_records: int
+    ) -> Polled:
         found: dict[TopicPartition, list[MemoryRecord]] = {}
-        for tp in list(positions):
+        for tp, at in in_topic_order(positions, topics):
             if max_records <= 0:
                 break
-            at = positions[tp]
             records = self.topics[tp.topic][tp.partition][at : at + max_records]
             if records:
                 found[tp] = records
@@ -272,9 +278,9 @@ class _MemoryConsumer(Consumer):
     ) -> Polled:
         await self._follow_group()
         if topics is None:
-            return await self._log.read_on(self._positions, max_records, timeout)
+            return await self._log.read_on(self._positions, self._topics, max_records, timeout)
         some = {tp: at for tp, at in self._positions.items() if tp.topic in topics}
-        found = await self._log.read_on(some, max_records, timeout)
+        found = await self._log.read_on(some, self._topics, max_records, timeout)
         self._positions.update(some)
         return found
 
@@ -328,7 +334,7 @@ class _MemoryReader(Reader):
         return {tp.partition: offset for tp, offset in self._positions.items()}
 
     async def poll(self, *, max_records: int, timeout: float) -> Polled:
-        return await self._log.read_on(self._positions, max_records, timeout)
+        return await self._log.read_on(self._positions, [self._topic], max_records, timeout)
 
     async def ends(self) -> Mapping[int, int]:
         return {

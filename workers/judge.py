@@ -179,7 +179,8 @@ class Judge:
         confidence = decision_confidence(self._pool(voted, weights)) if weights else 0.0
         spread = disagreement(voted, weights) if self._router.needs_disagreement else 0.0
         decision = self._router.decide(confidence, spread)
-        error = None if problem is None or any(p is not None for p in ps) else str(problem)
+        counted = len(voted) > len(item.prior)
+        error = None if problem is None or counted else str(problem)
         return ImageVotes(
             item.head, raws, ps, decision.next_tier, decision.reason, *times, _boxes(found), error
         )

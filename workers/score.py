@@ -11,6 +11,7 @@ from anyio import to_thread
 
 from schemas import codec
 from schemas.cascade import Cascade
+from schemas.errors import RecordError
 from schemas.records import Answer, Image
 from schemas.topics import (
     ANSWERS,
@@ -164,7 +165,11 @@ class Score:
             positions[tp.partition] = records[-1].offset + 1
             for record in records:
                 value = record.value or b""
-                answer = codec.decode(codec.decode_answer, value, *tp, record.offset)
+                try:
+                    answer = codec.decode(codec.decode_answer, value, *tp, record.offset)
+                except RecordError as error:
+                    logger.warning("foreign_answer", error=str(error))
+                    continue
                 if answer.head.run_id == self._run_id:
                     rows.append(_row(answer, value))
         if not positions:

@@ -87,8 +87,8 @@ class Supervisor:
         logger.info("child_started", name=spec.name, pid=process.pid)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._read, spec.name, process)
                 tasks.start_soon(_stop_when, stopping, process)
+                await self._read(spec.name, process)  # to its end, which is the child's
                 status = await process.wait()
                 tasks.cancel_scope.cancel()
         finally:
@@ -102,9 +102,13 @@ class Supervisor:
         rest = ""
         async for text in TextReceiveStream(process.stderr, errors="replace"):
             *lines, rest = (rest + text).split("\n")
-            for line in filter(str.strip, lines):
-                self._last_line[name] = line
-                self._on_line(line)
+            self._tell(name, lines)
+        self._tell(name, [rest])
+
+    def _tell(self, name: str, lines: list[str]) -> None:
+        for line in filter(str.strip, lines):
+            self._last_line[name] = line
+            self._on_line(line)
 
 
 async def _stop_when(stopping: anyio.Event, process: anyio.abc.Process) -> None:

@@ -25,7 +25,6 @@ description = "all there is"
 method = "log"
 prior = 0.3
 effective_voters = 1.5
-quorum = 0.4
 
 [[tiers]]
 name = "one"
@@ -70,7 +69,7 @@ def test_a_whole_file_is_read_as_it_stands() -> None:
 
     assert cascade.tier_names == ["one", "two"]
     assert cascade.threshold == 0.6
-    assert cascade.pool == Pool(method="log", prior=0.3, effective_voters=1.5, quorum=0.4)
+    assert cascade.pool == Pool(method="log", prior=0.3, effective_voters=1.5)
     tiny, shadow = cascade.tier("one").members
     assert (tiny.model, tiny.weight, tiny.calibration) == ("tiny.onnx", 1.5, Platt(0.5, -0.25))
     assert shadow.calibration == Isotonic([-1.0, 1.0], [0.1, 0.9])
@@ -84,7 +83,7 @@ def test_what_a_file_leaves_out_has_its_documented_default() -> None:
     cascade = parse_cascade(small, "f.toml")
 
     assert (cascade.threshold, cascade.pool) == (0.65, Pool())
-    assert (cascade.pool.method, cascade.pool.prior, cascade.pool.quorum) == ("log", 0.5, 0.5)
+    assert (cascade.pool.method, cascade.pool.prior) == ("log", 0.5)
     (member,) = cascade.tiers[0].members
     assert (member.weight, member.calibration, member.settings) == (1.0, None, {})
 
@@ -113,8 +112,8 @@ WRONG = {
         ),
     ),
     "unknown key of the pool": (
-        ("quorum = 0.4", "quorm = 0.4"),
-        "pool: expected a known key (see `roadstream schema cascade`), got the unknown key quorm",
+        ("prior = 0.3", "piror = 0.3"),
+        "pool: expected a known key (see `roadstream schema cascade`), got the unknown key piror",
     ),
     "wrong type": (
         ("weight = 1.5", 'weight = "heavy"'),
