@@ -174,6 +174,19 @@ async def test_a_pack_of_another_schema_version_is_a_dead_letter() -> None:
     assert letter.error == "votes[0]@0: Invalid value 'votes.v9' - at `$.schema`"
 
 
+async def test_a_pack_whose_votes_do_not_match_its_members_is_a_dead_letter() -> None:
+    log = await prepared()
+    lopsided = pack("one", votes("a", 0.9), votes("b", 0.9, 0.8))
+    await send(log, codec.encode(lopsided), pack("one", votes("c")))
+    async with running(consensus(log)):
+        assert await image_ids(log, 1) == ["c"]
+        (value,) = await receive(log, DEAD_LETTERS, 1)
+
+    letter = codec.decode_dead_letter(value)
+    assert letter.error == "votes[0]@0: expected 1 votes for b, got 2"
+    assert await lag(log) == 0
+
+
 async def test_an_idle_image_is_answered_at_its_deadline() -> None:
     clock = ManualClock()
     log = await prepared(clock=clock)
