@@ -1,25 +1,22 @@
 """The embedded log: topics, groups and offsets in one SQLite file, shared by several processes.
 
 Outputs and offsets commit in one transaction, so on this log nothing is ever doubled by a crash.
-A record's row id is ``(topic·1024 + partition) << 40 | offset``: a partition is one range of the
-table's B-tree, and reading it is a scan.
+What is in the file, ``embedded_store`` says; who owns which partition, ``embedded_group``.
 """
 
 import os
 import time
-import zlib
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
 import anyio
-import msgspec
 
-from schemas.errors import FencedError, OutputError, UsageError
+from schemas.errors import FencedError, UsageError
 from streams.database import Database
-from streams.embedded_group import GROUP_SCHEMA, Membership
+from streams.embedded_group import Membership
+from streams.embedded_store import MAX_PARTITIONS, SCHEMA, SCHEMA_VERSION, Store
 from streams.log import (
     Assignment,
     AssignmentListener,
@@ -30,50 +27,12 @@ from streams.log import (
     Polled,
     Producer,
     Reader,
-    Record,
     Start,
     TopicPartition,
-    in_topic_order,
 )
 
-MAX_PARTITIONS = 1024
-# Bounds the memory of one poll; a single larger record still arrives.
-MAX_POLL_BYTES = 8 << 20
 # How often an idle poll looks: doubling from the first to the second.
 POLL_FIRST, POLL_LAST = 0.001, 0.032
-SCHEMA_VERSION = 1
-SCHEMA = (
-    """
-CREATE TABLE IF NOT EXISTS topics(
-    id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, partitions INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS ends(
-    topic INTEGER, partition INTEGER, first INTEGER NOT NULL, next INTEGER NOT NULL,
-    PRIMARY KEY(topic, partition)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS records(
-    position INTEGER PRIMARY KEY, key BLOB, value BLOB, timestamp INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS offsets(
-    grp TEXT, topic INTEGER, partition INTEGER, next INTEGER NOT NULL,
-    PRIMARY KEY(grp, topic, partition)) WITHOUT ROWID;
-"""
-    + GROUP_SCHEMA
-)
-
-
-class StoredRecord(msgspec.Struct, frozen=True, gc=False):
-    """A record read from the file."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    timestamp: int
-
-
-class _Topic(NamedTuple):
-    id: int
-    partitions: int
-
-    def base(self, partition: int) -> int:
-        return (self.id * MAX_PARTITIONS + partition) << 40
 
 
 class EmbeddedLog(Log):
@@ -82,7 +41,7 @@ class EmbeddedLog(Log):
     def __init__(self, path: Path, *, session_timeout: float = 10.0) -> None:
         self.database = Database(path)
         self.session_timeout = session_timeout
-        self._topics: dict[str, _Topic] = {}
+        self.store = Store(self.database)
 
     async def __aenter__(self) -> "EmbeddedLog":
         await self.database.run(self.database.open, SCHEMA, SCHEMA_VERSION)
@@ -94,62 +53,16 @@ class EmbeddedLog(Log):
     async def create_topics(self, topics: Collection[str], partitions: int) -> None:
         if not 1 <= partitions <= MAX_PARTITIONS:
             raise UsageError(f"expected 1 to {MAX_PARTITIONS} partitions, got {partitions}")
-        await self.database.run(self._create_topics, topics, partitions)
-
-    def _create_topics(self, topics: Collection[str], partitions: int) -> None:
-        with self.database.transaction() as tx:
-            for name in topics:
-                row = tx.execute(
-                    "INSERT OR IGNORE INTO topics(name, partitions) VALUES (?, ?) RETURNING id",
-                    (name, partitions),
-                ).fetchone()
-                if row is not None:
-                    tx.executemany(
-                        "INSERT INTO ends VALUES (?, ?, 0, 0)",
-                        [(row[0], partition) for partition in range(partitions)],
-                    )
+        await self.database.run(self.store.create_topics, topics, partitions)
 
     async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
-        return await self.database.run(self._partition_counts, topics)
-
-    def _partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
-        rows = self.database.connection.execute("SELECT name, partitions FROM topics")
-        return {name: partitions for name, partitions in rows if name in topics}
+        return await self.database.run(self.store.partition_counts, topics)
 
     async def lag(self, group: str, topics: Collection[str]) -> int:
-        return await self.database.run(self._lag, group, topics)
-
-    def _lag(self, group: str, topics: Collection[str]) -> int:
-        query = (
-            "SELECT COALESCE(SUM(e.next - MAX(e.first, COALESCE(o.next, 0))), 0) FROM ends e "
-            "LEFT JOIN offsets o ON o.grp=? AND o.topic=e.topic AND o.partition=e.partition "
-            "WHERE e.topic=?"
-        )
-        connection = self.database.connection
-        return sum(
-            connection.execute(query, (group, self.topic(name).id)).fetchone()[0] for name in topics
-        )
+        return await self.database.run(self.store.lag, group, topics)
 
     async def trim(self, topics: Collection[str], group: str) -> None:
-        await self.database.run(self._trim, topics, group)
-
-    def _trim(self, topics: Collection[str], group: str) -> None:
-        for name in topics:
-            topic = self.topic(name)
-            with self.database.transaction() as tx:
-                rows = tx.execute(
-                    "SELECT partition, next FROM offsets WHERE grp=? AND topic=?", (group, topic.id)
-                ).fetchall()
-                for partition, offset in rows:
-                    base = topic.base(partition)
-                    tx.execute(
-                        "DELETE FROM records WHERE position >= ? AND position < ?",
-                        (base, base + offset),
-                    )
-                    tx.execute(
-                        "UPDATE ends SET first = MAX(first, ?) WHERE topic=? AND partition=?",
-                        (offset, topic.id, partition),
-                    )
+        await self.database.run(self.store.trim, topics, group)
 
     def producer(self) -> AbstractAsyncContextManager[Producer]:
         return self._producer()
@@ -193,7 +106,7 @@ class EmbeddedLog(Log):
 
     @asynccontextmanager
     async def _reader(self, topic: str, start: Start | Mapping[int, int]) -> AsyncIterator[Reader]:
-        ends = await self.database.run(self.ends, [topic])
+        ends = await self.database.run(self.store.ends, [topic])
         positions = {
             tp: end
             if start == "end"
@@ -201,91 +114,6 @@ class EmbeddedLog(Log):
             for tp, (first, end) in ends.items()
         }
         yield _EmbeddedReader(self, topic, positions)
-
-    def topic(self, name: str) -> _Topic:
-        """Return a topic's row (called in the database's thread).
-
-        Raises:
-            UsageError: There is no such topic.
-        """
-        if name not in self._topics:
-            row = self.database.connection.execute(
-                "SELECT id, partitions FROM topics WHERE name=?", (name,)
-            ).fetchone()
-            if row is None:
-                raise UsageError(f"{self.database.path}: there is no topic {name}")
-            self._topics[name] = _Topic(*row)
-        return self._topics[name]
-
-    def ends(self, topics: Iterable[str]) -> dict[TopicPartition, tuple[int, int]]:
-        """Return first and next offset of every partition (in the database's thread)."""
-        return {
-            TopicPartition(name, partition): (first, end)
-            for name in topics
-            for partition, first, end in self.database.connection.execute(
-                "SELECT partition, first, next FROM ends WHERE topic=?", (self.topic(name).id,)
-            )
-        }
-
-    def append(self, outputs: Sequence[Output]) -> None:
-        """Append records inside the open transaction (in the database's thread)."""
-        now = int(time.time() * 1000)
-        by_partition: dict[tuple[str, int], list[Output]] = {}
-        place: tuple[str, int] | None = None
-        run: list[Output] = []
-        for output in outputs:
-            name, key, _, partition = output
-            if partition is None:
-                partition = zlib.crc32(key or b"") % self.topic(name).partitions
-            # Most outputs go where the one before went.
-            if place is None or place[1] != partition or place[0] != name:
-                place = name, partition
-                run = by_partition.setdefault(place, [])
-            run.append(output)
-        for (name, partition), run in by_partition.items():
-            self._append_run(self.topic(name), partition, run, now)
-
-    def _append_run(self, topic: _Topic, partition: int, run: list[Output], now: int) -> None:
-        connection = self.database.connection
-        row = connection.execute(
-            "UPDATE ends SET next = next + ? WHERE topic=? AND partition=? RETURNING next",
-            (len(run), topic.id, partition),
-        ).fetchone()
-        if row is None:
-            raise OutputError(f"partition {partition}: expected 0 to {topic.partitions - 1}")
-        first = topic.base(partition) + row[0] - len(run)
-        connection.executemany(
-            "INSERT INTO records VALUES (?, ?, ?, ?)",
-            [(place, key, value, now) for place, (_, key, value, _) in enumerate(run, first)],
-        )
-
-    def read(
-        self, positions: Mapping[TopicPartition, int], topics: Sequence[str], max_records: int
-    ) -> Polled:
-        """Read on from these positions, topic by topic (in the database's thread)."""
-        found: dict[TopicPartition, Sequence[Record]] = {}
-        room, size = max_records, 0
-        ends = self.ends({tp.topic for tp in positions})
-        for tp, position in in_topic_order(positions, topics):
-            if room <= 0 or size >= MAX_POLL_BYTES:
-                break
-            if position >= ends[tp][1]:
-                continue
-            base = self.topic(tp.topic).base(tp.partition)
-            records: list[Record] = []
-            for place, key, value, timestamp in self.database.connection.execute(
-                "SELECT position, key, value, timestamp FROM records "
-                "WHERE position >= ? AND position < ? ORDER BY position LIMIT ?",
-                (base + position, base + ends[tp][1], room),
-            ):
-                records.append(StoredRecord(place - base, key, value, timestamp))
-                size += len(value)
-                if size >= MAX_POLL_BYTES:
-                    break
-            if records:
-                found[tp] = records
-                room -= len(records)
-        return found
 
 
 _serial = count()
@@ -300,7 +128,7 @@ class _EmbeddedProducer(Producer):
 
     def _publish(self, outputs: Sequence[Output]) -> None:
         with self._log.database.transaction():
-            self._log.append(outputs)
+            self._log.store.append(outputs)
 
 
 async def _wait_for_records(
@@ -314,9 +142,9 @@ async def _wait_for_records(
     pause = POLL_FIRST
     give_up_at = time.monotonic() + timeout
     while True:
-        found = (
-            await log.database.run(log.read, positions, topics, max_records) if max_records else {}
-        )
+        found: Polled = {}
+        if max_records:
+            found = await log.database.run(log.store.read, positions, topics, max_records)
         if found or time.monotonic() + pause > give_up_at:
             break
         await anyio.sleep(pause)
@@ -383,7 +211,7 @@ class _EmbeddedConsumer(Consumer):
             return
         self._assignment = Assignment(self._assignment.epoch + 1, assigned)
         committed = await self.committed()
-        firsts = await self._log.database.run(self._log.ends, self._topics)
+        firsts = await self._log.database.run(self._log.store.ends, self._topics)
         self._positions = {tp: max(committed.get(tp, 0), firsts[tp][0]) for tp in sorted(assigned)}
         if self._listener is not None:
             await self._listener.assigned(assigned)
@@ -400,26 +228,11 @@ class _EmbeddedConsumer(Consumer):
                     f"{self._group}: {self._membership.member} no longer owns what it commits "
                     f"(epoch {epoch}, now {self._assignment.epoch})"
                 )
-            self._log.append(outputs)
-            tx.executemany(
-                "INSERT INTO offsets VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
-                "SET next = MAX(next, excluded.next)",
-                [
-                    (self._group, self._log.topic(tp.topic).id, tp.partition, offset)
-                    for tp, offset in commit.items()
-                ],
-            )
+            self._log.store.append(outputs)
+            self._log.store.commit(self._group, commit)
 
     async def committed(self) -> Offsets:
-        return await self._log.database.run(self._committed)
-
-    def _committed(self) -> Offsets:
-        rows = self._log.database.connection.execute(
-            "SELECT t.name, o.partition, o.next FROM offsets o JOIN topics t ON t.id = o.topic "
-            "WHERE o.grp=?",
-            (self._group,),
-        )
-        found = {TopicPartition(name, partition): at for name, partition, at in rows}
+        found = await self._log.database.run(self._log.store.committed, self._group)
         return {tp: at for tp, at in found.items() if tp in self._assignment.partitions}
 
 
@@ -437,5 +250,5 @@ class _EmbeddedReader(Reader):
         )
 
     async def ends(self) -> Mapping[int, int]:
-        ends = await self._log.database.run(self._log.ends, [self._topic])
+        ends = await self._log.database.run(self._log.store.ends, [self._topic])
         return {tp.partition: end for tp, (_, end) in ends.items()}

@@ -11,7 +11,8 @@ import anyio
 import pytest
 
 from schemas.errors import LogUnavailableError, OutputError, RoadstreamError, UsageError
-from streams.embedded import MAX_PARTITIONS, EmbeddedLog
+from streams.embedded import EmbeddedLog
+from streams.embedded_store import MAX_PARTITIONS
 from streams.log import Consumer, Output, Polled, TopicPartition
 
 TP = TopicPartition("t", 0)
@@ -48,7 +49,7 @@ async def main(path):
         some = [Output("t", None, b"%d" % i, 0) for i in range(1, 100)]
         await consumer.publish(some, {TopicPartition("t", 0): 1}, consumer.assignment.epoch)
         with log.database.transaction() as tx:
-            log.append([Output("t", None, b"torn", 0)] * 1000)
+            log.store.append([Output("t", None, b"torn", 0)] * 1000)
             tx.execute("UPDATE offsets SET next = 50")
             print("inside", flush=True)
             sys.stdin.read()

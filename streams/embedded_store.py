@@ -1,0 +1,214 @@
+"""What the embedded log keeps in its SQLite file: topics, records, offsets. All calls block.
+
+A record's row id is ``(topic·1024 + partition) << 40 | offset``: a partition is one range of the
+table's B-tree, and reading it is a scan. Everything here runs in the database's thread.
+"""
+
+import time
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from schemas.errors import OutputError, UsageError
+from streams.database import Database
+from streams.embedded_group import GROUP_SCHEMA
+from streams.log import Offsets, Output, Polled, Record, TopicPartition, in_topic_order
+
+MAX_PARTITIONS = 1024
+# Bounds the memory of one poll; a single larger record still arrives.
+MAX_POLL_BYTES = 8 << 20
+SCHEMA_VERSION = 1
+SCHEMA = (
+    """
+CREATE TABLE IF NOT EXISTS topics(
+    id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, partitions INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS ends(
+    topic INTEGER, partition INTEGER, first INTEGER NOT NULL, next INTEGER NOT NULL,
+    PRIMARY KEY(topic, partition)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS records(
+    position INTEGER PRIMARY KEY, key BLOB, value BLOB, timestamp INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS offsets(
+    grp TEXT, topic INTEGER, partition INTEGER, next INTEGER NOT NULL,
+    PRIMARY KEY(grp, topic, partition)) WITHOUT ROWID;
+"""
+    + GROUP_SCHEMA
+)
+
+
+class StoredRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record read from the file."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+
+
+class _Topic(NamedTuple):
+    id: int
+    partitions: int
+
+    def base(self, partition: int) -> int:
+        return (self.id * MAX_PARTITIONS + partition) << 40
+
+
+class Store:
+    """Topics, records and committed offsets of one file."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._topics: dict[str, _Topic] = {}
+
+    def create_topics(self, topics: Collection[str], partitions: int) -> None:
+        """Create the topics that do not exist yet."""
+        with self.database.transaction() as tx:
+            for name in topics:
+                row = tx.execute(
+                    "INSERT OR IGNORE INTO topics(name, partitions) VALUES (?, ?) RETURNING id",
+                    (name, partitions),
+                ).fetchone()
+                if row is not None:
+                    tx.executemany(
+                        "INSERT INTO ends VALUES (?, ?, 0, 0)",
+                        [(row[0], partition) for partition in range(partitions)],
+                    )
+
+    def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
+        """Return the partition count of each of these topics that exists."""
+        rows = self.database.connection.execute("SELECT name, partitions FROM topics")
+        return {name: partitions for name, partitions in rows if name in topics}
+
+    def lag(self, group: str, topics: Collection[str]) -> int:
+        """Return how many records of these topics the group has not committed."""
+        query = (
+            "SELECT COALESCE(SUM(e.next - MAX(e.first, COALESCE(o.next, 0))), 0) FROM ends e "
+            "LEFT JOIN offsets o ON o.grp=? AND o.topic=e.topic AND o.partition=e.partition "
+            "WHERE e.topic=?"
+        )
+        connection = self.database.connection
+        return sum(
+            connection.execute(query, (group, self.topic(name).id)).fetchone()[0] for name in topics
+        )
+
+    def trim(self, topics: Collection[str], group: str) -> None:
+        """Delete the records that the group has committed past."""
+        for name in topics:
+            topic = self.topic(name)
+            with self.database.transaction() as tx:
+                rows = tx.execute(
+                    "SELECT partition, next FROM offsets WHERE grp=? AND topic=?", (group, topic.id)
+                ).fetchall()
+                for partition, offset in rows:
+                    base = topic.base(partition)
+                    tx.execute(
+                        "DELETE FROM records WHERE position >= ? AND position < ?",
+                        (base, base + offset),
+                    )
+                    tx.execute(
+                        "UPDATE ends SET first = MAX(first, ?) WHERE topic=? AND partition=?",
+                        (offset, topic.id, partition),
+                    )
+
+    def topic(self, name: str) -> _Topic:
+        """Return a topic's row.
+
+        Raises:
+            UsageError: There is no such topic.
+        """
+        if name not in self._topics:
+            row = self.database.connection.execute(
+                "SELECT id, partitions FROM topics WHERE name=?", (name,)
+            ).fetchone()
+            if row is None:
+                raise UsageError(f"{self.database.path}: there is no topic {name}")
+            self._topics[name] = _Topic(*row)
+        return self._topics[name]
+
+    def ends(self, topics: Iterable[str]) -> dict[TopicPartition, tuple[int, int]]:
+        """Return first and next offset of every partition."""
+        return {
+            TopicPartition(name, partition): (first, end)
+            for name in topics
+            for partition, first, end in self.database.connection.execute(
+                "SELECT partition, first, next FROM ends WHERE topic=?", (self.topic(name).id,)
+            )
+        }
+
+    def append(self, outputs: Sequence[Output]) -> None:
+        """Append records inside the open transaction."""
+        now = int(time.time() * 1000)
+        by_partition: dict[tuple[str, int], list[Output]] = {}
+        place: tuple[str, int] | None = None
+        run: list[Output] = []
+        for output in outputs:
+            name, key, _, partition = output
+            if partition is None:
+                partition = zlib.crc32(key or b"") % self.topic(name).partitions
+            # Most outputs go where the one before went.
+            if place is None or place[1] != partition or place[0] != name:
+                place = name, partition
+                run = by_partition.setdefault(place, [])
+            run.append(output)
+        for (name, partition), run in by_partition.items():
+            self._append_run(self.topic(name), partition, run, now)
+
+    def _append_run(self, topic: _Topic, partition: int, run: list[Output], now: int) -> None:
+        connection = self.database.connection
+        row = connection.execute(
+            "UPDATE ends SET next = next + ? WHERE topic=? AND partition=? RETURNING next",
+            (len(run), topic.id, partition),
+        ).fetchone()
+        if row is None:
+            raise OutputError(f"partition {partition}: expected 0 to {topic.partitions - 1}")
+        first = topic.base(partition) + row[0] - len(run)
+        connection.executemany(
+            "INSERT INTO records VALUES (?, ?, ?, ?)",
+            [(place, key, value, now) for place, (_, key, value, _) in enumerate(run, first)],
+        )
+
+    def read(
+        self, positions: Mapping[TopicPartition, int], topics: Sequence[str], max_records: int
+    ) -> Polled:
+        """Read on from these positions, topic by topic."""
+        found: dict[TopicPartition, Sequence[Record]] = {}
+        room, size = max_records, 0
+        ends = self.ends({tp.topic for tp in positions})
+        for tp, position in in_topic_order(positions, topics):
+            if room <= 0 or size >= MAX_POLL_BYTES:
+                break
+            if position >= ends[tp][1]:
+                continue
+            base = self.topic(tp.topic).base(tp.partition)
+            records: list[Record] = []
+            for place, key, value, timestamp in self.database.connection.execute(
+                "SELECT position, key, value, timestamp FROM records "
+                "WHERE position >= ? AND position < ? ORDER BY position LIMIT ?",
+                (base + position, base + ends[tp][1], room),
+            ):
+                records.append(StoredRecord(place - base, key, value, timestamp))
+                size += len(value)
+                if size >= MAX_POLL_BYTES:
+                    break
+            if records:
+                found[tp] = records
+                room -= len(records)
+        return found
+
+    def committed(self, group: str) -> dict[TopicPartition, int]:
+        """Return a group's committed offsets."""
+        rows = self.database.connection.execute(
+            "SELECT t.name, o.partition, o.next FROM offsets o JOIN topics t ON t.id = o.topic "
+            "WHERE o.grp=?",
+            (group,),
+        )
+        return {TopicPartition(name, partition): at for name, partition, at in rows}
+
+    def commit(self, group: str, offsets: Offsets) -> None:
+        """Move a group's offsets forward inside the open transaction."""
+        self.database.connection.executemany(
+            "INSERT INTO offsets VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+            "SET next = MAX(next, excluded.next)",
+            [(group, self.topic(tp.topic).id, tp.partition, at) for tp, at in offsets.items()],
+        )
