@@ -46,8 +46,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def contenders(options: argparse.Namespace, plan: Plan, stack: AsyncExitStack,
-                     folder: Path) -> list[Contender]:
+async def contenders(
+    options: argparse.Namespace, plan: Plan, stack: AsyncExitStack, folder: Path
+) -> list[Contender]:
     """Return the contenders, a broker running and loaded where it is needed."""
     logs = LOGS if options.log == "all" else (options.log,)
     chosen: list[Contender] = []
@@ -57,7 +58,9 @@ async def contenders(options: argparse.Namespace, plan: Plan, stack: AsyncExitSt
         chosen.append(Memory())
     peers = not options.no_peer
     if "kafka" in logs or peers:
-        cluster = await stack.enter_async_context(run_brokers(BrokerSettings(data=folder / "kafka")))
+        cluster = await stack.enter_async_context(
+            run_brokers(BrokerSettings(data=folder / "kafka"))
+        )
         await preload_kafka(cluster.bootstrap_servers, plan)
         where = cluster.bootstrap_servers, cluster.pids
         if "kafka" in logs:
@@ -67,7 +70,9 @@ async def contenders(options: argparse.Namespace, plan: Plan, stack: AsyncExitSt
     return chosen
 
 
-async def measure(options: argparse.Namespace, plan: Plan, folder: Path) -> dict[str, list[Outcome]]:
+async def measure(
+    options: argparse.Namespace, plan: Plan, folder: Path
+) -> dict[str, list[Outcome]]:
     """Run every contender once to warm up and then in turn, round by round."""
     outcomes: dict[str, list[Outcome]] = {}
     async with AsyncExitStack() as stack:
@@ -76,8 +81,11 @@ async def measure(options: argparse.Namespace, plan: Plan, folder: Path) -> dict
             for contender in field:
                 outcome = await contender.run(plan)
                 label = f"round {number}" if number else "warm-up"
-                print(f"{label}: {contender.name}: {outcome.images_per_second:,.0f}/s, "
-                      f"{outcome.cpu_worker:.1f} + {outcome.cpu_consensus:.1f} µs", flush=True)
+                print(
+                    f"{label}: {contender.name}: {outcome.images_per_second:,.0f}/s, "
+                    f"{outcome.cpu_worker:.1f} + {outcome.cpu_consensus:.1f} µs",
+                    flush=True,
+                )
                 if number:
                     outcomes.setdefault(contender.name, []).append(outcome)
     return outcomes
@@ -130,8 +138,13 @@ def report(
         rows,
     )
     print(floor.sentence())
-    result = {"plan": plan, "rounds": options.rounds, "contenders": facts, "physical_limit": floor,
-              "limit_in_words": floor.sentence()}
+    result = {
+        "plan": plan,
+        "rounds": options.rounds,
+        "contenders": facts,
+        "physical_limit": floor,
+        "limit_in_words": floor.sentence(),
+    }
     name = options.name or f"engine-{options.log}-{plan.payload}"
     print(f"written: {write_result(name, result)}")
 

@@ -52,7 +52,9 @@ def measure_floor(plan: Plan) -> Floor:
     """Time the codecs on this plan's records."""
     made = list(islice(made_images(plan), min(SAMPLE, plan.images)))
     run = MemberRun("first", "1", 1.0, False, 0.0, SAMPLE)
-    votes = [ImageVotes(image.head, [4.0, 4.0], [0.982, 0.982], None, "last tier") for image in made]
+    votes = [
+        ImageVotes(image.head, [4.0, 4.0], [0.982, 0.982], None, "last tier") for image in made
+    ]
     pack = VotesPack(
         tier="noop", cascade="noop", cascade_hash="", sent_at=0.0, runs=[run, run], images=votes
     )

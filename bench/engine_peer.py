@@ -8,7 +8,9 @@ no late or repeated votes, no dead letters.
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from multiprocessing.connection import Connection
+from typing import Any
 
 import msgspec
 import uvloop
@@ -59,7 +61,7 @@ class _Hop:
     async def __aenter__(self) -> "_Hop":
         await self.producer.start()
         await self.consumer.start()
-        while not self.consumer.assignment():
+        while not self.consumer.assignment():  # noqa: ASYNC110 (aiokafka tells nobody)
             await asyncio.sleep(0.01)
         return self
 
@@ -170,6 +172,7 @@ def consensus_process(plan: Plan, parent: Connection) -> None:
     _run(plan, _decide(plan, parent))
 
 
-def _run(plan: Plan, hop: "asyncio._CoroutineLike[None]") -> None:
-    runner = uvloop.run if plan.loop == "uvloop" else asyncio.run
-    runner(hop)
+def _run(plan: Plan, hop: Coroutine[Any, Any, None]) -> None:
+    factory = uvloop.new_event_loop if plan.loop == "uvloop" else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(hop)

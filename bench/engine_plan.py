@@ -1,4 +1,4 @@
-"""What one run of the engine benchmark is: its cascade, its images, and the check of its answers."""
+"""What one run of the engine benchmark is: its cascade, its images, the check of its answers."""
 
 import random
 import time
@@ -82,7 +82,7 @@ def noop_cascade(plan: Plan) -> Cascade:
 
 def made_images(plan: Plan) -> Iterator[Image]:
     """Make the run's images: seeded bytes that are no picture, ids of the usual length."""
-    dice = random.Random(plan.images)  # noqa: S311 (seeded data, not a secret)
+    dice = random.Random(plan.images)
     now = time.time()
     for i in range(plan.images):
         head = Head(

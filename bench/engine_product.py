@@ -90,20 +90,25 @@ class TimedLog(Log):
         await self._inner.__aexit__(*exc_info)
 
     async def create_topics(self, topics: Collection[str], partitions: int) -> None:
+        """See ``Log.create_topics``."""
         await self._inner.create_topics(topics, partitions)
 
     async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
+        """See ``Log.partition_counts``."""
         return await self._inner.partition_counts(topics)
 
     async def lag(self, group: str, topics: Collection[str]) -> int:
+        """See ``Log.lag``."""
         return await self._inner.lag(group, topics)
 
     def producer(self) -> AbstractAsyncContextManager[Producer]:
+        """See ``Log.producer``."""
         return self._inner.producer()
 
     def reader(
         self, topic: str, start: Start | Mapping[int, int]
     ) -> AbstractAsyncContextManager[Reader]:
+        """See ``Log.reader``."""
         return self._inner.reader(topic, start)
 
     @asynccontextmanager
@@ -128,6 +133,7 @@ class TimedLog(Log):
         listener: AssignmentListener | None = None,
         member_id: str | None = None,
     ) -> AbstractAsyncContextManager[Consumer]:
+        """See ``Log.consumer``."""
         return self._consumer(group, topics, listener, member_id)
 
 

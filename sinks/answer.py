@@ -114,25 +114,26 @@ class Answerer:
         late = head.deadline_at is not None and now > head.deadline_at
         whole = complete and not late and last.votes.error is None
         verdict = self._vote_math(tally.ps, tally.ws)
+        # By position: names cost half a microsecond per image, a twentieth of the sink's time.
         return Answer(
-            head=head,
-            status="answered" if whole else "partial",
-            label="roadwork" if verdict.probability >= self._threshold else "none",
-            probability=verdict.probability,
-            confidence=verdict.confidence,
-            threshold=self._threshold,
-            exit_tier=last.pack.tier,
-            votes=tally.votes,
-            shadow_votes=tally.shadows,
-            disagreement=verdict.disagreement,
-            losing=verdict.losing,
-            flags=self._flags(tally, whole=whole),
-            missing=tally.missing,
-            error=tally.error,
-            cascade=last.pack.cascade,
-            cascade_hash=last.pack.cascade_hash,
-            answered_at=now,
-            latency=latency,
+            head,
+            "answered" if whole else "partial",
+            latency,
+            "roadwork" if verdict.probability >= self._threshold else "none",
+            verdict.probability,
+            verdict.confidence,
+            self._threshold,
+            last.pack.tier,
+            tally.votes,
+            tally.shadows,
+            verdict.disagreement,
+            verdict.losing,
+            self._flags(tally, whole=whole),
+            tally.missing,
+            tally.error,
+            last.pack.cascade,
+            last.pack.cascade_hash,
+            now,
         )
 
     def _flags(self, tally: _Tally, *, whole: bool) -> list[Flag]:
@@ -161,9 +162,11 @@ class Answerer:
 
 
 def _latency(passed: Sequence[TierVotes], head: Head, first_at: float, now: float) -> Latency:
+    total = now - head.submitted_at if head.submitted_at else 0.0
+    joining = now - first_at
     return Latency(
-        max(0.0, now - head.submitted_at) if head.submitted_at else 0.0,
-        max(0.0, now - first_at),
+        max(0.0, total),
+        max(0.0, joining),
         [
             TierLatency(
                 voted.pack.tier, voted.votes.queued, voted.votes.decoding, voted.votes.inferring

@@ -19,6 +19,9 @@ logger = structlog.get_logger()
 
 POLL_RECORDS = 64
 POLL_TIMEOUT = 0.25
+# Answers published in one go, about: bounds their memory, and how long one transaction keeps the
+# embedded log's lock from the workers.
+ANSWERS_AT_ONCE = 4096
 # A log that is slow to give its first records must not make us forget what was answered.
 RESTORE_PATIENCE = 5.0
 
@@ -83,6 +86,9 @@ class Consensus:
             self._tracker.deliver(tp, [record.offset for record in records])
             for record in records:
                 self._take(self._read(tp, record, now, outputs, done), outputs, done)
+                if len(outputs) >= ANSWERS_AT_ONCE:
+                    await self._finish(consumer, outputs, done)
+                    outputs, done = [], {}
         self._take(self._join.expire(now), outputs, done)
         if outputs or done:
             await self._finish(consumer, outputs, done)

@@ -49,10 +49,11 @@ def verdict(pool: Pool) -> Callable[[Sequence[float], Sequence[float]], Verdict]
     base, scale = log_odds(pool.prior), pool.effective_voters
 
     def judge(ps: Sequence[float], ws: Sequence[float]) -> Verdict:
-        # Pool and disagreement share one pass over the log-odds: halves the cost of two votes.
-        mean, spread = _moments(ps, ws, base)
+        # One pass for pool, disagreement and losing votes: a third of the time of three.
+        mean, spread, roadwork = _summary(ps, ws, base)
         p = sigmoid(base + scale * (mean - base)) if logarithmic else pooling(ps, ws)
-        return Verdict(p, 2.0 * abs(p - 0.5), spread, losing_votes(ps, p))
+        losing = len(ps) - roadwork if p >= 0.5 else roadwork
+        return Verdict(p, 2.0 * abs(p - 0.5), spread, losing)
 
     return judge
 
@@ -66,25 +67,30 @@ def _log_pool(ps: Sequence[float], ws: Sequence[float], base: float, scale: floa
     return sigmoid(base + scale * (evidence / total - base)) if total > 0 else sigmoid(base)
 
 
-def _moments(ps: Sequence[float], ws: Sequence[float], prior: float) -> tuple[float, float]:
-    """Return the weighted mean and standard deviation of the log-odds, the prior's without any."""
+def _summary(ps: Sequence[float], ws: Sequence[float], prior: float) -> tuple[float, float, int]:
+    """Return mean and standard deviation of the log-odds, weighted, and the votes for roadwork.
+
+    Without any weight, the mean is ``prior``.
+    """
     total = evidence = 0.0
+    roadwork = 0
     odds = []
     for p, w in zip(ps, ws, strict=True):
         o = log_odds(p)
         odds.append(o)
         total += w
         evidence += w * o
+        if p >= 0.5:
+            roadwork += 1
     if total <= 0:
-        return prior, 0.0
+        return prior, 0.0, roadwork
     mean = evidence / total
-    if len(odds) < 2:
-        return mean, 0.0
     square = 0.0
-    for o, w in zip(odds, ws, strict=True):
-        off = o - mean
-        square += w * off * off
-    return mean, math.sqrt(square / total)
+    if len(odds) > 1:
+        for o, w in zip(odds, ws, strict=True):
+            off = o - mean
+            square += w * off * off
+    return mean, math.sqrt(square / total), roadwork
 
 
 def _linear(ps: Sequence[float], ws: Sequence[float], prior: float) -> float:
@@ -102,7 +108,7 @@ def _geometric(ps: Sequence[float], ws: Sequence[float], prior: float) -> float:
 
 def disagreement(ps: Sequence[float], ws: Sequence[float]) -> float:
     """Return the weighted standard deviation of the votes' log-odds; 0 for fewer than two."""
-    return _moments(ps, ws, 0.0)[1]
+    return _summary(ps, ws, 0.0)[1]
 
 
 def losing_votes(ps: Sequence[float], answer: float) -> int:

@@ -27,7 +27,7 @@ _PRAGMAS = (
     "PRAGMA synchronous=NORMAL",
     "PRAGMA journal_size_limit=67108864",
     "PRAGMA wal_autocheckpoint=1000",
-    "PRAGMA cache_size=-16384",
+    "PRAGMA cache_size=-4096",
     "PRAGMA temp_store=FILE",
 )
 # One statement, hence one snapshot. A new file has version 0 and no tables.
