@@ -13,7 +13,7 @@ import msgspec
 
 from bench.engine_plan import Plan, made_images
 from schemas import codec
-from schemas.records import Answer, ImageVotes, Latency, MemberRun, TierLatency, Vote, VotesPack
+from schemas.records import Answer, AnswerTier, ImageVotes, MemberRun, VotesPack
 
 SAMPLE = 2000
 REPEATS = 7
@@ -58,12 +58,11 @@ def measure_floor(plan: Plan) -> Floor:
     pack = VotesPack(
         tier="noop", cascade="noop", cascade_hash="", sent_at=0.0, runs=[run, run], images=votes
     )
-    vote = Vote("noop", "first", "1", 4.0, 0.982, 1.0, 0.0, SAMPLE, calibrated=False)
+    tier = AnswerTier("noop", [run, run], [4.0, 4.0], [0.982, 0.982], 0.1, 0.1, 0.1)
     answers = [
         Answer(head=image.head, status="answered", label="roadwork", probability=0.982,
-               confidence=0.964, exit_tier="noop", votes=[vote, vote], disagreement=0.0,
-               cascade="noop", answered_at=1.0,
-               latency=Latency(0.1, 0.0, [TierLatency("noop", 0.1, 0.1, 0.1)]))
+               confidence=0.964, exit_tier="noop", tiers=[tier], disagreement=0.0,
+               cascade="noop", answered_at=1.0, took=0.1)
         for image in made
     ]  # fmt: skip
     images, packed = [codec.encode(image) for image in made], codec.encode(pack)

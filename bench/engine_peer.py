@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from bench.engine_plan import Plan, Timing, noop_cascade
 from bench.harness import cpu_seconds
 from schemas import codec
-from schemas.records import Answer, Head, Latency, TierLatency, Vote
+from schemas.records import Answer, AnswerTier, Head, MemberRun
 from stages.calibration import sigmoid
 from stages.vote import verdict
 
@@ -31,7 +31,7 @@ class PlainVote(msgspec.Struct, frozen=True, gc=False):
     """One member's vote on one image, a record of its own."""
 
     head: Head
-    vote: Vote
+    vote: AnswerTier
 
 
 _decode_vote = msgspec.msgpack.Decoder(PlainVote).decode
@@ -96,10 +96,8 @@ async def _vote(plan: Plan, parent: Connection) -> None:
                 for record in records:
                     image = codec.decode_image(record.value)
                     for m in tier.members:
-                        vote = Vote(
-                            tier.name, m.name, m.model_version, RAW, sigmoid(RAW), m.weight,
-                            0.0, len(records), calibrated=False,
-                        )  # fmt: skip
+                        run = MemberRun(m.name, m.model_version, m.weight, False, 0.0, len(records))
+                        vote = AnswerTier(tier.name, [run], [RAW], [sigmoid(RAW)])
                         value = codec.encode(PlainVote(image.head, vote))
                         futures.append(await hop.producer.send(votes, value, record.key))
             await asyncio.gather(*futures)
@@ -112,7 +110,7 @@ async def _decide(plan: Plan, parent: Connection) -> None:
     source, answers = topics(plan)
     cascade = noop_cascade(plan)
     judge = verdict(cascade.pool)
-    waiting: dict[str, Vote] = {}
+    waiting: dict[str, AnswerTier] = {}
     async with _Hop(plan, source, f"plain.{plan.tier}.consensus") as hop:
         parent.send("ready")
         done = 0
@@ -132,7 +130,8 @@ async def _decide(plan: Plan, parent: Connection) -> None:
                         waiting[head.image_id] = said.vote
                         continue
                     pair = [other, said.vote]
-                    v = judge([p.probability for p in pair], [p.weight for p in pair])
+                    ps = [p for vote in pair for p in vote.probability if p is not None]
+                    v = judge(ps, [run.weight for vote in pair for run in vote.runs])
                     answer = Answer(
                         head=head,
                         status="answered",
@@ -141,15 +140,13 @@ async def _decide(plan: Plan, parent: Connection) -> None:
                         confidence=v.confidence,
                         threshold=cascade.threshold,
                         exit_tier=said.vote.tier,
-                        votes=pair,
+                        tiers=pair,
                         disagreement=v.disagreement,
                         losing=v.losing,
                         cascade=cascade.name,
                         cascade_hash=cascade.hash,
                         answered_at=now,
-                        latency=Latency(
-                            now - head.submitted_at, 0.0, [TierLatency(said.vote.tier, 0, 0, 0)]
-                        ),
+                        took=now - head.submitted_at,
                     )
                     futures.append(
                         await hop.producer.send(answers, codec.encode(answer), record.key)

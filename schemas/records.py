@@ -5,7 +5,8 @@ added with a default, so old bytes still decode; anything else is a new version 
 Times are seconds since the epoch (``…_at``) or plain seconds, as float.
 """
 
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -199,8 +200,8 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     losing: int
 
 
-class Vote(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One member's vote as an answer shows it.
+class Vote(NamedTuple):
+    """One member's vote as people see it; made from an answer's tiers when asked for.
 
     Attributes:
         tier: Tier the member belongs to.
@@ -223,11 +224,11 @@ class Vote(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     weight: float
     latency: float
     batch_size: int
-    boxes: list[Box] = []
+    boxes: Sequence[Box] = ()
     calibrated: bool = True
 
 
-class TierLatency(msgspec.Struct, frozen=True, gc=False):
+class TierLatency(NamedTuple):
     """Seconds an image spent at one tier."""
 
     tier: str
@@ -236,7 +237,7 @@ class TierLatency(msgspec.Struct, frozen=True, gc=False):
     inferring: float
 
 
-class Latency(msgspec.Struct, frozen=True, gc=False):
+class Latency(NamedTuple):
     """Where an answer's time went, in seconds.
 
     Attributes:
@@ -247,13 +248,57 @@ class Latency(msgspec.Struct, frozen=True, gc=False):
 
     total: float
     joining: float
-    tiers: list[TierLatency]
+    tiers: Sequence[TierLatency]
+
+
+class AnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one tier said about an answered image.
+
+    The votes stay as they came in their pack, parallel to the member runs: making an object of each
+    would cost more than the join, the pool and the decision together.
+
+    Attributes:
+        tier: Its name.
+        runs: The member runs over the image's batch.
+        raw: Raw score per run; ``None`` where the member gave none.
+        probability: Calibrated probability per run, likewise.
+        queued: Seconds from arrival in the tier's topic until its batch began.
+        decoding: Seconds spent reading and decoding its batch.
+        inferring: Seconds from then until its scores were there.
+        boxes: Boxes per run, if any member found some.
+    """
+
+    tier: str
+    runs: list[MemberRun]
+    raw: list[float | None]
+    probability: list[float | None]
+    queued: float = 0.0
+    decoding: float = 0.0
+    inferring: float = 0.0
+    boxes: list[list[Box]] | None = None
+
+    def votes(self) -> Iterator[Vote]:
+        """Yield the votes of the members that gave one."""
+        boxes = self.boxes or [[]] * len(self.runs)
+        for run, raw, p, found in zip(self.runs, self.raw, self.probability, boxes, strict=True):
+            if raw is not None and p is not None:
+                yield Vote(
+                    self.tier,
+                    run.member,
+                    run.model_version,
+                    raw,
+                    p,
+                    run.weight,
+                    run.latency,
+                    run.batch_size,
+                    found,
+                    run.calibrated,
+                )
 
 
 class Answer(
     msgspec.Struct,
     frozen=True,
-    kw_only=True,
     omit_defaults=True,
     tag_field="schema",
     tag="answer.v1",
@@ -269,17 +314,17 @@ class Answer(
         confidence: ``2·|probability − 0.5|`` in [0, 1]; ``None`` when failed.
         threshold: Probability from which the label is ``roadwork``.
         exit_tier: Last tier that voted.
-        votes: Every vote that counted, in tier order.
-        shadow_votes: Votes of members of weight 0, apart.
+        tiers: The tiers passed, in order, with every vote; see ``votes``, ``shadow_votes``,
+            ``missing`` and ``latency`` for people's views of them.
         disagreement: Weighted standard deviation of the votes' log-odds.
         losing: Number of votes on the other side of the answer.
         flags: Any of ``partial``, ``degraded``, ``failed``, ``shadow``.
-        missing: Members that should have voted and did not.
         error: What went wrong, for a person; the part before the colon is the fault.
         cascade: Name of the cascade.
         cascade_hash: Hash of its file and weights.
         answered_at: When the answer was made.
-        latency: Where the time went.
+        took: Seconds from ``submitted_at`` to the answer.
+        joining: Seconds from its first votes' arrival at the consensus to the answer.
     """
 
     head: Head
@@ -289,17 +334,42 @@ class Answer(
     confidence: float | None = None
     threshold: float = 0.5
     exit_tier: str | None = None
-    votes: list[Vote] = []
-    shadow_votes: list[Vote] = []
+    tiers: list[AnswerTier] = []
     disagreement: float | None = None
     losing: int = 0
     flags: list[Flag] = []
-    missing: list[str] = []
     error: str | None = None
     cascade: str = ""
     cascade_hash: str = ""
     answered_at: float = 0.0
-    latency: Latency
+    took: float = 0.0
+    joining: float = 0.0
+
+    @property
+    def votes(self) -> list[Vote]:
+        """Every vote that counted, in tier order."""
+        return [vote for tier in self.tiers for vote in tier.votes() if vote.weight > 0]
+
+    @property
+    def shadow_votes(self) -> list[Vote]:
+        """Votes of members of weight 0, apart."""
+        return [vote for tier in self.tiers for vote in tier.votes() if vote.weight <= 0]
+
+    @property
+    def missing(self) -> list[str]:
+        """Members that should have voted and did not."""
+        return [
+            run.member
+            for tier in self.tiers
+            for run, p in zip(tier.runs, tier.probability, strict=True)
+            if p is None
+        ]
+
+    @property
+    def latency(self) -> Latency:
+        """Where the time went."""
+        tiers = [TierLatency(t.tier, t.queued, t.decoding, t.inferring) for t in self.tiers]
+        return Latency(self.took, self.joining, tiers)
 
 
 class DeadLetter(

@@ -7,13 +7,10 @@ import msgspec
 from schemas.cascade import Cascade
 from schemas.records import (
     Answer,
+    AnswerTier,
     Flag,
-    Head,
     ImageVotes,
-    Latency,
-    TierLatency,
     Verdict,
-    Vote,
     VotesPack,
 )
 
@@ -28,58 +25,51 @@ class TierVotes(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Tally:
-    """The votes of all tiers an image passed, sorted; one pass over them, as this runs per image.
+    """The votes of all tiers an image passed; one pass over them, as this runs per image.
 
     Attributes:
-        votes: Votes that count.
-        ps: Their probabilities.
+        tiers: The tiers, as the answer carries them.
+        ps: Probabilities of the votes that count.
         ws: Their weights.
-        shadows: Votes of members of weight 0.
-        missing: Members that did not vote.
-        degraded: Whether one of them counts, being no shadow member.
+        shadow: Whether a shadow member voted.
+        degraded: Whether a member that counts did not vote.
         error: The first error that a tier noted.
     """
 
-    __slots__ = ("degraded", "error", "missing", "ps", "shadows", "votes", "ws")
+    __slots__ = ("degraded", "error", "ps", "shadow", "tiers", "ws")
 
     def __init__(self, passed: Sequence[TierVotes]) -> None:
-        self.votes: list[Vote] = []
+        self.tiers: list[AnswerTier] = []
         self.ps: list[float] = []
         self.ws: list[float] = []
-        self.shadows: list[Vote] = []
-        self.missing: list[str] = []
-        self.degraded = False
+        self.shadow = self.degraded = False
         self.error: str | None = None
         for voted in passed:
             self.error = self.error or voted.votes.error
             self._add(voted.pack, voted.votes)
 
     def _add(self, pack: VotesPack, said: ImageVotes) -> None:
-        tier, boxes = pack.tier, said.boxes
-        for i, (run, raw, p) in enumerate(zip(pack.runs, said.raw, said.probability, strict=True)):
+        for run, p in zip(pack.runs, said.probability, strict=True):
             weight = run.weight
-            if raw is None or p is None:
-                self.missing.append(run.member)
+            if p is None:
                 self.degraded = self.degraded or weight > 0
-                continue
-            vote = Vote(
-                tier,
-                run.member,
-                run.model_version,
-                raw,
-                p,
-                weight,
-                run.latency,
-                run.batch_size,
-                boxes[i] if boxes else [],
-                run.calibrated,
-            )
-            if weight > 0:
-                self.votes.append(vote)
+            elif weight > 0:
                 self.ps.append(p)
                 self.ws.append(weight)
             else:
-                self.shadows.append(vote)
+                self.shadow = True
+        self.tiers.append(
+            AnswerTier(
+                pack.tier,
+                pack.runs,
+                said.raw,
+                said.probability,
+                said.queued,
+                said.decoding,
+                said.inferring,
+                said.boxes,
+            )
+        )
 
 
 class Answerer:
@@ -108,9 +98,10 @@ class Answerer:
         tally = _Tally(passed)
         last = passed[-1]
         head = last.votes.head
-        latency = _latency(passed, head, first_at, now)
-        if not tally.votes:
-            return self._failed(tally, last, latency, now)
+        took = now - head.submitted_at if head.submitted_at else 0.0
+        times = (now, max(0.0, took), now - first_at if now > first_at else 0.0)
+        if not tally.ps:
+            return self._failed(tally, last, times)
         late = head.deadline_at is not None and now > head.deadline_at
         whole = complete and not late and last.votes.error is None
         verdict = self._vote_math(tally.ps, tally.ws)
@@ -118,59 +109,42 @@ class Answerer:
         return Answer(
             head,
             "answered" if whole else "partial",
-            latency,
             "roadwork" if verdict.probability >= self._threshold else "none",
             verdict.probability,
             verdict.confidence,
             self._threshold,
             last.pack.tier,
-            tally.votes,
-            tally.shadows,
+            tally.tiers,
             verdict.disagreement,
             verdict.losing,
             self._flags(tally, whole=whole),
-            tally.missing,
             tally.error,
             last.pack.cascade,
             last.pack.cascade_hash,
-            now,
+            *times,
         )
 
     def _flags(self, tally: _Tally, *, whole: bool) -> list[Flag]:
         flags: list[Flag] = [] if whole else ["partial"]
         if tally.degraded:
             flags.append("degraded")
-        if tally.shadows:
+        if tally.shadow:
             flags.append("shadow")
         return flags
 
-    def _failed(self, tally: _Tally, last: TierVotes, latency: Latency, now: float) -> Answer:
+    def _failed(self, tally: _Tally, last: TierVotes, times: tuple[float, float, float]) -> Answer:
+        answered_at, took, joining = times
         return Answer(
             head=last.votes.head,
             status="failed",
             threshold=self._threshold,
             exit_tier=last.pack.tier,
-            shadow_votes=tally.shadows,
+            tiers=tally.tiers,
             flags=["failed"],
-            missing=tally.missing,
             error=tally.error or "model_failed: no member voted",
             cascade=last.pack.cascade,
             cascade_hash=last.pack.cascade_hash,
-            answered_at=now,
-            latency=latency,
+            answered_at=answered_at,
+            took=took,
+            joining=joining,
         )
-
-
-def _latency(passed: Sequence[TierVotes], head: Head, first_at: float, now: float) -> Latency:
-    total = now - head.submitted_at if head.submitted_at else 0.0
-    joining = now - first_at
-    return Latency(
-        max(0.0, total),
-        max(0.0, joining),
-        [
-            TierLatency(
-                voted.pack.tier, voted.votes.queued, voted.votes.decoding, voted.votes.inferring
-            )
-            for voted in passed
-        ],
-    )

@@ -1,9 +1,20 @@
 """Builders of cascades, heads, votes and packs, with defaults for what a test does not care for."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from schemas.cascade import Cascade, Member, Pool, Route, Tier
-from schemas.records import Head, ImageVotes, MemberRun, VotesPack
+from schemas.records import (
+    Answer,
+    AnswerTier,
+    Head,
+    ImageVotes,
+    Latency,
+    MemberRun,
+    TierLatency,
+    Vote,
+    VotesPack,
+)
 
 CASCADE_HASH = "0123456789abcdef"
 
@@ -76,4 +87,42 @@ def pack(tier_name: str, *images: ImageVotes, weights: Sequence[float] | None = 
             for i, weight in enumerate(chosen)
         ],
         images=list(images),
+    )
+
+
+def answered(
+    *,
+    votes: Sequence[Vote] = (),
+    shadow_votes: Sequence[Vote] = (),
+    missing: Sequence[str] = (),
+    latency: Latency | None = None,
+    **fields: Any,
+) -> Answer:
+    """Return an answer with these votes: each tier's in one ``AnswerTier``, in order of mention."""
+    spent = {tier.tier: tier for tier in latency.tiers} if latency else {}
+    tiers: list[AnswerTier] = []
+    for name in dict.fromkeys([*spent, *(vote.tier for vote in (*votes, *shadow_votes))]):
+        cast = [vote for vote in (*votes, *shadow_votes) if vote.tier == name]
+        absent = missing if not tiers else ()
+        _, queued, decoding, inferring = spent.get(name, TierLatency(name, 0.0, 0.0, 0.0))
+        tiers.append(
+            AnswerTier(
+                name,
+                [_run(vote) for vote in cast]
+                + [MemberRun(member, "1", 1.0, True, 0.0, 1) for member in absent],
+                [*(vote.raw for vote in cast), *(None for _ in absent)],
+                [*(vote.probability for vote in cast), *(None for _ in absent)],
+                queued,
+                decoding,
+                inferring,
+                [*(list(vote.boxes) for vote in cast), *([] for _ in absent)],
+            )
+        )
+    took, joining = (latency.total, latency.joining) if latency else (0.0, 0.0)
+    return Answer(**fields, tiers=tiers, took=took, joining=joining)
+
+
+def _run(vote: Vote) -> MemberRun:
+    return MemberRun(
+        vote.member, vote.model_version, vote.weight, vote.calibrated, vote.latency, vote.batch_size
     )

@@ -17,6 +17,7 @@ from sinks.evaluation_table import render
 from sinks.label_join import Counts
 from sinks.labels import Label, Labels
 from sinks.writers import open_writer
+from tests.builders import answered
 
 
 def vote(tier: str, member: str, probability: float, weight: float = 1.0) -> Vote:
@@ -27,8 +28,8 @@ def answer(uri: str, probability: float | None, tiers: int = 1, threshold: float
     names = ["fast", "careful"][:tiers]
     latency = Latency(total=1.0, joining=0.1, tiers=[TierLatency(n, 0.1, 0.2, 0.3) for n in names])
     if probability is None:
-        return Answer(head=Head(image_id=uri, uri=uri), status="failed", latency=latency)
-    return Answer(
+        return answered(head=Head(image_id=uri, uri=uri), status="failed", latency=latency)
+    return answered(
         head=Head(image_id=uri, uri=uri),
         status="answered",
         label="roadwork" if probability >= threshold else "none",
@@ -255,8 +256,13 @@ def test_tables_fit_eighty_columns_and_hold_no_colour_when_piped(tmp_path: Path)
 
 
 def test_member_names_are_not_read_as_markup(tmp_path: Path) -> None:
-    hostile = msgspec.structs.replace(
-        answer("a", 0.9), votes=[vote("[red]t[/red]", "[/bold]m", 0.9)], exit_tier="[/nope]"
+    hostile = answered(
+        head=Head(image_id="a", uri="a"),
+        status="answered",
+        label="roadwork",
+        probability=0.9,
+        votes=[vote("[red]t[/red]", "[/bold]m", 0.9)],
+        exit_tier="[/nope]",
     )
 
     text = printed(evaluate(join_labels(*files(tmp_path, [hostile], "file,label\na,1\n"))))

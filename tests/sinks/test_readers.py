@@ -18,6 +18,7 @@ from sinks.columns import PROMISED, AnswerRow, defaults, row
 from sinks.parquet import SCHEMA
 from sinks.readers import read_answers
 from sinks.writers import FORMATS, open_writer
+from tests.builders import answered
 
 TEXT = st.text(max_size=30) | st.sampled_from(
     ["<script>alert(1)</script>", 'a"b,c;d\n\r\n\t', "\x00\x1f", "=cmd()", "a\udcffb.jpg", "null"]
@@ -45,7 +46,7 @@ VOTES = st.lists(
     max_size=3,
 )
 ANSWERS = st.builds(
-    Answer,
+    answered,
     head=st.builds(
         Head,
         image_id=TEXT,
@@ -79,7 +80,7 @@ ANSWERS = st.builds(
 
 def plain(image_id: str) -> Answer:
     latency = Latency(total=0.0, joining=0.0, tiers=[])
-    return Answer(head=Head(image_id=image_id), status="failed", latency=latency)
+    return answered(head=Head(image_id=image_id), status="failed", latency=latency)
 
 
 def written(path: Path, answers: list[Answer]) -> Path:
@@ -110,7 +111,7 @@ def test_rows_copy_from_one_format_to_another(tmp_path: Path) -> None:
 
 def test_not_finite_numbers_are_null() -> None:
     vote = Vote("fast", "net", "1", math.inf, math.nan, 1.0, 0.0, 1)
-    answer = Answer(
+    answer = answered(
         head=Head(image_id="a"),
         status="answered",
         probability=math.nan,
@@ -127,7 +128,7 @@ def test_not_finite_numbers_are_null() -> None:
 
 def test_votes_longer_than_a_csv_cell_usually_may_be_are_read(tmp_path: Path) -> None:
     boxes = [Box(0.1, 0.2, 0.3, 0.4, 0.5, "cone")] * 5000
-    answer = Answer(
+    answer = answered(
         head=Head(image_id="a"),
         status="answered",
         votes=[Vote("fast", "net", "1", 0.0, 0.5, 1.0, 0.0, 1, boxes)],

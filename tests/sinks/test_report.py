@@ -24,6 +24,7 @@ from sinks.report import ReportOptions, write_report
 from sinks.summary import MOST_NAMES, SHOWN, Summary
 from sinks.thumbnails import LARGEST, thumbnail
 from sinks.writers import open_writer
+from tests.builders import answered
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\n\u202e&amp;${title}"
 NOISE = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
@@ -40,7 +41,7 @@ def answer(
 ) -> Answer:
     box = Box(0.1, 0.2, 0.5, 0.6, 0.9, f"cone{text}")
     failed = probability is None
-    return Answer(
+    return answered(
         head=Head(image_id=f"{number}{text}", uri=f"drive/{number}{text}.jpg", session_id=text),
         status="failed" if failed else status,
         label=None if probability is None else "roadwork" if probability >= 0.5 else "none",
@@ -239,7 +240,7 @@ def test_rare_failures_are_shown_beside_common_ones() -> None:
     summary = Summary()
     for number in range(100):
         summary.add(row(answer(number, None)))
-    rare = Answer(
+    rare = answered(
         head=Head(image_id="rare"),
         status="failed",
         error="missing: gone",

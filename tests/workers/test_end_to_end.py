@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemas import codec
 from schemas.cascade import Cascade, Route
 from schemas.errors import LogUnavailableError
-from schemas.records import Answer, Head, Image, Inline, Latency, Vote
+from schemas.records import Answer, AnswerTier, Head, Image, Inline
 from schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES, all_topics, tier_group, tier_inputs
 from stages.inference import Engine
 from streams.memory import Fault, MemoryLog
@@ -140,16 +140,17 @@ async def total_lag(log: MemoryLog) -> int:
 def judged(answer: Answer) -> Answer:
     """Return the answer without what depends on how batches fell and on the time."""
 
-    def plain(votes: list[Vote]) -> list[Vote]:
-        return [msgspec.structs.replace(vote, latency=0.0, batch_size=0) for vote in votes]
+    def plain(tier: AnswerTier) -> AnswerTier:
+        runs = [msgspec.structs.replace(run, latency=0.0, batch_size=0) for run in tier.runs]
+        return AnswerTier(tier.tier, runs, tier.raw, tier.probability, boxes=tier.boxes)
 
     return msgspec.structs.replace(
         answer,
         head=msgspec.structs.replace(answer.head, submitted_at=0.0),
-        votes=plain(answer.votes),
-        shadow_votes=plain(answer.shadow_votes),
+        tiers=[plain(tier) for tier in answer.tiers],
         answered_at=0.0,
-        latency=Latency(0.0, 0.0, []),
+        took=0.0,
+        joining=0.0,
     )
 
 
