@@ -217,7 +217,7 @@ class _Renderer:
                 self.stripe(canvas, weather, (x - 0.07, x + 0.07), (near, far), bend)
         period, dash = 9.0, 3.6
         first = -(at % period)
-        for start in np.arange(first, 110, period):
+        for start in np.arange(first, 110, period).tolist():
             near, far = max(start, 2.0), start + dash
             if far > near:
                 x = LEFT_EDGE + LANE
