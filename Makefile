@@ -30,7 +30,6 @@ test: $(UV) ## Run every check and test (starts a real Kafka by itself)
 	@$(UV) sync --quiet --locked --extra dev
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/pytest
-	@$(BIN)/python tests/wheel.py
 
 check: ## Lint, types, and who may import whom
 	@$(BIN)/ruff check .
