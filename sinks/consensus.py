@@ -7,12 +7,13 @@ import anyio
 import structlog
 
 from schemas import codec
-from schemas.errors import FencedError, RecordError
+from schemas.errors import RecordError
 from schemas.records import DeadLetter, VotesPack
 from schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from sinks.join import ANSWERED_WINDOW, Join, Resolved
 from streams.clock import Clock, SystemClock
-from streams.log import Consumer, Log, Offsets, Output, Polled, Record, TopicPartition
+from streams.finish import finish, flush
+from streams.log import Consumer, Log, Output, Polled, Record, TopicPartition
 from streams.tracker import OffsetTracker
 
 logger = structlog.get_logger()
@@ -69,7 +70,7 @@ class Consensus:
                 self._alive()
                 polled = await consumer.poll(max_records=POLL_RECORDS, timeout=self._patience())
                 await self._step(consumer, polled)
-            await self._flush(consumer)
+            await flush(consumer, self._tracker)
         logger.info("consensus_stopped", answered=self.answered, open=self._join.open_images)
 
     def _patience(self) -> float:
@@ -87,13 +88,13 @@ class Consensus:
             for record in records:
                 self._take(self._read(tp, record, now, outputs, done), outputs, done)
                 if len(outputs) >= ANSWERS_AT_ONCE:
-                    await self._finish(consumer, outputs, done)
+                    await finish(consumer, self._tracker, outputs, done, self._tracker.epoch)
                     outputs, done = [], {}
         self._take(self._join.expire(now), outputs, done)
         if outputs or done:
-            await self._finish(consumer, outputs, done)
+            await finish(consumer, self._tracker, outputs, done, self._tracker.epoch)
         elif not polled:
-            await self._flush(consumer)
+            await flush(consumer, self._tracker)
 
     def _read(
         self,
@@ -122,31 +123,6 @@ class Consensus:
         self.answered += len(resolved.answers)
         for tp, offsets in resolved.done.items():
             done.setdefault(tp, []).extend(offsets)
-
-    async def _finish(
-        self, consumer: Consumer, outputs: list[Output], done: dict[TopicPartition, list[int]]
-    ) -> None:
-        epoch = self._tracker.epoch
-        commit = self._tracker.commit_after(done, epoch)
-        if await self._publish(consumer, outputs, commit, epoch):
-            self._tracker.done(done, epoch)
-
-    async def _publish(
-        self, consumer: Consumer, outputs: list[Output], commit: Offsets, epoch: int
-    ) -> bool:
-        try:
-            await consumer.publish(outputs, commit, epoch)
-        except FencedError as error:
-            logger.warning("fenced", error=str(error))
-            return False
-        self._tracker.committed(commit, epoch)
-        return True
-
-    async def _flush(self, consumer: Consumer) -> None:
-        """Commit what earlier steps left behind."""
-        commit = self._tracker.committable()
-        if commit:
-            await self._publish(consumer, [], commit, self._tracker.epoch)
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Give up the open joins: their votes were never committed, so the next owner has them."""

@@ -10,14 +10,15 @@ import structlog
 from anyio import to_thread
 
 from schemas import codec
-from schemas.errors import FencedError, RecordError
+from schemas.errors import RecordError
 from schemas.records import Escalation, Inline, Payload, PriorVote, VotesPack
 from schemas.topics import DEAD_LETTERS, VOTES, tier_group, tier_inputs
 from schemas.topics import tier as tier_topic
 from sinks.consensus import dead_letter
 from stages.batcher import Batch, Batcher
 from streams.clock import Clock, SystemClock
-from streams.log import Consumer, Log, Offsets, Output, Polled, Record, TopicPartition
+from streams.finish import finish, flush
+from streams.log import Consumer, Log, Output, Polled, Record, TopicPartition
 from streams.tracker import OffsetTracker
 from workers.judge import Item, Judge, Judgement, unjudged
 
@@ -102,7 +103,7 @@ class TierWorker:
                 self._stopped = True
                 self._queue.drop()
                 self._work.set()
-            await self._flush(consumer)
+            await flush(consumer, self._tracker)
         logger.info("worker_stopped", tier=self._judge.tier, judged=self.judged)
 
     async def _fill(self, consumer: Consumer) -> None:
@@ -120,7 +121,7 @@ class TierWorker:
         if polled:
             await self._enqueue(consumer, polled)
         elif self._running == 0:
-            await self._flush(consumer)
+            await flush(consumer, self._tracker)
 
     def _room(self) -> int:
         if self._queue.size >= self._limits.queue_bytes:
@@ -164,7 +165,7 @@ class TierWorker:
         self._queue.add(items, now)
         self._work.set()
         if letters:
-            await self._finish(consumer, letters, unread, self._tracker.epoch)
+            await finish(consumer, self._tracker, letters, unread, self._tracker.epoch)
 
     def _item(self, tp: TopicPartition, record: Record) -> Item:
         prior: list[PriorVote]
@@ -217,7 +218,7 @@ class TierWorker:
             done: dict[TopicPartition, list[int]] = {}
             for item in items:
                 done.setdefault(item.tp, []).append(item.offset)
-            await self._finish(consumer, self._outputs(items, judgement), done, epoch)
+            await finish(consumer, self._tracker, self._outputs(items, judgement), done, epoch)
             self.judged += len(items)
         finally:
             self._running -= 1
@@ -261,41 +262,13 @@ class TierWorker:
         topic = tier_topic(target, item.head.lane)
         return Output(topic, item.head.key, codec.encode(escalation), item.tp.partition)
 
-    async def _finish(
-        self,
-        consumer: Consumer,
-        outputs: list[Output],
-        done: dict[TopicPartition, list[int]],
-        epoch: int,
-    ) -> None:
-        commit = self._tracker.commit_after(done, epoch)
-        if await self._publish(consumer, outputs, commit, epoch):
-            self._tracker.done(done, epoch)
-
-    async def _publish(
-        self, consumer: Consumer, outputs: list[Output], commit: Offsets, epoch: int
-    ) -> bool:
-        try:
-            await consumer.publish(outputs, commit, epoch)
-        except FencedError as error:
-            logger.warning("fenced", tier=self._judge.tier, error=str(error))
-            return False
-        self._tracker.committed(commit, epoch)
-        return True
-
-    async def _flush(self, consumer: Consumer) -> None:
-        """Commit what batches that ended out of order left behind."""
-        commit = self._tracker.committable()
-        if commit:
-            await self._publish(consumer, [], commit, self._tracker.epoch)
-
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Drop what is queued, and let the batches that run finish and commit."""
         self._queue.drop()
         while self._running:
             await self._changed.wait()
         if self._consumer is not None:
-            await self._flush(self._consumer)
+            await flush(self._consumer, self._tracker)
         self._tracker.assign(-1, [])
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
