@@ -3,7 +3,6 @@
 import random
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import msgspec
 
@@ -137,8 +136,3 @@ async def check_answers(log: Log, topic: str, plan: Plan) -> None:
 def _check_answer(answer: Answer) -> None:
     if answer.status != "answered" or len(answer.votes) != 2 or answer.label != "roadwork":
         raise VoidRunError(f"not an answer of two votes for roadwork: {answer}")
-
-
-def disk_bytes(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -15,7 +15,8 @@ from sinks.answer import Answerer, TierVotes
 from streams.log import TopicPartition
 
 Source = tuple[TopicPartition, int]
-# Ids of answers remembered per partition, twice over: far more than a crash can replay.
+# Ids of answers remembered per partition, up to twice over. A crash replays what came after the
+# oldest open join; where more was answered meanwhile, an image could be answered again.
 ANSWERED_WINDOW = 16_384
 
 
@@ -134,12 +135,12 @@ class Join:
 
     def _is_complete(self, found: _Open) -> bool:
         tier: str | None = self._first
-        while tier is not None:
-            said = found.tiers.get(tier)
+        for _ in found.tiers:  # a path that goes in circles, as no router makes, ends too
+            said = found.tiers.get(tier) if tier is not None else None
             if said is None:
-                return False
+                break
             tier = said.votes.next_tier
-        return True
+        return tier is None or tier in found.tiers
 
     def _resolve(
         self, image_id: str, partition: int, now: float, *, complete: bool, resolved: Resolved

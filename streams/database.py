@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 from anyio import to_thread
@@ -17,7 +17,6 @@ from anyio import to_thread
 from schemas.errors import LogUnavailableError, OutputError, RunError, UsageError
 
 T = TypeVar("T")
-Rows = Iterator[tuple[Any, ...]]
 BUSY_TIMEOUT = 30.0
 _PRAGMAS = (
     # Before the first table. Pictures of 30 kB are written and read in two thirds of the time that

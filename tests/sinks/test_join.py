@@ -247,6 +247,13 @@ def test_partitions_are_answered_where_their_votes_came_from() -> None:
         assert [p for p, _ in resolved.answers] == [partition]
 
 
+def test_a_path_that_goes_in_circles_ends() -> None:
+    join = new_join()
+    resolved = join.add(pack("one", votes("a", 0.9, next_tier="one")), (TP, 0), NOW)
+
+    assert (ids(resolved), resolved.done) == (["a"], {TP: [0]})
+
+
 def test_a_new_assignment_forgets_open_joins() -> None:
     join = new_join()
     live = head("a", deadline_at=NOW + 5)
