@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from schemas.errors import LogUnavailableError
 from streams.kafka_settings import KafkaSettings, unavailable
@@ -29,7 +29,7 @@ def answering(settings: KafkaSettings, extra: float = 0.0) -> Iterator[None]:
     try:
         with anyio.fail_after(limit):
             yield
-    except TimeoutError as error:
+    except (TimeoutError, KafkaTimeoutError) as error:  # ours or aiokafka's, whichever is first
         raise LogUnavailableError(
             f"Kafka at {settings.bootstrap_servers} did not answer within {limit:g} s"
         ) from error
