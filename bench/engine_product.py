@@ -13,8 +13,8 @@ from bench.harness import cpu_seconds
 from schemas.topics import ANSWERS, VOTES, all_topics, images
 from streams.log import (
     Assignment,
-    AssignmentListener,
     Consumer,
+    GroupListener,
     Log,
     Offsets,
     Output,
@@ -116,7 +116,7 @@ class TimedLog(Log):
         self,
         group: str,
         topics: Collection[str],
-        listener: AssignmentListener | None,
+        listener: GroupListener | None,
         member_id: str | None,
     ) -> AsyncIterator[Consumer]:
         watch = next(self._watches[topic] for topic in topics if topic in self._watches)
@@ -130,7 +130,7 @@ class TimedLog(Log):
         group: str,
         topics: Collection[str],
         *,
-        listener: AssignmentListener | None = None,
+        listener: GroupListener | None = None,
         member_id: str | None = None,
     ) -> AbstractAsyncContextManager[Consumer]:
         """See ``Log.consumer``."""

@@ -22,7 +22,7 @@ import msgspec
 from bench.bare_loop import run_bare
 from bench.harness import machine, show, spread, write_result
 from schemas import codec
-from streams.ledger import Ledger
+from streams.run_ledger import RunLedger
 from streams.sources.synthetic import write_drive
 from workers.rundir import RunFolder
 
@@ -74,7 +74,7 @@ def run_score(folder: Path, cascade: str, images: int, scratch: Path) -> Run:
 
 
 async def _answers(ledger: Path) -> list[bytes]:
-    async with Ledger(ledger) as opened:
+    async with RunLedger(ledger) as opened:
         return [value for batch in opened.answers(in_order=False) for value in batch]
 
 

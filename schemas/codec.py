@@ -7,7 +7,8 @@ import msgspec
 
 from schemas.cascade import Cascade
 from schemas.errors import RecordError
-from schemas.records import Answer, DeadLetter, Escalation, Image, VotesPack
+from schemas.events import Event
+from schemas.records import Answer, DeadLetter, DeadLetterSettled, Escalation, Image, VotesPack
 
 T = TypeVar("T")
 
@@ -23,6 +24,8 @@ decode_escalation = msgspec.msgpack.Decoder(Escalation).decode
 decode_votes = msgspec.msgpack.Decoder(VotesPack).decode
 decode_answer = msgspec.msgpack.Decoder(Answer).decode
 decode_dead_letter = msgspec.msgpack.Decoder(DeadLetter).decode
+decode_dead_letter_or_settled = msgspec.msgpack.Decoder(DeadLetter | DeadLetterSettled).decode
+decode_event = msgspec.json.Decoder(Event).decode
 
 SCHEMAS: dict[str, type] = {
     "image": Image,

@@ -10,6 +10,7 @@
     │   ├── OutputError       an output could not be written: disk full, no permission
     │   └── FencedError         this consumer no longer owns what it tried to commit
     ├── EngineError           an engine broke its promise: a bug here, not a fault of the data
+    │   └── DeviceMemoryError   a batch did not fit into memory; a smaller one may (retriable)
     ├── ImageError            one picture cannot be scored; never harms its neighbours
     └── RecordError           bytes on a topic are not the record that was expected
 """
@@ -31,6 +32,7 @@ ImageFault = Literal[
     "refused",
     "damaged_video",
     "model_failed",
+    "process_killed",
     "expired",
 ]
 
@@ -67,9 +69,13 @@ class RunError(RoadstreamError):
 
 
 class LogUnavailableError(RunError):
-    """A log cannot be reached or does not answer in time; trying again may help."""
+    """A log cannot be reached or does not answer in time; trying again may help.
+
+    Its exit status is ``EX_TEMPFAIL`` of sysexits.h, which a supervisor may take as it is meant.
+    """
 
     retriable = True
+    exit_status = 75
 
 
 class OutputError(RunError):
@@ -85,6 +91,12 @@ class FencedError(RunError):
 
 class EngineError(RoadstreamError):
     """An engine gave something other than one score per picture: a bug of the engine."""
+
+
+class DeviceMemoryError(EngineError):
+    """A batch did not fit into the memory of the device; no picture of it is at fault."""
+
+    retriable = True
 
 
 class RecordError(RoadstreamError):

@@ -1,7 +1,7 @@
 """The consensus sink: reads votes, joins them, writes one answer per image, then commits."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import anyio
 import structlog
@@ -12,9 +12,8 @@ from schemas.records import DeadLetter, VotesPack
 from schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from sinks.join import ANSWERED_WINDOW, Join, Resolved
 from streams.clock import Clock, SystemClock
-from streams.finish import finish, flush
-from streams.log import Consumer, Log, Output, Polled, Record, TopicPartition
-from streams.tracker import OffsetTracker
+from streams.log import Log, Output, Polled, Record, TopicPartition
+from streams.member import GroupMember, MemberOptions
 
 logger = structlog.get_logger()
 
@@ -34,8 +33,7 @@ class Consensus:
         log: The log, open.
         join: The join, whose answers decide.
         clock: Wall clock for deadlines and timings.
-        member_id: Makes the membership static.
-        alive: Called at every poll.
+        options: How it takes part in the group.
     """
 
     def __init__(
@@ -44,33 +42,28 @@ class Consensus:
         join: Join,
         *,
         clock: Clock | None = None,
-        member_id: str | None = None,
-        alive: Callable[[], None] | None = None,
+        options: MemberOptions | None = None,
     ) -> None:
         self._log, self._join = log, join
         self._clock: Clock = clock or SystemClock()
-        self._member_id = member_id
-        self._alive = alive or (lambda: None)
-        self._tracker = OffsetTracker()
-        self._consumer: Consumer | None = None
+        self.member = GroupMember(
+            self, "consensus", CONSENSUS_GROUP, [VOTES], options or MemberOptions()
+        )
         self.answered = 0
 
     async def run(self, stopping: anyio.Event) -> None:
         """Consume until ``stopping`` is set; then answer what is complete and leave.
 
         Raises:
-            LogUnavailableError: The log does not answer.
+            LogUnavailableError: The log does not answer; it may be run again.
         """
-        async with self._log.consumer(
-            CONSENSUS_GROUP, [VOTES], listener=self, member_id=self._member_id
-        ) as consumer:
-            self._consumer = consumer
+        async with self.member.joined(self._log):
             logger.info("consensus_started")
             while not stopping.is_set():
-                self._alive()
-                polled = await consumer.poll(max_records=POLL_RECORDS, timeout=self._patience())
-                await self._step(consumer, polled)
-            await flush(consumer, self._tracker)
+                await self._step(
+                    await self.member.poll(max_records=POLL_RECORDS, timeout=self._patience())
+                )
+            await self.member.flush()
         logger.info("consensus_stopped", answered=self.answered, open=self._join.open_images)
 
     def _patience(self) -> float:
@@ -79,22 +72,21 @@ class Consensus:
             return POLL_TIMEOUT
         return min(POLL_TIMEOUT, max(0.0, due - self._clock.now()))
 
-    async def _step(self, consumer: Consumer, polled: Polled) -> None:
-        now = self._clock.now()
+    async def _step(self, polled: Polled) -> None:
+        now, member = self._clock.now(), self.member
         outputs: list[Output] = []
         done: dict[TopicPartition, list[int]] = {}
         for tp, records in polled.items():
-            self._tracker.deliver(tp, [record.offset for record in records])
             for record in records:
                 self._take(self._read(tp, record, now, outputs, done), outputs, done)
                 if len(outputs) >= ANSWERS_AT_ONCE:
-                    await finish(consumer, self._tracker, outputs, done, self._tracker.epoch)
+                    await member.finish(outputs, done, member.epoch)
                     outputs, done = [], {}
         self._take(self._join.expire(now), outputs, done)
         if outputs or done:
-            await finish(consumer, self._tracker, outputs, done, self._tracker.epoch)
+            await member.finish(outputs, done, member.epoch)
         elif not polled:
-            await flush(consumer, self._tracker)
+            await member.flush()
 
     def _read(
         self,
@@ -124,25 +116,22 @@ class Consensus:
         for tp, offsets in resolved.done.items():
             done.setdefault(tp, []).extend(offsets)
 
-    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        """Give up the open joins: their votes were never committed, so the next owner has them."""
-        logger.info("revoked", partitions=sorted(tp.partition for tp in partitions))
-        self._tracker.assign(-1, [])
-
-    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+    async def take_over(self, partitions: Collection[TopicPartition]) -> None:
         """Learn which images were answered already from the tail of each answers partition."""
-        assert self._consumer is not None
         numbers = {tp.partition for tp in partitions}
         started = time.monotonic()
         answered = await answered_tail(self._log, numbers)
         self._join.assign(answered)
-        self._tracker.assign(self._consumer.assignment.epoch, partitions)
         logger.info(
             "assigned",
             partitions=sorted(numbers),
             restored=sum(map(len, answered.values())),
             seconds=round(time.monotonic() - started, 3),
         )
+
+    async def give_up(self, partitions: Collection[TopicPartition]) -> None:
+        """Give up the open joins: their votes were never committed, so the next owner has them."""
+        logger.info("revoked", partitions=sorted(tp.partition for tp in partitions))
 
 
 async def answered_tail(log: Log, partitions: Iterable[int]) -> dict[int, list[str]]:

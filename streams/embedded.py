@@ -19,8 +19,8 @@ from streams.embedded_group import Membership
 from streams.embedded_store import MAX_PARTITIONS, SCHEMA, SCHEMA_VERSION, Store
 from streams.log import (
     Assignment,
-    AssignmentListener,
     Consumer,
+    GroupListener,
     Log,
     Offsets,
     Output,
@@ -76,7 +76,7 @@ class EmbeddedLog(Log):
         group: str,
         topics: Collection[str],
         *,
-        listener: AssignmentListener | None = None,
+        listener: GroupListener | None = None,
         member_id: str | None = None,
     ) -> AbstractAsyncContextManager[Consumer]:
         return self._consumer(group, topics, listener, member_id)
@@ -86,7 +86,7 @@ class EmbeddedLog(Log):
         self,
         group: str,
         topics: Collection[str],
-        listener: AssignmentListener | None,
+        listener: GroupListener | None,
         member_id: str | None,
     ) -> AsyncIterator[Consumer]:
         member = member_id or f"{os.getpid()}-{next(_serial)}"
@@ -162,7 +162,7 @@ class _EmbeddedConsumer(Consumer):
         group: str,
         topics: list[str],
         membership: Membership,
-        listener: AssignmentListener | None,
+        listener: GroupListener | None,
     ) -> None:
         self._log, self._group, self._topics = log, group, topics
         self._membership, self._listener = membership, listener
@@ -218,6 +218,8 @@ class _EmbeddedConsumer(Consumer):
 
     async def publish(self, outputs: Sequence[Output], commit: Offsets, epoch: int) -> None:
         await self._log.database.run(self._publish, outputs, commit, epoch)
+        if commit and self._listener is not None:
+            self._listener.committed(commit)
 
     def _publish(self, outputs: Sequence[Output], commit: Offsets, epoch: int) -> None:
         with self._log.database.transaction() as tx:

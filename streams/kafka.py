@@ -16,7 +16,7 @@ from streams.kafka_client import answering, connected
 from streams.kafka_consumer import KafkaConsumer, KafkaReader
 from streams.kafka_producer import KafkaProducer
 from streams.kafka_settings import KafkaSettings, unavailable
-from streams.log import AssignmentListener, Consumer, Log, Producer, Reader, Start
+from streams.log import Consumer, GroupListener, Log, Producer, Reader, Start
 
 __all__ = ["KafkaLog", "KafkaSettings"]
 
@@ -123,7 +123,7 @@ class KafkaLog(Log):
         group: str,
         topics: Collection[str],
         *,
-        listener: AssignmentListener | None = None,
+        listener: GroupListener | None = None,
         member_id: str | None = None,
     ) -> AbstractAsyncContextManager[Consumer]:
         """See ``Log.consumer``. A static member keeps its partitions until ``session_timeout``."""
@@ -146,7 +146,7 @@ class KafkaLog(Log):
 
     @asynccontextmanager
     async def _consumer(
-        self, group: str, topics: list[str], listener: AssignmentListener | None, member: str | None
+        self, group: str, topics: list[str], listener: GroupListener | None, member: str | None
     ) -> AsyncIterator[Consumer]:
         counts = await self.partition_counts(topics)
         _check_exist(topics, counts)

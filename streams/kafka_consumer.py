@@ -23,8 +23,8 @@ from streams.kafka_producer import KafkaProducer
 from streams.kafka_settings import KafkaSettings
 from streams.log import (
     Assignment,
-    AssignmentListener,
     Consumer,
+    GroupListener,
     Offsets,
     Output,
     Polled,
@@ -94,7 +94,7 @@ class KafkaConsumer(Consumer):
         client: AIOKafkaConsumer,
         producer: KafkaProducer,
         settings: KafkaSettings,
-        listener: AssignmentListener | None,
+        listener: GroupListener | None,
         topics: Sequence[str],
     ) -> None:
         self.committer = OffsetCommitter(client, settings)

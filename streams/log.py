@@ -71,8 +71,8 @@ def in_topic_order(
 Polled = Mapping[TopicPartition, Sequence[Record]]
 
 
-class AssignmentListener(Protocol):
-    """Hears of partitions coming and going. Both calls are awaited by the consumer."""
+class GroupListener(Protocol):
+    """Hears what becomes of a consumer's membership. The consumer awaits the first two."""
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Finish or drop work on these partitions; what is not committed when this returns is lost
@@ -81,6 +81,15 @@ class AssignmentListener(Protocol):
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """Prepare for these partitions; no record of them is delivered before this returns."""
+
+    def committed(self, offsets: Offsets) -> None:
+        """The log has acknowledged these offsets of the group."""
+
+    def missed(self, tp: TopicPartition, first: int, oldest: int) -> None:
+        """Records from ``first`` up to ``oldest`` are gone, and the group never committed them.
+
+        Retention was faster than the group. The consumer goes on from ``oldest``.
+        """
 
 
 class Producer(ABC):
@@ -132,11 +141,12 @@ class Consumer(ABC):
 
         When it returns, the outputs are acknowledged. The offsets are committed atomically with
         them where the log can (embedded, memory), else soon after and never before (Kafka; leaving
-        the consumer commits the rest). Offsets name the next record to read. A commit never moves
-        an offset backwards, and one for a partition that this ``epoch`` no longer owns is dropped.
+        the consumer commits the rest); the listener hears of it. Offsets name the next record to
+        read. A commit never moves an offset backwards.
 
         Raises:
-            FencedError: The epoch is stale and the log can tell that outputs would double work.
+            FencedError: The epoch is stale, or this member was silent for so long that its group
+                may have given its partitions away; nothing was appended.
             LogUnavailableError: Not acknowledged in time; the outputs may or may not be there.
             OutputError: The log refuses the records for good.
         """
@@ -195,7 +205,7 @@ class Log(ABC):
         group: str,
         topics: Collection[str],
         *,
-        listener: AssignmentListener | None = None,
+        listener: GroupListener | None = None,
         member_id: str | None = None,
     ) -> AbstractAsyncContextManager[Consumer]:
         """Join ``group`` for ``topics``, which must have equal partition counts.

@@ -19,8 +19,8 @@ from schemas.errors import FencedError, OutputError, RoadstreamError, UsageError
 from streams.clock import Clock, SystemClock
 from streams.log import (
     Assignment,
-    AssignmentListener,
     Consumer,
+    GroupListener,
     Log,
     Offsets,
     Output,
@@ -195,7 +195,7 @@ class MemoryLog(Log):
         group: str,
         topics: Collection[str],
         *,
-        listener: AssignmentListener | None = None,
+        listener: GroupListener | None = None,
         member_id: str | None = None,
     ) -> AbstractAsyncContextManager[Consumer]:
         return self._consumer(group, topics, listener, member_id or f"member-{next(_serial)}")
@@ -205,7 +205,7 @@ class MemoryLog(Log):
         self,
         group: str,
         topics: Collection[str],
-        listener: AssignmentListener | None,
+        listener: GroupListener | None,
         member_id: str,
     ) -> AsyncIterator[Consumer]:
         missing = sorted(set(topics) - set(self.topics))
@@ -260,7 +260,7 @@ class _MemoryConsumer(Consumer):
         log: MemoryLog,
         group: str,
         topics: list[str],
-        listener: AssignmentListener | None,
+        listener: GroupListener | None,
         member: str,
     ) -> None:
         self._log, self._topics, self._listener = log, topics, listener
@@ -319,6 +319,8 @@ class _MemoryConsumer(Consumer):
             self._log.append(outputs)
             for tp, offset in commit.items():
                 self._group.offsets[tp] = max(offset, self._group.offsets.get(tp, 0))
+            if commit and self._listener is not None:
+                self._listener.committed(commit)
 
     async def committed(self) -> Offsets:
         owned = self._assignment.partitions

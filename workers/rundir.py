@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from schemas.errors import OutputError, UsageError
-from streams.ledger import Ledger
+from streams.run_ledger import RunLedger
 
 
 class RunKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-async def resume(ledger: Ledger, key: RunKey, out: Path) -> str:
+async def resume(ledger: RunLedger, key: RunKey, out: Path) -> str:
     """Check that the ledger is of this very run; return the run's id, made on the first start.
 
     Raises:

@@ -18,9 +18,10 @@ from sinks.join import Join
 from stages.inference import Engine
 from stages.vote import verdict
 from streams.log import Log
+from streams.member import MemberOptions
 from workers.engines.registry import build_engine
 from workers.judge import Judge
-from workers.lifecycle import Heartbeat, stop_on_signal, stop_with_parent
+from workers.lifecycle import stop_on_signal, stop_with_parent
 from workers.tier import TierWorker, WorkerLimits
 
 logger = structlog.get_logger()
@@ -36,18 +37,16 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
         threads: Threads per engine call.
         roots: Folders that payload references may point into; ``None`` for any.
         max_bytes: Largest picture that is read.
-        member_id: Makes its group memberships static.
         limits: What each of its workers may hold.
-        alive_file: File to touch at every poll.
+        member: How it takes part in its groups.
     """
 
     tiers: list[str] = []
     threads: int = 1
     roots: list[Path] | None = None
     max_bytes: int = 64 << 20
-    member_id: str | None = None
     limits: WorkerLimits = WorkerLimits()
-    alive_file: Path | None = None
+    member: MemberOptions = MemberOptions()
 
 
 async def check_topics(log: Log, cascade: Cascade) -> int:
@@ -114,8 +113,7 @@ async def run_workers(
                     judge,
                     slots=slots,
                     limits=options.limits,
-                    member_id=options.member_id,
-                    alive=Heartbeat(options.alive_file),
+                    options=options.member,
                 )
                 tasks.start_soon(worker.run, stopping)
     finally:
@@ -123,14 +121,10 @@ async def run_workers(
             engine.close()
 
 
-def build_consensus(
-    log: Log, cascade: Cascade, member_id: str | None = None, alive_file: Path | None = None
-) -> Consensus:
+def build_consensus(log: Log, cascade: Cascade, options: MemberOptions | None = None) -> Consensus:
     """Return a consensus sink for the cascade."""
     answerer = Answerer(cascade, verdict(cascade.pool))
-    return Consensus(
-        log, Join(answerer, cascade.tier_names), member_id=member_id, alive=Heartbeat(alive_file)
-    )
+    return Consensus(log, Join(answerer, cascade.tier_names), options=options)
 
 
 async def serve_workers(log: Log, cascade: Cascade, options: WorkOptions) -> None:
@@ -144,9 +138,7 @@ async def serve_workers(log: Log, cascade: Cascade, options: WorkOptions) -> Non
         tasks.cancel_scope.cancel()
 
 
-async def serve_consensus(
-    log: Log, cascade: Cascade, member_id: str | None, alive_file: Path | None
-) -> None:
+async def serve_consensus(log: Log, cascade: Cascade, options: MemberOptions) -> None:
     """Be a consensus process: until a signal, or until the supervisor ends."""
     stopping = anyio.Event()
     async with anyio.create_task_group() as tasks:
@@ -154,5 +146,5 @@ async def serve_consensus(
         tasks.start_soon(stop_with_parent, stopping)
         async with log:
             await check_topics(log, cascade)
-            await build_consensus(log, cascade, member_id, alive_file).run(stopping)
+            await build_consensus(log, cascade, options).run(stopping)
         tasks.cancel_scope.cancel()

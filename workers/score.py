@@ -23,8 +23,8 @@ from schemas.topics import (
 )
 from sinks.consensus import Consensus
 from sinks.writers import open_writer
-from streams.ledger import Ledger, LedgerRow
 from streams.log import Log, Polled, Start
+from streams.run_ledger import LedgerRow, RunLedger
 from workers.lifecycle import stop_on_signal
 from workers.progress import Progress, Tally
 from workers.submit import Submitter
@@ -69,7 +69,7 @@ class Score:
         self,
         log: Log,
         tiers: list[str],
-        ledger: Ledger,
+        ledger: RunLedger,
         run_id: str,
         found: Found,
         tally: Tally,
@@ -216,7 +216,7 @@ async def prepare_log(log: Log, cascade: Cascade, partitions: int) -> None:
     await log.create_topics(all_topics(cascade.tier_names), partitions)
 
 
-def export(ledger: Ledger, out: Path, *, in_order: bool) -> int:
+def export(ledger: RunLedger, out: Path, *, in_order: bool) -> int:
     """Write the ledger's answers to a file (blocking); return how many.
 
     Raises:

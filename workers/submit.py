@@ -8,8 +8,8 @@ import msgspec
 from schemas import codec
 from schemas.records import Image
 from schemas.topics import images, spread
-from streams.ledger import Ledger
 from streams.log import Output, Producer
+from streams.run_ledger import RunLedger
 
 
 class Submitter:
@@ -28,7 +28,7 @@ class Submitter:
     def __init__(
         self,
         producer: Producer,
-        ledger: Ledger | None,
+        ledger: RunLedger | None,
         partitions: int | None,
         deadline: float | None = None,
     ) -> None:

@@ -1,7 +1,7 @@
 """A tier worker: polls images, batches them late, has them judged, publishes votes, commits."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import anyio
 import anyio.abc
@@ -17,9 +17,8 @@ from schemas.topics import tier as tier_topic
 from sinks.consensus import dead_letter
 from stages.batcher import Batch, Batcher
 from streams.clock import Clock, SystemClock
-from streams.finish import finish, flush
-from streams.log import Consumer, Log, Output, Polled, Record, TopicPartition
-from streams.tracker import OffsetTracker
+from streams.log import Log, Output, Polled, Record, TopicPartition
+from streams.member import GroupMember, MemberOptions
 from workers.judge import Item, Judge, Judgement, unjudged
 
 logger = structlog.get_logger()
@@ -50,8 +49,7 @@ class TierWorker:
         slots: Batches this process may judge at once, shared by its workers; two let the decoding
             of one batch overlap the inference of another.
         limits: What it may hold.
-        member_id: Makes the membership static.
-        alive: Called at every poll.
+        options: How it takes part in the group.
     """
 
     def __init__(
@@ -61,23 +59,21 @@ class TierWorker:
         *,
         slots: anyio.Semaphore,
         limits: WorkerLimits | None = None,
-        member_id: str | None = None,
-        alive: Callable[[], None] | None = None,
+        options: MemberOptions | None = None,
     ) -> None:
         cascade = judge.cascade
         self._log, self._judge, self._slots = log, judge, slots
         self._limits = limits or WorkerLimits()
-        self._member_id = member_id
-        self._alive = alive or (lambda: None)
         self._clock: Clock = SystemClock()
         self._first = judge.tier == cascade.tier_names[0]
         self._inputs = tier_inputs(judge.tier, first=self._first)
         self._queue: Batcher[Item] = Batcher(cascade.tier(judge.tier).max_batch)
-        self._tracker = OffsetTracker()
+        self.member = GroupMember(
+            self, "worker", tier_group(judge.tier), self._inputs, options or MemberOptions()
+        )
         self._work, self._changed = anyio.Event(), anyio.Event()
         self._running = 0
         self._stopped = False
-        self._consumer: Consumer | None = None
         self._lag_checked_at = float("-inf")
         self._held_back = False
         self.judged = 0
@@ -88,40 +84,33 @@ class TierWorker:
         Raises:
             LogUnavailableError: The log does not answer.
         """
-        async with self._log.consumer(
-            tier_group(self._judge.tier),
-            list(self._inputs),
-            listener=self,
-            member_id=self._member_id,
-        ) as consumer:
-            self._consumer = consumer
-            logger.info("worker_started", tier=self._judge.tier, member=self._member_id)
+        async with self.member.joined(self._log):
+            logger.info("worker_started", tier=self._judge.tier)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._dispatch, consumer, tasks)
+                tasks.start_soon(self._dispatch, tasks)
                 while not stopping.is_set():
-                    await self._fill(consumer)
+                    await self._fill()
                 self._stopped = True
                 self._queue.drop()
                 self._work.set()
-            await flush(consumer, self._tracker)
+            await self.member.flush()
         logger.info("worker_stopped", tier=self._judge.tier, judged=self.judged)
 
-    async def _fill(self, consumer: Consumer) -> None:
+    async def _fill(self) -> None:
         """Poll once, for as many images as there is room for."""
-        self._alive()
         room = self._room()
         if room <= 0:
             with anyio.move_on_after(self._limits.poll_timeout):
                 await self._changed.wait()
-            await consumer.poll(max_records=0, timeout=0)
+            await self.member.poll(max_records=0, timeout=0)
             return
-        polled = await consumer.poll(
+        polled = await self.member.poll(
             max_records=room, timeout=self._limits.poll_timeout, topics=await self._open_topics()
         )
         if polled:
-            await self._enqueue(consumer, polled)
+            await self._enqueue(polled)
         elif self._running == 0:
-            await flush(consumer, self._tracker)
+            await self.member.flush()
 
     def _room(self) -> int:
         if self._queue.size >= self._limits.queue_bytes:
@@ -147,13 +136,12 @@ class TierWorker:
             return None
         return [topic for topic, lane in self._inputs.items() if lane == "live"]
 
-    async def _enqueue(self, consumer: Consumer, polled: Polled) -> None:
+    async def _enqueue(self, polled: Polled) -> None:
         letters: list[Output] = []
         unread: dict[TopicPartition, list[int]] = {}
         items: list[Item] = []
         now = self._clock.now()
         for tp, records in polled.items():
-            self._tracker.deliver(tp, [record.offset for record in records])
             for record in records:
                 try:
                     items.append(self._item(tp, record))
@@ -165,7 +153,7 @@ class TierWorker:
         self._queue.add(items, now)
         self._work.set()
         if letters:
-            await finish(consumer, self._tracker, letters, unread, self._tracker.epoch)
+            await self.member.finish(letters, unread, self.member.epoch)
 
     def _item(self, tp: TopicPartition, record: Record) -> Item:
         prior: list[PriorVote]
@@ -186,7 +174,7 @@ class TierWorker:
             _size(payload),
         )
 
-    async def _dispatch(self, consumer: Consumer, tasks: anyio.abc.TaskGroup) -> None:
+    async def _dispatch(self, tasks: anyio.abc.TaskGroup) -> None:
         while not self._stopped:
             if not len(self._queue):
                 self._work = anyio.Event()
@@ -195,10 +183,10 @@ class TierWorker:
             await self._slots.acquire()
             batch = self._queue.next_batch(self._clock.now())
             self._running += 1
-            tasks.start_soon(self._process, consumer, batch, self._tracker.epoch)
+            tasks.start_soon(self._process, batch, self.member.epoch)
             self._signal()
 
-    async def _process(self, consumer: Consumer, batch: Batch[Item], epoch: int) -> None:
+    async def _process(self, batch: Batch[Item], epoch: int) -> None:
         try:
             began = time.perf_counter()
             try:
@@ -218,7 +206,7 @@ class TierWorker:
             done: dict[TopicPartition, list[int]] = {}
             for item in items:
                 done.setdefault(item.tp, []).append(item.offset)
-            await finish(consumer, self._tracker, self._outputs(items, judgement), done, epoch)
+            await self.member.finish(self._outputs(items, judgement), done, epoch)
             self.judged += len(items)
         finally:
             self._running -= 1
@@ -262,19 +250,14 @@ class TierWorker:
         topic = tier_topic(target, item.head.lane)
         return Output(topic, item.head.key, codec.encode(escalation), item.tp.partition)
 
-    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        """Drop what is queued, and let the batches that run finish and commit."""
+    async def take_over(self, partitions: Collection[TopicPartition]) -> None:
+        """Nothing to prepare: work starts afresh from the committed offsets."""
+
+    async def give_up(self, partitions: Collection[TopicPartition]) -> None:
+        """Drop what is queued, and let the batches that run finish."""
         self._queue.drop()
         while self._running:
             await self._changed.wait()
-        if self._consumer is not None:
-            await flush(self._consumer, self._tracker)
-        self._tracker.assign(-1, [])
-
-    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        """Start afresh from the committed offsets."""
-        assert self._consumer is not None
-        self._tracker.assign(self._consumer.assignment.epoch, partitions)
 
 
 def _size(payload: Payload) -> int:

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from streams.embedded import EmbeddedLog
-from streams.log import Consumer, Log, Output, Polled, Reader, Record, TopicPartition
+from streams.log import Consumer, Log, Offsets, Output, Polled, Reader, Record, TopicPartition
 from streams.memory import MemoryLog
 
 DEADLINE = 40.0
@@ -50,8 +50,24 @@ class Member:
         return {tp.partition for tp in self.consumer.assignment.partitions}
 
 
-class Heard:
-    """An assignment listener that notes what it hears, and the epoch at that moment."""
+class Listener:
+    """A listener to whom nothing matters; tests say what does."""
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        pass
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        pass
+
+    def committed(self, offsets: Offsets) -> None:
+        pass
+
+    def missed(self, tp: TopicPartition, first: int, oldest: int) -> None:
+        pass
+
+
+class Heard(Listener):
+    """Notes which partitions come and go, and the epoch at that moment."""
 
     def __init__(self) -> None:
         self.consumer: Consumer | None = None

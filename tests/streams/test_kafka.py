@@ -12,6 +12,7 @@ from schemas.errors import LogUnavailableError, OutputError, UsageError
 from streams.kafka import KafkaLog, KafkaSettings
 from streams.kafka_producer import KafkaProducer, murmur2
 from streams.log import Assignment, Consumer, Output, Polled, Reader, TopicPartition
+from tests.streams.contract import Listener
 
 DEADLINE = 30.0
 """Seconds after which a condition that never comes true fails a test."""
@@ -46,7 +47,7 @@ class Ledger:
         return self.consumer.assignment.partitions
 
 
-class Calls:
+class Calls(Listener):
     """Notes what a consumer says about partitions, and what the consumer's epoch was then."""
 
     def __init__(self) -> None:

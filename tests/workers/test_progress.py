@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from streams.ledger import Count
+from streams.run_ledger import Count
 from workers.progress import Progress, Tally
 
 ANSWER = st.tuples(

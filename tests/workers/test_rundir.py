@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from schemas.errors import OutputError, UsageError
-from streams.ledger import Ledger
+from streams.run_ledger import RunLedger
 from workers.rundir import RunFolder, RunKey, resume, working_folder
 
 KEY = RunKey(
@@ -92,11 +92,11 @@ def test_removing_the_log_keeps_the_ledger(tmp_path: Path) -> None:
 
 
 async def test_the_same_run_is_resumed_under_its_id(tmp_path: Path) -> None:
-    async with Ledger(tmp_path / "ledger.db") as ledger:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
         first = await resume(ledger, KEY, OUT)
-    async with Ledger(tmp_path / "ledger.db") as ledger:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
         assert await resume(ledger, KEY, OUT) == first
-    async with Ledger(tmp_path / "other.db") as ledger:
+    async with RunLedger(tmp_path / "other.db") as ledger:
         assert await resume(ledger, KEY, OUT) != first
 
 
@@ -114,7 +114,7 @@ async def test_the_same_run_is_resumed_under_its_id(tmp_path: Path) -> None:
 async def test_another_run_is_refused_and_the_difference_is_named(
     tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
-    async with Ledger(tmp_path / "ledger.db") as ledger:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
         await resume(ledger, KEY, OUT)
         with pytest.raises(UsageError, match=rf"answers\.parquet\.roadstream holds {said}; give"):
             await resume(ledger, msgspec.structs.replace(KEY, **change), OUT)

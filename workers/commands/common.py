@@ -31,6 +31,13 @@ AliveFile = Annotated[
     Path | None,
     Parameter(name="--alive-file", help="File to touch at every poll, for health checks."),
 ]
+LedgerFolder = Annotated[
+    Path | None,
+    Parameter(
+        name="--ledger",
+        help="Folder in which to note every acknowledgement and commit, for `roadstream verify`.",
+    ),
+]
 CascadeName = Annotated[
     str, Parameter(name="--cascade", help="A cascade file, or the name of a shipped cascade.")
 ]

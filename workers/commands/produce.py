@@ -15,7 +15,7 @@ from schemas.cascade import Cascade, load_cascade
 from schemas.errors import UsageError
 from schemas.records import Image, Lane
 from stages.decode import encode_jpeg
-from streams.ledger import Ledger
+from streams.run_ledger import RunLedger
 from streams.sources.files import ScanOptions, scan
 from streams.sources.video import VideoOptions
 from workers.commands.common import (
@@ -102,5 +102,5 @@ async def _produce(
     return sent
 
 
-def _ledger(path: Path | None) -> contextlib.AbstractAsyncContextManager[Ledger | None]:
-    return contextlib.nullcontext() if path is None else Ledger(path)
+def _ledger(path: Path | None) -> contextlib.AbstractAsyncContextManager[RunLedger | None]:
+    return contextlib.nullcontext() if path is None else RunLedger(path)

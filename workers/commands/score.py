@@ -15,7 +15,8 @@ from schemas.cascade import Cascade, load_cascade
 from schemas.errors import RunError, UsageError
 from sinks.writers import check_output
 from stages.decode import encode_jpeg
-from streams.ledger import Ledger
+from streams.member import MemberOptions
+from streams.run_ledger import RunLedger
 from streams.sources.files import ScanOptions, scan
 from streams.sources.video import VideoOptions
 from workers.commands.common import CascadeName, LogLevel, Paths, check_paths, console, run_async
@@ -121,7 +122,7 @@ async def _score(
 ) -> tuple[Tally, bool]:
     embedded = key.log == "embedded"
     url = f"embedded:{folder.log}" if embedded else key.log
-    async with Ledger(folder.ledger) as ledger:
+    async with RunLedger(folder.ledger) as ledger:
         run_id = await resume(ledger, key, folder.out)
         if embedded and not folder.log.exists():
             await ledger.forget_unanswered()
@@ -149,7 +150,11 @@ async def _score(
                 iter(()) if "-" in key.paths else scan(key.paths, ScanOptions()),
             )
             job = Score(log, cascade.tier_names, ledger, run_id, found, tally)
-            consensus = build_consensus(consensus_log, cascade, run_id) if workers else None
+            consensus = (
+                build_consensus(consensus_log, cascade, MemberOptions(member_id=run_id))
+                if workers
+                else None
+            )
             finished = await run_until_stopped(job, crew, consensus, progress)
         await to_thread.run_sync(partial(export, ledger, folder.out, in_order=sort))
     if finished and embedded:

@@ -10,10 +10,12 @@ from cyclopts import Parameter
 from schemas.cascade import load_cascade
 from schemas.errors import UsageError
 from schemas.topics import all_topics
+from streams.member import MemberOptions
 from workers.commands.common import (
     DEFAULT_KAFKA,
     AliveFile,
     CascadeName,
+    LedgerFolder,
     LogLevel,
     LogUrl,
     console,
@@ -21,7 +23,7 @@ from workers.commands.common import (
 )
 from workers.commands.topics import create_topics
 from workers.connect import open_log
-from workers.lifecycle import stop_on_signal
+from workers.lifecycle import Heartbeat, stop_on_signal
 from workers.runtime import WorkOptions, serve_consensus, serve_workers
 from workers.supervisor import ChildSpec, Supervisor
 
@@ -46,6 +48,7 @@ def work(
     member: Annotated[
         str | None, Parameter(help="Static group membership: who comes back under it goes on.")
     ] = None,
+    ledger: LedgerFolder = None,
     alive_file: AliveFile = None,
     log_level: LogLevel = "info",
 ) -> None:
@@ -59,8 +62,7 @@ def work(
         tiers=tier or [],
         threads=threads,
         roots=root if root or log.startswith("embedded:") else [],
-        member_id=member,
-        alive_file=alive_file,
+        member=MemberOptions(member_id=member, ledger=ledger, alive=Heartbeat(alive_file)),
     )
     run_async(log_level, serve_workers, open_log(log), loaded, options)
 
@@ -70,11 +72,13 @@ def consensus(
     log: LogUrl = DEFAULT_KAFKA,
     cascade: CascadeName = "lite",
     member: Annotated[str | None, Parameter(help="Static group membership.")] = None,
+    ledger: LedgerFolder = None,
     alive_file: AliveFile = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Join the votes of each image into its one answer. Run as many as there are partitions."""
-    run_async(log_level, serve_consensus, open_log(log), load_cascade(cascade), member, alive_file)
+    options = MemberOptions(member_id=member, ledger=ledger, alive=Heartbeat(alive_file))
+    run_async(log_level, serve_consensus, open_log(log), load_cascade(cascade), options)
 
 
 def up(
@@ -91,6 +95,7 @@ def up(
             "two names. Under the same name a restart takes its partitions at once."
         ),
     ] = None,
+    ledger: LedgerFolder = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Run a whole cascade under one supervisor: topics, a worker per tier, consensus.
@@ -101,6 +106,8 @@ def up(
     if workers < 1:
         raise UsageError(f"--workers: expected 1 or more, got {workers}")
     common = ["--log", log, "--cascade", cascade, "--log-level", log_level]
+    if ledger is not None:
+        common += ["--ledger", str(ledger)]
     roots = [word for folder in root or [] for word in ("--root", str(folder))]
     name = name or socket.gethostname()
     specs = [

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import OutputError
-from streams.ledger import READ_BATCH, Count, Ledger, LedgerRow
+from streams.run_ledger import READ_BATCH, Count, LedgerRow, RunLedger
 
 
 def row(
@@ -15,12 +15,12 @@ def row(
     return LedgerRow(image_id, sequence, status, "glance", "roadwork", answer)
 
 
-def rows_of(ledger: Ledger, *, in_order: bool = False) -> list[bytes]:
+def rows_of(ledger: RunLedger, *, in_order: bool = False) -> list[bytes]:
     return [answer for batch in ledger.answers(in_order=in_order) for answer in batch]
 
 
 async def test_only_images_that_were_not_submitted_are_unknown(tmp_path: Path) -> None:
-    async with Ledger(tmp_path / "ledger.db") as ledger:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
         await ledger.submitted([("a", 0), ("b", 1)])
         await ledger.submitted([("b", 1), ("c", 2)])
 
@@ -30,7 +30,7 @@ async def test_only_images_that_were_not_submitted_are_unknown(tmp_path: Path) -
 
 
 async def test_the_first_answer_of_an_image_stays(tmp_path: Path) -> None:
-    async with Ledger(tmp_path / "ledger.db") as ledger:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
         await ledger.submitted([("a", 0)])
         first, second = row("a", answer=b"first"), row("a", answer=b"second")
 
@@ -41,7 +41,7 @@ async def test_the_first_answer_of_an_image_stays(tmp_path: Path) -> None:
 
 
 async def test_an_answer_may_come_before_its_image_is_noted(tmp_path: Path) -> None:
-    async with Ledger(tmp_path / "ledger.db") as ledger:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
         assert await ledger.record([row("a", 7)], {}) == [row("a", 7)]
         await ledger.submitted([("a", 7)])
 
@@ -50,7 +50,7 @@ async def test_an_answer_may_come_before_its_image_is_noted(tmp_path: Path) -> N
 
 
 async def test_answers_and_positions_move_together_or_not_at_all(tmp_path: Path) -> None:
-    async with Ledger(tmp_path / "ledger.db") as ledger:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
         await ledger.record([row("a")], {0: 1})
         ledger.database.connection.execute("PRAGMA max_page_count=1")
         with pytest.raises(OutputError, match="full"):
@@ -62,18 +62,18 @@ async def test_answers_and_positions_move_together_or_not_at_all(tmp_path: Path)
 
 
 async def test_what_it_holds_survives_closing(tmp_path: Path) -> None:
-    async with Ledger(tmp_path / "ledger.db") as ledger:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
         await ledger.set_facts({"run_id": "x", "key": "1"})
         await ledger.set_facts({"key": "2"})
         await ledger.record([row("a")], {3: 9})
-    async with Ledger(tmp_path / "ledger.db") as ledger:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
         assert await ledger.facts() == {"run_id": "x", "key": "2"}
         assert await ledger.positions() == {3: 9}
         assert rows_of(ledger) == [b"a"]
 
 
 async def test_forgetting_keeps_what_was_answered(tmp_path: Path) -> None:
-    async with Ledger(tmp_path / "ledger.db") as ledger:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
         await ledger.submitted([("a", 0), ("b", 1)])
         await ledger.record([row("a")], {0: 5})
         await ledger.forget_unanswered()
@@ -85,7 +85,7 @@ async def test_forgetting_keeps_what_was_answered(tmp_path: Path) -> None:
 
 async def test_answers_come_in_input_order_when_asked_for(tmp_path: Path) -> None:
     count = READ_BATCH + 100
-    async with Ledger(tmp_path / "ledger.db") as ledger:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
         backwards = [row(f"{i:05}", i, b"%05d" % i) for i in reversed(range(count))]
         await ledger.record(backwards, {})
 
@@ -95,7 +95,7 @@ async def test_answers_come_in_input_order_when_asked_for(tmp_path: Path) -> Non
 
 
 async def test_counts_group_by_status_exit_and_label(tmp_path: Path) -> None:
-    async with Ledger(tmp_path / "ledger.db") as ledger:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
         await ledger.submitted([(name, 0) for name in "abcd"])
         failed = LedgerRow("c", 0, "failed", None, None, b"")
         await ledger.record([row("a"), row("b"), failed], {})
@@ -123,6 +123,6 @@ async def test_a_ledger_of_the_first_version_still_opens(tmp_path: Path) -> None
         """
     )
     old.close()
-    async with Ledger(path) as ledger:
+    async with RunLedger(path) as ledger:
         assert await ledger.positions() == {2: 5}
         assert rows_of(ledger, in_order=True) == [b"\x01"]

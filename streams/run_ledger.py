@@ -47,13 +47,13 @@ class Count(NamedTuple):
     images: int
 
 
-class Ledger:
+class RunLedger:
     """An open ledger. Its methods are coroutines; the work is done in a thread."""
 
     def __init__(self, path: Path) -> None:
         self.database = Database(path)
 
-    async def __aenter__(self) -> "Ledger":
+    async def __aenter__(self) -> "RunLedger":
         await self.database.run(self.database.open, SCHEMA, SCHEMA_VERSION)
         return self
 

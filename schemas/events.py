@@ -1,0 +1,100 @@
+"""What a process notes in its event ledger, so that ``roadstream verify`` can tell what happened.
+
+One JSON object a line, in the order in which it happened in that process. ``at`` is its wall clock,
+in seconds since the epoch. A place in the log is ``[topic, partition, offset]``; a range of offsets
+``[topic, partition, first, last]``, both ends included.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Role = Literal["producer", "worker", "consensus"]
+Place = tuple[str, int, int]
+Range = tuple[str, int, int, int]
+
+
+class _Event(msgspec.Struct, frozen=True, tag_field="event", gc=False):
+    at: float
+
+
+class Opened(_Event, frozen=True, tag="opened", gc=False):
+    """A process, or one group member of it, starts its ledger."""
+
+    role: Role
+    group: str
+    member: str
+    pid: int
+    host: str
+
+
+class Acknowledged(_Event, frozen=True, tag="acknowledged", gc=False):
+    """The log has acknowledged these images of a producer."""
+
+    ids: list[str]
+
+
+class Assigned(_Event, frozen=True, tag="assigned", gc=False):
+    """A member was given partitions; where its group stood on each (−1: nothing committed yet)."""
+
+    epoch: int
+    committed: list[Place]
+
+
+class Revoked(_Event, frozen=True, tag="revoked", gc=False):
+    """A member has given up the partitions of this epoch."""
+
+    epoch: int
+
+
+class Delivered(_Event, frozen=True, tag="delivered", gc=False):
+    """A poll brought these records."""
+
+    epoch: int
+    ranges: list[Range]
+
+
+class Done(_Event, frozen=True, tag="done", gc=False):
+    """The outputs of these records were acknowledged."""
+
+    epoch: int
+    ranges: list[Range]
+
+
+class Committed(_Event, frozen=True, tag="committed", gc=False):
+    """The log has acknowledged these offsets of the group; each names the next record to read."""
+
+    offsets: list[Place]
+
+
+class Fenced(_Event, frozen=True, tag="fenced", gc=False):
+    """Work of this epoch was refused: its partitions have another owner by now."""
+
+    epoch: int
+
+
+class Missed(_Event, frozen=True, tag="missed", gc=False):
+    """Retention took records from ``first`` up to ``oldest`` that were never committed."""
+
+    topic: str
+    partition: int
+    first: int
+    oldest: int
+
+
+class Closed(_Event, frozen=True, tag="closed", gc=False):
+    """The process ended in order; a ledger without it ends in a crash, or is still written."""
+
+
+Event = (
+    Opened
+    | Acknowledged
+    | Assigned
+    | Revoked
+    | Delivered
+    | Done
+    | Committed
+    | Fenced
+    | Missed
+    | Closed
+)

@@ -1,0 +1,242 @@
+"""A member of a consumer group that finishes its work in order: publish, then commit, then note.
+
+The one way in which workers and the consensus read and commit. It keeps the offsets in flight, the
+event ledger and the counters; its owner keeps the work.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from schemas.errors import FencedError
+from schemas.events import Assigned, Committed, Delivered, Done, Fenced, Missed, Revoked, Role
+from streams.event_ledger import EventLedger, ranges
+from streams.log import Consumer, Log, Offsets, Output, Polled, TopicPartition
+from streams.tracker import OffsetTracker
+
+logger = structlog.get_logger()
+
+OffsetsDone = dict[TopicPartition, list[int]]
+
+
+class Owner(Protocol):
+    """Whoever does a member's work, as partitions come and go."""
+
+    async def take_over(self, partitions: Collection[TopicPartition]) -> None:
+        """Prepare for these partitions; none of their records was delivered yet."""
+
+    async def give_up(self, partitions: Collection[TopicPartition]) -> None:
+        """Finish or drop work on these partitions; what is finished is committed after this."""
+
+
+class MemberOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process takes part in a group.
+
+    Attributes:
+        member_id: Makes the membership static; see ``Log.consumer``.
+        ledger: Folder for the event ledger; ``None`` writes none.
+        alive: Called after every poll.
+    """
+
+    member_id: str | None = None
+    ledger: Path | None = None
+    alive: Callable[[], None] = lambda: None
+
+
+class MemberStats(msgspec.Struct):
+    """Counters of a group member since its process began.
+
+    Attributes:
+        delivered: Records delivered.
+        published: Records published.
+        commits: Times that the log acknowledged offsets.
+        assignments: Times that it was given partitions.
+        fenced: Times that its work was refused because its partitions had another owner.
+        missed: Records that retention took before the group committed them.
+        partitions: Partitions owned now, per topic.
+        polled_at: When the last poll returned, on the monotonic clock; 0 before the first.
+    """
+
+    delivered: int = 0
+    published: int = 0
+    commits: int = 0
+    assignments: int = 0
+    fenced: int = 0
+    missed: int = 0
+    partitions: int = 0
+    polled_at: float = 0.0
+
+
+class GroupMember:
+    """A consumer with its bookkeeping, once ``joined``; it can join again after it has left.
+
+    Args:
+        owner: Does the work.
+        role: What the process is.
+        group: Consumer group.
+        topics: What it consumes.
+        options: How it takes part.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        role: Role,
+        group: str,
+        topics: Collection[str],
+        options: MemberOptions,
+    ) -> None:
+        self._owner, self._role, self._options = owner, role, options
+        self.group, self._topics = group, list(topics)
+        self._ledger = EventLedger(None, role)
+        self.stats = MemberStats()
+        self._tracker = OffsetTracker()
+        self._open: Consumer | None = None
+        # Noted after the work that allowed them, whatever the log tells first.
+        self._commits: list[Committed] = []
+
+    @property
+    def _consumer(self) -> Consumer:
+        assert self._open is not None
+        return self._open
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the work that is begun now."""
+        return self._tracker.epoch
+
+    @property
+    def in_flight(self) -> int:
+        """Number of records delivered and not finished."""
+        return self._tracker.in_flight
+
+    async def poll(
+        self, *, max_records: int, timeout: float, topics: Collection[str] | None = None
+    ) -> Polled:
+        """See ``Consumer.poll``. What it returns is in flight until it is finished."""
+        polled = await self._consumer.poll(max_records=max_records, timeout=timeout, topics=topics)
+        self.stats.polled_at = time.monotonic()
+        self._options.alive()
+        self._note_commits()
+        for tp, records in polled.items():
+            self._tracker.deliver(tp, [record.offset for record in records])
+            self.stats.delivered += len(records)
+        if polled and self._ledger.on:
+            found = ranges((tp, [r.offset for r in records]) for tp, records in polled.items())
+            self._ledger.write(Delivered(time.time(), self.epoch, found))
+        return polled
+
+    async def finish(self, outputs: Sequence[Output], done: OffsetsDone, epoch: int) -> bool:
+        """Publish the outputs of ``done`` and commit what that allows; then note both.
+
+        Returns:
+            Whether it was done. Work of partitions that were lost meanwhile is dropped: their next
+            owner does it again.
+
+        Raises:
+            LogUnavailableError: The outputs were not acknowledged; nothing is noted as done.
+            OutputError: The log refuses the outputs; likewise.
+        """
+        if not await self._publish(outputs, self._tracker.commit_after(done, epoch), epoch, done):
+            return False
+        self._tracker.done(done, epoch)
+        return True
+
+    async def flush(self) -> None:
+        """Commit what work that ended out of order left behind; raises as ``finish``."""
+        if commit := self._tracker.committable():
+            await self._publish([], commit, self._tracker.epoch, {})
+
+    async def _publish(
+        self, outputs: Sequence[Output], commit: Offsets, epoch: int, done: OffsetsDone
+    ) -> bool:
+        try:
+            await self._consumer.publish(outputs, commit, epoch)
+        except FencedError as error:
+            self.stats.fenced += 1
+            logger.warning("fenced", error=str(error))
+            self._ledger.write(Fenced(time.time(), epoch))
+            return False
+        self.stats.published += len(outputs)
+        if done and self._ledger.on:
+            self._ledger.write(Done(time.time(), epoch, ranges(done.items())))
+        self._tracker.committed(commit, epoch)
+        self._note_commits()
+        return True
+
+    def _note_commits(self) -> None:
+        for event in self._commits:
+            self._ledger.write(event)
+        self._commits.clear()
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """See ``GroupListener``."""
+        epoch = self.epoch
+        await self._owner.give_up(partitions)
+        await self.flush()
+        self._tracker.assign(-1, [])
+        self.stats.partitions = 0
+        self._note_commits()
+        self._ledger.write(Revoked(time.time(), epoch))
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """See ``GroupListener``."""
+        await self._owner.take_over(partitions)
+        epoch = self._consumer.assignment.epoch
+        self._tracker.assign(epoch, partitions)
+        self.stats.assignments += 1
+        self.stats.partitions = len({tp.partition for tp in partitions})
+        if self._ledger.on:
+            stood = await self._consumer.committed()
+            places = [(*tp, stood.get(tp, -1)) for tp in sorted(partitions)]
+            self._ledger.write(Assigned(time.time(), epoch, places))
+
+    def committed(self, offsets: Offsets) -> None:
+        """See ``GroupListener``."""
+        self.stats.commits += 1
+        if self._ledger.on:
+            places = [(*tp, at) for tp, at in offsets.items()]
+            self._commits.append(Committed(time.time(), places))
+
+    def missed(self, tp: TopicPartition, first: int, oldest: int) -> None:
+        """See ``GroupListener``."""
+        self.stats.missed += oldest - first
+        logger.error(
+            "records_missed",
+            topic=tp.topic,
+            partition=tp.partition,
+            first=first,
+            oldest=oldest,
+            hint="retention is shorter than the group's lag; going on from the oldest record",
+        )
+        self._ledger.write(Missed(time.time(), *tp, first, oldest))
+
+    @asynccontextmanager
+    async def joined(self, log: Log) -> AsyncIterator[None]:
+        """Be in the group for as long as the block runs; see ``Log.consumer``.
+
+        Raises:
+            LogUnavailableError: The log does not answer.
+            OutputError: The event ledger cannot be written.
+        """
+        options = self._options
+        self._ledger = EventLedger(
+            options.ledger, self._role, self.group, options.member_id or "unnamed"
+        )
+        try:
+            async with log.consumer(
+                self.group, self._topics, listener=self, member_id=options.member_id
+            ) as consumer:
+                self._open = consumer
+                yield
+            self._note_commits()
+        finally:
+            self._open = None
+            self._tracker.assign(-1, [])
+            self.stats.partitions = 0
+            self._ledger.close()
