@@ -18,12 +18,16 @@ RUN uv sync --locked --no-editable
 
 FROM python:3.12-slim-bookworm
 
-RUN useradd --create-home --uid 10001 roadstream
+RUN useradd --create-home --uid 10001 roadstream \
+    && install --directory --owner=10001 --group=10001 /var/lib/roadstream
 COPY --from=build /opt/roadstream /opt/roadstream
-ENV PATH=/opt/roadstream/bin:$PATH PYTHONUNBUFFERED=1
+# What a worker must know after a crash lies in the state folder: mount a volume to keep it.
+ENV PATH=/opt/roadstream/bin:$PATH PYTHONUNBUFFERED=1 ROADSTREAM_STATE=/var/lib/roadstream
 USER 10001
 WORKDIR /home/roadstream
-# SIGTERM drains: running batches are finished and their offsets committed.
+VOLUME /var/lib/roadstream
+EXPOSE 9100
+# SIGTERM drains within 15 s: running batches are finished and their offsets committed.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["roadstream"]
 CMD ["--help"]

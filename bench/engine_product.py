@@ -101,6 +101,10 @@ class TimedLog(Log):
         """See ``Log.lag``."""
         return await self._inner.lag(group, topics)
 
+    async def committed(self, group: str, topics: Collection[str]) -> Offsets:
+        """See ``Log.committed``."""
+        return await self._inner.committed(group, topics)
+
     def producer(self) -> AbstractAsyncContextManager[Producer]:
         """See ``Log.producer``."""
         return self._inner.producer()

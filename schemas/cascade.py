@@ -208,7 +208,8 @@ def parse_cascade(data: bytes, where: str) -> Cascade:
         cascade = msgspec.toml.decode(data, type=Cascade)
     except msgspec.ValidationError as error:
         raise _config_error(error, data, where) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    # The parser of the standard library recurses into nested arrays and tables.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(where, "a TOML file", str(error)) from None
     _check_names(cascade, where)
     for index, tier in enumerate(cascade.tiers):

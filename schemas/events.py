@@ -1,7 +1,8 @@
 """What a process notes in its event ledger, so that ``roadstream verify`` can tell what happened.
 
-One JSON object a line, in the order in which it happened in that process. ``at`` is its wall clock,
-in seconds since the epoch. A place in the log is ``[topic, partition, offset]``; a range of offsets
+One JSON object a line, in the order in which it happened in that process. ``at`` is the wall clock,
+in seconds since the epoch, as the process found it at its start: later steps do not show.
+A place in the log is ``[topic, partition, offset]``; a range of offsets
 ``[topic, partition, first, last]``, both ends included.
 """
 
@@ -19,13 +20,27 @@ class _Event(msgspec.Struct, frozen=True, tag_field="event", gc=False):
 
 
 class Opened(_Event, frozen=True, tag="opened", gc=False):
-    """A process, or one group member of it, starts its ledger."""
+    """A process, or one group member of it, starts its ledger.
+
+    Attributes:
+        at: As in all events.
+        role: What it is.
+        group: Consumer group; empty for a producer.
+        member: Its name in the group.
+        pid: Process.
+        host: Host name.
+        boot: Identity of the host since it was started; empty if it has none.
+        clock: ``at`` less this is the host's monotonic clock, which puts the events of all
+            processes of one boot in order whatever happens to the wall clock.
+    """
 
     role: Role
     group: str
     member: str
     pid: int
     host: str
+    boot: str = ""
+    clock: float = 0.0
 
 
 class Acknowledged(_Event, frozen=True, tag="acknowledged", gc=False):

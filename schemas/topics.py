@@ -5,6 +5,8 @@ import zlib
 from schemas.records import LANES, Lane
 
 VOTES = "votes"
+# Votes of images that have waited long, published again by the consensus that reads them.
+CARRIED = "votes.carried"
 ANSWERS = "answers"
 DEAD_LETTERS = "dead-letters"
 CONSENSUS_GROUP = "roadstream.consensus"
@@ -44,4 +46,4 @@ def tier_group(name: str) -> str:
 def all_topics(tiers: list[str]) -> list[str]:
     """Return every topic a cascade with these tiers needs, in reading order."""
     inputs = [t for i, name in enumerate(tiers) for t in tier_inputs(name, first=i == 0)]
-    return [*inputs, VOTES, ANSWERS, DEAD_LETTERS]
+    return [*inputs, VOTES, CARRIED, ANSWERS, DEAD_LETTERS]

@@ -81,7 +81,7 @@ class Answerer:
     """
 
     def __init__(self, cascade: Cascade, vote_math: VoteMath) -> None:
-        self._threshold = cascade.threshold
+        self._threshold, self.cascade_hash = cascade.threshold, cascade.hash
         self._vote_math = vote_math
 
     def answer(

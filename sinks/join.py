@@ -1,60 +1,100 @@
 """The consensus join: votes of an image come together here until it has its one answer. Pure.
 
-Votes are a set keyed by image and tier: a second pack of the same tier changes nothing. The path of
-an image is told by the votes themselves: each says to which tier it was escalated, and the join is
-complete when the path ends in an exit. A pack's offset is done when every image in it is resolved,
-so a crash replays exactly the open joins.
+Votes are a set keyed by image and tier. The path of an image is told by the votes themselves: each
+says to which tier it was escalated, and the join is complete when the path ends in an exit. Of two
+votes of one tier the later one in ``votes`` counts until the answer is given: a worker that died
+half way wrote the first, and only of the second it is certain that its escalation is out.
+
+A pack's offset is done when every image in it is resolved, so a crash replays exactly the open
+joins. What was answered meanwhile is read back from the last ``JoinLimits.window`` answers of the
+partition. That is exact because no pack stays uncommitted for more than ``carry_after`` answers of
+its partition: then the votes of its open images are *carried*, published again on
+``votes.carried``, and the pack is done. A copy comes back at once, whatever backlog there is on
+``votes``, takes the place of what it copies, and is in its turn carried after as many answers; on
+an idle partition nothing is. What must fit into the window:
+
+    carry_after      answers while the oldest uncommitted pack waits
+  + at_once / 2      until the log has acknowledged its offset, or else no more are given
+  + at_once          answers of one step, and one pack
+  + at_once          a zombie's step, acknowledged after its successor has read the window
+  + lateness         answers between an image's answer and its last vote
+
+With a window of 16,384 and 4,096 for the others, 2,048 less two packs are left for the last. Only a
+vote that comes later than that, and a crash before its offset is committed, can lead to a second
+answer.
 """
 
-import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from math import inf
 from typing import NamedTuple
 
+import msgspec
+
 from schemas.records import Answer, ImageVotes, VotesPack
+from schemas.topics import CARRIED
 from sinks.answer import Answerer, TierVotes
+from sinks.answered import ANSWERED_WINDOW, AnsweredIds, Content, differs
+from sinks.deadlines import Deadlines
+from sinks.held import HeldPack, OpenImage, OwnedPartition, Said
+from sinks.refusal import Refused, Source
 from streams.log import TopicPartition
 
-Source = tuple[TopicPartition, int]
-# Ids of answers remembered per partition, up to twice over. A crash replays what came after the
-# oldest open join; where more was answered meanwhile, an image could be answered again.
-ANSWERED_WINDOW = 16_384
 
+class JoinLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long an open join may hold its packs, in answers of a partition; see the module.
 
-class AnsweredIds:
-    """The last ids answered on one partition: between ``window`` and twice as many."""
+    Attributes:
+        window: Answers that are read back when a partition is taken over.
+        carry_after: Answers after which the votes of open images are carried forward.
+        at_once: Answers published in one go, about. It also bounds their memory, and how long one
+            transaction keeps the embedded log's lock from the workers.
+    """
 
-    def __init__(self, window: int = ANSWERED_WINDOW) -> None:
-        self._window = window
-        self._new: set[str] = set()
-        self._old: set[str] = set()
+    window: int = ANSWERED_WINDOW
+    carry_after: int = ANSWERED_WINDOW // 4
+    at_once: int = ANSWERED_WINDOW // 4
 
-    def __contains__(self, image_id: str) -> bool:
-        """Return whether the id was answered within the window."""
-        return image_id in self._new or image_id in self._old
-
-    def add(self, image_id: str) -> None:
-        """Remember an id; the oldest are forgotten beyond the window."""
-        self._new.add(image_id)
-        if len(self._new) >= self._window:
-            self._old, self._new = self._new, set()
-
-
-class _Open:
-    """An image whose path has not ended: the tiers that voted, and the packs they came in."""
-
-    __slots__ = ("first_at", "sources", "tiers")
-
-    def __init__(self, first_at: float) -> None:
-        self.first_at = first_at
-        self.tiers: dict[str, TierVotes] = {}
-        self.sources: list[Source] = []
+    @property
+    def wait_after(self) -> int:
+        """Answers after the delivery of a pack before which its offset must be acknowledged."""
+        return self.carry_after + self.at_once // 2
 
 
 class Resolved(NamedTuple):
-    """What came of a step: answers per partition, and pack offsets that are done."""
+    """What came of a step.
+
+    Attributes:
+        answers: With their partitions.
+        done: Offsets of packs that are done once the rest of this is published.
+        carried: Packs to be published on ``votes.carried``, with their partitions.
+        refused: Votes to become dead letters.
+    """
 
     answers: list[tuple[int, Answer]]
     done: dict[TopicPartition, list[int]]
+    carried: list[tuple[int, VotesPack]]
+    refused: list[Refused]
+
+    @classmethod
+    def nothing(cls) -> "Resolved":
+        """Return the outcome of a step in which nothing happened, to be filled."""
+        return cls([], {}, [], [])
+
+
+class JoinStats(msgspec.Struct):
+    """Counters of a join since its process began.
+
+    Attributes:
+        late_votes: Votes for images answered already, and of tiers that had voted.
+        refused_duplicates: Votes for a picture whose id belongs to another one.
+        carried: Votes carried forward.
+        restored: Answered images read back when partitions were taken over.
+    """
+
+    late_votes: int = 0
+    refused_duplicates: int = 0
+    carried: int = 0
+    restored: int = 0
 
 
 class Join:
@@ -63,112 +103,223 @@ class Join:
     Args:
         answerer: Makes the answers.
         tiers: Names of the cascade's tiers, in order.
+        limits: How long packs are held.
     """
 
-    def __init__(self, answerer: Answerer, tiers: Sequence[str]) -> None:
+    def __init__(
+        self, answerer: Answerer, tiers: Sequence[str], limits: JoinLimits | None = None
+    ) -> None:
         self._answerer = answerer
+        self.tiers, self.cascade_hash = list(tiers), answerer.cascade_hash
         self._first = tiers[0]
         self._order = {name: i for i, name in enumerate(tiers)}
-        self._open: dict[str, _Open] = {}
-        self._deadlines: list[tuple[float, str]] = []
-        self._left: dict[Source, int] = {}
-        self._answered: dict[int, AnsweredIds] = {}
-        self.late_votes = 0
+        self.limits = limits or JoinLimits()
+        self._open: dict[str, OpenImage] = {}
+        self._deadlines = Deadlines()
+        self._partitions: dict[int, OwnedPartition] = {}
+        self.stats = JoinStats()
 
     @property
     def open_images(self) -> int:
         """Number of images waiting for votes."""
         return len(self._open)
 
-    def assign(self, answered: Mapping[int, Iterable[str]]) -> None:
-        """Start over with these partitions and the ids known to be answered on each."""
-        self._open, self._deadlines, self._left = {}, [], {}
-        self._answered = {}
-        for partition, ids in answered.items():
-            known = self._answered[partition] = AnsweredIds()
-            for image_id in ids:
-                known.add(image_id)
-
-    def add(self, pack: VotesPack, source: Source, now: float) -> Resolved:
-        """Take in a pack read at ``source``; return the answers it completes."""
-        tp, offset = source
-        answered = self._answered[tp.partition]
-        resolved = Resolved([], {})
-        waiting = 0
-        first = pack.tier == self._first
-        for votes in pack.images:
-            image_id = votes.head.image_id
-            if image_id in answered:
-                self.late_votes += 1
-            elif first and votes.next_tier is None and image_id not in self._open:
-                answer = self._answerer.answer([TierVotes(pack, votes)], first_at=now, now=now)
-                resolved.answers.append((tp.partition, answer))
-                answered.add(image_id)
-            elif not self._hold(pack, votes, source, now, resolved):
-                waiting += 1
-        if waiting:
-            self._left[source] = waiting
-        else:
-            resolved.done.setdefault(tp, []).append(offset)
-        return resolved
-
-    def _hold(
-        self, pack: VotesPack, votes: ImageVotes, source: Source, now: float, resolved: Resolved
-    ) -> bool:
-        """Add votes to an open join; return whether that completed it."""
-        image_id = votes.head.image_id
-        found = self._open.get(image_id)
-        if found is None:
-            found = self._open[image_id] = _Open(now)
-            if votes.head.deadline_at is not None:
-                heapq.heappush(self._deadlines, (votes.head.deadline_at, image_id))
-        elif pack.tier in found.tiers:
-            self.late_votes += 1
-            found.sources.append(source)
-            return False
-        found.tiers[pack.tier] = TierVotes(pack, votes)
-        if not self._is_complete(found):
-            found.sources.append(source)
-            return False
-        self._resolve(image_id, source[0].partition, now, complete=True, resolved=resolved)
-        return True
-
-    def _is_complete(self, found: _Open) -> bool:
-        tier: str | None = self._first
-        for _ in found.tiers:  # a path that goes in circles, as no router makes, ends too
-            said = found.tiers.get(tier) if tier is not None else None
-            if said is None:
-                break
-            tier = said.votes.next_tier
-        return tier is None or tier in found.tiers
-
-    def _resolve(
-        self, image_id: str, partition: int, now: float, *, complete: bool, resolved: Resolved
-    ) -> None:
-        found = self._open.pop(image_id)
-        passed = sorted(found.tiers.values(), key=lambda said: self._order.get(said.pack.tier, 99))
-        answer = self._answerer.answer(passed, first_at=found.first_at, now=now, complete=complete)
-        resolved.answers.append((partition, answer))
-        self._answered[partition].add(image_id)
-        for source in found.sources:
-            self._left[source] -= 1
-            if self._left[source] == 0:
-                del self._left[source]
-                resolved.done.setdefault(source[0], []).append(source[1])
-
-    def expire(self, now: float) -> Resolved:
-        """Answer, with the votes so far, every open image whose deadline has passed."""
-        resolved = Resolved([], {})
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, image_id = heapq.heappop(self._deadlines)
-            found = self._open.get(image_id)
-            if found is None:
-                continue
-            partition = found.sources[0][0].partition
-            self._resolve(image_id, partition, now, complete=False, resolved=resolved)
-        return resolved
+    @property
+    def oldest_at(self) -> float | None:
+        """When the first votes came of the image that has waited longest."""
+        return next(iter(self._open.values())).first_at if self._open else None
 
     @property
     def next_deadline_at(self) -> float | None:
         """When ``expire`` has something to do next; ``None`` if never."""
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._deadlines.next_at
+
+    def count(self, partition: int) -> int:
+        """Return how many answers were given on a partition since it was taken over."""
+        return self._partitions[partition].answered.count
+
+    @property
+    def copies_overdue(self) -> bool:
+        """Whether a copy is on its way for so long that it must come before anything else."""
+        return any(
+            part.answered.count - next(iter(part.travelling.values())) > self.limits.at_once
+            for part in self._partitions.values()
+            if part.travelling
+        )
+
+    def assign(self, answered: Mapping[int, Mapping[str, Content]]) -> None:
+        """Start over with these partitions and the images known to be answered on each.
+
+        Args:
+            answered: Per partition, content hashes by image id, oldest first.
+        """
+        self._open, self._deadlines = {}, Deadlines()
+        window = self.limits.window
+        self._partitions = {
+            partition: OwnedPartition(AnsweredIds(window, ids))
+            for partition, ids in answered.items()
+        }
+        self.stats.restored += sum(map(len, answered.values()))
+
+    def tick(self, now: float, steady: float) -> None:
+        """Tell the time before a step: the wall clock, and one that never steps."""
+        self._deadlines.tick(now, steady)
+
+    def add(self, pack: VotesPack, source: Source, now: float) -> Resolved:
+        """Take in a pack read at ``source``; return what it completes."""
+        tp, offset = source
+        part = self._partitions[tp.partition]
+        answered, opened = part.answered, self._open
+        resolved = Resolved.nothing()
+        held: HeldPack | None = None
+        first = pack.tier == self._first
+        for votes in pack.images:
+            head = votes.head
+            image_id = head.image_id
+            if image_id in answered:
+                self._late(part, pack, votes, source, resolved)
+            elif first and votes.next_tier is None and image_id not in opened:
+                answer = self._answerer.answer([TierVotes(pack, votes)], first_at=now, now=now)
+                resolved.answers.append((tp.partition, answer))
+                answered.add(image_id, head.content_hash)
+            else:
+                held = held or HeldPack(pack, source, answered.count)
+                self._hold(part, held, votes, now, resolved)
+        if held is not None and held.left:
+            part.held[source] = held
+        else:
+            resolved.done.setdefault(tp, []).append(offset)
+        self._carry_old(part, resolved)
+        return resolved
+
+    def _late(
+        self,
+        part: OwnedPartition,
+        pack: VotesPack,
+        votes: ImageVotes,
+        source: Source,
+        resolved: Resolved,
+    ) -> None:
+        image_id = votes.head.image_id
+        known = part.answered.content_hash(image_id)
+        if differs(known, votes.head):
+            self._refuse(pack, votes, source, known, resolved)
+        elif source[0].topic == CARRIED:
+            part.travelling.pop((pack.tier, image_id), None)
+        else:
+            self.stats.late_votes += 1
+        restored_at = part.answered.restored_at(image_id)
+        if restored_at is not None:
+            part.replayed_from = min(part.replayed_from, restored_at)
+
+    def _refuse(
+        self,
+        pack: VotesPack,
+        votes: ImageVotes,
+        source: Source,
+        known: Content,
+        resolved: Resolved,
+    ) -> None:
+        self.stats.refused_duplicates += 1
+        alone = msgspec.structs.replace(pack, images=[votes])
+        resolved.refused.append(Refused(source, alone, known))
+
+    def _hold(
+        self,
+        part: OwnedPartition,
+        held: HeldPack,
+        votes: ImageVotes,
+        now: float,
+        resolved: Resolved,
+    ) -> None:
+        """Add votes to an open join; it may be complete then."""
+        head, tier = votes.head, held.pack.tier
+        found = self._open.get(head.image_id)
+        if found is None:
+            partition = held.source[0].partition
+            found = self._open[head.image_id] = OpenImage(partition, head.content_hash, now)
+            if head.deadline_at is not None:
+                self._deadlines.push(head.deadline_at, head.image_id, now)
+        elif differs(found.content_hash, head):
+            self._refuse(held.pack, votes, held.source, found.content_hash, resolved)
+            return
+        found.content_hash = found.content_hash or head.content_hash
+        found.sources.append(held)
+        held.left += 1
+        if not self._counts(part, found.said.get(tier), held, head.image_id):
+            return
+        found.said[tier] = Said(held, votes)
+        if found.is_complete(self._first):
+            self._resolve(head.image_id, now, complete=True, resolved=resolved)
+
+    def _counts(
+        self, part: OwnedPartition, said: Said | None, held: HeldPack, image_id: str
+    ) -> bool:
+        """Return whether votes take the place of what their tier said before, if anything."""
+        if held.copied:
+            part.travelling.pop((held.pack.tier, image_id), None)
+            return said is None or said.held is None or said.held.copied
+        self.stats.late_votes += said is not None
+        return True
+
+    def _resolve(self, image_id: str, now: float, *, complete: bool, resolved: Resolved) -> None:
+        found = self._open.pop(image_id)
+        part = self._partitions[found.partition]
+        passed = sorted(
+            (said.voted for said in found.said.values()),
+            key=lambda voted: self._order.get(voted.pack.tier, len(self._order)),
+        )
+        answer = self._answerer.answer(passed, first_at=found.first_at, now=now, complete=complete)
+        resolved.answers.append((found.partition, answer))
+        part.answered.add(image_id, found.content_hash)
+        for held in found.sources:
+            held.left -= 1
+            if held.left == 0:
+                self._release(part, held, resolved)
+
+    def _release(self, part: OwnedPartition, held: HeldPack, resolved: Resolved) -> None:
+        # A pack that is just being added is not held yet; its offset is done when it is through.
+        if part.held.pop(held.source, None) is not None:
+            tp, offset = held.source
+            resolved.done.setdefault(tp, []).append(offset)
+
+    def expire(self, now: float, at_most: int | None = None) -> Resolved:
+        """Answer, with the votes so far, open images whose deadline has passed: all, or some."""
+        resolved = Resolved.nothing()
+        for image_id in self._deadlines.pop(now):
+            if image_id in self._open:
+                self._resolve(image_id, now, complete=False, resolved=resolved)
+                if len(resolved.answers) == at_most:
+                    break
+        for partition in {partition for partition, _ in resolved.answers}:
+            self._carry_old(self._partitions[partition], resolved)
+        return resolved
+
+    def _carry_old(self, part: OwnedPartition, resolved: Resolved) -> None:
+        """Carry forward what has been held for too many answers."""
+        latest = part.answered.count - self.limits.carry_after
+        while part.held:
+            oldest = next(iter(part.held.values()))
+            if min(oldest.count, part.replayed_from) >= latest:
+                return
+            self._carry(part, oldest, resolved)
+        part.replayed_from = inf
+
+    def _carry(self, part: OwnedPartition, held: HeldPack, resolved: Resolved) -> None:
+        """Let go of a pack; what only it holds of its open images goes out as a copy."""
+        tier, images = held.pack.tier, list[ImageVotes]()
+        for votes in held.pack.images:
+            found = self._open.get(votes.head.image_id)
+            if found is None or held not in found.sources:
+                continue
+            found.sources = [other for other in found.sources if other is not held]
+            said = found.said[tier]
+            if said.held is held:
+                said.held = None
+                images.append(said.voted.votes)
+                part.travelling[tier, votes.head.image_id] = part.answered.count
+        self._release(part, held, resolved)
+        if images:
+            copy = msgspec.structs.replace(held.pack, images=images)
+            resolved.carried.append((held.source[0].partition, copy))
+            self.stats.carried += len(images)

@@ -106,18 +106,18 @@ def read_rows(path: Path, batch: int) -> Iterator[AnswerRow]:
         OSError: The file cannot be read.
     """
     try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as problem:
+        with pq.ParquetFile(path) as file:
+            present = file.schema_arrow.names
+            if absent := [name for name in PROMISED if name not in present]:
+                raise UsageError(
+                    f"{path}: expected a file of answers, but it has no column {', '.join(absent)}"
+                )
+            for rows in _batches(file, [name for name in COLUMNS if name in present], batch):
+                for row in _typed(path, rows).to_pylist():
+                    yield cast("AnswerRow", defaults() | row)
+    # Names and texts of a damaged file need not be UTF-8.
+    except (pa.ArrowException, UnicodeDecodeError) as problem:
         raise UsageError(f"{path}: expected a Parquet file of answers, got {problem}") from problem
-    with file:
-        present = file.schema_arrow.names
-        if absent := [name for name in PROMISED if name not in present]:
-            raise UsageError(
-                f"{path}: expected a file of answers, but it has no column {', '.join(absent)}"
-            )
-        for rows in _batches(file, [name for name in COLUMNS if name in present], batch):
-            for row in _typed(path, rows).to_pylist():
-                yield cast("AnswerRow", defaults() | row)
 
 
 def _batches(file: pq.ParquetFile, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:

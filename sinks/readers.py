@@ -68,7 +68,7 @@ def _read_json_lines(path: Path) -> Iterator[AnswerRow]:
             where = f"{path}: line {number}"
             try:
                 cells = decoder.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
                 raise UsageError(f"{where}: expected an answer as JSON: {problem}") from problem
             _check_columns(where, list(cells))
             yield _row(where, {name: bytes(cells[name]) for name in COLUMNS if name in cells})
@@ -117,6 +117,6 @@ def _row(where: str, cells: dict[str, bytes]) -> AnswerRow:
     for name, text in cells.items():
         try:
             row[name] = _DECODERS[name].decode(text)
-        except msgspec.DecodeError as problem:
+        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
             raise UsageError(f"{where}: column {name}: {problem}") from problem
     return cast("AnswerRow", row)

@@ -76,15 +76,59 @@ class ServiceTime:
         return int(min(limit, room / self.alpha))
 
 
+class BatchCap:
+    """The largest batch that is tried: lowered when memory runs out, and slowly raised again.
+
+    After ``PATIENCE`` batches in a row that were as large as it allows and fitted, it grows by an
+    eighth, at least by one. Each time that memory runs out again that patience doubles, up to
+    ``MOST_PATIENCE``; so many full batches at the limit make it forget.
+
+    Attributes:
+        limit: The batch size that was asked for.
+        now: The size that is tried now, 1 to ``limit``.
+    """
+
+    PATIENCE = 32
+    MOST_PATIENCE = 4096
+
+    def __init__(self, limit: int) -> None:
+        self.limit = self.now = limit
+        self._patience = 0
+        self._fitted = 0
+
+    def lower(self, fits: int) -> None:
+        """Note that of a larger batch, parts of at most ``fits`` pictures fitted into memory."""
+        self.now = max(1, min(self.now, fits))
+        self._patience = min(2 * self._patience or self.PATIENCE, self.MOST_PATIENCE)
+        self._fitted = 0
+
+    def fitted(self, size: int) -> None:
+        """Note that a batch of ``size`` fitted into memory."""
+        if not self._patience or size < self.now:
+            return
+        self._fitted += 1
+        if self.now == self.limit:
+            if self._fitted >= self.MOST_PATIENCE:
+                self._patience = 0
+        elif self._fitted >= self._patience:
+            self._fitted = 0
+            self.now = min(self.limit, self.now + max(1, self.now // 8))
+
+
 class Batcher(Generic[W]):
-    """The queue of one tier worker."""
+    """The queue of one tier worker.
+
+    Attributes:
+        cap: The largest batch that is handed out.
+        service_time: What a batch is expected to take.
+    """
 
     ARCHIVE_SHARE = 0.45
     # A live deadline counts as seen lately for so many seconds after its item came.
     LIVE_MEMORY = 10.0
 
     def __init__(self, max_batch: int, service_time: ServiceTime | None = None) -> None:
-        self.max_batch = max_batch
+        self.cap = BatchCap(max_batch)
         self.service_time = service_time or ServiceTime()
         self._live: list[tuple[float, int, W]] = []
         self._archive: deque[W] = deque()
@@ -101,6 +145,11 @@ class Batcher(Generic[W]):
     def size(self) -> int:
         """Bytes held by the items waiting."""
         return self._size
+
+    @property
+    def max_batch(self) -> int:
+        """The batch size that was asked for."""
+        return self.cap.limit
 
     def add(self, items: Iterable[W], now: float) -> None:
         """Put items in the queue."""
@@ -134,12 +183,12 @@ class Batcher(Generic[W]):
 
     def next_batch(self, now: float) -> Batch[W]:
         """Take the next batch for a slot that is free now; both lists empty if nothing waits."""
-        expired = self._take_expired(now)
+        expired = self.expired(now)
         items: list[W] = []
         if self._live:
             slack = self._live[0][0] - now
             # An image that is late even alone still runs: its answer may come just in time.
-            room = max(1, self.service_time.largest_within(slack, self.max_batch))
+            room = max(1, self.service_time.largest_within(slack, self.cap.now))
             while self._live and len(items) < room:
                 items.append(self._pop_live())
         archive = self._archive_room(now, len(items))
@@ -152,13 +201,19 @@ class Batcher(Generic[W]):
         return Batch(items, expired)
 
     def _archive_room(self, now: float, taken: int) -> int:
-        limit = self.max_batch
+        limit = self.cap.now
         if (tightest := self._tightest(now)) is not None:
             budget = self.ARCHIVE_SHARE * tightest
             limit = max(0 if taken else 1, self.service_time.largest_within(budget, limit))
         return max(0, limit - taken)
 
-    def _take_expired(self, now: float) -> list[W]:
+    @property
+    def next_deadline_at(self) -> float | None:
+        """The earliest deadline of a live item that waits; ``None`` if none does."""
+        return self._live[0][0] if self._live else None
+
+    def expired(self, now: float) -> list[W]:
+        """Take the live items whose deadline has passed."""
         expired: list[W] = []
         while self._live and self._live[0][0] <= now:
             item = self._pop_live()

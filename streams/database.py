@@ -6,18 +6,23 @@ nothing that was committed; a power cut may lose the last commits but never the 
 """
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
+import msgspec
 from anyio import to_thread
 
 from schemas.errors import LogUnavailableError, OutputError, RunError, UsageError
 
 T = TypeVar("T")
 BUSY_TIMEOUT = 30.0
+"""Seconds a call waits for the file's lock before it gives up."""
+_LOCK_TRY = 0.5
+"""Seconds SQLite waits by itself; between two such tries a call can be cancelled."""
 _PRAGMAS = (
     # Before the first table. Pictures of 30 kB are written and read in two thirds of the time that
     # the default of 4 KiB takes, answers likewise; above 16 KiB small commits write too much.
@@ -31,13 +36,50 @@ _PRAGMAS = (
 )
 # One statement, hence one snapshot. A new file has version 0 and no tables.
 _WHOSE = "SELECT user_version, (SELECT COUNT(*) FROM sqlite_master) FROM pragma_user_version"
+# Primary result codes (https://www.sqlite.org/rescode.html); extended ones have them in byte 0.
+_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+_FAILING = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "the disk fails, or is full",
+    sqlite3.SQLITE_TOOBIG: "a record is too large",
+    sqlite3.SQLITE_READONLY: "",
+    sqlite3.SQLITE_CANTOPEN: "",
+    sqlite3.SQLITE_PERM: "",
+    sqlite3.SQLITE_AUTH: "",
+}
+
+
+class DatabaseStats(msgspec.Struct):
+    """Counters of one open file, since it was opened in this process.
+
+    Attributes:
+        lock_timeouts: Calls that gave up as another process held the file's lock for too long.
+        write_errors: Calls that failed as the file could not be written (disk full).
+    """
+
+    lock_timeouts: int = 0
+    write_errors: int = 0
 
 
 class Database:
-    """One connection, used by one thread at a time and never on the event loop."""
+    """One connection, used by one thread at a time and never on the event loop.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        busy_timeout: Seconds to wait for the file's lock.
+        stats: Counted in.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        busy_timeout: float = BUSY_TIMEOUT,
+        stats: DatabaseStats | None = None,
+    ) -> None:
         self.path = path
+        self.stats = stats or DatabaseStats()
+        self._busy_timeout = busy_timeout
         self._connection: sqlite3.Connection | None = None
         self._turn = anyio.CapacityLimiter(1)
 
@@ -47,25 +89,38 @@ class Database:
         Raises:
             OutputError: The file cannot be written.
             UsageError: It is another program's file, or another version's.
+            RunError: It is damaged.
         """
-        with self._honest():
+        self.close()
+        if "\0" in str(self.path):
+            raise UsageError(f"{str(self.path)!r}: expected the name of a file")
+        with self.honest():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(
-                self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            self._connection = sqlite3.connect(
+                self.path,
+                timeout=min(_LOCK_TRY, self._busy_timeout),
+                isolation_level=None,
+                check_same_thread=False,
             )
-            self._connection = connection
-            found, tables = connection.execute(_WHOSE).fetchone()
-            if found != version and (found or tables):  # before anything is written to it
-                raise UsageError(
-                    f"{self.path}: expected a state file of version {version}, got {found}; "
-                    "use the Roadstream that wrote it, or another path"
-                )
-            for pragma in _PRAGMAS:
-                connection.execute(pragma)
-            with self.transaction() as tx:
-                for statement in filter(str.strip, schema.split(";")):
-                    tx.execute(statement)
-                tx.execute(f"PRAGMA user_version={version}")
+            try:
+                self._prepare(self._connection, schema, version)
+            except BaseException:
+                self.close()
+                raise
+
+    def _prepare(self, connection: sqlite3.Connection, schema: str, version: int) -> None:
+        found, tables = connection.execute(_WHOSE).fetchone()
+        if found != version and (found or tables):  # before anything is written to it
+            raise UsageError(
+                f"{self.path}: expected a state file of version {version}, got {found}; "
+                "use the Roadstream that wrote it, or another path"
+            )
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        with self.transaction() as tx:
+            for statement in filter(str.strip, schema.split(";")):
+                tx.execute(statement)
+            tx.execute(f"PRAGMA user_version={version}")
 
     def close(self) -> None:
         """Close the connection; closing twice is fine."""
@@ -87,37 +142,76 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
+            connection.execute("COMMIT")
         except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            if connection.in_transaction:  # SQLite itself rolls back when a disk is full
+                with suppress(sqlite3.Error):  # what is told is the error that led here
+                    connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Run a blocking function in a thread, one at a time, with errors translated.
 
+        A function that finds the file locked has done nothing yet and is called again, until
+        ``busy_timeout`` is over; it can be cancelled meanwhile.
+
         Raises:
             LogUnavailableError: Another process held the file's lock for too long.
             OutputError: The disk is full or the file cannot be written.
+            RunError: The file is damaged, or closed.
+            UsageError: It is no Roadstream state file.
         """
-        return await to_thread.run_sync(self._guarded, function, args, limiter=self._turn)
+        give_up_at = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                return await to_thread.run_sync(self._guarded, function, args, limiter=self._turn)
+            except LogUnavailableError:
+                if time.monotonic() >= give_up_at:
+                    self.stats.lock_timeouts += 1
+                    raise
 
     def _guarded(self, function: Callable[..., T], args: tuple[object, ...]) -> T:
-        with self._honest():
+        with self.honest():
             return function(*args)
 
     @contextmanager
-    def _honest(self) -> Iterator[None]:
+    def honest(self) -> Iterator[None]:
+        """Translate the errors of what is done inside; raises as ``run`` does."""
         try:
             yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error) or "busy" in str(error):
-                raise LogUnavailableError(
-                    f"{self.path}: expected the file's lock within {BUSY_TIMEOUT:.0f} s, "
-                    "but another process holds it"
-                ) from error
-            raise OutputError(f"{self.path}: cannot be written: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise UsageError(f"{self.path}: expected a Roadstream state file: {error}") from error
+        except sqlite3.ProgrammingError:  # a mistake here, not a fault of the file
+            raise
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        except UnicodeDecodeError as error:  # SQLite's message quotes the damaged bytes
+            raise self.damaged("its tables cannot be read") from error
+        except MemoryError as error:
+            problem = "a value in it asks for more memory than there is"
+            raise self.damaged(problem) from error
         except OSError as error:
+            self.stats.write_errors += 1
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def _translated(self, error: sqlite3.Error) -> RunError | UsageError:
+        code = getattr(error, "sqlite_errorcode", -1) & 0xFF
+        if code in _LOCKED:
+            return LogUnavailableError(
+                f"{self.path}: expected the file's lock within {self._busy_timeout:g} s, "
+                "but another process holds it"
+            )
+        if code in _FAILING:
+            self.stats.write_errors += 1
+            name: str = getattr(error, "sqlite_errorname", "")
+            done = "read" if "READ" in name and "READONLY" not in name else "written"
+            why = ", ".join(part for part in (_FAILING[code], f"{name}") if part)
+            return OutputError(f"{self.path}: cannot be {done}: {error} ({why})")
+        if code == sqlite3.SQLITE_NOTADB:
+            return UsageError(f"{self.path}: expected a Roadstream state file: {error}")
+        return self.damaged(str(error))
+
+    def damaged(self, problem: str) -> RunError:
+        """Build the error of a file that holds what was never written."""
+        return RunError(
+            f"{self.path}: is damaged ({problem}); `sqlite3 FILE .recover` shows what is left of "
+            "it; to begin anew, move it away"
+        )

@@ -3,13 +3,19 @@
 Every change of members raises the group's generation. A member that sees a new generation gives up
 all it owns, then takes its share; a partition is taken only once its owner has given it up or has
 missed its heartbeats, so that no partition ever has two owners.
+
+Heartbeats are on the monotonic clock, which all processes of a machine share since its start, so
+that setting the wall clock does nothing. Rows from before a restart are dead; see ``Watch``.
 """
 
+import math
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
-from streams.database import Database
+from streams.database import Database, DatabaseStats
+from streams.embedded_watch import BEATS, Watch
 
 GROUP_SCHEMA = """
 CREATE TABLE IF NOT EXISTS generations(
@@ -23,32 +29,78 @@ CREATE TABLE IF NOT EXISTS owners(
 """
 
 
-class Membership:
-    """One member's place in a group. All methods run in the database's thread."""
+class EmbeddedStats(DatabaseStats):
+    """Counters of an embedded log, since this process opened it.
 
-    def __init__(self, database: Database, group: str, member: str, session_timeout: float) -> None:
+    Attributes:
+        appended: Records appended.
+        evictions: Members that this process declared dead.
+        returns: Times that a member of this process found itself declared dead, and came back.
+        fenced: Publishes refused because the partitions had another owner.
+        missed: Records that were trimmed before a group of this process committed them.
+    """
+
+    appended: int = 0
+    evictions: int = 0
+    returns: int = 0
+    fenced: int = 0
+    missed: int = 0
+
+
+class Membership:
+    """One member's place in a group. All methods run in the database's thread.
+
+    Args:
+        database: The log's file.
+        group: Name of the group.
+        member: Name of the member; a newer instance of the same name takes its place.
+        session_timeout: Seconds of silence after which a member may be declared dead.
+        stats: Counted in.
+        monotonic: Seconds on a clock that all processes share and that never steps.
+
+    Attributes:
+        instance: Tells it from every other membership, of the same name too.
+        partitions: Partitions of the group's topics; set before joining.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        group: str,
+        member: str,
+        session_timeout: float,
+        stats: EmbeddedStats,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.member = member
         self.partitions = 1
-        self._database, self._group = database, group
-        self._session_timeout = session_timeout
-        self._instance = uuid.uuid4().hex
+        self._database, self._group, self._stats = database, group, stats
+        self._beat_after = session_timeout / BEATS
+        self._watch = Watch(session_timeout)
+        self._monotonic = monotonic
+        self.instance = uuid.uuid4().hex
         self._generation = -1
         self._complete = False
-        self._heartbeat_at = 0.0
+        self._began_at: float | None = None
+        self._heartbeat_at = -math.inf
 
     def join(self) -> None:
         """Enter the group. An earlier instance of the same member loses its partitions at once."""
+        if self._began_at is None:  # it is called again while the file is locked
+            self._began_at = self._monotonic()
         with self._database.transaction() as tx:
+            now = self._monotonic()
             tx.execute(
                 "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?)",
-                (self._group, self.member, self._instance, time.time()),
+                (self._group, self.member, self.instance, now),
             )
             tx.execute("DELETE FROM owners WHERE grp=? AND member=?", (self._group, self.member))
             self._raise_generation(tx)
+        self._watch.start(now, waited=now - self._began_at)
 
     def leave(self) -> None:
         """Leave the group and give up everything, unless a newer instance took the place."""
-        mine = (self._group, self.member, self._instance)
+        mine = (self._group, self.member, self.instance)
         with self._database.transaction() as tx:
             tx.execute("DELETE FROM owners WHERE grp=? AND member=? AND instance=?", mine)
             left = tx.execute(
@@ -59,9 +111,8 @@ class Membership:
 
     def follow(self) -> int | None:
         """Keep the membership alive; return the group's generation if it calls for an exchange."""
-        now = time.time()
-        if abs(now - self._heartbeat_at) > self._session_timeout / 8:
-            self._heartbeat(now)
+        if abs(self._monotonic() - self._heartbeat_at) > self._beat_after:
+            self._heartbeat()
         row = self._database.connection.execute(
             "SELECT generation FROM generations WHERE grp=?", (self._group,)
         ).fetchone()
@@ -74,7 +125,7 @@ class Membership:
         """Give up what is owned and take this member's share, as far as it is free already."""
         with self._database.transaction() as tx:
             tx.execute(
-                "DELETE FROM owners WHERE grp=? AND instance=?", (self._group, self._instance)
+                "DELETE FROM owners WHERE grp=? AND instance=?", (self._group, self.instance)
             )
             instances = [
                 instance
@@ -83,7 +134,7 @@ class Membership:
                 )
             ]
             # A newer instance may have taken this member's name; then nothing is ours.
-            rank = instances.index(self._instance) if self._instance in instances else -1
+            rank = instances.index(self.instance) if self.instance in instances else -1
             share = [p for p in range(self.partitions) if p % max(1, len(instances)) == rank]
             taken = {
                 partition
@@ -94,7 +145,7 @@ class Membership:
             mine = [partition for partition in share if partition not in taken]
             tx.executemany(
                 "INSERT INTO owners VALUES (?, ?, ?, ?)",
-                [(self._group, p, self.member, self._instance) for p in mine],
+                [(self._group, p, self.member, self.instance) for p in mine],
             )
         self._generation, self._complete = generation, len(mine) == len(share)
         return mine
@@ -102,33 +153,38 @@ class Membership:
     def owned(self, tx: Any) -> set[int]:
         """Return the partitions this instance owns, within a transaction."""
         rows = tx.execute(
-            "SELECT partition FROM owners WHERE grp=? AND instance=?", (self._group, self._instance)
+            "SELECT partition FROM owners WHERE grp=? AND instance=?", (self._group, self.instance)
         )
         return {partition for (partition,) in rows}
 
-    def _heartbeat(self, now: float) -> None:
+    def _heartbeat(self) -> None:
         with self._database.transaction() as tx:
+            now = self._monotonic()  # after the wait for the lock, so that nobody's is later
             known = tx.execute(
                 "UPDATE members SET heartbeat_at=? WHERE grp=? AND member=? AND instance=?",
-                (now, self._group, self.member, self._instance),
+                (now, self._group, self.member, self.instance),
             ).rowcount
-            if not known:
-                known = self._rejoin(tx, now)
-            dead = tx.execute(
-                "DELETE FROM members WHERE grp=? AND heartbeat_at < ? RETURNING member",
-                (self._group, now - self._session_timeout),
+            returned = 0 if known else self._return(tx, now)
+            others = tx.execute(
+                "SELECT instance, heartbeat_at FROM members WHERE grp=? AND instance<>?",
+                (self._group, self.instance),
             ).fetchall()
-            for (member,) in dead:
-                tx.execute("DELETE FROM owners WHERE grp=? AND member=?", (self._group, member))
+            dead = self._watch.dead(others, now)
+            for instance in dead:
+                gone = (self._group, instance)
+                tx.execute("DELETE FROM members WHERE grp=? AND instance=?", gone)
+                tx.execute("DELETE FROM owners WHERE grp=? AND instance=?", gone)
             if dead:
                 self._raise_generation(tx)
         self._heartbeat_at = now
+        self._stats.evictions += len(dead)
+        self._stats.returns += returned
 
-    def _rejoin(self, tx: Any, now: float) -> int:
+    def _return(self, tx: Any, now: float) -> int:
         """Come back after having been declared dead, unless a newer instance has the name."""
         added: int = tx.execute(
             "INSERT OR IGNORE INTO members VALUES (?, ?, ?, ?)",
-            (self._group, self.member, self._instance, now),
+            (self._group, self.member, self.instance, now),
         ).rowcount
         if added:
             self._raise_generation(tx)

@@ -13,7 +13,7 @@ import msgspec
 
 from schemas.errors import OutputError, UsageError
 from streams.database import Database
-from streams.embedded_group import GROUP_SCHEMA
+from streams.embedded_group import GROUP_SCHEMA, EmbeddedStats
 from streams.log import Offsets, Output, Polled, Record, TopicPartition, in_topic_order
 
 MAX_PARTITIONS = 1024
@@ -46,6 +46,18 @@ class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     timestamp: int
 
 
+class Found(NamedTuple):
+    """What a read found, and which positions pointed to records that were trimmed meanwhile.
+
+    Attributes:
+        records: The records, per partition.
+        oldest: Where to go on instead, per partition whose position points to nothing.
+    """
+
+    records: Polled
+    oldest: Mapping[TopicPartition, int]
+
+
 class _Topic(NamedTuple):
     id: int
     partitions: int
@@ -57,8 +69,8 @@ class _Topic(NamedTuple):
 class Store:
     """Topics, records and committed offsets of one file."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Database, stats: EmbeddedStats) -> None:
+        self.database, self.stats = database, stats
         self._topics: dict[str, _Topic] = {}
 
     def create_topics(self, topics: Collection[str], partitions: int) -> None:
@@ -128,13 +140,17 @@ class Store:
 
     def ends(self, topics: Iterable[str]) -> dict[TopicPartition, tuple[int, int]]:
         """Return first and next offset of every partition."""
-        return {
-            TopicPartition(name, partition): (first, end)
-            for name in topics
-            for partition, first, end in self.database.connection.execute(
-                "SELECT partition, first, next FROM ends WHERE topic=?", (self.topic(name).id,)
-            )
-        }
+        found: dict[TopicPartition, tuple[int, int]] = {}
+        for name in topics:
+            topic = self.topic(name)
+            rows = self.database.connection.execute(
+                "SELECT partition, first, next FROM ends WHERE topic=?", (topic.id,)
+            ).fetchall()
+            if len(rows) != topic.partitions:
+                raise self.database.damaged(f"{name}: {len(rows)} partitions of {topic.partitions}")
+            for partition, first, end in rows:
+                found[TopicPartition(name, partition)] = first, end
+        return found
 
     def append(self, outputs: Sequence[Output]) -> None:
         """Append records inside the open transaction."""
@@ -170,31 +186,47 @@ class Store:
 
     def read(
         self, positions: Mapping[TopicPartition, int], topics: Sequence[str], max_records: int
-    ) -> Polled:
+    ) -> Found:
         """Read on from these positions, topic by topic."""
         found: dict[TopicPartition, Sequence[Record]] = {}
+        oldest: dict[TopicPartition, int] = {}
         room, size = max_records, 0
         ends = self.ends({tp.topic for tp in positions})
         for tp, position in in_topic_order(positions, topics):
             if room <= 0 or size >= MAX_POLL_BYTES:
                 break
-            if position >= ends[tp][1]:
+            end = ends[tp][1]
+            if position >= end:
                 continue
-            base = self.topic(tp.topic).base(tp.partition)
-            records: list[Record] = []
-            for place, key, value, timestamp in self.database.connection.execute(
-                "SELECT position, key, value, timestamp FROM records "
-                "WHERE position >= ? AND position < ? ORDER BY position LIMIT ?",
-                (base + position, base + ends[tp][1], room),
-            ):
-                records.append(StoredRecord(place - base, key, value, timestamp))
-                size += len(value)
-                if size >= MAX_POLL_BYTES:
-                    break
+            records, taken = self._read_partition(tp, (position, end), room, MAX_POLL_BYTES - size)
+            # Offsets have no gaps here, so what does not follow the position has been trimmed.
+            first = records[0].offset if records else end
+            if first > position:
+                oldest[tp] = first
             if records:
                 found[tp] = records
                 room -= len(records)
-        return found
+                size += taken
+        return Found(found, oldest)
+
+    def _read_partition(
+        self, tp: TopicPartition, offsets: tuple[int, int], room: int, max_bytes: int
+    ) -> tuple[list[Record], int]:
+        base = self.topic(tp.topic).base(tp.partition)
+        records: list[Record] = []
+        size = 0
+        for place, key, value, timestamp in self.database.connection.execute(
+            "SELECT position, key, value, timestamp FROM records "
+            "WHERE position >= ? AND position < ? ORDER BY position LIMIT ?",
+            (base + offsets[0], base + offsets[1], room),
+        ):
+            if value.__class__ is not bytes:
+                raise self.database.damaged(f"{tp.topic}[{tp.partition}]@{place - base}: no bytes")
+            records.append(StoredRecord(place - base, key, value, timestamp))
+            size += len(value)
+            if size >= max_bytes:
+                break
+        return records, size
 
     def committed(self, group: str) -> dict[TopicPartition, int]:
         """Return a group's committed offsets."""

@@ -1,66 +1,57 @@
 """The log on Apache Kafka 4.x, through aiokafka, which only ``streams/kafka*.py`` import."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
-import structlog
-from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import UsageError
-from streams.kafka_client import answering, connected
-from streams.kafka_consumer import KafkaConsumer, KafkaReader
+from streams.kafka_admin import KafkaAdmin
+from streams.kafka_client import KafkaLink, answering, connected
+from streams.kafka_consumer import KafkaConsumer
 from streams.kafka_producer import KafkaProducer
-from streams.kafka_settings import KafkaSettings, unavailable
-from streams.log import Consumer, GroupListener, Log, Producer, Reader, Start
+from streams.kafka_reader import KafkaReader
+from streams.kafka_settings import KafkaSettings
+from streams.kafka_stats import KafkaStats
+from streams.log import Consumer, GroupListener, Log, Offsets, Producer, Reader, Start
 
-__all__ = ["KafkaLog", "KafkaSettings"]
-
-log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
+__all__ = ["KafkaLog", "KafkaSettings", "KafkaStats"]
 
 
 class KafkaLog(Log):
-    """A Kafka cluster. Every producer, consumer and reader has connections of its own."""
+    """A Kafka cluster. Every producer, consumer and reader has connections of its own.
+
+    It outlives its brokers: whatever failed while they were away works again when they are back.
+    """
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
-        self._stack = AsyncExitStack()
-        self._offsets_lock = anyio.Lock()
+        self._link = KafkaLink(settings)
+        self._admin = KafkaAdmin(self._link)
+
+    @property
+    def settings(self) -> KafkaSettings:
+        """How it reaches Kafka."""
+        return self._link.settings
+
+    @property
+    def stats(self) -> KafkaStats:
+        """Counters of all its clients."""
+        return self._link.stats
 
     async def __aenter__(self) -> "KafkaLog":
         """Connect.
 
         Raises:
             LogUnavailableError: No broker answers within ``connect_timeout``.
+            UsageError: Kafka refuses the credentials, or its own are not trusted.
         """
-        settings = self._settings
-        self._admin = AIOKafkaAdminClient(
-            bootstrap_servers=settings.bootstrap_servers,
-            client_id=settings.client_id,
-            request_timeout_ms=int(settings.request_timeout * 1000),
-        )
-        try:
-            with anyio.fail_after(settings.connect_timeout):
-                await self._admin.start()
-                await self._admin.describe_cluster()
-        except (KafkaError, OSError, TimeoutError) as error:
-            await self._close_admin()
-            raise unavailable(settings, error) from error
-        except BaseException:
-            await self._close_admin()
-            raise
-        self._stack.push_async_callback(self._close_admin)
+        await self._admin.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Disconnect; bounded in time even when the log is gone."""
-        await self._stack.aclose()
+        await self._admin.close()
 
     async def broker_count(self) -> int:
         """Return how many brokers the cluster has.
@@ -68,8 +59,7 @@ class KafkaLog(Log):
         Raises:
             LogUnavailableError: Kafka does not answer.
         """
-        with answering(self._settings):
-            return len((await self._admin.describe_cluster())["brokers"])
+        return await self._admin.broker_count()
 
     async def create_topics(self, topics: Collection[str], partitions: int) -> None:
         """See ``Log.create_topics``.
@@ -78,41 +68,19 @@ class KafkaLog(Log):
             LogUnavailableError: Kafka does not answer.
             UsageError: Kafka refuses a topic.
         """
-        replicas = self._settings.replication_factor or min(3, await self.broker_count())
-        limit = {"max.message.bytes": str(self._settings.max_record_bytes)}
-        missing = set(topics) - (await self.partition_counts(topics)).keys()
-        with answering(self._settings):
-            while missing:
-                answer = await self._admin.create_topics(
-                    [
-                        NewTopic(t, partitions, replicas, topic_configs=limit)
-                        for t in sorted(missing)
-                    ]
-                )
-                missing = set(_topics_to_retry(answer.topic_errors))
-                await anyio.sleep(0.1 if missing else 0)
-            ready = 0
-            while ready < len(set(topics)):
-                ready = sum(map(_is_led, await self._describe(topics)))
-                await anyio.sleep(0 if ready == len(set(topics)) else 0.05)
+        await self._admin.create_topics(topics, partitions)
 
     async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
         """See ``Log.partition_counts``."""
-        with answering(self._settings):
-            return {t["topic"]: len(t["partitions"]) for t in await self._describe(topics)}
+        return await self._admin.partition_counts(topics)
 
     async def lag(self, group: str, topics: Collection[str]) -> int:
         """See ``Log.lag``."""
-        counts = await self.partition_counts(topics)
-        tps = [KafkaTopicPartition(t, p) for t, count in counts.items() for p in range(count)]
-        with answering(self._settings):
-            probe = await self._offsets()
-            kept = await _retried(lambda: self._admin.list_consumer_group_offsets(group))
-            committed = {tp: kept[tp].offset for tp in tps if tp in kept and kept[tp].offset >= 0}
-            fresh = [tp for tp in tps if tp not in committed]
-            starts = committed | (await probe.beginning_offsets(fresh) if fresh else {})
-            ends = await probe.end_offsets(tps) if tps else {}
-        return sum(max(0, end - starts[tp]) for tp, end in ends.items())
+        return await self._admin.lag(group, topics)
+
+    async def committed(self, group: str, topics: Collection[str]) -> Offsets:
+        """See ``Log.committed``."""
+        return await self._admin.committed(group, topics)
 
     def producer(self) -> AbstractAsyncContextManager[Producer]:
         """See ``Log.producer``."""
@@ -137,7 +105,7 @@ class KafkaLog(Log):
 
     @asynccontextmanager
     async def _producer(self) -> AsyncIterator[KafkaProducer]:
-        producer = KafkaProducer(self._settings)
+        producer = KafkaProducer(self._link)
         await producer.start()
         try:
             yield producer
@@ -152,12 +120,13 @@ class KafkaLog(Log):
         _check_exist(topics, counts)
         if len(set(counts.values())) > 1:
             raise UsageError(f"expected topics of equal partition counts, got {dict(counts)}")
-        settings = self._settings
-        async with self._producer() as producer, connected(settings, group, member) as client:
-            consumer = KafkaConsumer(client, producer, settings, listener, list(topics))
+        async with self._producer() as producer, connected(self._link, group, member) as client:
+            self.stats.consumers_opened += 1
+            consumer = KafkaConsumer(client, producer, self._link, listener, topics)
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(consumer.committer.run)
+                    tasks.start_soon(consumer.membership.watch)
                     client.subscribe(topics, listener=consumer.rebalances)
                     try:
                         yield consumer
@@ -176,59 +145,16 @@ class KafkaLog(Log):
         counts = await self.partition_counts([topic])
         _check_exist([topic], counts)
         tps = [KafkaTopicPartition(topic, p) for p in range(counts[topic])]
-        async with connected(self._settings) as client:
+        async with connected(self._link) as client:
             client.assign(tps)
-            with answering(self._settings):
+            with answering(self._link):
                 find = client.end_offsets if start == "end" else client.beginning_offsets
                 positions = {tp.partition: at for tp, at in (await find(tps)).items()}
             if not isinstance(start, str):
                 positions |= {p: at for p, at in start.items() if p in positions}
             for tp in tps:
                 client.seek(tp, positions[tp.partition])
-            yield KafkaReader(client, self._settings, positions)
-
-    async def _describe(self, topics: Collection[str]) -> list[dict[str, Any]]:
-        """Return metadata of those topics that exist; asking for one by name could create it."""
-        everything = await self._admin.describe_topics()
-        return [t for t in everything if t["topic"] in topics and not t["error_code"]]
-
-    async def _offsets(self) -> AIOKafkaConsumer:
-        """Return a client that looks offsets up, connected on first use."""
-        async with self._offsets_lock:
-            if not hasattr(self, "_probe"):
-                self._probe = await self._stack.enter_async_context(connected(self._settings))
-            return self._probe
-
-    async def _close_admin(self) -> None:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(self._settings.stop_timeout):
-            await self._admin.close()
-
-
-async def _retried(call: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a request while the error is one that passes, such as a coordinator being chosen."""
-    while True:
-        try:
-            return await call()
-        except KafkaError as error:
-            if not error.retriable:
-                raise
-            await anyio.sleep(0.1)
-
-
-def _topics_to_retry(answers: Iterable[tuple[str, int, str | None]]) -> list[str]:
-    retry = []
-    for topic, code, message in answers:
-        error = for_code(code)
-        if error.errno == 0 or error is TopicAlreadyExistsError:
-            continue
-        if not error.retriable:
-            raise UsageError(f"cannot create topic {topic}: {message or error.description}")
-        retry.append(topic)
-    return retry
-
-
-def _is_led(topic: Mapping[str, Any]) -> bool:
-    return all(partition["leader"] >= 0 for partition in topic["partitions"])
+            yield KafkaReader(client, self._link, positions)
 
 
 def _check_exist(topics: Collection[str], counts: Mapping[str, int]) -> None:

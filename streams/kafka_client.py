@@ -1,4 +1,4 @@
-"""Bounds in time for aiokafka's clients, which can wait for ever, and their orderly end."""
+"""What all clients of one Kafka log share: settings, counters, bounds in time, an orderly end."""
 
 import asyncio
 import logging
@@ -11,62 +11,122 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
-from schemas.errors import LogUnavailableError
-from streams.kafka_settings import KafkaSettings, unavailable
+from schemas.errors import LogUnavailableError, RoadstreamError, UsageError
+from streams.kafka_security import client_options, refusal
+from streams.kafka_settings import KafkaSettings
+from streams.kafka_stats import KafkaStats
 
 # Without a handler, Python's last resort prints aiokafka's warnings to stderr.
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
+CONNECTING = (KafkaError, OSError, TimeoutError)
+"""What connecting fails with."""
+
+
+class KafkaLink:
+    """How the clients of one log reach Kafka.
+
+    Attributes:
+        settings: Where Kafka is, and how patient to be.
+        stats: Counters of all the clients.
+        proven: Whether a client has connected with these settings before.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings, self.stats = settings, KafkaStats()
+        self.proven = False
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that every kind of aiokafka's clients takes.
+
+        Raises:
+            UsageError: A certificate or the password cannot be read.
+        """
+        return client_options(self.settings)
+
+    def unavailable(self, problem: str) -> LogUnavailableError:
+        """Return the error for Kafka not doing what it should, and count it."""
+        self.stats.unavailable += 1
+        return LogUnavailableError(problem)
+
+    async def cannot_connect(self, reason: BaseException) -> RoadstreamError:
+        """Return the error for a connection that failed, with what to do about it.
+
+        Credentials that Kafka refuses are the user's to correct, unless they were good before.
+        """
+        settings = self.settings
+        if (why := await refusal(settings)) is not None:
+            return self.unavailable(why) if self.proven else UsageError(why)
+        late = isinstance(reason, TimeoutError)
+        how = f"nothing came within {settings.connect_timeout:g} s" if late else "cannot connect"
+        return self.unavailable(
+            f"no Kafka broker answers at {settings.bootstrap_servers} ({how}); "
+            "start one with `roadstream broker`"
+        )
+
 
 @contextmanager
-def answering(settings: KafkaSettings, extra: float = 0.0) -> Iterator[None]:
+def answering(link: KafkaLink, extra: float = 0.0) -> Iterator[None]:
     """Bound requests by the request timeout and ``extra`` seconds, and translate their errors.
 
     Raises:
         LogUnavailableError: Kafka did not answer in time, or with an error.
     """
-    limit = settings.request_timeout + extra
+    servers, limit = link.settings.bootstrap_servers, link.settings.request_timeout + extra
     try:
         with anyio.fail_after(limit):
             yield
     except (TimeoutError, KafkaTimeoutError) as error:  # ours or aiokafka's, whichever is first
-        raise LogUnavailableError(
-            f"Kafka at {settings.bootstrap_servers} did not answer within {limit:g} s"
-        ) from error
+        raise link.unavailable(f"Kafka at {servers} did not answer within {limit:g} s") from error
     except (KafkaError, OSError) as error:
-        raise LogUnavailableError(f"Kafka at {settings.bootstrap_servers}: {error!r}") from error
+        raise link.unavailable(f"Kafka at {servers}: {error!r}") from error
+
+
+async def connect(
+    link: KafkaLink, group: str | None = None, member_id: str | None = None
+) -> AIOKafkaConsumer:
+    """Connect a consumer that is subscribed to nothing yet; end it with ``disconnect``.
+
+    Raises:
+        LogUnavailableError: No broker answers in time.
+        UsageError: Kafka refuses the credentials, or its own are not trusted.
+    """
+    client = AIOKafkaConsumer(
+        group_id=group,
+        group_instance_id=member_id,
+        **link.options(),
+        **_consumer_options(link.settings, grouped=group is not None),
+    )
+    try:
+        with anyio.fail_after(link.settings.connect_timeout):
+            await client.start()
+    except CONNECTING as error:
+        await disconnect(client, link.settings.stop_timeout)
+        raise await link.cannot_connect(error) from error
+    except BaseException:
+        await disconnect(client, link.settings.stop_timeout)
+        raise
+    link.proven = True
+    return client
 
 
 @asynccontextmanager
 async def connected(
-    settings: KafkaSettings, group: str | None = None, member_id: str | None = None
+    link: KafkaLink, group: str | None = None, member_id: str | None = None
 ) -> AsyncIterator[AIOKafkaConsumer]:
-    """Connect a consumer that is subscribed to nothing yet, and end it whatever happens.
-
-    Raises:
-        LogUnavailableError: No broker answers in time.
-    """
-    client = AIOKafkaConsumer(
-        group_id=group, group_instance_id=member_id, **_consumer_options(settings)
-    )
+    """Connect as ``connect`` does, and end the client whatever happens."""
+    client = await connect(link, group, member_id)
     try:
-        try:
-            with anyio.fail_after(settings.connect_timeout):
-                await client.start()
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise unavailable(settings, error) from error
         yield client
     finally:
-        await _disconnect(client, settings.stop_timeout)
+        await disconnect(client, link.settings.stop_timeout)
 
 
-def _consumer_options(settings: KafkaSettings) -> dict[str, Any]:
+def _consumer_options(settings: KafkaSettings, *, grouped: bool) -> dict[str, Any]:
     return {
-        "bootstrap_servers": settings.bootstrap_servers,
-        "client_id": settings.client_id,
-        "request_timeout_ms": int(settings.request_timeout * 1000),
         "enable_auto_commit": False,
-        "auto_offset_reset": "earliest",
+        # A group member says itself where it starts, lest a gap pass unnoticed.
+        "auto_offset_reset": "none" if grouped else "earliest",
         "check_crcs": settings.check_crcs,
         "fetch_max_wait_ms": int(settings.fetch_max_wait * 1000),
         "max_partition_fetch_bytes": settings.max_partition_fetch_bytes,
@@ -79,8 +139,8 @@ def _consumer_options(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
-async def _disconnect(client: AIOKafkaConsumer, budget: float) -> None:
-    """Stop a consumer; one that does not stop in time is taken apart.
+async def disconnect(client: AIOKafkaConsumer, budget: float) -> None:
+    """Stop a consumer; one that has not stopped after ``budget`` seconds is taken apart.
 
     An unshielded or interrupted ``stop()`` leaves a heartbeat behind that keeps the partitions.
     """

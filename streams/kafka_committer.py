@@ -1,65 +1,105 @@
-"""Commits offsets to Kafka beside the work: the latest wins, and none moves backwards."""
+"""Commits offsets to Kafka beside the work: the latest wins, and none moves backwards.
+
+A commit carries the generation in which its partitions were assigned, however late it is sent or
+sent again. aiokafka's own carries the newest one, so that a commit which a rebalance delayed could
+overwrite the next owner's.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import anyio
 import structlog
-from aiokafka import AIOKafkaConsumer
-from aiokafka import TopicPartition as KafkaTopicPartition
-from aiokafka.errors import (
-    CommitFailedError,
-    IllegalGenerationError,
-    IllegalStateError,
-    KafkaError,
-    RebalanceInProgressError,
-    UnknownMemberIdError,
-)
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.commit import OffsetCommitRequest
 
-from streams.kafka_settings import KafkaSettings
+from streams.kafka_client import KafkaLink
+from streams.kafka_membership import Identity
 from streams.log import Offsets, TopicPartition
 
 log = structlog.get_logger(__name__)
 
-_LOST = (
-    CommitFailedError,
-    IllegalGenerationError,
-    IllegalStateError,
-    RebalanceInProgressError,
-    UnknownMemberIdError,
-)
-"""The partitions have another owner by now, who does the work again: nothing to be done."""
+_ELSEWHERE = frozenset({7, 15, 16})
+"""Codes after which the group's coordinator must be looked for again."""
+
+_UNKNOWN = frozenset({22, 25})
+"""``ILLEGAL_GENERATION`` and ``UNKNOWN_MEMBER_ID``: the group has moved on without us."""
+
+_REBALANCING = 27
+"""``REBALANCE_IN_PROGRESS``: the group waits for us to join again."""
 
 _LONGEST_PAUSE = 2.0
 """Seconds between two tries while the coordinator of the group does not answer."""
 
 
-class OffsetCommitter:
-    """The only one who commits for a consumer. ``put`` is cheap; ``run`` does the waiting."""
+class Tenure:
+    """What may be committed during one assignment.
 
-    def __init__(self, client: AIOKafkaConsumer, settings: KafkaSettings) -> None:
-        self._client, self._settings = client, settings
-        self._pending: dict[TopicPartition, int] = {}
-        self._floors: dict[TopicPartition, int] = {}
+    Args:
+        identity: Generation and member id under which the partitions were assigned.
+        floors: Offset per partition at which the group stands; only later ones are committed.
+    """
+
+    def __init__(self, identity: Identity, floors: Mapping[TopicPartition, int]) -> None:
+        self.identity, self.floors = identity, dict(floors)
+        self.pending: dict[TopicPartition, int] = {}
+
+    def put(self, offsets: Offsets) -> None:
+        """Note offsets to be committed soon; those not above earlier ones are ignored."""
+        for tp, offset in offsets.items():
+            if offset > max(self.pending.get(tp, -1), self.floors.get(tp, -1)):
+                self.pending[tp] = offset
+
+
+class OffsetCommitter:
+    """The only one who commits for a consumer. ``put`` is cheap; ``run`` does the waiting.
+
+    Args:
+        client: aiokafka's consumer, connected as a member of a group.
+        link: Settings and counters.
+        acknowledged: Called with the offsets of each commit that Kafka acknowledged.
+    """
+
+    def __init__(
+        self, client: Any, link: KafkaLink, acknowledged: Callable[[Offsets], None]
+    ) -> None:
+        self._coordinator, self._link = client._coordinator, link
+        self._acknowledged = acknowledged
+        self._tenure: Tenure | None = None
         self._dirty = anyio.Event()
         self._lock = anyio.Lock()
 
-    def put(self, offsets: Offsets) -> None:
-        """Note offsets to be committed soon; those below earlier ones are ignored."""
-        for tp, offset in offsets.items():
-            if offset > max(self._pending.get(tp, -1), self._floors.get(tp, -1)):
-                self._pending[tp] = offset
-        if self._pending:
-            self._dirty.set()
+    def begin(self, tenure: Tenure) -> None:
+        """Start to commit for a new assignment."""
+        self._tenure = tenure
 
-    def forget(self) -> None:
-        """Start anew after a rebalance: what is pending belongs to the next owner's work."""
-        self._pending, self._floors = {}, {}
+    def put(self, offsets: Offsets) -> None:
+        """Note offsets of the assignment to be committed soon."""
+        if self._tenure is not None:
+            self._tenure.put(offsets)
+            if self._tenure.pending:
+                self._dirty.set()
+
+    def lower(self, tp: TopicPartition, offset: int) -> None:
+        """Let commits go back to ``offset``: the partition is shorter than the group knew it."""
+        if self._tenure is not None:
+            self._tenure.floors[tp] = offset
+            self._tenure.pending.pop(tp, None)
+
+    def end(self) -> None:
+        """Forget what is pending: the work it stands for is the next owner's."""
+        if self._tenure is not None and self._tenure.pending:
+            self._drop(self._tenure.pending, "the partitions were given up")
+        self._tenure = None
 
     async def run(self) -> None:
         """Commit whenever there is something new, for ever."""
-        pause = self._settings.commit_interval
+        interval = pause = self._link.settings.commit_interval
         while True:
             await self._dirty.wait()
             done = await self._commit()
-            pause = self._settings.commit_interval if done else min(_LONGEST_PAUSE, pause * 2 + 0.1)
+            pause = interval if done else min(_LONGEST_PAUSE, pause * 2 + 0.1)
             await anyio.sleep(pause)
 
     async def flush(self, budget: float) -> None:
@@ -73,33 +113,86 @@ class OffsetCommitter:
     async def _commit(self) -> bool:
         """Commit what is pending; ``False`` when it must be tried again."""
         async with self._lock:
-            batch, self._pending = self._pending, {}
-            self._dirty = anyio.Event()
-            floors = self._floors
+            tenure = self._tenure
+            if self._dirty.is_set():  # else ``run`` waits for this very event, for ever
+                self._dirty = anyio.Event()
+            if tenure is None or not tenure.pending:
+                return True
+            batch, tenure.pending = tenure.pending, {}
             try:
-                with anyio.fail_after(self._settings.request_timeout):
-                    await self._learn_floors(batch, floors)
-                    batch = {tp: at for tp, at in batch.items() if at > floors[tp]}
-                    if batch:
-                        await self._client.commit(_plain(batch))
-            except _LOST as error:
-                log.debug("commit_dropped", partitions=len(batch), reason=repr(error))
+                with anyio.fail_after(self._link.settings.request_timeout):
+                    await self._coordinator.ensure_coordinator_known()
+                    codes = await self._send(tenure.identity, batch)
             except (KafkaError, OSError, TimeoutError) as error:
-                log.warning("commit_retried", partitions=len(batch), reason=repr(error))
-                if floors is self._floors:
-                    self.put(batch)
-                return False
-            else:
-                floors.update(batch)
+                return self._retry(tenure, batch, repr(error))
+            except BaseException:
+                tenure.put(batch)
+                raise
+            return self._settle(tenure, batch, codes)
+
+    async def _send(
+        self, identity: Identity, batch: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, int]:
+        """Send a commit under this identity; return Kafka's code per partition, 0 if it is fine."""
+        topics: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+        for tp, offset in batch.items():
+            topics[tp.topic].append((tp.partition, offset, ""))
+        request = OffsetCommitRequest(
+            self._coordinator.group_id,
+            *identity,
+            OffsetCommitRequest.DEFAULT_RETENTION_TIME,
+            list(topics.items()),
+        )
+        response = await self._coordinator._send_req(request)
+        return {
+            TopicPartition(topic, partition): code
+            for topic, partitions in response.topics
+            for partition, code in partitions
+        }
+
+    def _settle(
+        self, tenure: Tenure, batch: dict[TopicPartition, int], codes: dict[TopicPartition, int]
+    ) -> bool:
+        """Note what was acknowledged, drop what the group refused, keep the rest for later."""
+        fine = {tp: offset for tp, offset in batch.items() if codes[tp] == 0}
+        if fine:
+            tenure.floors.update(fine)
+            self._link.stats.commits += 1
+            self._acknowledged(fine)
+        wrong = {code for code in codes.values() if code}
+        if not wrong:
             return True
+        rest = {tp: offset for tp, offset in batch.items() if tp not in fine}
+        if wrong & (_UNKNOWN | {_REBALANCING}):
+            self._join_again(tenure, unknown=bool(wrong & _UNKNOWN))
+            self._drop(rest, _names(wrong))
+            return True
+        if wrong & _ELSEWHERE:
+            self._coordinator.coordinator_dead()
+        return self._retry(tenure, rest, _names(wrong))
 
-    async def _learn_floors(
-        self, batch: dict[TopicPartition, int], floors: dict[TopicPartition, int]
-    ) -> None:
-        """Ask once per assignment where the group stands, lest a commit step back behind it."""
-        for tp in batch.keys() - floors.keys():
-            floors[tp] = await self._client.committed(KafkaTopicPartition(*tp)) or 0
+    def _join_again(self, tenure: Tenure, *, unknown: bool) -> None:
+        coordinator = self._coordinator
+        if tenure.identity != (coordinator.generation, coordinator.member_id):
+            return  # it has done so already
+        if unknown:
+            coordinator.reset_generation()
+        else:
+            coordinator.request_rejoin()
+
+    def _retry(self, tenure: Tenure, batch: dict[TopicPartition, int], reason: str) -> bool:
+        self._link.stats.commit_failures += 1
+        log.warning("commit_retried", partitions=len(batch), reason=reason)
+        if tenure is not self._tenure:
+            self._drop(batch, "the partitions were given up")
+            return True
+        self.put(batch)
+        return False
+
+    def _drop(self, batch: Mapping[TopicPartition, int], reason: str) -> None:
+        self._link.stats.commits_dropped += 1
+        log.info("commit_dropped", partitions=len(batch), reason=reason)
 
 
-def _plain(offsets: dict[TopicPartition, int]) -> dict[KafkaTopicPartition, int]:
-    return {KafkaTopicPartition(*tp): offset for tp, offset in offsets.items()}
+def _names(codes: set[int]) -> str:
+    return ", ".join(for_code(code).__name__ for code in sorted(codes))

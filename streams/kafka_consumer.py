@@ -1,4 +1,4 @@
-"""A member of a Kafka consumer group, and a reader without a group.
+"""A member of a Kafka consumer group.
 
 aiokafka rebalances in a task of its own, at any moment. Here the task that polls carries out what
 the coordinator says: partitions come and go only inside ``poll``, and the coordinator waits for it,
@@ -6,21 +6,24 @@ within one budget for giving up work.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import cast
 
 import anyio
 import anyio.lowlevel
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from schemas.errors import LogUnavailableError
-from streams.kafka_client import answering
-from streams.kafka_committer import OffsetCommitter
+from schemas.errors import FencedError
+from streams.kafka_client import KafkaLink, answering
+from streams.kafka_committer import OffsetCommitter, Tenure
+from streams.kafka_membership import Membership
+from streams.kafka_positions import Place, first_place, next_place
 from streams.kafka_producer import KafkaProducer
-from streams.kafka_settings import KafkaSettings
+from streams.kafka_rebalances import Grant, Rebalances
 from streams.log import (
     Assignment,
     Consumer,
@@ -28,7 +31,6 @@ from streams.log import (
     Offsets,
     Output,
     Polled,
-    Reader,
     Record,
     TopicPartition,
 )
@@ -44,63 +46,30 @@ _GRACE = 1.0
 _Found = Mapping[KafkaTopicPartition, Sequence[Record]]
 
 
-class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
-    """What aiokafka's coordinator says, kept until the polling task has carried it out."""
-
-    def __init__(self, committer: OffsetCommitter, settings: KafkaSettings) -> None:
-        self._committer, self._settings = committer, settings
-        self.news = anyio.Event()
-        self.moving = True
-        self.granted: frozenset[TopicPartition] | None = None
-        self.held = self.lost = False
-        self.given_up = anyio.Event()
-        self.give_up_at = 0.0
-        self.fetch: anyio.CancelScope | None = None
-
-    async def on_partitions_revoked(self, revoked: Collection[KafkaTopicPartition]) -> None:
-        """Wait until the polling task has given its work up, then commit what it finished."""
-        self.moving, self.granted = True, None
-        budget = self._settings.drain_timeout
-        if self.held:
-            self.given_up, self.give_up_at = anyio.Event(), anyio.current_time() + budget
-            self._tell()
-            with anyio.move_on_after(budget) as waiting:
-                await self.given_up.wait()
-            if waiting.cancelled_caught:
-                log.warning("drain_timed_out", budget=budget, partitions=len(revoked))
-        await self._committer.flush(self._settings.stop_timeout)
-        self._committer.forget()
-        self.lost = True
-
-    async def on_partitions_assigned(self, assigned: Collection[KafkaTopicPartition]) -> None:
-        """Keep the new partitions for the polling task."""
-        self._committer.forget()
-        self.granted = frozenset(TopicPartition(*tp) for tp in assigned)
-        self.moving = False
-        self._tell()
-
-    def _tell(self) -> None:
-        self.news.set()
-        self.news = anyio.Event()
-        if self.fetch is not None:
-            self.fetch.cancel()
-
-
 class KafkaConsumer(Consumer):
-    """See ``Consumer``. Offsets are committed shortly after the outputs, by one committer."""
+    """See ``Consumer``. Offsets are committed shortly after the outputs, by one committer.
+
+    Args:
+        client: aiokafka's consumer, connected as a member of a group.
+        producer: Publishes the outputs.
+        link: Settings and counters.
+        listener: Hears of partitions, commits and gaps.
+        topics: In the order in which they deliver.
+    """
 
     def __init__(
         self,
         client: AIOKafkaConsumer,
         producer: KafkaProducer,
-        settings: KafkaSettings,
+        link: KafkaLink,
         listener: GroupListener | None,
         topics: Sequence[str],
     ) -> None:
-        self.committer = OffsetCommitter(client, settings)
-        self.rebalances = Rebalances(self.committer, settings)
-        self._client, self._producer, self._settings = client, producer, settings
+        self._client, self._producer, self._link = client, producer, link
         self._listener = listener
+        self.membership = Membership(client, link)
+        self.committer = OffsetCommitter(client, link, self._tell_committed)
+        self.rebalances = Rebalances(self.committer, self.membership, link)
         # All but the last: what is at hand of them is taken first.
         self._first = [frozenset([topic]) for topic in topics[:-1]]
         self._assignment = Assignment(0, frozenset())
@@ -139,29 +108,49 @@ class KafkaConsumer(Consumer):
 
     async def publish(self, outputs: Sequence[Output], commit: Offsets, epoch: int) -> None:
         """See ``Consumer.publish``."""
-        await self._producer.publish(outputs)
-        if not commit:
+
+        def fence() -> None:
+            if (why := self._stale(epoch)) is not None:
+                self._link.stats.fenced += 1
+                raise FencedError(
+                    f"{self._client._group_id}: this member no longer owns what it commits: {why}"
+                )
+
+        if not outputs and not commit:
             return
+        fence()
+        await self._producer.publish(outputs, fence)
         now = self._assignment
-        if epoch != now.epoch or self.rebalances.lost:
-            log.debug("commit_dropped", partitions=len(commit), epoch=epoch, now=now.epoch)
-        else:
+        if commit and epoch == now.epoch:
             self.committer.put({tp: at for tp, at in commit.items() if tp in now.partitions})
 
     async def committed(self) -> Offsets:
         """See ``Consumer.committed``."""
-        offsets: dict[TopicPartition, int] = {}
-        with answering(self._settings):
-            for tp in self._assignment.partitions:
-                if (at := await self._client.committed(KafkaTopicPartition(*tp))) is not None:
-                    offsets[tp] = at
-        return offsets
+        return await self._committed(self._assignment.partitions)
 
     async def leave(self) -> None:
         """Commit what is pending and let a rebalance that waits for us go on."""
         self.rebalances.held = False
         self.rebalances.given_up.set()
-        await self.committer.flush(self._settings.stop_timeout)
+        await self.committer.flush(self._link.settings.stop_timeout)
+
+    def _stale(self, epoch: int) -> str | None:
+        """Say why work of ``epoch`` belongs to somebody else; ``None`` if it does not."""
+        if epoch != self._assignment.epoch:
+            return f"epoch {epoch} has ended, it is {self._assignment.epoch}"
+        if self.rebalances.lost:
+            return "its time to give them up is over"
+        return self.membership.refusal()
+
+    def _tell_committed(self, offsets: Offsets) -> None:
+        if self._listener is not None:
+            self._listener.committed(offsets)
+
+    async def _committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        tps = [KafkaTopicPartition(*tp) for tp in partitions]
+        with answering(self._link):
+            kept = await self._client._coordinator.fetch_committed_offsets(tps)
+        return {TopicPartition(*tp): at.offset for tp, at in kept.items() if at.offset >= 0}
 
     async def _follow_group(self) -> None:
         """Carry out revocations and assignments that came since the last poll."""
@@ -187,15 +176,75 @@ class KafkaConsumer(Consumer):
             group.held = False
             group.given_up.set()
 
-    async def _take(self, granted: frozenset[TopicPartition]) -> None:
+    async def _take(self, grant: Grant) -> None:
         group = self.rebalances
-        group.granted, group.held, group.lost = None, bool(granted), False
+        committed, places = await self._find_places(grant.partitions)
+        if group.granted is not grant:
+            return  # the group has moved on meanwhile
+        group.granted, group.held, group.lost = None, bool(grant.partitions), False
         group.give_up_at = math.inf
-        self._held = granted
-        self._own(granted)
-        log.info("partitions_assigned", epoch=self._assignment.epoch, partitions=len(granted))
+        self.membership.begin(grant.identity)
+        self.committer.begin(Tenure(grant.identity, committed))
+        for tp, place in places.items():
+            self._go_to(tp, place.position)
+            if place.fault is not None:  # or the next owner would be told of it again
+                self.committer.put({tp: place.position})
+        self._held = grant.partitions
+        self._own(grant.partitions)
+        log.info(
+            "partitions_assigned", epoch=self._assignment.epoch, partitions=len(grant.partitions)
+        )
         if self._listener is not None:
-            await self._listener.assigned(granted)
+            await self._listener.assigned(grant.partitions)
+        for tp, place in places.items():
+            self._report(tp, committed.get(tp, 0), place)
+
+    async def _find_places(
+        self, partitions: frozenset[TopicPartition]
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, Place]]:
+        """Return what the group has committed of these partitions, and where to start in each."""
+        if not partitions:
+            return {}, {}
+        committed = await self._committed(partitions)
+        with answering(self._link):
+            found = await self._client.beginning_offsets(
+                [KafkaTopicPartition(*tp) for tp in partitions]
+            )
+        oldest = {TopicPartition(*tp): at for tp, at in found.items()}
+        return committed, {tp: first_place(committed.get(tp), oldest[tp]) for tp in partitions}
+
+    def _go_to(self, tp: TopicPartition, position: int) -> None:
+        """Read from there, keeping what aiokafka has fetched from there already."""
+        target = KafkaTopicPartition(*tp)
+        state = self._client._subscription.subscription.assignment.state_value(target)
+        if not state.has_valid_position or state.position != position:
+            self._client.seek(target, position)
+
+    async def _resume(self, out_of_range: Mapping[KafkaTopicPartition, int]) -> None:
+        """Go on with partitions whose position Kafka no longer has, or does not have yet."""
+        epoch = self._assignment.epoch
+        with answering(self._link):
+            oldest = await self._client.beginning_offsets(list(out_of_range))
+            ends = await self._client.end_offsets(list(out_of_range))
+        for target, position in out_of_range.items():
+            tp = TopicPartition(*target)
+            if self.rebalances.moving or epoch != self._assignment.epoch:
+                return
+            place = next_place(position, oldest[target], ends[target])
+            self._client.seek(target, place.position)
+            self._report(tp, position, place)
+
+    def _report(self, tp: TopicPartition, first: int, place: Place) -> None:
+        """Say aloud that records are gone."""
+        oldest = place.position
+        if place.fault == "missed":
+            self._link.stats.records_missed += oldest - first
+            if self._listener is not None:
+                self._listener.missed(tp, first, oldest)
+        elif place.fault == "beyond_end":
+            self._link.stats.offsets_beyond_end += 1
+            log.error("offset_beyond_end", topic=tp.topic, partition=tp.partition, first=first)
+            self.committer.lower(tp, oldest)
 
     def _own(self, partitions: frozenset[TopicPartition]) -> None:
         self._assignment = Assignment(self._assignment.epoch + 1, partitions)
@@ -230,8 +279,10 @@ class KafkaConsumer(Consumer):
                         *choice, timeout_ms=int(left * 1000), max_records=max_records
                     ),
                 )
+        except OffsetOutOfRangeError as error:
+            await self._resume(error.args[0])
         except KafkaError as error:
-            raise LogUnavailableError(f"Kafka: cannot consume: {error!r}") from error
+            raise self._link.unavailable(f"Kafka: cannot consume: {error!r}") from error
         finally:
             group.fetch = None
         return {}
@@ -259,48 +310,27 @@ class KafkaConsumer(Consumer):
         (aiokafka#1037, #1187).
 
         Raises:
-            LogUnavailableError: Kafka does not answer, or records of the last time never came.
+            LogUnavailableError: Kafka does not answer, the group does not, or records of the last
+                time never came.
         """
-        now = anyio.current_time()
-        if now - self._fruitful_at < self._settings.stall_timeout or self.rebalances.moving:
+        settings, now = self._link.settings, anyio.current_time()
+        if self.membership.silence >= settings.stall_timeout:
+            raise self._link.unavailable("Kafka: the group's coordinator does not answer")
+        if now - self._fruitful_at < settings.stall_timeout:
             return
-        with answering(self._settings):
-            ends = await self._client.end_offsets(list(self._choose(topics)))
-            behind = {tp: end for tp, end in ends.items() if await self._client.position(tp) < end}
+        group = self.rebalances
+        longest = settings.rebalance_timeout + settings.session_timeout + settings.stall_timeout
+        if group.moving and time.monotonic() - group.moving_since > longest:
+            raise self._link.unavailable("Kafka: the group does not come to rest")
+        choice = () if group.moving else self._choose(topics)
+        behind: dict[KafkaTopicPartition, int] = {}
+        with answering(self._link):
+            if choice:
+                ends = await self._client.end_offsets(list(choice))
+                positions = {tp: await self._client.position(tp) for tp in choice}
+                behind = {tp: end for tp, end in ends.items() if positions[tp] < end}
+            else:
+                await self._client.topics()
         if self._owed.keys() & behind.keys():
-            raise LogUnavailableError("Kafka: records exist, but none arrive")
+            raise self._link.unavailable("Kafka: records exist, but none arrive")
         self._fruitful_at, self._owed = now, behind
-
-
-class KafkaReader(Reader):
-    """See ``Reader``."""
-
-    def __init__(
-        self, client: AIOKafkaConsumer, settings: KafkaSettings, positions: dict[int, int]
-    ) -> None:
-        self._client, self._settings, self._positions = client, settings, positions
-
-    @property
-    def positions(self) -> Mapping[int, int]:
-        """See ``Reader.positions``."""
-        return dict(self._positions)
-
-    async def poll(self, *, max_records: int, timeout: float) -> Polled:
-        """See ``Reader.poll``."""
-        await anyio.lowlevel.checkpoint()
-        found: _Found = {}
-        if max_records <= 0:
-            return {}
-        with answering(self._settings, timeout):
-            found = await self._client.getmany(
-                timeout_ms=int(timeout * 1000), max_records=max_records
-            )
-            for tp in self._client.assignment():
-                self._positions[tp.partition] = await self._client.position(tp)
-        return {TopicPartition(*tp): records for tp, records in found.items()}
-
-    async def ends(self) -> Mapping[int, int]:
-        """See ``Reader.ends``."""
-        with answering(self._settings):
-            ends = await self._client.end_offsets(list(self._client.assignment()))
-        return {tp.partition: end for tp, end in ends.items()}

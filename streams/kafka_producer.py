@@ -7,7 +7,7 @@ round of batches, so many small publishes cost as little as one large.
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from itertools import chain
@@ -25,8 +25,8 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from schemas.errors import LogUnavailableError, OutputError, UsageError
-from streams.kafka_settings import KafkaSettings, unavailable
+from schemas.errors import FencedError, OutputError, UsageError
+from streams.kafka_client import CONNECTING, KafkaLink
 from streams.log import Output, Producer
 
 log = structlog.get_logger(__name__)
@@ -44,19 +44,40 @@ _REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError, TopicAuthorizatio
 """Errors that come again however often the records are sent."""
 
 
+Fence = Callable[[], None]
+"""Raises ``FencedError`` when what is to be published is somebody else's by now."""
+
+
+class _Part:
+    """What one caller has to publish in a round."""
+
+    def __init__(self, outputs: Sequence[Output], fence: Fence | None) -> None:
+        self.outputs, self.fence = outputs, fence
+        self.fenced: FencedError | None = None
+
+    def passes(self) -> bool:
+        """Tell whether it may still be sent."""
+        try:
+            if self.fence is not None:
+                self.fence()
+        except FencedError as error:
+            self.fenced = error
+        return self.fenced is None
+
+
 class _Round:
-    """Outputs of all callers that arrived while the round before them was being enqueued."""
+    """Parts of all callers that arrived while the round before them was being enqueued."""
 
     def __init__(self) -> None:
-        self.parts: dict[object, Sequence[Output]] = {}
+        self.parts: dict[_Part, None] = {}
         self.futures: list[asyncio.Future[object]] | None = None
 
 
 class KafkaProducer(Producer):
     """The one publishing path to Kafka. Open with ``start``, end with ``stop``."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
+    def __init__(self, link: KafkaLink) -> None:
+        self._link, self._settings = link, link.settings
         self._client: AIOKafkaProducer | None = None
         self._lock = anyio.Lock()
         self._round = _Round()
@@ -68,18 +89,20 @@ class KafkaProducer(Producer):
 
         Raises:
             LogUnavailableError: No broker answers in time.
-            UsageError: The compression asked for is not installed.
+            UsageError: The compression asked for is not installed, or Kafka refuses us.
         """
         client = self._make()
         try:
             with anyio.fail_after(self._settings.connect_timeout):
                 await client.start()
-        except (KafkaError, OSError, TimeoutError) as error:
+        except CONNECTING as error:
             await self._discard(client)
-            raise unavailable(self._settings, error) from error
+            raise await self._link.cannot_connect(error) from error
         except BaseException:
             await self._discard(client)
             raise
+        self._link.proven = True
+        self._link.stats.producers_opened += 1
         self._client = client
 
     def _make(self) -> AIOKafkaProducer:
@@ -87,15 +110,13 @@ class KafkaProducer(Producer):
         if settings.compression not in (None, "gzip") and find_spec("cramjam") is None:
             raise UsageError(f"compression {settings.compression}: pip install cramjam")
         return AIOKafkaProducer(
-            bootstrap_servers=settings.bootstrap_servers,
-            client_id=settings.client_id,
-            request_timeout_ms=int(settings.request_timeout * 1000),
             acks="all",
             enable_idempotence=True,
             max_batch_size=_BATCH_BYTES,
             max_request_size=settings.max_record_bytes + _OVERHEAD,
             compression_type=settings.compression,
             linger_ms=0,
+            **self._link.options(),
         )
 
     async def stop(self) -> None:
@@ -104,37 +125,55 @@ class KafkaProducer(Producer):
         if client is not None:
             await self._discard(client)
 
-    async def publish(self, outputs: Sequence[Output]) -> None:
-        """See ``Producer.publish``."""
+    async def publish(self, outputs: Sequence[Output], fence: Fence | None = None) -> None:
+        """See ``Producer.publish``.
+
+        Args:
+            outputs: What to append.
+            fence: Called right before they are handed over, however long that took.
+
+        Raises:
+            FencedError: ``fence`` raised it; nothing was sent.
+        """
         if not outputs:
             return
         self._check_sizes(outputs)
-        turn, ticket, client = self._round, object(), None
-        turn.parts[ticket] = outputs
+        turn, part = self._round, _Part(outputs, fence)
+        turn.parts[part] = None
+        try:
+            client = await self._send(turn)
+        finally:
+            if turn is self._round:  # given up before anyone sent it: do not let it pile up
+                turn.parts.pop(part, None)
+        if part.fenced is not None:
+            raise part.fenced
+        for future in turn.futures or ():
+            if (failure := future.exception()) is not None:
+                await self._raise(failure, client)
+
+    async def _send(self, turn: _Round) -> AIOKafkaProducer:
+        """Hand a round over unless another caller did, and wait for its acknowledgements."""
+        client: AIOKafkaProducer | None = None
         try:
             with anyio.fail_after(self._settings.delivery_timeout):
                 async with self._lock:
                     client = await self._ensure_started()
                     if turn is self._round:
                         self._round = _Round()
-                        turn.futures = await self._enqueue(client, turn.parts.values())
+                        turn.futures = await self._enqueue(client, turn.parts)
                 if turn.futures is None:
-                    raise LogUnavailableError("Kafka: publishing was interrupted")
-                await asyncio.wait(turn.futures)
+                    raise self._link.unavailable("Kafka: publishing was interrupted")
+                if turn.futures:
+                    await asyncio.wait(turn.futures)
         except TimeoutError as error:
             await self._rebuild(client)
-            raise LogUnavailableError(
+            raise self._link.unavailable(
                 f"Kafka at {self._settings.bootstrap_servers} did not acknowledge "
-                f"{len(outputs)} records within {self._settings.delivery_timeout:g} s"
+                f"records within {self._settings.delivery_timeout:g} s"
             ) from error
         except (KafkaError, OSError) as error:
             await self._raise(error, client)
-        finally:
-            if turn is self._round:  # given up before anyone sent it: do not let it pile up
-                turn.parts.pop(ticket, None)
-        for future in turn.futures or ():
-            if (failure := future.exception()) is not None:
-                await self._raise(failure, client)
+        return client
 
     async def _ensure_started(self) -> AIOKafkaProducer:
         if self._client is None:
@@ -149,7 +188,7 @@ class KafkaProducer(Producer):
         if isinstance(error, _REFUSED):
             raise OutputError(f"Kafka refuses the records: {error}") from error
         await self._rebuild(client)
-        raise LogUnavailableError(
+        raise self._link.unavailable(
             f"Kafka at {self._settings.bootstrap_servers} did not take the records: {error!r}"
         ) from error
 
@@ -159,6 +198,7 @@ class KafkaProducer(Producer):
         """
         if client is not None and client is self._client:
             self._client = None
+            self._link.stats.producers_rebuilt += 1
             log.warning("kafka_producer_rebuilt")
             await self._discard(client)
 
@@ -170,10 +210,11 @@ class KafkaProducer(Producer):
             raise OutputError(f"{topic}: record of {largest} bytes: expected at most {limit}")
 
     async def _enqueue(
-        self, client: AIOKafkaProducer, parts: Collection[Sequence[Output]]
+        self, client: AIOKafkaProducer, parts: Iterable[_Part]
     ) -> list[asyncio.Future[object]]:
         """Build batches and hand them over, one per partition in turn, as aiokafka sends them."""
-        batches = await self._build(client, chain.from_iterable(parts))
+        sound = [part.outputs for part in parts if part.passes()]
+        batches = await self._build(client, chain.from_iterable(sound))
         futures: list[asyncio.Future[object]] = []
         depth = 0
         while batches:
@@ -226,22 +267,35 @@ class KafkaProducer(Producer):
         """Disconnect a client that may be stuck, leaving no task of it behind.
 
         ``stop()`` alone waits for undelivered batches, for ever when the broker is gone: their
-        futures are failed first, for which the sender must have ended.
+        futures are failed first, for which the sender must have ended. Takes ``stop_timeout``, and
+        a second at most for what is cancelled.
         """
-        budget = self._settings.stop_timeout
         sender = client._sender.sender_task
         with anyio.CancelScope(shield=True):
             if sender is not None and client._message_accumulator._batches:
                 sender.cancel()
-                await asyncio.wait([sender], timeout=1.0)
-            with anyio.move_on_after(budget):
+                await asyncio.wait([sender], timeout=0.5)
+            with anyio.move_on_after(self._settings.stop_timeout):
                 await client.client.close()
             if sender is not None and not sender.done():
                 sender.cancel()
-                await asyncio.wait([sender], timeout=budget)
-            client._message_accumulator.fail_all(KafkaConnectionError("producer was given up"))
-            with anyio.move_on_after(budget), suppress(KafkaError, asyncio.CancelledError):
+                await asyncio.wait([sender], timeout=0.5)
+            _fail_batches(client._message_accumulator)
+            with anyio.move_on_after(0.5), suppress(KafkaError, asyncio.CancelledError):
                 await client.stop()
+
+
+def _fail_batches(accumulator: Any) -> None:
+    """Fail what is not delivered, without a word from asyncio about futures nobody looks at.
+
+    A batch that waits to be sent again is in one of two places, its callback looks in the other.
+    """
+    batches = [*chain.from_iterable(accumulator._batches.values()), *accumulator._pending_batches]
+    accumulator._pending_batches.update(batches)
+    accumulator.fail_all(KafkaConnectionError("producer was given up"))
+    for batch in batches:
+        if batch._drain_waiter.done():
+            _retrieve(batch._drain_waiter)
 
 
 def _retrieve(future: asyncio.Future[object]) -> None:

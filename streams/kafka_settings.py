@@ -1,10 +1,22 @@
-"""What can be set about a Kafka log, and the words for one that does not answer."""
+"""What can be set about a Kafka log, and how it is read from a file."""
 
-from typing import Literal
+import re
+from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from schemas.errors import LogUnavailableError
+from schemas.errors import ConfigError
+
+PASSWORD_VARIABLE = "ROADSTREAM_KAFKA_PASSWORD"
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Positive = Annotated[int, Meta(ge=1)]
+
+_FILES = ("ssl_ca_file", "ssl_certificate_file", "ssl_key_file", "sasl_password_file")
+_OURS = re.compile(r"(\w+): expected (.*), got (.*)")
+_VALUE = re.compile(r"Invalid enum value (.*)")
 
 
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -13,6 +25,15 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Args:
         bootstrap_servers: One or more ``host:port``, separated by commas.
         client_id: Name that the brokers' logs and quotas show.
+        security_protocol: As Kafka names them: whether TLS, SASL or both are spoken.
+        ssl_ca_file: PEM file of the authorities that may have signed the brokers' certificates;
+            ``None`` for those the system trusts. Host names are always checked.
+        ssl_certificate_file: PEM file of this client's certificate, for brokers that ask for one.
+        ssl_key_file: PEM file of its private key, not encrypted; ``None`` if it is in the former.
+        sasl_mechanism: How the password is proved. PLAIN sends it, so use it with TLS only.
+        sasl_username: User name. The password is never part of settings, see the next two.
+        sasl_password_file: File that holds the password. It is read at every connection.
+        sasl_password_variable: Environment variable that holds it, if there is no file.
         replication_factor: Copies of new topics; ``None`` for three or as many as brokers exist.
         max_record_bytes: Largest record: a picture of 8 MiB and room for the rest of its record.
         compression: ``lz4``, ``zstd`` or ``snappy`` need ``cramjam``; pictures do not compress.
@@ -28,35 +49,101 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         session_timeout: After this silence the group gives a member's partitions away.
         rebalance_timeout: How long the group waits for a member that must give up its partitions.
         drain_timeout: How much of that is spent on finishing work.
-        stop_timeout: For each step of disconnecting.
+        stop_timeout: For each step of leaving: the last commit, leaving the group, disconnecting.
         stall_timeout: A consumer that waited this long for records asks whether Kafka still answers
             and whether there were none.
     """
 
     bootstrap_servers: str = "127.0.0.1:9092"
     client_id: str = "roadstream"
-    replication_factor: int | None = None
-    max_record_bytes: int = 8 * 2**20 + 2**16
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_ca_file: str | None = None
+    ssl_certificate_file: str | None = None
+    ssl_key_file: str | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str | None = None
+    sasl_password_file: str | None = None
+    sasl_password_variable: str = PASSWORD_VARIABLE
+    replication_factor: Positive | None = None
+    max_record_bytes: Positive = 8 * 2**20 + 2**16
     compression: Literal["gzip", "lz4", "zstd", "snappy"] | None = None
     check_crcs: bool = True
-    max_partition_fetch_bytes: int = 4 * 2**20
-    fetch_max_wait: float = 0.1
-    commit_interval: float = 0.05
-    connect_timeout: float = 5.0
-    request_timeout: float = 15.0
-    delivery_timeout: float = 30.0
-    session_timeout: float = 30.0
-    rebalance_timeout: float = 60.0
-    drain_timeout: float = 40.0
-    stop_timeout: float = 5.0
-    stall_timeout: float = 30.0
+    max_partition_fetch_bytes: Positive = 4 * 2**20
+    fetch_max_wait: Seconds = 0.1
+    commit_interval: Seconds = 0.05
+    connect_timeout: Seconds = 5.0
+    request_timeout: Seconds = 15.0
+    delivery_timeout: Seconds = 30.0
+    session_timeout: Seconds = 30.0
+    rebalance_timeout: Seconds = 60.0
+    drain_timeout: Seconds = 40.0
+    stop_timeout: Seconds = 5.0
+    stall_timeout: Seconds = 30.0
+
+    def __post_init__(self) -> None:
+        protocol = self.security_protocol
+        if self.uses_sasl and not self.sasl_username:
+            raise ValueError(f"sasl_username: expected a user name for {protocol}, got nothing")
+        if self.sasl_username and not self.uses_sasl:
+            raise ValueError(
+                f"security_protocol: expected SASL_SSL for a sasl_username, got {protocol}"
+            )
+        if not self.uses_tls:
+            for name in _FILES[:3]:
+                if getattr(self, name):
+                    raise ValueError(
+                        f"security_protocol: expected SSL or SASL_SSL for {name}, got {protocol}"
+                    )
+        if self.ssl_key_file and not self.ssl_certificate_file:
+            raise ValueError("ssl_certificate_file: expected one beside ssl_key_file, got nothing")
+        most = self.rebalance_timeout - self.stop_timeout
+        if self.drain_timeout >= most:
+            raise ValueError(
+                "drain_timeout: expected less than rebalance_timeout - stop_timeout "
+                f"({most:g}), got {self.drain_timeout:g}"
+            )
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.security_protocol in {"SSL", "SASL_SSL"}
+
+    @property
+    def uses_sasl(self) -> bool:
+        """Whether brokers ask for a user name and password."""
+        return self.security_protocol in {"SASL_PLAINTEXT", "SASL_SSL"}
 
 
-def unavailable(settings: KafkaSettings, reason: BaseException) -> LogUnavailableError:
-    """Return the error for a cluster that cannot be reached, with what to do about it."""
-    late = isinstance(reason, TimeoutError)
-    why = f"nothing came within {settings.connect_timeout:g} s" if late else "cannot connect"
-    return LogUnavailableError(
-        f"no Kafka broker answers at {settings.bootstrap_servers} ({why}); "
-        "start one with `roadstream broker`"
+def load_kafka_settings(path: Path) -> KafkaSettings:
+    """Read settings from a TOML file; relative paths in it start at its folder.
+
+    Raises:
+        ConfigError: The file is missing, is not TOML, has an unknown key or a wrong value.
+    """
+    try:
+        settings = msgspec.toml.decode(path.read_bytes(), type=KafkaSettings)
+    except OSError as error:
+        raise ConfigError(str(path), "a file of Kafka settings", f"{error.strerror}") from None
+    except msgspec.ValidationError as error:
+        raise ConfigError(*_explained(path, str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(str(path), "a TOML file", str(error)) from None
+    folder = path.resolve().parent
+    files = {name: getattr(settings, name) for name in _FILES}
+    return msgspec.structs.replace(
+        settings, **{name: str(folder / file) for name, file in files.items() if file}
     )
+
+
+def _explained(path: Path, problem: str) -> tuple[str, str, str]:
+    """Return where, expected and got of what msgspec or ``__post_init__`` says."""
+    if ours := _OURS.fullmatch(problem):
+        return f"{path}: {ours[1]}", ours[2], ours[3]
+    said, _, place = problem.replace("`", "").partition(" - at $.")
+    where = f"{path}: {place}" if place else str(path)
+    if "unknown field" in said:
+        return where, "a setting of docs/kafka.md", f"the unknown key {said.rsplit(' ', 1)[-1]}"
+    if value := _VALUE.fullmatch(said):
+        return where, "a value that docs/kafka.md names", value[1]
+    expected, _, got = said.removeprefix("Expected ").partition(", got ")
+    return where, expected, got or "another value"

@@ -88,7 +88,8 @@ class GroupListener(Protocol):
     def missed(self, tp: TopicPartition, first: int, oldest: int) -> None:
         """Records from ``first`` up to ``oldest`` are gone, and the group never committed them.
 
-        Retention was faster than the group. The consumer goes on from ``oldest``.
+        Retention was faster than the group. The consumer goes on from ``oldest``. Until the group
+        has committed past it, its next owner may be told again.
         """
 
 
@@ -187,6 +188,13 @@ class Log(ABC):
     @abstractmethod
     async def lag(self, group: str, topics: Collection[str]) -> int:
         """Return how many records of these topics the group has not committed yet."""
+
+    @abstractmethod
+    async def committed(self, group: str, topics: Collection[str]) -> Offsets:
+        """Return what a group has committed on these topics, by whichever member; absent if none.
+
+        For those who look on from outside the group.
+        """
 
     async def trim(self, topics: Collection[str], group: str) -> None:
         """Let go of the records that ``group`` has committed past.

@@ -15,7 +15,7 @@ import structlog
 
 from schemas.errors import FencedError
 from schemas.events import Assigned, Committed, Delivered, Done, Fenced, Missed, Revoked, Role
-from streams.event_ledger import EventLedger, ranges
+from streams.event_ledger import EventLedger, moment, ranges
 from streams.log import Consumer, Log, Offsets, Output, Polled, TopicPartition
 from streams.tracker import OffsetTracker
 
@@ -99,6 +99,7 @@ class GroupMember:
         self._open: Consumer | None = None
         # Noted after the work that allowed them, whatever the log tells first.
         self._commits: list[Committed] = []
+        self._acknowledged: dict[TopicPartition, int] = {}
 
     @property
     def _consumer(self) -> Consumer:
@@ -128,7 +129,7 @@ class GroupMember:
             self.stats.delivered += len(records)
         if polled and self._ledger.on:
             found = ranges((tp, [r.offset for r in records]) for tp, records in polled.items())
-            self._ledger.write(Delivered(time.time(), self.epoch, found))
+            self._ledger.write(Delivered(moment(), self.epoch, found))
         return polled
 
     async def finish(self, outputs: Sequence[Output], done: OffsetsDone, epoch: int) -> bool:
@@ -160,11 +161,11 @@ class GroupMember:
         except FencedError as error:
             self.stats.fenced += 1
             logger.warning("fenced", error=str(error))
-            self._ledger.write(Fenced(time.time(), epoch))
+            self._ledger.write(Fenced(moment(), epoch))
             return False
         self.stats.published += len(outputs)
         if done and self._ledger.on:
-            self._ledger.write(Done(time.time(), epoch, ranges(done.items())))
+            self._ledger.write(Done(moment(), epoch, ranges(done.items())))
         self._tracker.committed(commit, epoch)
         self._note_commits()
         return True
@@ -182,10 +183,12 @@ class GroupMember:
         self._tracker.assign(-1, [])
         self.stats.partitions = 0
         self._note_commits()
-        self._ledger.write(Revoked(time.time(), epoch))
+        self._ledger.write(Revoked(moment(), epoch))
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """See ``GroupListener``."""
+        self._note_commits()
+        self._acknowledged = {}
         await self._owner.take_over(partitions)
         epoch = self._consumer.assignment.epoch
         self._tracker.assign(epoch, partitions)
@@ -194,14 +197,18 @@ class GroupMember:
         if self._ledger.on:
             stood = await self._consumer.committed()
             places = [(*tp, stood.get(tp, -1)) for tp in sorted(partitions)]
-            self._ledger.write(Assigned(time.time(), epoch, places))
+            self._ledger.write(Assigned(moment(), epoch, places))
 
     def committed(self, offsets: Offsets) -> None:
         """See ``GroupListener``."""
         self.stats.commits += 1
         if self._ledger.on:
-            places = [(*tp, at) for tp, at in offsets.items()]
-            self._commits.append(Committed(time.time(), places))
+            # Batches that end out of order ask out of order; the log keeps the highest.
+            stood = self._acknowledged
+            places = [(*tp, at) for tp, at in offsets.items() if at > stood.get(tp, -1)]
+            if places:
+                stood.update({tp: at for tp, at in offsets.items() if at > stood.get(tp, -1)})
+                self._commits.append(Committed(moment(), places))
 
     def missed(self, tp: TopicPartition, first: int, oldest: int) -> None:
         """See ``GroupListener``."""
@@ -214,7 +221,7 @@ class GroupMember:
             oldest=oldest,
             hint="retention is shorter than the group's lag; going on from the oldest record",
         )
-        self._ledger.write(Missed(time.time(), *tp, first, oldest))
+        self._ledger.write(Missed(moment(), *tp, first, oldest))
 
     @asynccontextmanager
     async def joined(self, log: Log) -> AsyncIterator[None]:

@@ -17,9 +17,12 @@ CREATE TABLE IF NOT EXISTS images(
     image_id BLOB PRIMARY KEY, sequence INTEGER NOT NULL,
     status TEXT, exit_tier TEXT, label TEXT, answer BLOB);
 CREATE INDEX IF NOT EXISTS by_sequence ON images(sequence);
+CREATE TABLE IF NOT EXISTS contents(
+    image_id BLOB PRIMARY KEY, hash BLOB NOT NULL, uri TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS positions(partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
 """
 READ_BATCH = 512
+_CONTENT = "SELECT hash, uri FROM contents WHERE image_id=?"
 _KEEP = """
 INSERT INTO images(image_id, sequence, status, exit_tier, label, answer) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT(image_id) DO UPDATE SET status=excluded.status, exit_tier=excluded.exit_tier,
@@ -36,6 +39,18 @@ class LedgerRow(NamedTuple):
     exit_tier: str | None
     label: str | None
     answer: bytes
+
+
+class SentContent(NamedTuple):
+    """What was sent under an id.
+
+    Attributes:
+        content_hash: As in ``Head.content_hash``; ``None`` if it is not known.
+        uri: Where it came from.
+    """
+
+    content_hash: bytes | None
+    uri: str
 
 
 class Count(NamedTuple):
@@ -87,13 +102,37 @@ class RunLedger:
             if not execute("SELECT 1 FROM images WHERE image_id=?", (image_id,)).fetchone()
         }
 
-    async def submitted(self, images: Sequence[tuple[str, int]]) -> None:
-        """Note images, as (id, sequence), whose records the log has acknowledged."""
-        await self.database.run(self._submitted, images)
+    async def contents(self, image_ids: Sequence[str]) -> dict[str, SentContent]:
+        """Return what was sent under those of ``image_ids`` whose content is known."""
+        return await self.database.run(self._contents, image_ids)
 
-    def _submitted(self, images: Sequence[tuple[str, int]]) -> None:
+    def _contents(self, image_ids: Sequence[str]) -> dict[str, SentContent]:
+        execute = self.database.connection.execute
+        found = ((image_id, execute(_CONTENT, (image_id,)).fetchone()) for image_id in image_ids)
+        return {image_id: SentContent(*row) for image_id, row in found if row}
+
+    async def submitted(
+        self,
+        images: Sequence[tuple[str, int]],
+        contents: Mapping[str, SentContent] | None = None,
+    ) -> None:
+        """Note images whose records the log has acknowledged.
+
+        Args:
+            images: As (id, sequence).
+            contents: What was sent under those ids whose content is known.
+        """
+        await self.database.run(self._submitted, images, contents or {})
+
+    def _submitted(
+        self, images: Sequence[tuple[str, int]], contents: Mapping[str, SentContent]
+    ) -> None:
         with self.database.transaction() as tx:
             tx.executemany("INSERT OR IGNORE INTO images(image_id, sequence) VALUES (?, ?)", images)
+            tx.executemany(
+                "INSERT OR IGNORE INTO contents VALUES (?, ?, ?)",
+                [(image_id, *sent) for image_id, sent in contents.items()],
+            )
 
     async def forget_unanswered(self) -> None:
         """Forget what was submitted and not answered, and where reading stood: the log is gone."""
@@ -102,6 +141,7 @@ class RunLedger:
     def _forget_unanswered(self) -> None:
         with self.database.transaction() as tx:
             tx.execute("DELETE FROM images WHERE answer IS NULL")
+            tx.execute("DELETE FROM contents WHERE image_id NOT IN (SELECT image_id FROM images)")
             tx.execute("DELETE FROM positions")
 
     async def record(
@@ -145,8 +185,9 @@ class RunLedger:
             in_order: By the images' input order instead of any.
         """
         order = " ORDER BY sequence" if in_order else ""
-        cursor = self.database.connection.execute(
-            f"SELECT answer FROM images WHERE answer IS NOT NULL{order}"
-        )
-        while rows := cursor.fetchmany(READ_BATCH):
-            yield [answer for (answer,) in rows]
+        with self.database.honest():
+            cursor = self.database.connection.execute(
+                f"SELECT answer FROM images WHERE answer IS NOT NULL{order}"
+            )
+            while rows := cursor.fetchmany(READ_BATCH):
+                yield [answer for (answer,) in rows]

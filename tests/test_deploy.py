@@ -4,6 +4,7 @@ No engine runs them here; this is what can be known without one.
 """
 
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ import yaml
 
 from schemas.cascade import load_cascade
 from workers.cli import app
+from workers.commands.common import member_name
+from workers.lifecycle import DRAIN_TIMEOUT, LAST_RESORT
+from workers.metrics import parse_address
 
 REPOSITORY = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
+DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
 OURS = {
     name: service
     for name, service in COMPOSE["services"].items()
@@ -28,6 +33,23 @@ def test_service_command_is_one_the_command_line_accepts(name: str) -> None:
     assert callable(command)
     if name in load_cascade("lite").tier_names:
         assert bound.arguments["tier"] == [name]
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) - {"topics", "tools"}))
+def test_service_that_serves_has_its_metrics_its_state_and_time_to_drain(name: str) -> None:
+    service = OURS[name]
+    address = parse_address(service["environment"]["ROADSTREAM_METRICS"])
+    assert [str(address.port)] == service["expose"]
+    assert "ports" not in service  # nobody outside the network may see them
+    assert address.host == "0.0.0.0"
+    (volume,) = service["volumes"]
+    folder = re.search(r"ROADSTREAM_STATE=(\S+)", DOCKERFILE)
+    assert folder is not None
+    assert volume == f"state:{folder[1]}"
+    assert f"VOLUME {folder[1]}" in DOCKERFILE
+    assert int(service["stop_grace_period"].removesuffix("s")) >= DRAIN_TIMEOUT + LAST_RESORT + 5
+    member = service["command"][service["command"].index("--member") + 1]
+    assert member_name(member) == socket.gethostname()
 
 
 def test_every_tier_of_the_default_cascade_has_a_service() -> None:
@@ -50,6 +72,5 @@ def test_kafka_takes_the_records_that_the_product_sends() -> None:
 
 
 def test_image_copies_every_room_that_the_wheel_packs() -> None:
-    dockerfile = (REPOSITORY / "Dockerfile").read_text()
-    copied = set(re.findall(r"^COPY (\w+) \1$", dockerfile, re.MULTILINE))
+    copied = set(re.findall(r"^COPY (\w+) \1$", DOCKERFILE, re.MULTILINE))
     assert copied == {"schemas", "streams", "stages", "sinks", "workers", "cascades"}

@@ -18,6 +18,7 @@ from anyio import to_thread
 from schemas.errors import LogUnavailableError, RunError, UsageError
 from streams.kafka import KafkaLog, KafkaSettings
 from workers.broker_process import KAFKA_VERSION, BrokerProcess, Node, kafka_jars, new_cluster_id
+from workers.broker_quorum import quorum_leader
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             with which three brokers stay near 370 MB each.
         start_timeout: Seconds until every broker must answer.
         stop_timeout: Seconds a broker has to stop by itself before it is killed.
+        extra: More of Kafka's broker properties; they replace those set here. ``{host}``,
+            ``{port}``, ``{controller_port}`` and ``{node_id}`` stand for the broker's own.
     """
 
     brokers: int = 1
@@ -43,6 +46,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     heap: str | None = None
     start_timeout: float = 60.0
     stop_timeout: float = 20.0
+    extra: dict[str, str] = {}
 
 
 class Cluster:
@@ -95,9 +99,31 @@ class Cluster:
         await self.processes[index].stop(0.0)
 
     async def restart(self, index: int) -> None:
-        """Start a broker again after ``kill``, on its data and port."""
+        """Start a broker again after ``kill``, on its data and port, and wait until it answers.
+
+        Raises:
+            RunError: It ended or did not answer in time.
+        """
         await self.processes[index].start()
         await self._wait_until_ready()
+
+    async def controller(self) -> int:
+        """Return the index of the broker that is the active controller now.
+
+        Raises:
+            RunError: No broker that runs knows of one within ``start_timeout``.
+        """
+        with anyio.move_on_after(self._settings.start_timeout):
+            while True:
+                for process in self.processes:
+                    if process.pid is None:
+                        continue
+                    leader = await quorum_leader(process.node.host, process.node.port)
+                    for index, other in enumerate(self.processes):
+                        if other.node.node_id == leader and other.pid is not None:
+                            return index
+                await anyio.sleep(0.1)
+        raise RunError("Kafka: no broker knows of an active controller")
 
     async def watch(self) -> None:
         """Wait until a broker ends by itself.
@@ -131,11 +157,18 @@ class Cluster:
         )
 
     async def _answers(self) -> bool:
-        """Tell whether all brokers are registered, which is when topics can be made."""
+        """Tell whether all brokers that run are registered, which is when topics can be made.
+
+        Each is asked by itself too: the others may still count in one that is only coming back.
+        """
+        running = [process.node for process in self.processes if process.pid is not None]
+        for node in running:
+            if await quorum_leader(node.host, node.port) is None:
+                return False
         settings = KafkaSettings(bootstrap_servers=self.bootstrap_servers, connect_timeout=2.0)
         with suppress(LogUnavailableError):
             async with KafkaLog(settings) as kafka:
-                return await kafka.broker_count() == len(self.processes)
+                return await kafka.broker_count() >= len(running)
         return False
 
 
@@ -195,6 +228,7 @@ def _plan(settings: BrokerSettings, folder: Path, jars: Path) -> Cluster:
                     replicas=min(3, settings.brokers),
                     cluster_id=cluster_id,
                     heap=heap,
+                    extra=settings.extra,
                 ),
                 folder / f"broker-{i + 1}",
                 jars,

@@ -7,7 +7,9 @@ import signal
 import sys
 import tempfile
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from subprocess import PIPE
 from typing import NamedTuple
 
 import anyio
@@ -86,6 +88,7 @@ class Node(NamedTuple):
     replicas: int
     cluster_id: str
     heap: str
+    extra: Mapping[str, str]
 
 
 class BrokerProcess:
@@ -98,6 +101,7 @@ class BrokerProcess:
         self._read_from: dict[Path, int] = {}
         self._folder, self._jars = folder, jars
         self._process: Process | None = None
+        self._guard: Process | None = None
         self._stopping = False
 
     @property
@@ -121,6 +125,7 @@ class BrokerProcess:
             await self._format(settings)
         self._stopping = False
         self._process = await self._java(f"-Xmx{self.node.heap}", "kafka.Kafka", str(settings))
+        self._guard = await _guard(self._process.pid)
 
     async def stop(self, budget: float) -> None:
         """Ask the process to end (SIGTERM), and kill it when ``budget`` seconds have passed."""
@@ -136,6 +141,11 @@ class BrokerProcess:
             process.kill()
             await process.wait()
         await process.aclose()
+        guard, self._guard = self._guard, None
+        if guard is not None:  # killed before its pipe closes: the process id may be reused
+            guard.kill()
+            await guard.wait()
+            await guard.aclose()
 
     async def wait_for_failure(self) -> None:
         """Return when the process ended by itself; wait for ever when it is stopped."""
@@ -190,14 +200,17 @@ class BrokerProcess:
         self._read_from = {file: file.stat().st_size for file in files if file.exists()}
         (self._folder / "log4j2.properties").write_text(_LOG4J.format(log_file=self.log_file))
         settings = self._folder / "server.properties"
-        settings.write_text(
-            _PROPERTIES.format(
-                **self.node._asdict(),
-                data=self._folder / "data",
-                max_message_bytes=_MAX_MESSAGE_BYTES,
-                in_sync=max(1, self.node.replicas - 1),
-            )
+        places = {
+            **self.node._asdict(),
+            "data": self._folder / "data",
+            "max_message_bytes": _MAX_MESSAGE_BYTES,
+            "in_sync": max(1, self.node.replicas - 1),
+        }
+        # The last line of a name counts, so extra properties may replace any of ours.
+        extra = "".join(
+            f"{name}={value.format_map(places)}\n" for name, value in self.node.extra.items()
         )
+        settings.write_text(_PROPERTIES.format_map(places) + extra)
         return settings
 
     def _last_error(self) -> str:
@@ -209,6 +222,23 @@ class BrokerProcess:
         ]
         marked = [line for line in lines if _ERROR.search(line)]
         return (marked or lines or ["nothing"])[-1]
+
+
+async def _guard(pid: int) -> Process | None:
+    """Start a shell that kills the process group of ``pid`` when we are gone, however we went.
+
+    It waits for the end of a pipe that only we hold open. Not on Windows, which has no ``sh``.
+    """
+    if sys.platform == "win32":
+        return None
+    script = 'while read -r _; do :; done; kill -KILL "-$0"'
+    return await anyio.open_process(
+        ["/bin/sh", "-c", script, str(pid)],
+        stdin=PIPE,
+        stdout=None,
+        stderr=None,
+        start_new_session=True,
+    )
 
 
 def _tail(file: Path, start: int) -> list[str]:

@@ -26,12 +26,14 @@ _COMMANDS = {
     "work": ("serve", "Work for one or more tiers: judge images, publish votes, escalate."),
     "consensus": ("serve", "Join the votes of each image into its one answer."),
     "answers": ("answers", "Show answers as they come, or write them to a file."),
+    "dead-letters": ("dead_letters", "Show what could not be worked on, and send it again."),
     "up": ("serve", "Run topics, workers and consensus under one supervisor."),
+    "verify": ("verify", "Prove that nothing was lost or doubled; name what was."),
     "broker": ("broker", "Run a real Apache Kafka on this machine, for development."),
     "schema": ("schema", "Print the JSON Schema of a record or of the cascade file."),
 }
 for _name, (_module, _help) in _COMMANDS.items():
-    app.command(f"workers.commands.{_module}:{_name}", name=_name, help=_help)
+    app.command(f"workers.commands.{_module}:{_name.replace('-', '_')}", name=_name, help=_help)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,34 +1,56 @@
 """From a ``--log`` argument to a log."""
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import msgspec
 
 from schemas.errors import UsageError
 from streams.log import Log
 
 LOG_HELP = "embedded:FILE or kafka://host:port[,host:port…]"
 
+KAFKA_CONFIG = "ROADSTREAM_KAFKA_CONFIG"
+"""Environment variable that names a file of Kafka settings; see ``docs/kafka.md``."""
+
 
 def open_log(url: str) -> Log:
     """Return the log that ``url`` names, not yet connected.
 
     Raises:
-        UsageError: The URL is of neither kind.
+        UsageError: The URL is of neither kind, or the file of Kafka settings is wrong.
     """
     if url.startswith("embedded:") and len(url) > len("embedded:"):
         from streams.embedded import EmbeddedLog
 
         return EmbeddedLog(Path(url.removeprefix("embedded:")))
     if url.startswith("kafka://"):
-        from streams.kafka import KafkaLog
-        from streams.kafka_settings import KafkaSettings
-
-        servers = urlsplit(url).netloc
+        try:
+            servers = urlsplit(url).netloc
+        except ValueError:  # half an IPv6 address
+            servers = ""
+        if "@" in servers:  # not repeated: it may hold a password
+            raise UsageError(
+                "--log: expected no user or password in the URL, got one; "
+                f"they belong into the file that {KAFKA_CONFIG} names, see docs/kafka.md"
+            )
         if servers and all(_is_address(server) for server in servers.split(",")):
-            return KafkaLog(KafkaSettings(bootstrap_servers=servers))
+            return _kafka(servers)
     raise UsageError(f"--log: expected {LOG_HELP}, got {url!r}")
+
+
+def _kafka(servers: str) -> Log:
+    from streams.kafka import KafkaLog
+    from streams.kafka_settings import KafkaSettings, load_kafka_settings
+
+    file = os.environ.get(KAFKA_CONFIG)
+    settings = load_kafka_settings(Path(file)) if file else KafkaSettings()
+    return KafkaLog(msgspec.structs.replace(settings, bootstrap_servers=servers))
 
 
 def _is_address(server: str) -> bool:
     host, _, port = server.rpartition(":")
-    return bool(host) and port.isdigit() and 0 < int(port) < 65536
+    # Other scripts have digits as well, and too many of them are no number.
+    digits = port.isascii() and port.isdigit() and len(port) <= 5
+    return bool(host) and digits and 0 < int(port) < 65536

@@ -1,65 +1,86 @@
 """One tier's judgement of a batch: read, decode, infer, calibrate, pool, route. Blocking code."""
 
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import structlog
 
-from schemas.cascade import Cascade, Member
+from schemas.cascade import Cascade
 from schemas.errors import ImageError
-from schemas.records import Box, Head, ImageVotes, MemberRun, Payload, PriorVote
-from stages.calibration import Calibrator, calibrator
-from stages.decode import decode
-from stages.inference import Engine, Picture, Score, infer_isolated
-from stages.route import Router
-from stages.vote import decision_confidence, disagreement, pooled
-from streams.log import TopicPartition
-from streams.sources.payload import read_payload
+from schemas.records import ImageVotes, MemberRun
+from stages.breaker import MemberBreaker, MemberPolicy
+from stages.decode import DEFAULT, DecodeLimits, decode
+from stages.inference import Engine, Picture
+from streams.clock import Clock, SystemClock
+from streams.sources.payload import Patience, read_payload
+from workers.intake import Item
+from workers.members import Ballot, RunningMember
+from workers.voting import LATE, Failure, Voting, unjudged
 
-logger = structlog.get_logger()
 
-
-class Item(msgspec.Struct, gc=False):
-    """An image waiting at a tier, with the place in the log it came from.
+class JudgeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a judge may read, and when it takes out a member.
 
     Attributes:
-        head: The image.
-        payload: Its picture.
-        prior: Votes of earlier tiers.
-        tp: Partition it was read from.
-        offset: Its offset there.
-        arrived_at: When it was appended to this tier's topic.
-        deadline_at: Copied from the head.
-        size: Bytes held in memory.
+        roots: Folders that references may point into; ``None`` allows every folder.
+        max_bytes: Largest picture that is read.
+        max_pixels: Most pixels that are decoded; see ``DecodeLimits`` for reduced JPEGs.
+        breaker: When a member is taken out.
+        clock: Wall clock for deadlines and waiting times.
+        timer: Monotonic seconds.
+        pause: Waits so many seconds before storage is asked again.
     """
 
-    head: Head
-    payload: Payload
-    prior: list[PriorVote]
-    tp: TopicPartition
-    offset: int
-    arrived_at: float
-    deadline_at: float | None
-    size: int
+    roots: Sequence[Path] | None = None
+    max_bytes: int = 64 << 20
+    max_pixels: int = DEFAULT.max_pixels
+    breaker: MemberPolicy = MemberPolicy()
+    clock: Clock = SystemClock()
+    timer: Callable[[], float] = time.perf_counter
+    pause: Callable[[float], None] = time.sleep
 
 
-class RunningMember(NamedTuple):
-    """A member of the tier with its engine."""
+class JudgeStats(msgspec.Struct):
+    """Counters of a judge since its process began; its members have their own.
 
-    member: Member
-    engine: Engine
-    calibrate: Calibrator
+    Attributes:
+        batches: Batches judged.
+        images: Images in them.
+        bad_pictures: Images whose picture could not be read or decoded.
+        expired: Live images whose deadline had passed before they could be inferred.
+        unvoted: Images for which no member of weight voted.
+        decoding: Seconds spent reading and decoding.
+        inferring: Seconds spent inferring, after waiting for the device.
+    """
+
+    batches: int = 0
+    images: int = 0
+    bad_pictures: int = 0
+    expired: int = 0
+    unvoted: int = 0
+    decoding: float = 0.0
+    inferring: float = 0.0
 
 
 class Judgement(NamedTuple):
-    """Votes for a batch, in its order, and the member runs they refer to."""
+    """What came of a batch.
+
+    Attributes:
+        runs: The member runs.
+        votes: Per item, in their order, the votes that refer to these runs.
+        failures: Images that call for a dead letter besides.
+        fits: Largest batch that fitted into memory, if one did not; else ``None``.
+        seconds: What it took.
+    """
 
     runs: list[MemberRun]
     votes: list[ImageVotes]
+    failures: Sequence[Failure] = ()
+    fits: int | None = None
+    seconds: float = 0.0
 
 
 class Judge:
@@ -70,8 +91,11 @@ class Judge:
         tier: Name of the tier.
         engines: Engine per member name.
         device: Held while engines run, so that the members of a process share its device.
-        roots: Folders that references may point into; ``None`` allows every folder.
-        max_bytes: Largest picture that is read.
+        options: What it may read, and when it takes out a member.
+
+    Attributes:
+        members: The tier's members, with their breakers and counters.
+        stats: Its counters.
     """
 
     def __init__(
@@ -80,124 +104,145 @@ class Judge:
         tier: str,
         engines: dict[str, Engine],
         *,
-        device: threading.Lock,
-        roots: Sequence[Path] | None,
-        max_bytes: int,
+        device: AbstractContextManager[object],
+        options: JudgeOptions | None = None,
     ) -> None:
         members = cascade.tier(tier).members
         self.cascade, self.tier = cascade, tier
-        self.members = [
-            RunningMember(m, engines[m.name], calibrator(m.calibration)) for m in members
-        ]
-        self._router = Router(cascade, tier)
-        self._pool = pooled(cascade.pool)
-        self._device, self._roots, self._max_bytes = device, roots, max_bytes
+        self._options = options = options or JudgeOptions()
+        self.members = [RunningMember(m, engines[m.name], options.breaker) for m in members]
+        self.stats = JudgeStats()
+        self._voting = Voting(cascade, tier, self.members)
+        self._device = device
+        self._limits = DecodeLimits(
+            max_bytes=options.max_bytes,
+            max_pixels=options.max_pixels,
+            max_jpeg_pixels=2 * options.max_pixels,
+        )
         self._size = (max(m.width for m in members), max(m.height for m in members))
         self._needs_pixels = any(running.engine.needs_pixels for running in self.members)
 
     @property
     def targets(self) -> set[str]:
         """Tiers that images may be escalated to from here."""
-        return self._router.targets
+        return self._voting.targets
+
+    @property
+    def breakers(self) -> dict[str, MemberBreaker]:
+        """Each member's circuit breaker."""
+        return {running.member.name: running.breaker for running in self.members}
 
     def judge(self, items: Sequence[Item]) -> Judgement:
         """Judge a batch. Never raises for a bad picture: its votes carry the error."""
-        began_at, t0 = time.time(), time.perf_counter()
-        pictures: list[Picture | ImageError] = [self._picture(item) for item in items]
-        decoding = time.perf_counter() - t0
+        timer, clock, stats = self._options.timer, self._options.clock, self.stats
+        began_at, t0 = clock.now(), timer()
+        live = [row for row, item in enumerate(items) if item.deadline_at is not None]
+        pictures = self._pictures(items, live, began_at)
+        t1 = timer()
         with self._device:
-            t1 = time.perf_counter()
-            runs, scores = self._infer([p for p in pictures if isinstance(p, Picture)])
-            inferring = time.perf_counter() - t1
+            t2 = timer()
+            if live:
+                for row in _expired(items, live, clock.now()):
+                    pictures[row] = LATE
+            ballots = self._infer(items, pictures)
+            t3 = timer()
+        stats.batches += 1
+        stats.images += len(items)
+        stats.decoding += t1 - t0
+        stats.inferring += t3 - t2
+        return self._judgement(items, pictures, ballots, (began_at, t1 - t0, t3 - t2))._replace(
+            seconds=t3 - t0
+        )
+
+    def _pictures(
+        self, items: Sequence[Item], live: Sequence[int], now: float
+    ) -> list[Picture | ImageError]:
+        """Read and decode the pictures of those images that are not too late already."""
+        late = set(_expired(items, live, now))
+        patience = Patience(self._options.pause)
+        if not self._needs_pixels:
+            return [_NO_PICTURE] * len(items)
+        return [
+            LATE if row in late else self._picture(item, patience) for row, item in enumerate(items)
+        ]
+
+    def _picture(self, item: Item, patience: Patience) -> Picture | ImageError:
+        width, height = self._size
+        options = self._options
+        try:
+            data = read_payload(item.readable(), options.roots, options.max_bytes, patience)
+            return Picture(decode(data, min_width=width, min_height=height, limits=self._limits))
+        except ImageError as error:
+            return error
+        except MemoryError:
+            return ImageError("too_large", "the picture does not fit into memory")
+
+    def _infer(
+        self, items: Sequence[Item], pictures: Sequence[Picture | ImageError]
+    ) -> list[Ballot]:
+        shown = [one for one in pictures if isinstance(one, Picture)]
+
+        def names() -> list[bytes | str]:
+            return [
+                item.identity
+                for item, picture in zip(items, pictures, strict=True)
+                if isinstance(picture, Picture)
+            ]
+
+        return [running.vote(shown, names, self._options.timer) for running in self.members]
+
+    def _judgement(
+        self,
+        items: Sequence[Item],
+        pictures: Sequence[Picture | ImageError],
+        ballots: Sequence[Ballot],
+        times: tuple[float, float, float],
+    ) -> Judgement:
+        began_at, decoding, inferring = times
+        vote = self._voting.vote
         votes: list[ImageVotes] = []
-        column = 0
+        columns = zip(*[ballot.found for ballot in ballots], strict=True)
         for item, picture in zip(items, pictures, strict=True):
             queued = max(0.0, began_at - item.arrived_at)
             if isinstance(picture, ImageError):
-                votes.append(unjudged(item.head, len(runs), str(picture), queued))
-                continue
-            found = [row[column] for row in scores]
-            column += 1
-            votes.append(self._vote(item, found, (queued, decoding, inferring)))
-        return Judgement(runs, votes)
+                votes.append(self._unread(item, picture, queued))
+            else:
+                votes.append(vote(item, next(columns), (queued, decoding, inferring)))
+        failures: list[Failure] = []
+        if not all(ballot.clean for ballot in ballots):
+            failures = self._failures(items, pictures, votes, ballots)
+        fits = min((b.fits for b in ballots if b.fits is not None), default=None)
+        return Judgement([ballot.run for ballot in ballots], votes, failures, fits)
 
-    def _picture(self, item: Item) -> Picture | ImageError:
-        if not self._needs_pixels:
-            return _NO_PICTURE
-        try:
-            data = read_payload(item.payload, self._roots, self._max_bytes)
-            return Picture(decode(data, min_width=self._size[0], min_height=self._size[1]))
-        except ImageError as error:
-            return error
-
-    def _infer(
-        self, pictures: list[Picture]
-    ) -> tuple[list[MemberRun], list[list[Score | ImageError]]]:
-        runs: list[MemberRun] = []
-        scores: list[list[Score | ImageError]] = []
-        for member, engine, _ in self.members:
-            began = time.perf_counter()
-            scores.append(infer_isolated(engine, pictures))
-            runs.append(
-                MemberRun(
-                    member.name,
-                    member.model_version,
-                    member.weight,
-                    member.calibration is not None,
-                    time.perf_counter() - began,
-                    len(pictures),
-                )
-            )
-        return runs, scores
-
-    def _vote(
+    def _failures(
         self,
-        item: Item,
-        found: list[Score | ImageError],
-        times: tuple[float, float, float],
-    ) -> ImageVotes:
-        raws: list[float | None] = []
-        ps: list[float | None] = []
-        voted = [vote.probability for vote in item.prior]
-        weights = [vote.weight for vote in item.prior]
-        problem: ImageError | None = None
-        for score, (member, _, calibrate) in zip(found, self.members, strict=True):
-            if isinstance(score, ImageError):
-                problem = score
-                logger.warning(
-                    "member_failed", member=member.name, uri=item.head.uri, error=str(score)
-                )
-                raws.append(None)
-                ps.append(None)
-                continue
-            p = calibrate(score.raw)
-            raws.append(score.raw)
-            ps.append(p)
-            if member.weight > 0:
-                voted.append(p)
-                weights.append(member.weight)
-        confidence = decision_confidence(self._pool(voted, weights)) if weights else 0.0
-        spread = disagreement(voted, weights) if self._router.needs_disagreement else 0.0
-        decision = self._router.decide(confidence, spread)
-        counted = len(voted) > len(item.prior)
-        error = None if problem is None or counted else str(problem)
-        return ImageVotes(
-            item.head, raws, ps, decision.next_tier, decision.reason, *times, _boxes(found), error
-        )
+        items: Sequence[Item],
+        pictures: Sequence[Picture | ImageError],
+        votes: Sequence[ImageVotes],
+        ballots: Sequence[Ballot],
+    ) -> list[Failure]:
+        """Return what calls for dead letters, of a batch in which a member gave no score."""
+        failures: list[Failure] = []
+        shown = [row for row, one in enumerate(pictures) if isinstance(one, Picture)]
+        for column, row in enumerate(shown):
+            self.stats.unvoted += votes[row].error is not None
+            found = [(ballot.found[column], ballot.tries.get(column, 1)) for ballot in ballots]
+            failure = self._voting.failure(row, items[row], votes[row], found)
+            if failure is not None:
+                failures.append(failure)
+        return failures
+
+    def _unread(self, item: Item, fault: ImageError, queued: float) -> ImageVotes:
+        if fault is LATE:
+            self.stats.expired += 1
+        else:
+            self.stats.bad_pictures += 1
+        return unjudged(item.head, len(self.members), str(fault), queued)
 
 
-def _boxes(found: list[Score | ImageError]) -> list[list[Box]] | None:
-    """Return the boxes per member, or ``None`` if no member has any."""
-    for score in found:
-        if isinstance(score, Score) and score.boxes:
-            return [s.boxes if isinstance(s, Score) else [] for s in found]
-    return None
-
-
-def unjudged(head: Head, members: int, error: str, queued: float = 0.0) -> ImageVotes:
-    """Return the votes of a tier that could not judge an image: none, an exit, and why."""
-    nothing: list[float | None] = [None] * members
-    return ImageVotes(head, nothing, nothing, None, "not judged", queued, error=error)
+def _expired(items: Sequence[Item], live: Sequence[int], now: float) -> list[int]:
+    """Return the rows of live images whose deadline has passed."""
+    return [row for row in live if (items[row].deadline_at or 0.0) <= now]
 
 
 class _NoPicture(Picture):

@@ -1,20 +1,44 @@
-"""How a process is told to stop: by signal, or by its supervisor's end."""
+"""How a process is told to stop, by signal or by its supervisor's end, and how long that may take.
 
+A supervised child has a socket as its standard input. Its end means that the supervisor is gone;
+the child writes to it, once a second, that it is well.
+"""
+
+import contextlib
+import faulthandler
 import os
 import signal
+import socket
 import sys
-import time
+import threading
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import structlog
 
 logger = structlog.get_logger()
+# Set by a supervisor for its children: what it runs, a service for ever or a job to its end.
 SUPERVISED = "ROADSTREAM_SUPERVISED"
+Kind = Literal["service", "job"]
+ALIVE, READY = b".", b"+"
+DRAIN_TIMEOUT = 15.0
+# Of the drain budget, what is kept for leaving in order after unfinished work was given up.
+LEAVING = 5.0
+# A thread that holds the interpreter's lock keeps our own timer from running, not this one.
+LAST_RESORT = 2.0
+# Ended by force: what was unfinished is done by whoever comes next.
+CUT_SHORT = 1
+
+
+def supervised() -> Kind | None:
+    """Return what kind of run a supervisor has started this process for; ``None`` without one."""
+    kind = os.environ.get(SUPERVISED)
+    return None if kind is None else "job" if kind == "job" else "service"
 
 
 class Heartbeat:
-    """Touches a file, at most once a second, each time it is called.
+    """Says that this process is well: to a file that it touches, and to its supervisor.
 
     Args:
         path: The file; ``None`` touches nothing.
@@ -22,14 +46,27 @@ class Heartbeat:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._touched_at = float("-inf")
+        self._supervisor: socket.socket | None = None
+        if supervised():
+            with contextlib.suppress(OSError):  # started by something that imitates a supervisor
+                self._supervisor = socket.socket(fileno=os.dup(sys.stdin.fileno()))
+                self._supervisor.setblocking(False)
 
-    def __call__(self) -> None:
-        """Say that the caller is alive."""
-        now = time.monotonic()
-        if self._path is not None and now - self._touched_at >= 1.0:
-            self._touched_at = now
-            self._path.touch()
+    def __call__(self, ready: bool) -> None:
+        """Beat once; ``ready`` says whether work is being done."""
+        if self._path is not None:
+            # A full or vanished disk must not end the work; the file growing old says enough.
+            with contextlib.suppress(OSError):
+                self._path.touch()
+        if self._supervisor is not None:
+            with contextlib.suppress(OSError):  # full: the supervisor itself stands still
+                self._supervisor.send(READY if ready else ALIVE)
+
+    def close(self) -> None:
+        """Fall silent."""
+        if self._supervisor is not None:
+            self._supervisor.close()
+            self._supervisor = None
 
 
 async def stop_on_signal(stopping: anyio.Event) -> None:
@@ -44,8 +81,63 @@ async def stop_on_signal(stopping: anyio.Event) -> None:
 
 async def stop_with_parent(stopping: anyio.Event) -> None:
     """Set ``stopping`` when the supervisor dies: its end of our standard input closes then."""
-    if SUPERVISED not in os.environ:
+    if not supervised():
         return
     await anyio.wait_readable(sys.stdin.fileno())  # nobody writes to it: this is its end
     logger.info("stopping", reason="the supervisor ended")
     stopping.set()
+
+
+class Deadline:
+    """Ends this process by force if it has not ended by itself in time.
+
+    Its last words are a line, and where its threads were if not even a line could be written.
+
+    Args:
+        budget: Seconds from ``start`` on.
+    """
+
+    def __init__(self, budget: float) -> None:
+        self.budget = budget
+        self._timer = threading.Timer(budget, _give_up, [budget])
+        self._timer.daemon = True
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._timer.start()
+        with contextlib.suppress(ValueError, OSError):  # standard error is no file: only the line
+            faulthandler.dump_traceback_later(self.budget + LAST_RESORT, exit=True)
+
+    def take_back(self) -> None:
+        """Let the process live; fine if it was never started."""
+        self._timer.cancel()
+        faulthandler.cancel_dump_traceback_later()
+
+
+async def drain_within(deadline: Deadline, stopping: anyio.Event, work: anyio.CancelScope) -> None:
+    """Once ``stopping`` is set, give the work its time; then cut it short, so that it can leave.
+
+    From then on the process ends by the deadline whatever hangs: a model, a client, a thread. It
+    ends in order if it can, and by force otherwise.
+    """
+    await stopping.wait()
+    deadline.start()
+    await anyio.sleep(max(0.0, deadline.budget - LEAVING))
+    logger.warning("drain_cut_short", after=max(0.0, deadline.budget - LEAVING))
+    work.cancel()
+
+
+def _give_up(budget: float) -> None:
+    # In a thread of its own: if what hung is the reader of our standard error, so does this.
+    last_words = threading.Thread(target=_say_so, args=[budget], daemon=True)
+    last_words.start()
+    last_words.join(timeout=1.0)
+    os._exit(CUT_SHORT)
+
+
+def _say_so(budget: float) -> None:
+    logger.error(
+        "ended_by_force",
+        drain_timeout=budget,
+        hint="something hung; its work was not committed and is done by whoever comes next",
+    )

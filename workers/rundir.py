@@ -27,13 +27,14 @@ class RunKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunFolder:
-    """``answers.parquet.roadstream/`` beside ``answers.parquet``: ledger, embedded log, lock."""
+    """``answers.parquet.roadstream/`` beside ``answers.parquet``: ledger, log, state, lock."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
         self.path = out.with_name(out.name + ".roadstream")
         self.ledger = self.path / "ledger.db"
         self.log = self.path / "log.db"
+        self.state = self.path / "state"
 
     @contextlib.contextmanager
     def locked(self, *, restart: bool) -> Iterator[None]:
@@ -59,8 +60,9 @@ class RunFolder:
             yield
 
     def remove_log(self) -> None:
-        """Delete the embedded log; what was answered stays in the ledger."""
+        """Delete the embedded log, and the notes of workers on it; the ledger stays."""
         self._remove("log.db")
+        shutil.rmtree(self.state, ignore_errors=True)
 
     def _remove(self, name: str) -> None:
         for suffix in ("", "-wal", "-shm"):

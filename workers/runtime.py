@@ -10,8 +10,8 @@ import structlog
 from anyio import to_thread
 
 from schemas.cascade import Cascade
-from schemas.errors import UsageError
-from schemas.topics import all_topics
+from schemas.errors import LogUnavailableError, UsageError
+from schemas.topics import all_topics, tier_inputs
 from sinks.answer import Answerer
 from sinks.consensus import Consensus
 from sinks.join import Join
@@ -19,9 +19,13 @@ from stages.inference import Engine
 from stages.vote import verdict
 from streams.log import Log
 from streams.member import MemberOptions
+from workers.batches import Surroundings
 from workers.engines.registry import build_engine
-from workers.judge import Judge
-from workers.lifecycle import stop_on_signal, stop_with_parent
+from workers.judge import Judge, JudgeOptions
+from workers.lifecycle import supervised
+from workers.outage import PASSING, Persistent
+from workers.process import Process, ServiceOptions, serve
+from workers.suspects import Suspects
 from workers.tier import TierWorker, WorkerLimits
 
 logger = structlog.get_logger()
@@ -39,6 +43,8 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
         max_bytes: Largest picture that is read.
         limits: What each of its workers may hold.
         member: How it takes part in its groups.
+        state: Folder for the notes of what ran when the process died, which it keeps if its member
+            has a name; ``None`` keeps none.
     """
 
     tiers: list[str] = []
@@ -47,6 +53,7 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int = 64 << 20
     limits: WorkerLimits = WorkerLimits()
     member: MemberOptions = MemberOptions()
+    state: Path | None = None
 
 
 async def check_topics(log: Log, cascade: Cascade) -> int:
@@ -84,12 +91,26 @@ def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[s
 
 
 async def run_workers(
-    log: Log, cascade: Cascade, options: WorkOptions, stopping: anyio.Event
+    log: Log,
+    cascade: Cascade,
+    options: WorkOptions,
+    stopping: anyio.Event,
+    process: Process | None = None,
 ) -> None:
     """Load models, warm them, then join the groups and work until ``stopping`` is set.
 
+    What passes by itself (a log that does not answer, a full disk) is waited out, models loaded.
+
+    Args:
+        log: The log, open.
+        cascade: What is judged.
+        options: How.
+        stopping: Set to end it.
+        process: Is told what runs here.
+
     Raises:
-        RoadstreamError: The log fails, or the cascade cannot be run.
+        RoadstreamError: The log does not answer at the start, the cascade cannot be run, or the
+            state folder cannot be written.
     """
     tiers = options.tiers or cascade.tier_names
     for name in tiers:
@@ -97,28 +118,47 @@ async def run_workers(
     await check_topics(log, cascade)
     engines = await to_thread.run_sync(load_engines, cascade, tiers, options.threads)
     device, slots = threading.Lock(), anyio.Semaphore(SLOTS)
+    suspects = Suspects(_notes(options))
+    surroundings = Surroundings(suspects=suspects)
+    reading = JudgeOptions(roots=options.roots, max_bytes=options.max_bytes)
     try:
         async with anyio.create_task_group() as tasks:
             for name in tiers:
-                judge = Judge(
-                    cascade,
-                    name,
-                    engines,
-                    device=device,
-                    roots=options.roots,
-                    max_bytes=options.max_bytes,
-                )
                 worker = TierWorker(
                     log,
-                    judge,
+                    Judge(cascade, name, engines, device=device, options=reading),
                     slots=slots,
                     limits=options.limits,
                     options=options.member,
+                    surroundings=surroundings,
                 )
-                tasks.start_soon(worker.run, stopping)
+                running = persistent(worker, name)
+                if process is not None:
+                    inputs = tier_inputs(name, first=name == cascade.tier_names[0])
+                    process.watch_worker(worker, running, inputs)
+                tasks.start_soon(running.run, worker.run, stopping)
     finally:
+        suspects.close()
         for engine in engines.values():
             engine.close()
+
+
+def _notes(options: WorkOptions) -> Path | None:
+    """Return the file of this process's suspects; ``None`` where nobody could recognise it."""
+    member = options.member.member_id
+    if options.state is None or member is None:
+        return None
+    return options.state / (member.replace("/", "_") + ".suspects")
+
+
+def persistent(runner: TierWorker | Consensus, name: str) -> Persistent:
+    """Return what runs a worker or the consensus through outages.
+
+    In a job a full disk is final, so that the job can say so and end.
+    """
+    stats = runner.member.stats
+    passing = (LogUnavailableError,) if supervised() == "job" else PASSING
+    return Persistent(name, lambda: stats.polled_at, passing=passing)
 
 
 def build_consensus(log: Log, cascade: Cascade, options: MemberOptions | None = None) -> Consensus:
@@ -127,24 +167,37 @@ def build_consensus(log: Log, cascade: Cascade, options: MemberOptions | None = 
     return Consensus(log, Join(answerer, cascade.tier_names), options=options)
 
 
-async def serve_workers(log: Log, cascade: Cascade, options: WorkOptions) -> None:
-    """Be a worker process: until a signal, or until the supervisor ends."""
-    stopping = anyio.Event()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(stop_on_signal, stopping)
-        tasks.start_soon(stop_with_parent, stopping)
-        async with log:
-            await run_workers(log, cascade, options, stopping)
-        tasks.cancel_scope.cancel()
+async def serve_workers(
+    log: Log, cascade: Cascade, options: WorkOptions, service: ServiceOptions
+) -> None:
+    """Be a worker process: until a signal, or until the supervisor ends.
+
+    Raises:
+        RoadstreamError: See ``run_workers``.
+    """
+    process = Process(log)
+
+    async def work(stopping: anyio.Event) -> None:
+        await run_workers(log, cascade, options, stopping, process)
+
+    await serve(process, log, service, work)
 
 
-async def serve_consensus(log: Log, cascade: Cascade, options: MemberOptions) -> None:
-    """Be a consensus process: until a signal, or until the supervisor ends."""
-    stopping = anyio.Event()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(stop_on_signal, stopping)
-        tasks.start_soon(stop_with_parent, stopping)
-        async with log:
-            await check_topics(log, cascade)
-            await build_consensus(log, cascade, options).run(stopping)
-        tasks.cancel_scope.cancel()
+async def serve_consensus(
+    log: Log, cascade: Cascade, options: MemberOptions, service: ServiceOptions
+) -> None:
+    """Be a consensus process: until a signal, or until the supervisor ends.
+
+    Raises:
+        RoadstreamError: The log does not answer at the start, or lacks the cascade's topics.
+    """
+    process = Process(log)
+
+    async def decide(stopping: anyio.Event) -> None:
+        await check_topics(log, cascade)
+        consensus = build_consensus(log, cascade, options)
+        running = persistent(consensus, "consensus")
+        process.watch_consensus(consensus, running)
+        await running.run(consensus.run, stopping)
+
+    await serve(process, log, service, decide)

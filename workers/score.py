@@ -1,7 +1,10 @@
 """The scoring job: scans pictures, feeds a log, runs workers and consensus, keeps the answers."""
 
+import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +14,7 @@ from anyio import to_thread
 
 from schemas import codec
 from schemas.cascade import Cascade
-from schemas.errors import RecordError
+from schemas.errors import LogUnavailableError, RecordError
 from schemas.records import Answer, Image
 from schemas.topics import (
     ANSWERS,
@@ -23,12 +26,14 @@ from schemas.topics import (
 )
 from sinks.consensus import Consensus
 from sinks.writers import open_writer
+from streams.event_ledger import EventLedger
 from streams.log import Log, Polled, Start
 from streams.run_ledger import LedgerRow, RunLedger
-from workers.lifecycle import stop_on_signal
+from workers.lifecycle import DRAIN_TIMEOUT, LEAVING, Deadline, drain_within, stop_on_signal
+from workers.outage import Persistent
 from workers.progress import Progress, Tally
 from workers.submit import Submitter
-from workers.supervisor import Supervisor
+from workers.supervisor import GRACE, Supervisor
 
 logger = structlog.get_logger()
 
@@ -39,6 +44,10 @@ WINDOW = 8192
 COLLECT_RECORDS = 512
 REFRESH = 0.5
 TRIM_INTERVAL = 5.0
+# A job ends when its log does not come back in this time; its state is kept.
+PATIENCE = 300.0
+# After Ctrl-C: the workers' drain, what they get beyond it, and the rest to leave in order.
+STOP_BUDGET = DRAIN_TIMEOUT + GRACE + 2 * LEAVING
 
 
 class Found(NamedTuple):
@@ -53,14 +62,27 @@ class Found(NamedTuple):
     ahead: Iterator[Image]
 
 
+class Notes(NamedTuple):
+    """Where a run notes what it did.
+
+    Attributes:
+        ledger: Makes it resumable; open.
+        run_id: Its id there.
+        events: For ``roadstream verify``.
+    """
+
+    ledger: RunLedger
+    run_id: str
+    events: EventLedger
+
+
 class Score:
     """One run of scoring, from ``scan`` to the last answer in the ledger.
 
     Args:
         log: The log to run on, open, with the cascade's topics.
         tiers: Names of the cascade's tiers, in order.
-        ledger: The run's ledger, open.
-        run_id: The run's id in the ledger.
+        notes: Where it notes what it did.
         found: The images.
         tally: Counted in as the run goes.
     """
@@ -69,14 +91,17 @@ class Score:
         self,
         log: Log,
         tiers: list[str],
-        ledger: RunLedger,
-        run_id: str,
+        notes: Notes,
         found: Found,
         tally: Tally,
     ) -> None:
-        self._log, self._tiers, self._ledger, self._run_id = log, tiers, ledger, run_id
+        self._log, self._tiers, self._ledger, self._run_id = log, tiers, notes.ledger, notes.run_id
         self._found, self._tally = found, tally
+        self._events = notes.events
         self._answered = anyio.Event()
+        # Found and not submitted yet: it outlives an outage of the log.
+        self._batch: list[Image] = []
+        self._submitted_at = self._collected_at = 0.0
 
     async def run(
         self,
@@ -92,26 +117,43 @@ class Score:
         """
         halting = anyio.Event()
         partitions = (await self._log.partition_counts([ANSWERS]))[ANSWERS]
+        # Before anything is sent: an answer from now on is one that is read.
         async with self._log.reader(ANSWERS, await self._start()) as reader:
             await self._ledger.record([], reader.positions)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(crew.run, halting)
-                if consensus is not None:
-                    tasks.start_soon(consensus.run, halting)
-                tasks.start_soon(self._submit, partitions, stopping)
-                tasks.start_soon(self._count_ahead, halting)
-                tasks.start_soon(self._trim, halting)
-                tasks.start_soon(_show, progress, halting)
-                while not (self._complete or stopping.is_set()):
-                    await self._keep(await reader.poll(max_records=COLLECT_RECORDS, timeout=0.25))
-                halting.set()
-            ends = await reader.ends()
-            while any(reader.positions[p] < end for p, end in ends.items()):
-                polled = await reader.poll(max_records=COLLECT_RECORDS, timeout=1.0)
-                if not polled:
-                    break
-                await self._keep(polled)
+        submit = partial(self._submit, partitions)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(crew.run, halting)
+            if consensus is not None:
+                stats = consensus.member.stats
+                deciding = _patient("consensus", lambda: stats.polled_at)
+                tasks.start_soon(deciding.run, consensus.run, halting)
+            tasks.start_soon(_patient("submit", lambda: self._submitted_at).run, submit, stopping)
+            tasks.start_soon(self._count_ahead, halting)
+            tasks.start_soon(self._trim, halting)
+            tasks.start_soon(_show, progress, halting)
+            await _patient("collect", lambda: self._collected_at).run(self._collect, stopping)
+            halting.set()
+        await self._collect_rest()
         progress.refresh()
+
+    async def _collect(self, stopping: anyio.Event) -> None:
+        async with self._log.reader(ANSWERS, await self._start()) as reader:
+            while not (self._complete or stopping.is_set()):
+                await self._keep(await reader.poll(max_records=COLLECT_RECORDS, timeout=0.25))
+                self._collected_at = time.monotonic()
+
+    async def _collect_rest(self) -> None:
+        """Keep what was still answered while the processes ended; a log that is gone has none."""
+        try:
+            async with self._log.reader(ANSWERS, await self._start()) as reader:
+                ends = await reader.ends()
+                while any(reader.positions[p] < end for p, end in ends.items()):
+                    polled = await reader.poll(max_records=COLLECT_RECORDS, timeout=1.0)
+                    if not polled:
+                        break
+                    await self._keep(polled)
+        except LogUnavailableError as error:
+            logger.warning("rest_not_collected", error=str(error))
 
     async def _start(self) -> Start | Mapping[int, int]:
         return await self._ledger.positions() or "end"
@@ -122,13 +164,15 @@ class Score:
 
     async def _submit(self, partitions: int, stopping: anyio.Event) -> None:
         async with self._log.producer() as producer:
-            submitter = Submitter(producer, self._ledger, partitions)
+            submitter = Submitter(producer, self._ledger, partitions, events=self._events)
             while not stopping.is_set():
-                batch = await to_thread.run_sync(self._next_batch)
-                if not batch:
+                if not self._batch:
+                    self._batch = await to_thread.run_sync(self._next_batch)
+                if not self._batch:
                     self._tally.found_all = True
                     return
-                self._tally.submitted += await submitter.submit(batch)
+                self._tally.submitted += await submitter.submit(self._batch)
+                self._submitted_at, self._batch = time.monotonic(), []
                 await self._wait_for_room(stopping)
 
     async def _wait_for_room(self, stopping: anyio.Event) -> None:
@@ -151,9 +195,10 @@ class Score:
         while not halting.is_set():
             with anyio.move_on_after(TRIM_INTERVAL):
                 await halting.wait()
-            for i, tier in enumerate(self._tiers):
-                await self._log.trim(list(tier_inputs(tier, first=i == 0)), tier_group(tier))
-            await self._log.trim([VOTES], CONSENSUS_GROUP)
+            with contextlib.suppress(LogUnavailableError):  # an outage: there is a next time
+                for i, tier in enumerate(self._tiers):
+                    await self._log.trim(list(tier_inputs(tier, first=i == 0)), tier_group(tier))
+                await self._log.trim([VOTES], CONSENSUS_GROUP)
 
     def _next_batch(self) -> list[Image]:
         return list(itertools.islice(self._found.images, SCAN_BATCH))
@@ -202,13 +247,22 @@ async def run_until_stopped(
     score: Score, crew: Supervisor, consensus: Consensus | None, progress: Progress
 ) -> bool:
     """Run a scoring run; return whether it ended by itself and not by Ctrl-C."""
-    stopping = anyio.Event()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(stop_on_signal, stopping)
-        with progress:
-            await score.run(crew, consensus, progress, stopping)
-        tasks.cancel_scope.cancel()
+    stopping, deadline = anyio.Event(), Deadline(STOP_BUDGET)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stop_on_signal, stopping)
+            tasks.start_soon(drain_within, deadline, stopping, tasks.cancel_scope)
+            with progress:
+                await score.run(crew, consensus, progress, stopping)
+            tasks.cancel_scope.cancel()
+    finally:
+        deadline.take_back()
     return not stopping.is_set()
+
+
+def _patient(name: str, worked_at: Callable[[], float]) -> Persistent:
+    """Return what waits an outage of the log out, for as long as somebody would wait for a job."""
+    return Persistent(name, worked_at, passing=(LogUnavailableError,), patience=PATIENCE)
 
 
 async def prepare_log(log: Log, cascade: Cascade, partitions: int) -> None:

@@ -1,28 +1,46 @@
 """Sends images to a log, each id once: what ``score`` and ``produce`` share."""
 
+import hashlib
 import time
 from collections.abc import Sequence
+from itertools import islice
 
 import msgspec
+import structlog
 
 from schemas import codec
-from schemas.records import Image
+from schemas.records import Image, Inline, Reference
 from schemas.topics import images, spread
+from streams.event_ledger import EventLedger
 from streams.log import Output, Producer
-from streams.run_ledger import RunLedger
+from streams.run_ledger import RunLedger, SentContent
+
+logger = structlog.get_logger()
+
+# Bytes of a SHA-256 that tell two pictures apart, as ``Head.content_hash`` has them.
+HASH_BYTES = 16
+# Ids remembered where no ledger does it: 30 MB at most.
+REMEMBERED = 131_072
 
 
 class Submitter:
     """Publishes images and notes in a ledger what the log has acknowledged.
 
-    A crash between the two repeats a batch at the next start; the consensus answers it once.
+    A crash between the two repeats a batch at the next start; the consensus answers it once. An id
+    is sent once. Another picture under it, as far as the ledger or the last ``REMEMBERED`` ids
+    know, is refused, logged and counted.
 
     Args:
         producer: Where to.
-        ledger: What was sent before, and is not sent again; ``None`` to send everything.
+        ledger: What was sent before, and is not sent again; ``None`` to know this run only.
         partitions: Partitions of the topics, to spread a session's images over; ``None`` to keep
             each session in the partition of its key.
         deadline: Seconds after sending in which an answer is wanted; ``None`` for no deadline.
+        events: Event ledger, for ``roadstream verify``.
+
+    Attributes:
+        producer: Where to; another one may take its place after an outage.
+        refused: Images refused so far.
     """
 
     def __init__(
@@ -31,30 +49,80 @@ class Submitter:
         ledger: RunLedger | None,
         partitions: int | None,
         deadline: float | None = None,
+        events: EventLedger | None = None,
     ) -> None:
-        self._producer, self._ledger = producer, ledger
+        self.producer, self._ledger = producer, ledger
         self._partitions, self._deadline = partitions, deadline
+        self._events = events or EventLedger(None, "producer")
+        self._sent: dict[str, SentContent] = {}
+        self.refused = 0
 
     async def submit(self, batch: Sequence[Image]) -> int:
         """Send those images of ``batch`` that were not sent before; return how many.
+
+        After an error it may be called with the same batch again.
 
         Raises:
             LogUnavailableError: The log does not acknowledge.
             OutputError: The log or the ledger cannot be written.
         """
-        unique = {image.head.image_id: image for image in batch}
-        if self._ledger is not None:
-            unknown = await self._ledger.unknown(list(unique))
-            unique = {key: image for key, image in unique.items() if key in unknown}
-        if not unique:
-            return 0
-        now = time.time()
-        await self._producer.publish([self._output(image, now) for image in unique.values()])
-        if self._ledger is not None:
-            await self._ledger.submitted(
-                [(key, image.head.sequence or 0) for key, image in unique.items()]
-            )
+        known = await self._known([image.head.image_id for image in batch])
+        unique: dict[str, Image] = {}
+        refused: list[tuple[Image, SentContent]] = []
+        for image in map(_hashed, batch):
+            head = image.head
+            first = known.get(head.image_id)
+            if first is None:
+                unique[head.image_id] = image
+                known[head.image_id] = SentContent(head.content_hash, head.uri)
+            elif _differs(first, image):
+                refused.append((image, first))
+        if unique:
+            await self._send(unique)
+        for image, first in refused:
+            self._refuse(image, first)
         return len(unique)
+
+    async def _known(self, image_ids: Sequence[str]) -> dict[str, SentContent]:
+        """Return what is known to have been sent under these ids."""
+        known = {i: self._sent[i] for i in image_ids if i in self._sent}
+        if self._ledger is not None:
+            unknown = await self._ledger.unknown(image_ids)
+            sent = [image_id for image_id in image_ids if image_id not in unknown]
+            known |= dict.fromkeys(sent, SentContent(None, ""))
+            known |= await self._ledger.contents(sent)
+        return known
+
+    async def _send(self, unique: dict[str, Image]) -> None:
+        now = time.time()
+        await self.producer.publish([self._output(image, now) for image in unique.values()])
+        self._events.acknowledged(list(unique))
+        if self._ledger is None:
+            self._sent |= {
+                image_id: SentContent(image.head.content_hash, image.head.uri)
+                for image_id, image in unique.items()
+            }
+            if len(self._sent) > REMEMBERED:
+                for image_id in list(islice(self._sent, REMEMBERED // 2)):
+                    del self._sent[image_id]
+            return
+        contents = {
+            image_id: SentContent(image.head.content_hash, image.head.uri)
+            for image_id, image in unique.items()
+            if image.head.content_hash is not None
+        }
+        noted = [(key, image.head.sequence or 0) for key, image in unique.items()]
+        await self._ledger.submitted(noted, contents)
+
+    def _refuse(self, image: Image, first: SentContent) -> None:
+        self.refused += 1
+        logger.error(
+            "duplicate_refused",
+            image_id=image.head.image_id,
+            uri=image.head.uri,
+            sent_before=first.uri,
+            reason="another picture was sent under this id",
+        )
 
     def _output(self, image: Image, now: float) -> Output:
         deadline_at = None if self._deadline is None else now + self._deadline
@@ -62,3 +130,24 @@ class Submitter:
         partition = None if self._partitions is None else spread(head.image_id, self._partitions)
         value = codec.encode(Image(head, image.payload))
         return Output(images(head.lane), head.key, value, partition)
+
+
+def _hashed(image: Image) -> Image:
+    """Return the image with the hash of its content, where it is known without reading a file."""
+    if image.head.content_hash is not None:
+        return image
+    match image.payload:
+        case Inline(data):
+            digest = hashlib.sha256(data).digest()
+        case Reference(sha256=bytes(digest)):
+            pass
+        case _:
+            return image
+    return Image(
+        msgspec.structs.replace(image.head, content_hash=digest[:HASH_BYTES]), image.payload
+    )
+
+
+def _differs(first: SentContent, image: Image) -> bool:
+    known, got = first.content_hash, image.head.content_hash
+    return known is not None and got is not None and known != got

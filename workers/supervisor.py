@@ -1,28 +1,34 @@
-"""Starts child processes, restarts those that die, and stops them all."""
+"""Starts child processes, restarts those that die or fall silent, and stops them all."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import anyio
 import anyio.abc
+import msgspec
 import structlog
 from anyio.streams.text import TextReceiveStream
 
 from schemas.errors import RunError
-from workers.lifecycle import SUPERVISED
+from workers.lifecycle import DRAIN_TIMEOUT, READY, SUPERVISED, Kind
+from workers.restarts import Death, Restarts
 
 logger = structlog.get_logger()
-# A child that lives this long has started well: its next death is restarted without delay.
-SETTLED_AFTER = 30.0
-FIRST_DELAY, LAST_DELAY = 0.5, 15.0
-# Deaths in a row, without settling, after which the fault is taken to be permanent.
-MAX_DEATHS = 5
-STOP_BUDGET = 20.0
-USAGE_STATUS = 2
+# A child beats every second; one that was silent for so long is stopped or stuck, and is killed.
+SILENT_FOR = 60.0
+# The first beat comes once everything is imported, which a busy machine takes its time for.
+STARTING_FOR = 120.0
+# What a child gets beyond its own drain budget before it is killed.
+GRACE = 5.0
+# For what a child wrote just before it died.
+LAST_WORDS = 1.0
 
 OnLine = Callable[[str], None]
 
@@ -34,17 +40,72 @@ class ChildSpec(NamedTuple):
     arguments: Sequence[str]
 
 
+class Care(msgspec.Struct, frozen=True, kw_only=True):
+    """How children are looked after.
+
+    Attributes:
+        kind: What they are for; see ``Restarts``.
+        silent_for: Seconds of silence after which a child is killed and started again.
+        drain_timeout: Seconds in which a child that is told to stop ends by itself.
+        progress: Returns a number that grows with the children's work; matters to a job.
+    """
+
+    kind: Kind = "service"
+    silent_for: float = SILENT_FOR
+    drain_timeout: float = DRAIN_TIMEOUT
+    progress: Callable[[], int] = int
+
+
+class Child(msgspec.Struct):
+    """A child as it is now, and its counters since the supervisor began. Times are monotonic.
+
+    Attributes:
+        name: As in its ``ChildSpec``.
+        pid: Its process; ``None`` while none runs.
+        restarts: Times it was started again.
+        silenced: Times it was killed for its silence.
+        status: How it ended last; ``None`` if it never did.
+        beat_at: When it was last known to be alive.
+        ready_since: Since when it has done its work; ``None`` while it does not.
+        worked_for: Seconds for which this process of it has done its work, earlier stretches.
+        said: The last line it wrote.
+    """
+
+    name: str
+    pid: int | None = None
+    restarts: int = 0
+    silenced: int = 0
+    status: int | None = None
+    beat_at: float = 0.0
+    ready_since: float | None = None
+    worked_for: float = 0.0
+    said: str = "it said nothing"
+
+    def beat(self, ready: bool, now: float) -> None:
+        """Note that it is alive, and whether it does its work."""
+        self.beat_at = now
+        if ready and self.ready_since is None:
+            self.ready_since = now
+        elif not ready and self.ready_since is not None:
+            self.worked_for += now - self.ready_since
+            self.ready_since = None
+
+
 class Supervisor:
     """Keeps child processes running.
 
     Args:
         specs: The children.
         on_line: Is given each line that a child writes to its standard error.
+        care: How they are looked after.
     """
 
-    def __init__(self, specs: Sequence[ChildSpec], on_line: OnLine) -> None:
+    def __init__(
+        self, specs: Sequence[ChildSpec], on_line: OnLine, care: Care | None = None
+    ) -> None:
         self._specs, self._on_line = specs, on_line
-        self._last_line: dict[str, str] = {}
+        self._care = care or Care()
+        self.children = {spec.name: Child(spec.name) for spec in specs}
 
     async def run(self, stopping: anyio.Event) -> None:
         """Run the children until ``stopping`` is set, then end them within a budget.
@@ -56,73 +117,116 @@ class Supervisor:
             for spec in self._specs:
                 tasks.start_soon(self._keep, spec, stopping)
 
+    def unready(self, now: float) -> list[str]:
+        """Return which children do not do their work now, and since when they were last heard."""
+        reasons = []
+        for child in self.children.values():
+            if child.pid is None:
+                reasons.append(f"{child.name}: no process; the last ended with {child.status}")
+            elif child.ready_since is None:
+                heard = now - child.beat_at
+                reasons.append(f"{child.name}: does no work; heard of {heard:.0f} s ago")
+        return reasons
+
     async def _keep(self, spec: ChildSpec, stopping: anyio.Event) -> None:
-        deaths, delay = 0, FIRST_DELAY
+        child, restarts = self.children[spec.name], Restarts(self._care.kind)
         while not stopping.is_set():
-            began = anyio.current_time()
-            status = await self._run_once(spec, stopping)
+            status = await self._run_once(spec, child, stopping)
             if stopping.is_set():
                 return
-            if anyio.current_time() - began > SETTLED_AFTER:
-                deaths, delay = 0, FIRST_DELAY
-            deaths += 1
-            why = self._last_line.get(spec.name, "it said nothing")
-            if status == USAGE_STATUS or deaths >= MAX_DEATHS:
-                raise RunError(f"{spec.name} ended with status {status}: {why}")
-            logger.warning("child_died", name=spec.name, status=status, restart_after=delay)
+            delay = restarts.after(Death(status, child.worked_for, self._care.progress()))
+            if delay is None:
+                raise RunError(f"{spec.name} ended with status {status}: {child.said}")
+            logger.warning(
+                "child_died", name=spec.name, status=status, restart_after=round(delay, 2)
+            )
             with anyio.move_on_after(delay):
                 await stopping.wait()
-            delay = min(2 * delay, LAST_DELAY)
+            child.restarts += 1
 
-    async def _run_once(self, spec: ChildSpec, stopping: anyio.Event) -> int:
+    async def _run_once(self, spec: ChildSpec, child: Child, stopping: anyio.Event) -> int:
         """Run a child until it ends or is to be stopped; return its exit status."""
-        process = await anyio.open_process(
-            [sys.executable, "-m", "workers.cli", *spec.arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={**os.environ, SUPERVISED: "1"},
-            start_new_session=True,
-        )
-        logger.info("child_started", name=spec.name, pid=process.pid)
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_stop_when, stopping, process)
-                await self._read(spec.name, process)  # to its end, which is the child's
-                status = await process.wait()
-                tasks.cancel_scope.cancel()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await _end(process)
-                await process.aclose()
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                process = await anyio.open_process(
+                    [sys.executable, "-m", "workers.cli", *spec.arguments],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env={**os.environ, SUPERVISED: self._care.kind},
+                    start_new_session=True,
+                )
+            ours.setblocking(False)
+            child.pid, child.worked_for = process.pid, 0.0
+            child.beat(False, time.monotonic())
+            logger.info("child_started", name=spec.name, pid=process.pid)
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._stop_when, stopping, process)
+                    tasks.start_soon(self._listen, ours, child, process)
+                    tasks.start_soon(self._read, child, process, said_all := anyio.Event())
+                    status = await process.wait()
+                    # Not for ever: a grandchild may have inherited its standard error.
+                    with anyio.move_on_after(LAST_WORDS):
+                        await said_all.wait()
+                    tasks.cancel_scope.cancel()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._end(process)
+                    await process.aclose()
+                child.beat(False, time.monotonic())
+                child.pid, child.status = None, process.returncode
         return status
 
-    async def _read(self, name: str, process: anyio.abc.Process) -> None:
+    async def _read(self, child: Child, process: anyio.abc.Process, said_all: anyio.Event) -> None:
         assert process.stderr is not None
         rest = ""
         async for text in TextReceiveStream(process.stderr, errors="replace"):
             *lines, rest = (rest + text).split("\n")
-            self._tell(name, lines)
-        self._tell(name, [rest])
+            self._tell(child, lines)
+        self._tell(child, [rest])
+        said_all.set()
 
-    def _tell(self, name: str, lines: list[str]) -> None:
+    def _tell(self, child: Child, lines: list[str]) -> None:
         for line in filter(str.strip, lines):
-            self._last_line[name] = line
+            child.said = line
             self._on_line(line)
 
+    async def _listen(self, ours: socket.socket, child: Child, process: anyio.abc.Process) -> None:
+        """Note the child's beats; kill it when they stay away."""
+        patience = max(STARTING_FOR, self._care.silent_for)
+        while True:
+            with anyio.move_on_after(patience):
+                await anyio.wait_readable(ours)
+            # Looked at once more: if it was we who stood still, its beats have been waiting.
+            try:
+                beats = ours.recv(4096)
+            except BlockingIOError:
+                break
+            except ConnectionError:
+                beats = b""
+            if not beats:
+                return  # it has closed its end, which it does when it dies
+            child.beat(beats.endswith(READY), time.monotonic())
+            patience = self._care.silent_for
+        child.silenced += 1
+        logger.error("child_silent", name=child.name, pid=process.pid, after=patience)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
 
-async def _stop_when(stopping: anyio.Event, process: anyio.abc.Process) -> None:
-    await stopping.wait()
-    await _end(process)
+    async def _stop_when(self, stopping: anyio.Event, process: anyio.abc.Process) -> None:
+        await stopping.wait()
+        await self._end(process)
 
-
-async def _end(process: anyio.abc.Process) -> None:
-    """End a child: SIGTERM, then SIGKILL once its budget is spent."""
-    if process.returncode is not None:
-        return
-    process.send_signal(signal.SIGTERM)
-    with anyio.move_on_after(STOP_BUDGET):
-        await process.wait()
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
+    async def _end(self, process: anyio.abc.Process) -> None:
+        """End a child: SIGTERM, then SIGKILL once its budget is spent."""
+        if process.returncode is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        with anyio.move_on_after(self._care.drain_timeout + GRACE):
+            await process.wait()
+        if process.returncode is None:
+            logger.error("child_killed", pid=process.pid, reason="it did not end in its budget")
+            process.kill()
+            await process.wait()

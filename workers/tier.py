@@ -1,43 +1,28 @@
 """A tier worker: polls images, batches them late, has them judged, publishes votes, commits."""
 
-import time
-from collections.abc import Collection, Sequence
+import math
+from collections import deque
+from collections.abc import Collection
 
 import anyio
 import anyio.abc
-import msgspec
 import structlog
-from anyio import to_thread
 
-from schemas import codec
-from schemas.errors import RecordError
-from schemas.records import Escalation, Inline, Payload, PriorVote, VotesPack
-from schemas.topics import DEAD_LETTERS, VOTES, tier_group, tier_inputs
-from schemas.topics import tier as tier_topic
-from sinks.consensus import dead_letter
+from schemas.topics import tier_group, tier_inputs
 from stages.batcher import Batch, Batcher
-from streams.clock import Clock, SystemClock
-from streams.log import Log, Output, Polled, Record, TopicPartition
+from stages.breaker import ShareBreaker
+from streams.log import Log, Polled, TopicPartition
 from streams.member import GroupMember, MemberOptions
-from workers.judge import Item, Judge, Judgement, unjudged
+from workers.backpressure import Downstream
+from workers.batches import Batches, Outcome, Surroundings
+from workers.intake import Intake, Item
+from workers.jobs import Jobs
+from workers.judge import Judge
+from workers.tier_limits import TierStats, WorkerLimits
 
 logger = structlog.get_logger()
 
-
-class WorkerLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tier worker holds and waits for.
-
-    Attributes:
-        queue_bytes: Bytes of queued pictures beyond which it stops taking images.
-        queue_batches: Full batches queued beyond which it stops likewise.
-        downstream_lag: Records a later tier may be behind before archive images wait here.
-        poll_timeout: Seconds a poll waits for the first record.
-    """
-
-    queue_bytes: int = 64 << 20
-    queue_batches: int = 4
-    downstream_lag: int = 10_000
-    poll_timeout: float = 0.25
+__all__ = ["TierStats", "TierWorker", "WorkerLimits"]
 
 
 class TierWorker:
@@ -48,8 +33,17 @@ class TierWorker:
         judge: The tier's judge, its engines loaded and warm.
         slots: Batches this process may judge at once, shared by its workers; two let the decoding
             of one batch overlap the inference of another.
-        limits: What it may hold.
+        limits: What it may hold, and how long it waits.
         options: How it takes part in the group.
+        surroundings: What it shares with its process.
+
+    Attributes:
+        tier: Name of the tier.
+        judge: The judge, with its own counters and its members' breakers.
+        member: Its membership.
+        queue: The images waiting for a batch.
+        breaker: Pauses it while too many records become dead letters.
+        stats: Its counters.
     """
 
     def __init__(
@@ -60,48 +54,87 @@ class TierWorker:
         slots: anyio.Semaphore,
         limits: WorkerLimits | None = None,
         options: MemberOptions | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
-        cascade = judge.cascade
-        self._log, self._judge, self._slots = log, judge, slots
+        self.tier, cascade = judge.tier, judge.cascade
+        self._log, self.judge = log, judge
         self._limits = limits or WorkerLimits()
-        self._clock: Clock = SystemClock()
-        self._first = judge.tier == cascade.tier_names[0]
-        self._inputs = tier_inputs(judge.tier, first=self._first)
-        self._queue: Batcher[Item] = Batcher(cascade.tier(judge.tier).max_batch)
+        self._around = surroundings or Surroundings()
+        first = self.tier == cascade.tier_names[0]
+        self._inputs = tier_inputs(self.tier, first=first)
+        self._intake = Intake(self.tier, first=first)
+        self._jobs = Jobs(slots, self._around.run_blocking)
+        self.queue: Batcher[Item] = Batcher(cascade.tier(self.tier).max_batch)
         self.member = GroupMember(
-            self, "worker", tier_group(judge.tier), self._inputs, options or MemberOptions()
+            self, "worker", tier_group(self.tier), self._inputs, options or MemberOptions()
         )
-        self._work, self._changed = anyio.Event(), anyio.Event()
-        self._running = 0
+        self.breaker = ShareBreaker(self._limits.dead_letters)
+        self.stats = TierStats()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget what an earlier membership left."""
+        self.queue.drop()
+        # Images that ran when the process died last; each runs alone.
+        self._suspects: deque[Item] = deque()
+        self._batches = Batches(self.judge, self.member, self._jobs, self._around)
+        self._changed, self._live_came = anyio.Event(), anyio.Event()
         self._stopped = False
-        self._lag_checked_at = float("-inf")
-        self._held_back = False
-        self.judged = 0
+        self._downstream = Downstream(self._log, self.judge, self._limits.downstream_lag)
+
+    @property
+    def running(self) -> int:
+        """Number of batches on their way."""
+        return len(self._batches)
+
+    def paused(self) -> list[str]:
+        """Return why it takes no work now, or less than it should; nothing if all is well."""
+        reasons = []
+        if self.breaker.state != "closed":
+            reasons.append("too many records became dead letters")
+        if left := self._jobs.left_running:
+            reasons.append(f"{left} batches hang in a model")
+        return reasons
 
     async def run(self, stopping: anyio.Event) -> None:
         """Work until ``stopping`` is set; then finish the batches that run, commit, and leave.
 
+        It waits ``drain_timeout`` for them; what takes longer is left to the next owner. It may be
+        run again, also after an error.
+
         Raises:
             LogUnavailableError: The log does not answer.
+            OutputError: The log refuses the outputs for good.
         """
+        self._begin()
         async with self.member.joined(self._log):
-            logger.info("worker_started", tier=self._judge.tier)
+            logger.info("worker_started", tier=self.tier)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._dispatch, tasks)
+                tasks.start_soon(self._expire)
                 while not stopping.is_set():
                     await self._fill()
                 self._stopped = True
-                self._queue.drop()
-                self._work.set()
+                await self._leave()
+                tasks.cancel_scope.cancel()
             await self.member.flush()
-        logger.info("worker_stopped", tier=self._judge.tier, judged=self.judged)
+        logger.info("worker_stopped", tier=self.tier, judged=self.stats.judged)
+
+    async def _leave(self) -> None:
+        """Let the batches that run finish, and stay a member of the group meanwhile."""
+        self._drop()
+        give_up_at = anyio.current_time() + self._limits.drain_timeout
+        while len(self._batches) and anyio.current_time() < give_up_at:
+            await self._change(min(1.0, give_up_at - anyio.current_time()))
+            if len(self._batches):
+                await self.member.poll(max_records=0, timeout=0)
+        self.stats.abandoned += await self._batches.drain(0)
 
     async def _fill(self) -> None:
         """Poll once, for as many images as there is room for."""
-        room = self._room()
-        if room <= 0:
-            with anyio.move_on_after(self._limits.poll_timeout):
-                await self._changed.wait()
+        self._jobs.reap()
+        if (room := self._room()) <= 0:
+            await self._change(self._limits.poll_timeout)
             await self.member.poll(max_records=0, timeout=0)
             return
         polled = await self.member.poll(
@@ -109,156 +142,159 @@ class TierWorker:
         )
         if polled:
             await self._enqueue(polled)
-        elif self._running == 0:
+        elif not len(self._batches):
             await self.member.flush()
 
     def _room(self) -> int:
-        if self._queue.size >= self._limits.queue_bytes:
+        queue, limits = self.queue, self._limits
+        if queue.size + sum(item.size for item in self._suspects) >= limits.queue_bytes:
             return 0
-        return self._limits.queue_batches * self._queue.max_batch - len(self._queue)
+        waiting = len(queue) + len(self._suspects)
+        if self.breaker.state == "closed":
+            return limits.queue_batches * queue.max_batch - waiting
+        return queue.max_batch - waiting
+
+    def _takes_archive(self) -> bool:
+        """Return whether archive images may come: not in a pause, and for a trial a batch."""
+        if self.breaker.state == "closed":
+            return True
+        waiting = len(self.queue) + len(self._suspects) + self.running
+        return self.breaker.allows(anyio.current_time()) and not waiting
 
     async def _open_topics(self) -> Collection[str] | None:
-        """Return the topics that may deliver: live only while a later tier is too far behind."""
-        if not self._judge.targets:
-            return None
-        now = time.monotonic()
-        if now - self._lag_checked_at >= 1.0:
-            self._lag_checked_at = now
-            lags = [
-                await self._log.lag(tier_group(name), list(tier_inputs(name, first=False)))
-                for name in self._judge.targets
-            ]
-            held_back = max(lags) > self._limits.downstream_lag
-            if held_back != self._held_back:
-                self._held_back = held_back
-                logger.info("backpressure", tier=self._judge.tier, on=held_back, lag=max(lags))
-        if not self._held_back:
-            return None
-        return [topic for topic, lane in self._inputs.items() if lane == "live"]
+        """Return the topics that may deliver: live only in a pause, so that deadlines are kept, and
+        while a later tier is too far behind.
+        """
+        live = [topic for topic, lane in self._inputs.items() if lane == "live"]
+        if not self._takes_archive():
+            return live
+        self.stats.held_back = await self._downstream.behind()
+        return live if self.stats.held_back else None
 
     async def _enqueue(self, polled: Polled) -> None:
-        letters: list[Output] = []
-        unread: dict[TopicPartition, list[int]] = {}
-        items: list[Item] = []
-        now = self._clock.now()
-        for tp, records in polled.items():
-            for record in records:
-                try:
-                    items.append(self._item(tp, record))
-                except RecordError as error:
-                    logger.error("dead_letter", error=str(error))
-                    letter = dead_letter(tp, record, error, tier_group(self._judge.tier), now)
-                    letters.append(Output(DEAD_LETTERS, record.key, letter, tp.partition))
-                    unread.setdefault(tp, []).append(record.offset)
-        self._queue.add(items, now)
-        self._work.set()
-        if letters:
-            await self.member.finish(letters, unread, self.member.epoch)
-
-    def _item(self, tp: TopicPartition, record: Record) -> Item:
-        prior: list[PriorVote]
-        if self._first:
-            image = codec.decode(codec.decode_image, record.value, *tp, record.offset)
-            head, payload, prior = image.head, image.payload, []
-        else:
-            escalated = codec.decode(codec.decode_escalation, record.value, *tp, record.offset)
-            head, payload, prior = escalated.head, escalated.payload, escalated.votes
-        return Item(
-            head,
-            payload,
-            prior,
-            tp,
-            record.offset,
-            record.timestamp / 1000,
-            head.deadline_at,
-            _size(payload),
-        )
+        now = self._around.clock.now()
+        items, letters, unread = self._intake.take(polled, now)
+        known = self._around.suspects
+        if len(known):
+            self._suspects += [item for item in items if known.of(item) is not None]
+            items = [item for item in items if known.of(item) is None]
+        self.queue.add(items, now)
+        if self.queue.next_deadline_at is not None:
+            self._live_came.set()
+        self._signal()
+        if letters and await self.member.finish(letters, unread, self.member.epoch):
+            self.stats.dead_letters += len(letters)
+            self._watch(len(letters), len(letters) + len(items))
 
     async def _dispatch(self, tasks: anyio.abc.TaskGroup) -> None:
         while not self._stopped:
-            if not len(self._queue):
-                self._work = anyio.Event()
-                await self._work.wait()
-                continue
-            await self._slots.acquire()
-            batch = self._queue.next_batch(self._clock.now())
-            self._running += 1
-            tasks.start_soon(self._process, batch, self.member.epoch)
-            self._signal()
+            if self._idle():
+                await self._change(self._until_trial())
+            elif self._suspects:
+                await self._replay()
+            else:
+                held = await self._jobs.acquire()
+                batch = self.queue.next_batch(self._around.clock.now())
+                if not batch.items and not batch.expired:  # they were revoked meanwhile
+                    self._jobs.release(held)
+                    continue
+                scope = self._batches.launch()
+                tasks.start_soon(self._process, batch, self.member.epoch, held, scope)
+                self._signal()
 
-    async def _process(self, batch: Batch[Item], epoch: int) -> None:
-        try:
-            began = time.perf_counter()
-            try:
-                judgement = await to_thread.run_sync(self._judge.judge, batch.items)
-            finally:
-                self._slots.release()
-            if batch.items:
-                self._queue.service_time.observe(len(batch.items), time.perf_counter() - began)
-            late = [
-                unjudged(
-                    item.head, len(judgement.runs), "expired: the deadline passed in the queue"
-                )
-                for item in batch.expired
-            ]
-            items = batch.items + batch.expired
-            judgement = Judgement(judgement.runs, judgement.votes + late)
-            done: dict[TopicPartition, list[int]] = {}
-            for item in items:
-                done.setdefault(item.tp, []).append(item.offset)
-            await self.member.finish(self._outputs(items, judgement), done, epoch)
-            self.judged += len(items)
-        finally:
-            self._running -= 1
-            self._signal()
+    def _idle(self) -> bool:
+        """Return whether no batch may begin now: nothing waits, or the worker is paused."""
+        if not len(self.queue) and not self._suspects:
+            return True
+        if self.breaker.state == "closed":
+            return False
+        return self.running > 0 or not self.breaker.allows(anyio.current_time())
+
+    def _until_trial(self) -> float:
+        left = self.breaker.retry_at - anyio.current_time()
+        return max(0.0, left) if self.breaker.state == "open" else math.inf
+
+    async def _expire(self) -> None:
+        """Answer live images whose deadline passes while they wait, even if no slot is free."""
+        clock = self._around.clock
+        while not self._stopped:
+            if expired := self.queue.expired(clock.now()):
+                with self._batches.until_done(self._batches.launch()):
+                    outcome = await self._batches.pass_by(expired, self.member.epoch)
+                    self._learn(outcome, len(expired))
+                self._signal()
+                continue
+            due = self.queue.next_deadline_at
+            # In short steps, as the wall clock may be moved.
+            patience = math.inf if due is None else min(1.0, max(0.001, due - clock.now()))
+            self._live_came = anyio.Event()
+            with anyio.move_on_after(patience):
+                await self._live_came.wait()
+
+    async def _process(
+        self, batch: Batch[Item], epoch: int, held: int, scope: anyio.CancelScope
+    ) -> None:
+        with self._batches.until_done(scope):
+            self._learn(await self._batches.run(batch, epoch, held), len(batch.expired))
+        self._signal()
+
+    async def _replay(self) -> None:
+        """Judge the next suspect alone, with nothing else running in this process."""
+        async with self._around.suspects.alone:
+            held = await self._jobs.acquire(alone=True)
+            if not self._suspects or self._stopped:  # they were revoked meanwhile
+                self._jobs.release(held)
+                return
+            item, epoch = self._suspects.popleft(), self.member.epoch
+            with self._batches.until_done(self._batches.launch()):
+                outcome = await self._batches.replay(item, epoch, held, self._limits.deaths_alone)
+                self.stats.replayed += outcome.judged
+                self.stats.killers += not outcome.judged
+                self._learn(outcome)
+        self._signal()
+
+    def _learn(self, outcome: Outcome, expired: int = 0) -> None:
+        """Count what came of a batch, and adapt to it."""
+        stats, judgement = self.stats, outcome.judgement
+        if judgement.fits is not None:
+            stats.out_of_memory += 1
+            self.queue.cap.lower(judgement.fits)
+            logger.warning("batch_cap", tier=self.tier, images=self.queue.cap.now)
+        elif outcome.judged:
+            self.queue.cap.fitted(outcome.judged)
+            self.queue.service_time.observe(outcome.judged, judgement.seconds)
+        stats.add(outcome, expired)
+        if outcome.finished:
+            self._watch(outcome.lost, max(outcome.judged, outcome.letters))
+
+    def _watch(self, lost: int, records: int) -> None:
+        """Pause if too many records came to nothing but a dead letter, or end the pause."""
+        before, now = self.breaker.state, anyio.current_time()
+        self.breaker.observe(lost, records, now)
+        if self.breaker.state == "open" != before:
+            retry_after = round(self.breaker.retry_at - now, 3)
+            logger.error("tier_paused", tier=self.tier, retry_after=retry_after)
+        elif self.breaker.state != before:
+            logger.warning("tier_resumed", tier=self.tier)
+
+    async def _change(self, patience: float) -> None:
+        """Wait for something to change: images came, a batch ended, partitions went."""
+        with anyio.move_on_after(patience):
+            await self._changed.wait()
 
     def _signal(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
 
-    def _outputs(self, items: Sequence[Item], judgement: Judgement) -> list[Output]:
-        """Return one votes pack per partition, and an escalation per image that goes on."""
-        outputs: list[Output] = []
-        by_partition: dict[int, list[int]] = {}
-        for i, item in enumerate(items):
-            by_partition.setdefault(item.tp.partition, []).append(i)
-        sent_at = self._clock.now()
-        for partition, rows in by_partition.items():
-            votes = [judgement.votes[i] for i in rows]
-            pack = VotesPack(
-                tier=self._judge.tier,
-                cascade=self._judge.cascade.name,
-                cascade_hash=self._judge.cascade.hash,
-                sent_at=sent_at,
-                runs=judgement.runs,
-                images=votes,
-            )
-            outputs.append(Output(VOTES, None, codec.encode(pack), partition))
-            for i, said in zip(rows, votes, strict=True):
-                if said.next_tier is not None:
-                    outputs.append(self._escalation(items[i], said.next_tier, judgement, i))
-        return outputs
-
-    def _escalation(self, item: Item, target: str, judgement: Judgement, row: int) -> Output:
-        said = judgement.votes[row]
-        cast = [
-            PriorVote(run.member, run.weight, p)
-            for run, p in zip(judgement.runs, said.probability, strict=True)
-            if p is not None and run.weight > 0
-        ]
-        escalation = Escalation(item.head, item.payload, item.prior + cast, said.reason)
-        topic = tier_topic(target, item.head.lane)
-        return Output(topic, item.head.key, codec.encode(escalation), item.tp.partition)
+    def _drop(self) -> None:
+        self.queue.drop()
+        self._suspects.clear()
+        self._signal()
 
     async def take_over(self, partitions: Collection[TopicPartition]) -> None:
         """Nothing to prepare: work starts afresh from the committed offsets."""
 
     async def give_up(self, partitions: Collection[TopicPartition]) -> None:
-        """Drop what is queued, and let the batches that run finish."""
-        self._queue.drop()
-        while self._running:
-            await self._changed.wait()
-
-
-def _size(payload: Payload) -> int:
-    return len(payload.data) if isinstance(payload, Inline) else 512
+        """Drop what is queued, and let the batches that run finish within the drain budget."""
+        self._drop()
+        self.stats.abandoned += await self._batches.drain(self._limits.drain_timeout)

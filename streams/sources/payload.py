@@ -6,8 +6,10 @@
 import errno
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from schemas.errors import ImageError
@@ -23,17 +25,54 @@ _KINDS = {
 }
 
 
-def read_payload(payload: Payload, roots: Sequence[Path] | None, max_bytes: int) -> bytes:
+# Storage that may be well again in a moment: a network file system, a disk that is being moved.
+_TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR})
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+class Patience:
+    """How long storage is waited for that fails in a way that may pass.
+
+    One is shared by all pictures of a batch, so that a batch of files on a dead disk fails in
+    bounded time too.
+
+    Args:
+        pause: Waits so many seconds.
+        budget: Seconds to be waited in all.
+    """
+
+    DELAYS = (0.02, 0.1, 0.5)
+
+    def __init__(self, pause: Callable[[float], None] = time.sleep, budget: float = 2.0) -> None:
+        self._pause, self._left = pause, budget
+
+    def wait(self, failures: int) -> bool:
+        """Wait before the next try after so many; return False when it is time to give up."""
+        if failures > len(self.DELAYS) or self._left < self.DELAYS[failures - 1]:
+            return False
+        self._left -= self.DELAYS[failures - 1]
+        self._pause(self.DELAYS[failures - 1])
+        return True
+
+
+def read_payload(
+    payload: Payload,
+    roots: Sequence[Path] | None,
+    max_bytes: int,
+    patience: Patience | None = None,
+) -> bytes:
     """Return the encoded picture that a payload holds or points to.
 
     Args:
         payload: From an image or escalation record.
         roots: Folders that references may point into, symlinks resolved; ``None`` for anywhere.
         max_bytes: Largest picture to be read.
+        patience: For storage that fails in a way that may pass; by default, one of its own.
 
     Raises:
-        ImageError: ``refused`` outside the roots; ``changed`` where size or hash differ from the
-            record's; ``missing``, ``unreadable``, ``too_large``; an `Unreadable`'s own fault.
+        ImageError: ``refused`` outside the roots, and for URLs; ``changed`` where size or hash
+            differ from the record's; ``missing``, ``unreadable``, ``too_large``; an `Unreadable`'s
+            own fault.
     """
     match payload:
         case Inline(data):
@@ -41,31 +80,42 @@ def read_payload(payload: Payload, roots: Sequence[Path] | None, max_bytes: int)
                 raise too_large(len(data), max_bytes)
             return data
         case Reference():
-            return _read_reference(payload, roots, max_bytes)
+            return _read_reference(payload, roots, max_bytes, patience or Patience())
         case Unreadable(fault, problem):
             raise ImageError(fault, problem)
 
 
-def read_file(path: str, max_bytes: int) -> bytes:
-    """Read a regular file of at most ``max_bytes`` bytes.
+def read_file(path: str, max_bytes: int, patience: Patience | None = None) -> bytes:
+    """Read a regular file of at most ``max_bytes`` bytes, again where an error may pass.
 
     Raises:
         ImageError: ``missing``, ``unreadable``, ``bad_name`` or ``too_large``.
     """
-    try:
-        # O_NONBLOCK: a pipe put in the file's place must not hang the reader.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    patience, failures = patience or Patience(), 0
+    while True:
         try:
-            check_regular(os.fstat(descriptor))
-            with open(descriptor, "rb", closefd=False) as file:
-                data = file.read(max_bytes + 1)
-            if len(data) > max_bytes:
-                raise too_large(os.fstat(descriptor).st_size, max_bytes)
-            return data
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise file_fault(error) from None
+            return _read_once(path, max_bytes)
+        except OSError as error:
+            failures += 1
+            if error.errno in _TRANSIENT and patience.wait(failures):
+                continue
+            tries = f" (tried {failures} times)" if failures > 1 else ""
+            fault = file_fault(error)
+            raise ImageError(fault.fault, f"{fault.problem}{tries}") from None
+
+
+def _read_once(path: str, max_bytes: int) -> bytes:
+    # O_NONBLOCK: a pipe put in the file's place must not hang the reader.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        check_regular(os.fstat(descriptor))
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise too_large(os.fstat(descriptor).st_size, max_bytes)
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def look(path: str) -> os.stat_result:
@@ -132,15 +182,20 @@ def file_fault(error: OSError) -> ImageError:
     return ImageError("unreadable", error.strerror or type(error).__name__)
 
 
-def _read_reference(reference: Reference, roots: Sequence[Path] | None, max_bytes: int) -> bytes:
+def _read_reference(
+    reference: Reference, roots: Sequence[Path] | None, max_bytes: int, patience: Patience
+) -> bytes:
     path = reference.path
+    if scheme := _SCHEME.match(path):
+        what = f"{scheme[0]} references are not followed"
+        raise ImageError("refused", f"{what}, expected an absolute path, got {path!r}")
     if not os.path.isabs(path) or "\0" in path:
         raise ImageError("refused", f"expected an absolute path, got {path!r}")
     if roots is not None:
         path = _inside(path, roots)
     if reference.size > max_bytes:
         raise too_large(reference.size, max_bytes)
-    data = read_file(path, max_bytes)
+    data = read_file(path, max_bytes, patience)
     if len(data) != reference.size:
         raise ImageError(
             "changed", f"expected {reference.size:,} bytes as when it was sent, got {len(data):,}"

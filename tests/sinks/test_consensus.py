@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from schemas import codec
 from schemas.errors import LogUnavailableError
 from schemas.records import Answer, DeadLetter, VotesPack
-from schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
+from schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from sinks.answer import Answerer
-from sinks.consensus import Consensus, answered_tail
-from sinks.join import Join
+from sinks.consensus import Consensus
+from sinks.join import Join, JoinLimits
+from sinks.restore import answered_tail
 from stages.vote import verdict
 from streams.clock import ManualClock
 from streams.log import Output
@@ -26,15 +28,17 @@ DEADLINE = 20.0
 GONE = LogUnavailableError("gone")
 
 
-def consensus(log: MemoryLog) -> Consensus:
+def consensus(
+    log: MemoryLog, clock: ManualClock | None = None, limits: JoinLimits | None = None
+) -> Consensus:
     chosen = cascade()
-    join = Join(Answerer(chosen, verdict(chosen.pool)), chosen.tier_names)
-    return Consensus(log, join, clock=log.clock)
+    join = Join(Answerer(chosen, verdict(chosen.pool)), chosen.tier_names, limits)
+    return Consensus(log, join, clock=clock or ManualClock())
 
 
 async def prepared(partitions: int = 1, clock: ManualClock | None = None) -> MemoryLog:
     log = MemoryLog(clock or ManualClock())
-    await log.create_topics([VOTES, ANSWERS, DEAD_LETTERS], partitions)
+    await log.create_topics([VOTES, CARRIED, ANSWERS, DEAD_LETTERS], partitions)
     return log
 
 
@@ -191,7 +195,7 @@ async def test_an_idle_image_is_answered_at_its_deadline() -> None:
     clock = ManualClock()
     log = await prepared(clock=clock)
     live = head("a", deadline_at=clock.now() + 5)
-    async with running(consensus(log)):
+    async with running(consensus(log, clock)):
         await send(log, pack("one", votes(live, 0.9, next_tier="two")), pack("one", votes("b")))
         await answers(log, 1)
         clock.advance(6)
@@ -231,7 +235,7 @@ async def test_the_ids_answered_last_are_read_from_the_tail_of_their_partitions(
             await send(log, pack("one", votes(f"image-{number}")), partition=number % 2)
         await answers(log, 6)
 
-    assert await answered_tail(log, [1]) == {1: ["image-1", "image-3", "image-5"]}
+    assert await answered_tail(log, [1]) == {1: {"image-1": None, "image-3": None, "image-5": None}}
     assert await answered_tail(log, []) == {}
 
 
@@ -249,7 +253,7 @@ async def test_a_strangers_record_among_the_answers_keeps_nobody_from_starting()
         await receive(log, ANSWERS, 3)
 
     assert again.answered == 1
-    assert await answered_tail(log, [0]) == {0: ["a", "b"]}
+    assert await answered_tail(log, [0]) == {0: {"a": None, "b": None}}
 
 
 @settings(deadline=None, max_examples=25)
@@ -295,3 +299,192 @@ async def send_behind_faults(log: MemoryLog, one: VotesPack) -> None:
     log.faults.clear()
     await send(log, one)
     log.faults.extend(waiting)
+
+
+SMALL = JoinLimits(window=40, carry_after=8, at_once=8)
+
+
+async def test_a_long_wait_is_carried_and_a_restart_reads_only_that() -> None:
+    log = await prepared()
+    async with running(first := consensus(log, limits=SMALL)):
+        await send(log, pack("one", votes("a", 0.9, next_tier="two")))
+        for number in range(30):
+            await send(log, pack("one", votes(f"{number}")))
+        await answers(log, 30)
+    assert first.stats.join.carried >= 1
+    assert await lag(log) == 0  # of votes: what is open lies on votes.carried
+    assert await log.lag(CONSENSUS_GROUP, [CARRIED]) == 1
+
+    async with running(second := consensus(log, limits=SMALL)):
+        await send(log, pack("two", votes("a", 0.1)))
+        assert "a" in await image_ids(log, 31)
+
+    assert (second.answered, second.stats.join.late_votes) == (1, 0)
+    assert await log.lag(CONSENSUS_GROUP, [VOTES, CARRIED]) == 0
+
+
+async def test_copies_are_read_before_a_backlog_of_votes() -> None:
+    log = await prepared()
+    waiting = votes("a", 0.9, next_tier="two")
+    async with running(consensus(log, limits=SMALL)):
+        await send(log, pack("one", waiting), *(pack("one", votes(f"{i}")) for i in range(20)))
+        await answers(log, 20)
+    assert await log.lag(CONSENSUS_GROUP, [CARRIED]) == 1
+    await send(
+        log, pack("two", votes("a", 0.1)), *(pack("one", votes(f"{i}")) for i in range(40, 99))
+    )
+
+    async with running(consensus(log, limits=SMALL)):
+        found = await answers(log, 80)
+
+    assert [answer.head.image_id for answer in found][20] == "a"
+
+
+async def test_a_log_made_by_an_older_version_gets_the_topic_for_carried_votes() -> None:
+    log = MemoryLog(ManualClock())
+    await log.create_topics([VOTES, ANSWERS, DEAD_LETTERS], 3)
+    async with running(consensus(log)):
+        await send(log, pack("one", votes("a")))
+        await answers(log, 1)
+
+    assert await log.partition_counts([CARRIED]) == {CARRIED: 3}
+
+
+async def test_a_member_runs_again_after_an_outage() -> None:
+    log = await prepared()
+    member = consensus(log)
+    await send(log, pack("one", votes("a", 0.9, next_tier="two"), votes("b", 0.9)))
+    for after in (False, True):
+        log.faults.append(Fault("publish", GONE, after=after))
+        await send_behind_faults(log, pack("one", votes(f"c{after}")))
+        with anyio.fail_after(DEADLINE), pytest.raises(LogUnavailableError, match="gone"):
+            await member.run(anyio.Event())
+    await send(log, pack("two", votes("a", 0.1)))
+    async with running(member):
+        assert await image_ids(log, 4) == ["a", "b", "cFalse", "cTrue"]
+
+    assert await lag(log) == 0
+    assert member.stats.restores == 3
+
+
+async def test_votes_for_another_picture_of_the_same_id_become_a_dead_letter() -> None:
+    log = await prepared()
+    first, second = (
+        votes(msgspec.structs.replace(head("a"), content_hash=content * 16), p)
+        for content, p in ((b"1", 0.9), (b"2", 0.1))
+    )
+    async with running(member := consensus(log)):
+        await send(log, pack("one", first), pack("one", second, votes("b")))
+        assert await image_ids(log, 2) == ["a", "b"]
+        (value,) = await receive(log, DEAD_LETTERS, 1)
+
+    letter = codec.decode_dead_letter(value)
+    assert (letter.reason, letter.image_id, letter.tier) == ("duplicate", "a", "one")
+    assert (letter.topic, letter.partition, letter.offset) == (VOTES, 0, 1)
+    assert codec.decode_votes(letter.value).images == [second]
+    assert all(word in letter.error for word in ("31" * 16, "32" * 16, "votes[0]@1", "file:a"))
+    assert (member.stats.join.refused_duplicates, member.stats.dead_letters) == (1, 1)
+    assert await lag(log) == 0
+
+
+async def test_votes_that_would_wait_for_a_tier_nobody_runs_become_dead_letters() -> None:
+    log = await prepared()
+    lost = votes("a", 0.9, next_tier="nine")
+    await send(log, pack("one", lost, votes("b")), pack("eight", votes("c")))
+    async with running(consensus(log)):
+        assert await image_ids(log, 1) == ["b"]
+        letters = [codec.decode_dead_letter(v) for v in await receive(log, DEAD_LETTERS, 2)]
+
+    assert codec.decode_votes(letters[0].value).images == [lost]
+    assert [letter.error for letter in letters] == [
+        "votes[0]@0: a: escalated to nine, which is no tier here",
+        "votes[0]@1: expected votes of a tier of the cascade, got eight",
+    ]
+    assert await lag(log) == 0
+
+
+async def test_packs_of_another_cascade_are_counted_and_answered() -> None:
+    log = await prepared()
+    foreign = msgspec.structs.replace(pack("one", votes("a")), cascade_hash="other")
+    async with running(member := consensus(log)):
+        await send(log, foreign, pack("one", votes("b")))
+        await answers(log, 2)
+
+    assert member.stats.foreign_packs == 1
+
+
+async def test_a_clock_that_steps_back_postpones_no_answer() -> None:
+    clock, steady = ManualClock(), ManualClock(0.0)
+    log = await prepared(clock=clock)
+    chosen = cascade()
+    join = Join(Answerer(chosen, verdict(chosen.pool)), chosen.tier_names)
+    live = head("a", deadline_at=clock.now() + 5)
+    async with running(Consensus(log, join, clock=clock, steady=steady.now)):
+        await send(log, pack("one", votes(live, 0.9, next_tier="two"), votes("b")))
+        await answers(log, 1)
+        clock.advance(-3_600)
+        steady.advance(6)
+        _, answer = await answers(log, 2)
+
+    assert (answer.head.image_id, answer.status) == ("a", "partial")
+
+
+async def test_answers_are_counted_by_status_and_waits_are_measured() -> None:
+    clock = ManualClock()
+    log = await prepared(clock=clock)
+    async with running(member := consensus(log, clock)):
+        await send(
+            log,
+            pack("one", votes("a", 0.9, next_tier="two"), votes("b"), votes("c", None)),
+            pack("one", votes("d", 0.9, next_tier="two", error="model_failed: x")),
+        )
+        await answers(log, 2)
+        clock.advance(3)
+        await send(log, pack("two", votes("a", 0.9), votes("d", 0.9, error="expired: x")))
+        await answers(log, 4)
+
+    stats = member.stats
+    assert (stats.answered, stats.partial, stats.failed) == (2, 1, 1)
+    assert (stats.joining.count, stats.joining.sum) == (2, 6.0)
+    assert stats.open_images == 0
+
+
+@settings(deadline=None, max_examples=6)
+@given(
+    st.lists(st.integers(0, 12), min_size=8, max_size=8),
+    st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=4),
+)
+async def test_restarts_anywhere_on_a_log_that_commits_late_double_nothing(
+    sizes: Sequence[int], faults: Sequence[tuple[int, bool]]
+) -> None:
+    log = MemoryLog(ManualClock(), atomic=False)
+    await log.create_topics([VOTES, CARRIED, ANSWERS, DEAD_LETTERS], 1)
+    sent: set[str] = set()
+    for turn, size in enumerate(sizes):
+        names = [f"{turn}-{i}" for i in range(size)]
+        sent |= {*names, f"open-{turn}"}
+        await send(log, pack("one", votes(f"open-{turn}", 0.9, next_tier="two")))
+        await send(log, *(pack("one", votes(name)) for name in names))
+        for at, after in faults:
+            if at == turn:
+                await send(log, pack("one", votes(f"open-{turn}", 0.9, next_tier="two")))
+                log.faults.append(Fault("publish", GONE, after=after))
+                await finish_with_faults(log)
+        async with running(consensus(log, limits=SMALL)):
+            await answers(log, len(sent) - turn - 1)
+    await send(log, *(pack("two", votes(f"open-{turn}")) for turn in range(len(sizes))))
+    async with running(consensus(log, limits=SMALL)):
+        found = await answers(log, len(sent))
+
+    counted = Counter(answer.head.image_id for answer in found)
+    assert counted == dict.fromkeys(sent, 1)
+
+
+async def finish_with_faults(log: MemoryLog) -> None:
+    """Run members until each fault has ended one."""
+    while log.faults:
+        with anyio.move_on_after(1.0):
+            with pytest.raises(LogUnavailableError, match="gone"):
+                await consensus(log, limits=SMALL).run(anyio.Event())
+            continue
+        log.faults.clear()

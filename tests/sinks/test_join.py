@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.records import Answer, VotesPack
+from schemas.records import Answer, Head, VotesPack
+from schemas.topics import CARRIED
 from sinks.answer import Answerer
-from sinks.join import AnsweredIds, Join, Resolved, Source
+from sinks.answered import AnsweredIds
+from sinks.join import Join, JoinLimits, Resolved
+from sinks.refusal import Source
 from stages.vote import verdict
 from streams.log import TopicPartition
 from tests.builders import cascade, head, pack, votes
@@ -20,12 +23,16 @@ NOW = 1_000.0
 TIERS = ["one", "two", "three"]
 PATHS = [["one"], ["one", "two"], ["one", "three"], ["one", "two", "three"]]
 TP = TopicPartition("votes", 0)
+COPIES = TopicPartition(CARRIED, 0)
+SMALL = JoinLimits(window=16, carry_after=4, at_once=4)
 
 
-def new_join(answered: Iterable[str] = (), partitions: int = 1) -> Join:
+def new_join(
+    answered: Iterable[str] = (), partitions: int = 1, limits: JoinLimits | None = None
+) -> Join:
     chosen = cascade()
-    join = Join(Answerer(chosen, verdict(chosen.pool)), TIERS)
-    join.assign(dict.fromkeys(range(partitions), answered))
+    join = Join(Answerer(chosen, verdict(chosen.pool)), TIERS, limits)
+    join.assign({partition: dict.fromkeys(answered) for partition in range(partitions)})
     return join
 
 
@@ -91,7 +98,7 @@ def test_any_order_and_any_repetition_give_the_same_answers(delivered: list[Vote
     assert found.keys() == image_ids(delivered)
     assert join.open_images == 0
     entries = [(one.tier, said.head.image_id) for one in delivered for said in one.images]
-    assert join.late_votes == len(entries) - len(set(entries))
+    assert join.stats.late_votes == len(entries) - len(set(entries))
 
 
 @settings(deadline=None, max_examples=200)
@@ -184,7 +191,7 @@ def test_an_expired_image_goes_out_with_the_votes_so_far() -> None:
     live = head("a", deadline_at=NOW + 5)
     assert ids(join.add(pack("one", votes(live, 0.9, next_tier="two")), (TP, 0), NOW)) == []
     assert join.next_deadline_at == NOW + 5
-    assert join.expire(NOW + 4.9) == Resolved([], {})
+    assert join.expire(NOW + 4.9) == Resolved.nothing()
 
     resolved = join.expire(NOW + 5)
 
@@ -204,8 +211,8 @@ def test_votes_after_the_answer_are_counted_and_change_nothing() -> None:
 
     resolved = join.add(pack("two", votes(live, 0.1)), (TP, 1), NOW + 7)
 
-    assert resolved == Resolved([], {TP: [1]})
-    assert join.late_votes == 1
+    assert resolved == Resolved([], {TP: [1]}, [], [])
+    assert join.stats.late_votes == 1
 
 
 def test_ids_known_to_be_answered_are_not_answered_again() -> None:
@@ -215,7 +222,7 @@ def test_ids_known_to_be_answered_are_not_answered_again() -> None:
 
     assert ids(resolved) == ["b"]
     assert resolved.done == {TP: [7]}
-    assert join.late_votes == 1
+    assert join.stats.late_votes == 1
 
 
 def test_an_image_twice_in_one_pack_is_one_image() -> None:
@@ -233,7 +240,7 @@ def test_an_image_twice_in_one_pack_is_one_image() -> None:
 
 
 def test_an_empty_pack_is_done_at_once() -> None:
-    assert new_join().add(pack("one"), (TP, 3), NOW) == Resolved([], {TP: [3]})
+    assert new_join().add(pack("one"), (TP, 3), NOW) == Resolved([], {TP: [3]}, [], [])
 
 
 def test_partitions_are_answered_where_their_votes_came_from() -> None:
@@ -259,10 +266,10 @@ def test_a_new_assignment_forgets_open_joins() -> None:
     live = head("a", deadline_at=NOW + 5)
     join.add(pack("one", votes(live, 0.9, next_tier="two")), (TP, 0), NOW)
 
-    join.assign({0: []})
+    join.assign({0: {}})
 
     assert (join.open_images, join.next_deadline_at) == (0, None)
-    assert join.expire(NOW + 10) == Resolved([], {})
+    assert join.expire(NOW + 10) == Resolved.nothing()
 
 
 @given(st.integers(1, 8), st.lists(st.integers(0, 30), max_size=80))
@@ -284,3 +291,159 @@ def test_ids_beyond_the_window_are_forgotten(window: int) -> None:
 
     assert "0" not in answered
     assert "9" in answered
+
+
+def hashed(image_id: str, content: bytes | None) -> Head:
+    return msgspec.structs.replace(head(image_id), content_hash=content)
+
+
+def flow(join: Join, images: int, offset: int) -> list[Resolved]:
+    """Have confident images answered, one pack each."""
+    return [
+        join.add(pack("one", votes(f"flow-{offset + i}")), (TP, offset + i), NOW)
+        for i in range(images)
+    ]
+
+
+def test_votes_that_wait_for_many_answers_are_carried_without_the_rest_of_their_pack() -> None:
+    join = new_join(limits=SMALL)
+    said = pack("one", votes("a", 0.9, next_tier="two"), votes("b", 0.9))
+    assert ids(join.add(said, (TP, 0), NOW)) == ["b"]
+
+    *before, last = flow(join, 4, 1)
+
+    assert [one.carried for one in before] == [[]] * 3
+    ((partition, copy),) = last.carried
+    assert (partition, copy.images, copy.runs) == (0, said.images[:1], said.runs)
+    assert sorted(last.done[TP]) == [0, 4]
+    assert (join.open_images, join.stats.carried) == (1, 1)
+
+
+def test_a_copy_takes_the_place_of_what_it_copies_and_is_not_late() -> None:
+    join = new_join(limits=SMALL)
+    join.add(pack("one", votes("a", 0.9, next_tier="two")), (TP, 0), NOW)
+    ((_, copy),) = flow(join, 5, 1)[-1].carried
+
+    assert join.add(copy, (COPIES, 0), NOW) == Resolved.nothing()
+    resolved = join.add(pack("two", votes("a", 0.8)), (TP, 6), NOW + 1)
+
+    assert ids(resolved) == ["a"]
+    assert [vote.tier for vote in resolved.answers[0][1].votes] == ["one", "two"]
+    assert resolved.done == {COPIES: [0], TP: [6]}
+    assert join.stats.late_votes == 0
+
+
+def test_a_copy_is_carried_again_and_nothing_is_on_an_idle_partition() -> None:
+    join = new_join(limits=SMALL)
+    join.add(pack("one", votes("a", 0.9, next_tier="two")), (TP, 0), NOW)
+    ((_, copy),) = flow(join, 5, 1)[-1].carried
+    join.add(copy, (COPIES, 0), NOW)
+
+    assert [join.expire(NOW + i) for i in range(100)] == [Resolved.nothing()] * 100
+    last = flow(join, 5, 6)[-1]
+
+    assert last.carried == [(0, copy)]
+    assert last.done[COPIES] == [0]
+
+
+@pytest.mark.parametrize("expires", [False, True])
+def test_an_image_answered_while_its_copy_travels_is_not_opened_by_it(*, expires: bool) -> None:
+    join = new_join(limits=SMALL)
+    live = head("a", deadline_at=NOW + 5)
+    join.add(pack("one", votes(live, 0.9, next_tier="two")), (TP, 0), NOW)
+    ((_, copy),) = flow(join, 5, 1)[-1].carried
+    if expires:
+        answered = join.expire(NOW + 6)
+    else:
+        answered = join.add(pack("two", votes(live, 0.9)), (TP, 6), NOW + 1)
+    assert ids(answered) == ["a"]
+
+    assert join.add(copy, (COPIES, 0), NOW + 7) == Resolved([], {COPIES: [0]}, [], [])
+    assert (join.open_images, join.stats.late_votes) == (0, 0)
+
+
+def test_a_copy_that_stays_away_is_missed() -> None:
+    join = new_join(limits=SMALL)
+    join.add(pack("one", votes("a", 0.9, next_tier="two")), (TP, 0), NOW)
+    ((_, copy),) = flow(join, 5, 1)[-1].carried
+    flow(join, 4, 6)
+    assert not join.copies_overdue
+    flow(join, 1, 10)
+    assert join.copies_overdue
+
+    join.add(copy, (COPIES, 0), NOW)
+    assert not join.copies_overdue
+
+
+def test_images_answered_long_before_a_takeover_are_not_kept_waiting_by_open_ones() -> None:
+    join = new_join(answered=[f"old-{i}" for i in range(16)], limits=SMALL)
+    join.add(pack("one", votes("a", 0.9, next_tier="two")), (TP, 0), NOW)
+
+    recent = join.add(pack("one", votes("old-15")), (TP, 1), NOW)
+    old = join.add(pack("one", votes("old-2")), (TP, 2), NOW)
+
+    assert recent.carried == []
+    assert [copy.images[0].head.image_id for _, copy in old.carried] == ["a"]
+    assert sorted(old.done[TP]) == [0, 2]
+
+
+def test_of_two_votes_of_one_tier_the_later_one_counts() -> None:
+    join = new_join()
+    join.add(pack("one", votes("a", 0.9, next_tier="three")), (TP, 0), NOW)
+    join.add(pack("one", votes("a", 0.8, next_tier="two")), (TP, 1), NOW)
+    resolved = join.add(pack("two", votes("a", 0.7)), (TP, 2), NOW)
+
+    ((_, answer),) = resolved.answers
+    assert [(vote.tier, vote.probability) for vote in answer.votes] == [("one", 0.8), ("two", 0.7)]
+    assert sorted(resolved.done[TP]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["answered", "open"])
+def test_another_picture_under_an_id_is_refused_and_its_neighbour_answered(*, waits: bool) -> None:
+    join = new_join()
+    first = votes(hashed("a", b"1" * 16), 0.9, next_tier="two" if waits else None)
+    join.add(pack("one", first), (TP, 0), NOW)
+    second = votes(hashed("a", b"2" * 16), 0.1)
+
+    resolved = join.add(pack("one", second, votes("b")), (TP, 1), NOW)
+
+    assert ids(resolved) == ["b"]
+    assert resolved.done == {TP: [1]}
+    ((source, refused, known),) = resolved.refused
+    assert (source, refused.images, known) == ((TP, 1), [second], b"1" * 16)
+    assert (join.stats.refused_duplicates, join.stats.late_votes) == (1, 0)
+    if waits:
+        same = votes(hashed("a", b"1" * 16), 0.9)
+        ((_, answer),) = join.add(pack("two", same), (TP, 2), NOW).answers
+        assert [vote.probability for vote in answer.votes] == [0.9, 0.9]
+
+
+@pytest.mark.parametrize("known", [None, b"1" * 16])
+@pytest.mark.parametrize("got", [None, b"1" * 16])
+def test_the_same_picture_or_an_unknown_one_is_one_image(
+    known: bytes | None, got: bytes | None
+) -> None:
+    join = new_join()
+    join.add(pack("one", votes(hashed("a", known))), (TP, 0), NOW)
+
+    resolved = join.add(pack("one", votes(hashed("a", got))), (TP, 1), NOW)
+
+    assert resolved == Resolved([], {TP: [1]}, [], [])
+    assert join.stats.late_votes == 1
+
+
+def test_contents_are_known_after_a_takeover() -> None:
+    join = new_join()
+    join.assign({0: {"a": b"1" * 16}})
+
+    resolved = join.add(pack("one", votes(hashed("a", b"2" * 16))), (TP, 0), NOW)
+
+    assert [refused.known for refused in resolved.refused] == [b"1" * 16]
+
+
+def test_no_more_images_expire_at_once_than_are_asked_for() -> None:
+    join = new_join()
+    live = [votes(head(f"{i}", deadline_at=NOW + 5), 0.9, next_tier="two") for i in range(5)]
+    join.add(pack("one", *live), (TP, 0), NOW)
+
+    assert [len(join.expire(NOW + 6, 2).answers) for _ in range(4)] == [2, 2, 1, 0]

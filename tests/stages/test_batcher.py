@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from stages.batcher import Batcher, ServiceTime
+from stages.batcher import BatchCap, Batcher, ServiceTime
 
 NOW = 1_000.0
 
@@ -61,6 +61,21 @@ class BatcherMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
+    @rule(fits=st.integers(0, 9))
+    def memory_runs_out(self, fits: int) -> None:
+        self.batcher.cap.lower(fits)
+
+    @rule(times=st.integers(1, 200))
+    def batches_fit(self, times: int) -> None:
+        for _ in range(times):
+            self.batcher.cap.fitted(self.batcher.cap.now)
+
+    @rule()
+    def expire(self) -> None:
+        due = [w for w in self.waiting if w.deadline_at is not None and w.deadline_at <= self.now]
+        assert sorted(self.batcher.expired(self.now)) == sorted(due)
+        self.waiting = [w for w in self.waiting if w not in due]
+
     @rule()
     def drop(self) -> None:
         assert sorted(self.batcher.drop()) == sorted(self.waiting)
@@ -75,7 +90,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert sorted(expired) == sorted(due)
         self.check_live_part(items, due)
         self.check_archive_part(items)
-        assert len(items) <= self.batcher.max_batch
+        assert len(items) <= self.batcher.cap.now
         assert bool(items) is (len(self.waiting) > len(expired))
         taken = {w.serial for w in items + expired}
         assert len(taken) == len(items) + len(expired)
@@ -90,7 +105,7 @@ class BatcherMachine(RuleBasedStateMachine):
         if waiting:
             assert taken
             slack = (taken[0].deadline_at or 0.0) - self.now
-            most = max(1, self.service.largest_within(slack, self.batcher.max_batch))
+            most = max(1, self.service.largest_within(slack, self.batcher.cap.now))
             assert len(taken) == min(most, len(waiting))
 
     def check_archive_part(self, items: list[Waiting]) -> None:
@@ -100,12 +115,14 @@ class BatcherMachine(RuleBasedStateMachine):
         if taken and len(items) > 1 and self.tightest() < math.inf:
             assert self.service.predict(len(items)) <= 0.45 * self.tightest() + 1e-9
         if self.tightest() == math.inf:
-            assert len(items) == min(self.batcher.max_batch, len(items) + len(waiting) - len(taken))
+            assert len(items) == min(self.batcher.cap.now, len(items) + len(waiting) - len(taken))
 
     @invariant()
     def sizes_and_numbers_add_up(self) -> None:
         assert len(self.batcher) == len(self.waiting)
         assert self.batcher.size == sum(w.size for w in self.waiting)
+        deadlines = [w.deadline_at for w in self.waiting if w.deadline_at is not None]
+        assert self.batcher.next_deadline_at == min(deadlines, default=None)
 
 
 TestBatcher = BatcherMachine.TestCase
@@ -243,3 +260,67 @@ def test_the_largest_batch_within_a_time_is_the_largest(
         assert service.predict(size) <= seconds * (1 + 1e-9) + 1e-9
     if size < limit and alpha > 0:
         assert service.predict(size + 1) > seconds * (1 - 1e-9) - 1e-9
+
+
+def test_a_lowered_cap_bounds_batches() -> None:
+    batcher: Batcher[Waiting] = Batcher(8)
+    batcher.add([archive(i) for i in range(20)] + [live(i, NOW + 9) for i in range(20, 30)], NOW)
+    batcher.cap.lower(3)
+
+    assert [len(batcher.next_batch(NOW).items) for _ in range(10)] == [3] * 10
+
+
+def test_a_cap_grows_back_slowly_and_each_time_that_it_is_lowered_more_slowly() -> None:
+    cap, waits = BatchCap(64), []
+    for _ in range(3):
+        cap.lower(32)
+        batches = 0
+        while cap.now < 64:
+            before = cap.now
+            cap.fitted(cap.now)
+            batches += 1
+            assert cap.now <= before + max(1, before // 8)
+        waits.append(batches)
+
+    steps = 7  # 32, 36, 40, 45, 50, 56, 63, 64
+    assert waits == [steps * 32, steps * 64, steps * 128]
+
+
+def test_small_batches_say_nothing_of_larger_ones() -> None:
+    cap = BatchCap(8)
+    cap.lower(4)
+    for _ in range(10_000):
+        cap.fitted(3)
+
+    assert cap.now == 4
+
+
+def test_a_long_time_at_the_limit_is_forgiving() -> None:
+    cap = BatchCap(8)
+    for _ in range(30):
+        cap.lower(7)
+    while cap.now < 8:
+        cap.fitted(8)
+    for _ in range(BatchCap.MOST_PATIENCE):
+        cap.fitted(8)
+    cap.lower(7)
+    for _ in range(BatchCap.PATIENCE):
+        cap.fitted(7)
+
+    assert cap.now == 8
+
+
+@given(
+    st.integers(1, 64),
+    st.lists(st.tuples(st.booleans(), st.integers(0, 80)), max_size=200),
+)
+def test_a_cap_stays_between_one_and_its_limit(limit: int, events: list[tuple[bool, int]]) -> None:
+    cap = BatchCap(limit)
+    for fitted, size in events:
+        if fitted:
+            cap.fitted(size)
+        else:
+            before = cap.now
+            cap.lower(size)
+            assert cap.now <= before
+        assert 1 <= cap.now <= limit

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import ImageError
-from stages.inference import Engine, Picture, Score, infer_isolated
+from schemas.errors import DeviceMemoryError, ImageError
+from schemas.records import Box
+from stages.inference import Engine, Finding, Picture, Score, infer_isolated, is_out_of_memory
 
 
 class Touchy(Engine):
@@ -46,8 +47,12 @@ def pictures(count: int) -> list[Picture]:
     return [Picture(np.full((2, 2, 3), level, np.uint8)) for level in range(count)]
 
 
-def fault(found: Score | ImageError) -> str | None:
-    return str(found) if isinstance(found, ImageError) else None
+def infer(engine: Engine, batch: Sequence[Picture]) -> list[Finding]:
+    return infer_isolated(engine, batch).found
+
+
+def fault(found: Finding) -> str | None:
+    return None if isinstance(found, Score) else str(found)
 
 
 @settings(deadline=None, max_examples=200)
@@ -58,9 +63,9 @@ def test_exactly_the_culprits_fail_after_a_bounded_number_of_runs(
     count, culprits = case
     engine = Touchy(culprits)
 
-    found = infer_isolated(engine, pictures(count))
+    found = infer(engine, pictures(count))
 
-    clean = infer_isolated(Touchy(), pictures(count))
+    clean = infer(Touchy(), pictures(count))
     for level in range(count):
         if level in culprits:
             expected = f"model_failed: RuntimeError: cannot stand level {level}"
@@ -73,13 +78,13 @@ def test_exactly_the_culprits_fail_after_a_bounded_number_of_runs(
 
 def test_a_clean_batch_runs_once() -> None:
     engine = Touchy()
-    assert len(infer_isolated(engine, pictures(16))) == 16
+    assert len(infer(engine, pictures(16))) == 16
     assert engine.batches == [16]
 
 
 def test_an_empty_batch_does_not_run() -> None:
     engine = Touchy()
-    assert infer_isolated(engine, []) == []
+    assert infer(engine, []) == []
     assert engine.batches == []
 
 
@@ -87,7 +92,7 @@ def test_an_empty_batch_does_not_run() -> None:
 def test_a_score_that_is_no_number_fails_its_own_picture_only(nonsense: float) -> None:
     engine = Touchy(scores={2: nonsense})
 
-    found = infer_isolated(engine, pictures(4))
+    found = infer(engine, pictures(4))
 
     assert [fault(f) for f in found] == [
         None,
@@ -101,9 +106,166 @@ def test_a_score_that_is_no_number_fails_its_own_picture_only(nonsense: float) -
 def test_scores_that_cannot_be_told_apart_are_asked_for_again() -> None:
     engine = Miscounting()
 
-    found = infer_isolated(engine, pictures(4))
+    found = infer(engine, pictures(4))
 
-    assert found == infer_isolated(Touchy(), pictures(4))
+    assert found == infer(Touchy(), pictures(4))
+
+
+class Odd(Engine):
+    """Gives whatever it is told, without looking."""
+
+    def __init__(self, gives: object) -> None:
+        self.gives = gives
+
+    def load(self) -> None:
+        pass
+
+    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+        if isinstance(self.gives, BaseException):
+            raise self.gives
+        return self.gives  # type: ignore[return-value]  # that is the point
+
+    def close(self) -> None:
+        pass
+
+
+SCORE = Score(1.0, [])
+
+
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        (None, "expected a list of 1 scores, got NoneType"),
+        ((SCORE,), "expected a list of 1 scores, got tuple"),
+        ([], "expected 1 scores, got 0"),
+        ([SCORE, SCORE], "expected 1 scores, got 2"),
+        ([None], "expected a Score, got NoneType"),
+        ([1.0], "expected a Score, got float"),
+        ([Score("high", [])], "ValueError: could not convert string to float: 'high'"),  # type: ignore[arg-type]
+        ([Score(math.inf, [])], "expected a finite score, got inf"),
+        ([Score(1.0, ["box"])], "expected a Box, got str"),  # type: ignore[list-item]
+        ([Score(1.0, (1, 2))], "expected a list of boxes, got tuple"),  # type: ignore[arg-type]
+        (
+            [Score(1.0, [Box(0.0, 0.0, math.nan, 1.0, 0.5)])],
+            "expected a box of finite numbers, got [0.0, 0.0, nan, 1.0, 0.5]",
+        ),
+        (RuntimeError("two\n  lines and a \udcff byte"), "RuntimeError: two lines and a ? byte"),
+    ],
+)
+def test_what_is_no_score_is_told(gives: object, said: str) -> None:
+    (found,) = infer(Odd(gives), pictures(1))
+    assert fault(found) == f"model_failed: {said}"
+
+
+def test_scores_of_numpy_become_numbers_that_a_record_can_carry() -> None:
+    box = Box(np.float32(0.5), 0.0, 1.0, 1.0, np.float32(0.25), "cone")  # type: ignore[arg-type]
+    (found,) = infer(Odd([Score(np.float32(0.5), [box])]), pictures(1))  # type: ignore[arg-type]
+    assert found == Score(0.5, [Box(0.5, 0.0, 1.0, 1.0, 0.25, "cone")])
+    assert isinstance(found, Score)
+    assert {type(n) for n in (found.raw, found.boxes[0].x1, found.boxes[0].confidence)} == {float}
+
+
+class Cramped(Touchy):
+    """Has memory for batches up to a size, and for some pictures not even then."""
+
+    def __init__(self, fits: int, giants: Collection[int] = (), **touchy: object) -> None:
+        super().__init__(**touchy)  # type: ignore[arg-type]
+        self.fits, self.giants = fits, set(giants)
+
+    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+        levels = {int(picture.pixels[0, 0, 0]) for picture in batch}
+        if len(batch) > self.fits or levels & self.giants:
+            self.batches.append(len(batch))
+            raise MemoryError("no room")
+        return super().infer(batch)
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
+    engine = Cramped(5)
+
+    findings = infer_isolated(engine, pictures(16))
+
+    assert findings.found == infer(Touchy(), pictures(16))
+    assert findings.fits == 4
+    assert engine.batches == [16, 8, 4, 4, 8, 4, 4]
+
+
+def test_a_picture_that_does_not_fit_alone_is_no_poison() -> None:
+    findings = infer_isolated(Cramped(64, giants={3}), pictures(8))
+
+    assert [type(one) for one in findings.found].count(DeviceMemoryError) == 1
+    assert fault(findings.found[3]) == (
+        "model_failed: not even one picture fits into memory: no room"
+    )
+    assert findings.fits == 4
+
+
+def test_enough_memory_says_nothing_of_sizes() -> None:
+    assert infer_isolated(Touchy({2}), pictures(8)).fits is None
+    assert infer_isolated(Cramped(0), pictures(1)).fits is None
+
+
+def test_memory_errors_of_other_libraries_are_told_by_name() -> None:
+    kind = type("OutOfMemoryError", (RuntimeError,), {"__module__": "torch"})
+    assert is_out_of_memory(kind())
+    assert is_out_of_memory(type("Ours", (kind,), {})())
+    assert is_out_of_memory(np._core._exceptions._ArrayMemoryError((1,), np.dtype(float)))  # type: ignore[attr-defined]
+    assert not is_out_of_memory(RuntimeError("out of memory"))
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    count=st.integers(1, 48),
+    fits=st.integers(1, 48),
+    poison=st.sets(st.integers(0, 47), max_size=6),
+    nonsense=st.sets(st.integers(0, 47), max_size=6),
+    giants=st.sets(st.integers(0, 47), max_size=3),
+)
+def test_whatever_is_mixed_neighbours_are_as_in_a_clean_run_after_a_bounded_number_of_runs(
+    count: int, fits: int, poison: set[int], nonsense: set[int], giants: set[int]
+) -> None:
+    engine = Cramped(fits, giants, breaks_at=poison, scores=dict.fromkeys(nonsense, math.nan))
+
+    findings = infer_isolated(engine, pictures(count))
+
+    clean = infer(Touchy(), pictures(count))
+    assert len(findings.found) == count
+    for level, found in enumerate(findings.found):
+        if level in giants:
+            assert isinstance(found, DeviceMemoryError)
+        elif level in poison | nonsense:
+            assert isinstance(found, ImageError)
+        else:
+            assert found == clean[level]
+    assert len(engine.batches) == findings.runs <= 2 * count - 1
+    if findings.fits is not None:
+        assert 1 <= findings.fits <= max(1, min(fits, count - 1))
+    for row, tries in findings.tries.items():
+        assert not isinstance(findings.found[row], Score)
+        assert 1 <= tries <= 1 + math.ceil(math.log2(count))
+
+
+class Miscounted(Touchy):
+    """Gives a wrong number of scores for some batch sizes."""
+
+    def __init__(self, extra: Mapping[int, int]) -> None:
+        super().__init__()
+        self.extra = extra
+
+    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+        scores, extra = super().infer(batch), self.extra.get(len(batch), 0)
+        return scores[:extra] if extra < 0 else scores + scores[:1] * extra
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(1, 32), st.dictionaries(st.integers(2, 32), st.integers(-3, 3)))
+def test_a_wrong_number_of_scores_costs_no_picture_its_own(
+    count: int, extra: dict[int, int]
+) -> None:
+    engine = Miscounted(extra)
+
+    assert infer(engine, pictures(count)) == infer(Touchy(), pictures(count))
+    assert len(engine.batches) <= 2 * count - 1
 
 
 def test_warming_up_runs_one_blank_picture() -> None:

@@ -84,6 +84,33 @@ class Heard(Listener):
         self.calls.append((what, frozenset(partitions), self.consumer.assignment.epoch))
 
 
+class Told(Listener):
+    """Notes the offsets that were acknowledged and the records that were missed."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[dict[TopicPartition, int]] = []
+        self.gone: list[tuple[TopicPartition, int, int]] = []
+
+    def committed(self, offsets: Offsets) -> None:
+        self.acknowledged.append(dict(offsets))
+
+    def missed(self, tp: TopicPartition, first: int, oldest: int) -> None:
+        self.gone.append((tp, first, oldest))
+
+
+async def truncate(log: Log, tp: TopicPartition, before: int) -> None:
+    """Let go of the records below an offset, as retention does, whoever has not read them yet."""
+    if isinstance(log, MemoryLog):
+        log.truncate(*tp, before)
+        return
+    async with log.consumer("retention", [tp.topic], member_id="retention") as other:
+        with anyio.fail_after(DEADLINE):
+            while tp not in other.assignment.partitions:
+                await other.poll(max_records=0, timeout=0)
+        await other.publish([], {tp: before}, other.assignment.epoch)
+    await log.trim([tp.topic], "retention")
+
+
 def values(polled: Polled) -> list[bytes]:
     return [record.value or b"" for records in polled.values() for record in records]
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from schemas.errors import LogUnavailableError, OutputError, RoadstreamError, UsageError
+from schemas.errors import OutputError, UsageError
 from streams.embedded import EmbeddedLog
 from streams.embedded_store import MAX_PARTITIONS
-from streams.log import Consumer, Output, Polled, TopicPartition
+from streams.log import Output, TopicPartition
+from tests.streams.contract import values
+from tests.streams.embedded_kit import everything, forward
 
 TP = TopicPartition("t", 0)
 FORWARD = """
@@ -56,30 +58,6 @@ async def main(path):
 
 anyio.run(main, sys.argv[1])
 """
-
-
-def values(polled: Polled) -> list[bytes]:
-    return [record.value or b"" for records in polled.values() for record in records]
-
-
-async def forward(consumer: Consumer) -> int:
-    polled = await consumer.poll(max_records=20, timeout=0.05)
-    outputs = [
-        Output("out", None, record.value or b"", tp.partition)
-        for tp, records in polled.items()
-        for record in records
-    ]
-    commit = {tp: records[-1].offset + 1 for tp, records in polled.items()}
-    await consumer.publish(outputs, commit, consumer.assignment.epoch)
-    return len(outputs)
-
-
-async def everything(log: EmbeddedLog, topic: str) -> list[bytes]:
-    found: list[bytes] = []
-    async with log.reader(topic, "beginning") as reader:
-        while polled := await reader.poll(max_records=1000, timeout=0):
-            found += values(polled)
-    return found
 
 
 async def test_processes_share_the_work_of_a_group_each_record_once(tmp_path: Path) -> None:
@@ -127,34 +105,6 @@ async def test_a_process_killed_inside_a_transaction_leaves_what_was_committed(
         await producer.publish([Output("t", None, b"100", 0)])
         assert len(await everything(log, "t")) == 101
         # Its membership is still noted; under the same name one goes on at once, else later.
-
-
-async def test_a_member_that_went_silent_is_fenced_and_comes_back(tmp_path: Path) -> None:
-    path = tmp_path / "log.db"
-    async with (
-        EmbeddedLog(path, session_timeout=0.2) as one,
-        EmbeddedLog(path, session_timeout=0.2) as other,
-        one.producer() as producer,
-    ):
-        await one.create_topics(["in", "out"], 1)
-        async with one.consumer("g", ["in"]) as silent, other.consumer("g", ["in"]) as lively:
-            await producer.publish([Output("in", None, b"x")])
-            first = silent if await silent.poll(max_records=1, timeout=0.1) else lively
-            second = lively if first is silent else silent
-            stale = first.assignment
-            assert len(stale.partitions) == 1
-            with anyio.fail_after(20):
-                while not await second.poll(max_records=1, timeout=0.02):
-                    pass
-
-            with pytest.raises(RoadstreamError, match="no longer owns what it commits"):
-                await first.publish(
-                    [Output("out", None, b"x")], {TopicPartition("in", 0): 1}, stale.epoch
-                )
-            assert await everything(one, "out") == []
-            with anyio.fail_after(20):
-                while first.assignment.epoch == stale.epoch:
-                    await first.poll(max_records=0, timeout=0)
 
 
 async def test_trimmed_records_are_gone_and_their_offsets_stay(tmp_path: Path) -> None:
@@ -213,21 +163,6 @@ async def test_a_number_of_partitions_out_of_range_is_refused(
             await log.create_topics(["t"], partitions)
 
 
-async def test_a_full_disk_is_an_output_error_and_loses_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "log.db"
-    async with EmbeddedLog(path) as log, log.producer() as producer:
-        await log.create_topics(["t"], 1)
-        await producer.publish([Output("t", None, b"before")])
-        log.database.connection.execute("PRAGMA max_page_count=1")  # as large as it is
-        with pytest.raises(OutputError, match=r"log\.db: cannot be written: .*full"):
-            await producer.publish([Output("t", None, bytes(1 << 20))])
-
-        log.database.connection.execute("PRAGMA max_page_count=1000000")
-        assert await everything(log, "t") == [b"before"]
-        await producer.publish([Output("t", None, b"after")])
-        assert await everything(log, "t") == [b"before", b"after"]
-
-
 async def test_a_file_that_may_not_be_written_is_an_output_error(tmp_path: Path) -> None:
     async with EmbeddedLog(tmp_path / "log.db") as log, log.producer() as producer:
         await log.create_topics(["t"], 1)
@@ -244,21 +179,6 @@ async def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path)
     with pytest.raises(OutputError, match="cannot be written: unable to open database file"):
         async with EmbeddedLog(tmp_path):
             pass
-
-
-async def test_a_lock_that_another_process_holds_is_named_after_waiting(tmp_path: Path) -> None:
-    path = tmp_path / "log.db"
-    async with EmbeddedLog(path) as log, log.producer() as producer:
-        await log.create_topics(["t"], 1)
-        log.database.connection.execute("PRAGMA busy_timeout=50")
-        other = sqlite3.connect(path, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(LogUnavailableError, match="another process holds it"):
-            await producer.publish([Output("t", None, b"x")])
-        other.execute("ROLLBACK")
-        other.close()
-
-        await producer.publish([Output("t", None, b"x")])
 
 
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from aiokafka.errors import OutOfOrderSequenceNumber
 from schemas.errors import LogUnavailableError, OutputError, UsageError
 from streams.kafka import KafkaLog, KafkaSettings
 from streams.kafka_producer import KafkaProducer, murmur2
-from streams.log import Assignment, Consumer, Output, Polled, Reader, TopicPartition
+from streams.log import Consumer, Output, Polled, Reader, TopicPartition
 from tests.streams.contract import Listener
 
 DEADLINE = 30.0
@@ -281,34 +281,6 @@ async def test_work_finished_while_partitions_are_revoked_is_committed(
 
         assert second.values == []
         assert calls.heard[:3] == [("assigned", 2), ("revoked", 2), ("assigned", 1)]
-
-
-@pytest.mark.kafka
-async def test_commits_of_an_epoch_that_has_ended_are_dropped(
-    settings: KafkaSettings, topic: str
-) -> None:
-    async with KafkaLog(settings) as log, log.producer() as producer:
-        await log.create_topics([topic], 2)
-        await producer.publish(numbered(topic, 10, partitions=2))
-        async with log.consumer(topic, [topic]) as consumer:
-            first = Ledger(consumer)
-            with anyio.fail_after(DEADLINE):
-                while not consumer.assignment.partitions:
-                    await consumer.poll(max_records=0, timeout=0.2)
-            before: Assignment = consumer.assignment
-            async with log.consumer(topic, [topic]) as other:
-                second = Ledger(other)
-                with anyio.fail_after(DEADLINE):
-                    while not other.assignment.partitions:
-                        await consumer.poll(max_records=0, timeout=0)
-                        await other.poll(max_records=0, timeout=0.1)
-
-                await consumer.publish([], dict.fromkeys(before.partitions, 5), before.epoch)
-
-                assert consumer.assignment.epoch > before.epoch
-            await step_until(lambda: len(first.values) == 10, first)
-        assert second.values == []
-        assert await log.lag(topic, [topic]) == 0
 
 
 @pytest.mark.kafka

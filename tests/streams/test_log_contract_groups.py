@@ -199,9 +199,10 @@ async def test_more_members_than_partitions_leave_some_idle(log: Log, topic: str
             assert sorted(members[0].values + members[1].values, key=number) == texts(range(10))
 
 
-async def test_a_stale_epoch_commits_nothing(log: Log, topic: str) -> None:
+async def test_a_stale_epoch_appends_and_commits_nothing(log: Log, topic: str) -> None:
+    out = f"{topic}-out"
     async with log, log.producer() as producer:
-        await log.create_topics([topic], 2)
+        await log.create_topics([topic, out], 2)
         await producer.publish(numbered(topic, range(20), 2))
         async with log.consumer(topic, [topic]) as consumer:
             first = Member(consumer, commits=False)
@@ -213,10 +214,13 @@ async def test_a_stale_epoch_commits_nothing(log: Log, topic: str) -> None:
                     lambda: len(first.partitions) == 1 == len(second.partitions), first, second
                 )
                 assert consumer.assignment.epoch > before.epoch
-                try:
-                    await consumer.publish([], dict.fromkeys(before.partitions, 10), before.epoch)
-                except FencedError as error:
-                    assert "no longer owns what it commits" in str(error)  # noqa: PT017
+                outputs = numbered(out, range(4), 2)
+                no_offsets: dict[TopicPartition, int] = {}
+                for commit in (no_offsets, dict.fromkeys(before.partitions, 10)):
+                    with pytest.raises(FencedError, match="no longer owns what it commits"):
+                        await consumer.publish(outputs, commit, before.epoch)
+                async with log.reader(out, "beginning") as reader:
+                    assert await reader.ends() == {0: 0, 1: 0}
 
         assert await log.lag(topic, [topic]) == 20
 

@@ -1,5 +1,6 @@
 """read_payload(): where references may point, and what may have happened to the file since."""
 
+import errno
 import hashlib
 import os
 import socket
@@ -9,7 +10,7 @@ import pytest
 
 from schemas.errors import ImageError
 from schemas.records import Inline, Payload, Reference, Unreadable
-from streams.sources.payload import read_payload
+from streams.sources.payload import Patience, read_payload
 
 LIMIT = 1000
 
@@ -134,3 +135,98 @@ def test_links_in_a_circle_are_unreadable(tmp_path: Path) -> None:
         "unreadable",
         "symbolic links lead in a circle",
     )
+
+
+class Flaky:
+    """Opens files after so many failures of one kind."""
+
+    def __init__(self, number: int, failures: int) -> None:
+        self.number, self.failures, self.calls = number, failures, 0
+        self.open = os.open
+
+    def __call__(self, path: str, flags: int) -> int:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise OSError(self.number, os.strerror(self.number))
+        return self.open(path, flags)
+
+
+TRANSIENT = [errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR]
+
+
+@pytest.mark.parametrize("number", TRANSIENT, ids=errno.errorcode.get)
+def test_an_error_that_passes_is_waited_out(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("os.open", Flaky(number, 3))
+    reference = Reference(path=str(picture), size=7)
+
+    assert read_payload(reference, None, LIMIT, Patience(waited.append)) == b"picture"
+    assert waited == sorted(waited)
+    assert len(waited) == 3
+
+
+@pytest.mark.parametrize("number", TRANSIENT, ids=errno.errorcode.get)
+def test_an_error_that_does_not_pass_is_given_up_on(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("os.open", Flaky(number, 100))
+    with pytest.raises(ImageError) as caught:
+        read_payload(Reference(path=str(picture), size=7), None, LIMIT, Patience(waited.append))
+
+    assert str(caught.value) == f"unreadable: {os.strerror(number)} (tried 4 times)"
+    assert len(waited) == 3
+
+
+def test_pictures_of_a_batch_share_their_patience(
+    picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    patience = Patience(waited.append, budget=1.0)
+    monkeypatch.setattr("os.open", Flaky(errno.EIO, 10_000))
+    for _ in range(1000):
+        with pytest.raises(ImageError, match="unreadable"):
+            read_payload(Reference(path=str(picture), size=7), None, LIMIT, patience)
+
+    assert 0.6 < sum(waited) <= 1.0
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.EMFILE])
+def test_an_error_that_will_not_pass_is_told_at_once(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    waited: list[float] = []
+    flaky = Flaky(number, 100)
+    monkeypatch.setattr("os.open", flaky)
+    with pytest.raises(ImageError):
+        read_payload(Reference(path=str(picture), size=7), None, LIMIT, Patience(waited.append))
+
+    assert (flaky.calls, waited) == (1, [])
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["http://host/a.jpg", "https://host/a.jpg", "s3://b/a.jpg", "file:///a.jpg", "FILE:/a.jpg",
+     "gs://b/a", "data:image/png;base64,AA", "c:/a.jpg"],
+)  # fmt: skip
+def test_urls_are_refused_whatever_the_roots(path: str) -> None:
+    for roots in (None, [], [Path("/")]):
+        name, problem = fault(Reference(path=path, size=7), roots)
+        assert name == "refused"
+        assert problem.endswith(f"are not followed, expected an absolute path, got {path!r}")
+
+
+def test_a_link_out_of_the_roots_is_refused_wherever_it_stands(
+    picture: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.jpg").write_bytes(b"secret!")
+    (picture.parent / "sub").symlink_to(outside)
+    (picture.parent / "file.jpg").symlink_to(outside / "a.jpg")
+    for path in ("sub/a.jpg", "file.jpg", "sub/../outside/a.jpg", "./sub/./a.jpg"):
+        reference = Reference(path=f"{picture.parent}/{path}", size=7)
+        assert fault(reference, [picture.parent])[0] == "refused"
+        assert read_payload(reference, [tmp_path], LIMIT) == b"secret!"

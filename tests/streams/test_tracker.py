@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from streams.log import TopicPartition
+from streams.log import Offsets, TopicPartition
 from streams.tracker import OffsetTracker
 
 PARTITIONS = [TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)]
@@ -38,12 +38,28 @@ class TrackerMachine(RuleBasedStateMachine):
         self.tracker = OffsetTracker()
         self.model = Model(set())
         self.epoch = 0
+        # What was committed in this epoch, in order: a history of its own, beside the model.
+        self.history: dict[TopicPartition, list[int]] = {}
+
+    def commit(self, offsets: Offsets) -> None:
+        """Commit as a consumer does, and check the one promise that everything rests on."""
+        for tp, offset in offsets.items():
+            delivered, in_flight = self.model.delivered[tp], self.model.in_flight[tp]
+            assert not any(flying < offset for flying in in_flight), "ahead of work"
+            assert delivered[0] <= offset <= delivered[-1] + 1, "beyond what was delivered"
+            following = [at for at in delivered if at >= offset]
+            assert offset == (following[0] if following else delivered[-1] + 1), "between records"
+            assert all(offset > earlier for earlier in self.history.get(tp, [])), "not forward"
+            self.history.setdefault(tp, []).append(offset)
+        self.tracker.committed(offsets, self.epoch)
+        self.model.committed.update(offsets)
 
     @rule(owned=SOME, skipped=st.integers(1, 3))
     def rebalance(self, owned: set[TopicPartition], skipped: int) -> None:
         self.epoch += skipped
         self.tracker.assign(self.epoch, owned)
         self.model = Model(owned)
+        self.history = {}
 
     @precondition(lambda self: self.model.delivered)
     @rule(data=st.data(), gaps=GAPS)
@@ -76,8 +92,25 @@ class TrackerMachine(RuleBasedStateMachine):
         for tp, offsets in done.items():
             self.model.in_flight[tp].difference_update(offsets)
         if commits:
-            self.tracker.committed(commit, self.epoch)
-            self.model.committed.update(commit)
+            self.commit(commit)
+
+    @rule()
+    def flush(self) -> None:
+        """Commit whatever may be; a second time there is nothing left."""
+        self.commit(self.tracker.committable())
+        assert self.tracker.committable() == {}
+
+    @rule()
+    def finish_everything(self) -> None:
+        """Once nothing is in flight, all that was delivered is committed: nothing is skipped."""
+        done = {tp: sorted(left) for tp, left in self.model.in_flight.items()}
+        self.tracker.done(done, self.epoch)
+        for left in self.model.in_flight.values():
+            left.clear()
+        self.commit(self.tracker.committable())
+        for tp, delivered in self.model.delivered.items():
+            if delivered:
+                assert self.history[tp][-1] == delivered[-1] + 1
 
     @rule(data=st.data(), age=st.integers(1, 3))
     def finish_work_of_an_earlier_epoch(self, data: st.DataObject, age: int) -> None:

@@ -2,15 +2,17 @@
 
 import os
 import signal
+import sys
 import uuid
 from pathlib import Path
+from subprocess import PIPE
 
 import anyio
 import pytest
 
-from schemas.errors import LogUnavailableError, RunError, UsageError
+from schemas.errors import RunError, UsageError
 from streams.kafka import KafkaLog, KafkaSettings
-from streams.log import Consumer, Output
+from streams.log import Output
 from workers.broker import BrokerSettings, run_brokers, serve
 
 pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("kafka_bootstrap")]
@@ -35,11 +37,6 @@ async def read_first(bootstrap: str, topic: str) -> bytes | None:
     return records[0].value
 
 
-async def poll_for_ever(consumer: Consumer) -> None:
-    while True:
-        await consumer.poll(max_records=1, timeout=0.1)
-
-
 async def test_a_broker_restarted_on_its_data_folder_keeps_its_records(tmp_path: Path) -> None:
     topic = f"t-{uuid.uuid4().hex[:12]}"
     settings = BrokerSettings(data=tmp_path / "kafka")
@@ -56,36 +53,6 @@ async def test_a_broker_restarted_on_its_data_folder_keeps_its_records(tmp_path:
             pass
 
 
-async def test_clients_of_a_killed_broker_fail_in_time_and_recover_when_it_is_back() -> None:
-    topic = f"t-{uuid.uuid4().hex[:12]}"
-    async with run_brokers(BrokerSettings()) as cluster:
-        settings = KafkaSettings(
-            bootstrap_servers=cluster.bootstrap_servers,
-            delivery_timeout=2.0,
-            request_timeout=2.0,
-            stall_timeout=0.5,
-            stop_timeout=1.0,
-        )
-        async with KafkaLog(settings) as log, log.producer() as producer:
-            await log.create_topics([topic], 1)
-            await producer.publish([Output(topic, None, b"first")])
-            async with log.consumer(topic, [topic]) as consumer:
-                while not await consumer.poll(max_records=1, timeout=0.1):
-                    pass
-                await cluster.kill(0)
-
-                with anyio.fail_after(10), pytest.raises(LogUnavailableError, match="2 s"):
-                    await producer.publish([Output(topic, None, b"nobody listens")])
-                with anyio.fail_after(10), pytest.raises(LogUnavailableError, match="not answer"):
-                    await poll_for_ever(consumer)
-                left_at = anyio.current_time()
-            assert anyio.current_time() - left_at < 8
-
-            await cluster.restart(0)
-            await producer.publish([Output(topic, None, b"again")])
-            assert await read_first(cluster.bootstrap_servers, topic) == b"first"
-
-
 async def test_serve_announces_and_reports_a_broker_that_dies(tmp_path: Path) -> None:
     lines: list[str] = []
 
@@ -99,6 +66,26 @@ async def test_serve_announces_and_reports_a_broker_that_dies(tmp_path: Path) ->
 
     assert "answers at 127.0.0.1:" in lines[0]
     assert lines[1] == "This broker is for development and tests, not for production."
+
+
+async def test_a_broker_ends_with_the_command_that_runs_it_however_that_dies(
+    tmp_path: Path,
+) -> None:
+    command = [*(sys.executable, "-m", "workers.cli", "broker", "--port", "0"), "--data"]
+    process = await anyio.open_process([*command, str(tmp_path)], stdout=None, stderr=PIPE)
+    try:
+        assert process.stderr is not None
+        assert b"Kafka" in await process.stderr.receive()
+        broker = os.pidfd_open(_broker_pid(tmp_path))
+        process.kill()
+
+        with anyio.fail_after(20):
+            await anyio.wait_readable(broker)
+        os.close(broker)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.aclose()
 
 
 async def test_a_port_that_is_taken_is_named() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import UsageError
 from streams.embedded import EmbeddedLog
-from streams.kafka import KafkaLog
+from streams.kafka import KafkaLog, KafkaSettings
 from workers.connect import open_log
 
 
@@ -54,3 +54,32 @@ def test_anything_else_is_refused_with_what_was_expected(url: str) -> None:
     assert str(caught.value) == (
         f"--log: expected embedded:FILE or kafka://host:port[,host:port…], got {url!r}"
     )
+
+
+def test_the_rest_about_kafka_comes_from_the_file_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "kafka.toml"
+    file.write_text('bootstrap_servers = "elsewhere:1"\nclient_id = "fleet"\n')
+    monkeypatch.setenv("ROADSTREAM_KAFKA_CONFIG", str(file))
+
+    log = open_log("kafka://here:9092")
+
+    assert isinstance(log, KafkaLog)
+    assert log.settings == KafkaSettings(bootstrap_servers="here:9092", client_id="fleet")
+
+
+def test_a_wrong_file_of_kafka_settings_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROADSTREAM_KAFKA_CONFIG", str(tmp_path / "nowhere.toml"))
+
+    with pytest.raises(UsageError, match=r"nowhere\.toml: expected a file of Kafka settings"):
+        open_log("kafka://here:9092")
+    open_log(f"embedded:{tmp_path}/log.db")  # it has no need of the file
+
+
+def test_a_password_in_the_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(UsageError, match="expected no user or password in the URL") as caught:
+        open_log("kafka://camera:secret@here:9092")
+    assert "secret" not in str(caught.value)

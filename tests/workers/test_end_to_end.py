@@ -66,9 +66,7 @@ async def filled(count: int, chosen: Cascade = CASCADE) -> MemoryLog:
 
 def tier_worker(log: MemoryLog, name: str) -> Start:
     async def start() -> None:
-        judge = Judge(
-            CASCADE, name, ENGINES, device=threading.Lock(), roots=None, max_bytes=1 << 20
-        )
+        judge = Judge(CASCADE, name, ENGINES, device=threading.Lock())
         await TierWorker(log, judge, slots=anyio.Semaphore(2), limits=LIMITS).run(anyio.Event())
 
     return start

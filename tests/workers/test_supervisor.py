@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from structlog.testing import capture_logs
 from schemas.errors import RunError
 from schemas.topics import all_topics
 from streams.embedded import EmbeddedLog
-from workers.supervisor import ChildSpec, Supervisor
+from workers.supervisor import Care, ChildSpec, Supervisor
 
 DEADLINE = 60.0
 CASCADE = """
@@ -120,6 +121,43 @@ async def test_cancelling_the_supervisor_ends_its_children(tmp_path: Path) -> No
             tasks.cancel_scope.cancel()
 
     assert all(is_gone(pid) for pid in pids(events))
+
+
+async def test_a_child_that_stands_still_is_killed_and_started_again(tmp_path: Path) -> None:
+    said, stopping = Lines(), anyio.Event()
+    supervisor = Supervisor([await consensus(tmp_path)], said, Care(silent_for=6.0))
+    with capture_logs() as events, anyio.fail_after(DEADLINE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(supervisor.run, stopping)
+            await said.wait("consensus_started")
+            os.kill(pids(events)[0], signal.SIGSTOP)
+            await said.wait("consensus_started", times=2)
+            stopping.set()
+
+    (child,) = supervisor.children.values()
+    assert (child.silenced, child.restarts) == (1, 1)
+    assert [e["name"] for e in events if e["event"] == "child_silent"] == ["consensus"]
+    assert all(is_gone(pid) for pid in pids(events))
+
+
+async def test_children_without_a_process_are_named(tmp_path: Path) -> None:
+    supervisor = Supervisor([await consensus(tmp_path)], Lines())
+    reason = "consensus: no process; the last ended with None"
+    assert supervisor.unready(time.monotonic()) == [reason]
+
+
+async def test_a_child_whose_broker_is_away_ends_with_75_and_is_started_again() -> None:
+    said, stopping = Lines(), anyio.Event()
+    arguments = ["consensus", "--log", "kafka://127.0.0.1:1"]
+    supervisor = Supervisor([ChildSpec("consensus", arguments)], said, Care(kind="job"))
+    with capture_logs() as events, anyio.fail_after(DEADLINE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(supervisor.run, stopping)
+            await said.wait("roadstream: no Kafka broker answers at 127.0.0.1:1", times=2)
+            stopping.set()
+
+    first = next(event for event in events if event["event"] == "child_died")
+    assert (first["status"], first["restart_after"] > 0) == (75, True)
 
 
 async def test_no_child_is_started_once_it_is_to_stop() -> None:

@@ -1,134 +1,25 @@
 """A tier worker on the in-memory log: votes, escalations, commits, poison, and backpressure."""
 
-import threading
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 from anyio import to_thread
 
 from schemas import codec
-from schemas.cascade import Cascade, Route
+from schemas.cascade import Route
 from schemas.errors import LogUnavailableError
-from schemas.records import (
-    Escalation,
-    Head,
-    Image,
-    Inline,
-    Payload,
-    PriorVote,
-    Unreadable,
-    VotesPack,
-)
-from schemas.topics import DEAD_LETTERS, VOTES, all_topics, tier_group
+from schemas.records import Escalation, Inline, Payload, PriorVote, Unreadable
+from schemas.topics import DEAD_LETTERS, VOTES, tier_group
 from stages.calibration import sigmoid
-from streams.log import Output, TopicPartition
-from streams.memory import Fault, MemoryLog
+from streams.log import TopicPartition
+from streams.memory import Fault
 from tests.builders import cascade, member, tier
-from tests.fake_engine import NONSENSE, POISON, GreyEngine, picture
-from workers.judge import Judge
-from workers.tier import TierWorker, WorkerLimits
+from tests.fake_engine import NONSENSE, POISON, GreyEngine
+from tests.tier_bench import CASCADE, DEADLINE, SURE, UNSURE, Bench, image, running, voted
+from workers.tier import WorkerLimits
 
-DEADLINE = 20.0
 GONE = LogUnavailableError("gone")
-SURE, UNSURE = 240, 130
-LIMITS = WorkerLimits(poll_timeout=0.02)
-CASCADE = cascade(
-    tier("one", member("a"), member("b", 2.0), member("shade", 0.0),
-         routes=[Route(to="exit", min_confidence=0.9)], max_batch=8),
-    tier("two"),
-)  # fmt: skip
-
-
-class Bench:
-    """A log, a cascade, and engines; makes workers and reads what they publish."""
-
-    def __init__(self, chosen: Cascade = CASCADE) -> None:
-        self.log = MemoryLog()
-        self.cascade = chosen
-        self.engines = {m.name: GreyEngine() for t in chosen.tiers for m in t.members}
-
-    async def create_topics(self, partitions: int = 1) -> None:
-        await self.log.create_topics(all_topics(self.cascade.tier_names), partitions)
-
-    def worker(self, name: str = "one", limits: WorkerLimits = LIMITS) -> TierWorker:
-        judge = Judge(
-            self.cascade,
-            name,
-            dict(self.engines),
-            device=threading.Lock(),
-            roots=None,
-            max_bytes=1 << 20,
-        )
-        return TierWorker(self.log, judge, slots=anyio.Semaphore(2), limits=limits)
-
-    async def send(self, topic: str, *values: object, partition: int = 0) -> None:
-        outputs = [
-            Output(topic, b"k", v if isinstance(v, bytes) else codec.encode(v), partition)
-            for v in values
-        ]
-        async with self.log.producer() as producer:
-            await producer.publish(outputs)
-
-    async def receive(self, topic: str, count: int) -> list[tuple[int, bytes]]:
-        """Wait for ``count`` records; return all that are there then, with their partitions."""
-        found: list[tuple[int, bytes]] = []
-        async with self.log.reader(topic, "beginning") as reader:
-            with anyio.fail_after(DEADLINE):
-                while len(found) < count:
-                    polled = await reader.poll(max_records=1000, timeout=1)
-                    found += [(tp[1], r.value or b"") for tp, rs in polled.items() for r in rs]
-        return found
-
-    async def packs(self, images: int) -> list[tuple[int, VotesPack]]:
-        """Wait until votes for ``images`` are there."""
-        found: list[tuple[int, VotesPack]] = []
-        async with self.log.reader(VOTES, "beginning") as reader:
-            with anyio.fail_after(DEADLINE):
-                while sum(len(one.images) for _, one in found) < images:
-                    polled = await reader.poll(max_records=1000, timeout=1)
-                    for tp, records in polled.items():
-                        found += [
-                            (tp.partition, codec.decode_votes(r.value or b"")) for r in records
-                        ]
-        return found
-
-    async def lag(self, name: str = "one", topic: str = "images.archive") -> int:
-        return await self.log.lag(tier_group(name), [topic])
-
-
-@asynccontextmanager
-async def running(*workers: TierWorker) -> AsyncIterator[None]:
-    """Run the workers; stop them in good order afterwards."""
-    stopping = anyio.Event()
-    async with anyio.create_task_group() as tasks:
-        for worker in workers:
-            tasks.start_soon(worker.run, stopping)
-        yield
-        stopping.set()
-
-
-def image(
-    image_id: str,
-    level: int = SURE,
-    *,
-    payload: Payload | None = None,
-    deadline_at: float | None = None,
-) -> Image:
-    head = Head(
-        image_id=image_id,
-        uri=f"{image_id}.png",
-        lane="archive" if deadline_at is None else "live",
-        deadline_at=deadline_at,
-    )
-    return Image(head, payload or Inline(picture(level)))
-
-
-def voted(packs: Sequence[tuple[int, VotesPack]]) -> Counter[str]:
-    return Counter(said.head.image_id for _, one in packs for said in one.images)
 
 
 async def test_the_votes_of_a_batch_travel_in_one_pack_per_partition() -> None:

@@ -1,6 +1,8 @@
 """What the subcommands share: options, running a coroutine, and the console."""
 
 import gc
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, TypeVar, TypeVarTuple
@@ -11,7 +13,11 @@ from rich.console import Console
 
 from schemas.errors import UsageError
 from workers.connect import LOG_HELP
+from workers.lifecycle import LEAVING
 from workers.logging import Level, configure_logging
+
+# Longer than any log's group would wait for a member that gives up its partitions.
+MOST_DRAIN = 3600.0
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -29,7 +35,43 @@ Paths = Annotated[
 ]
 AliveFile = Annotated[
     Path | None,
-    Parameter(name="--alive-file", help="File to touch at every poll, for health checks."),
+    Parameter(
+        name="--alive-file", help="File to touch every second while all is well, for health checks."
+    ),
+]
+MetricsAddress = Annotated[
+    str | None,
+    Parameter(
+        name="--metrics",
+        env_var="ROADSTREAM_METRICS",
+        help="HOST:PORT, or a port for this machine only, to serve /metrics, /healthz and /readyz "
+        "at; 0 is any free port.",
+    ),
+]
+DrainTimeout = Annotated[
+    float,
+    Parameter(
+        name="--drain-timeout",
+        help="Seconds in which it ends once it is told to, whatever hangs; what is unfinished by "
+        "then is done by whoever comes next.",
+    ),
+]
+StateFolder = Annotated[
+    Path | None,
+    Parameter(
+        name="--state",
+        env_var="ROADSTREAM_STATE",
+        help="Folder on a local disk for what a worker must know after a crash: the images it was "
+        "at. By default, with a member name, roadstream in XDG_STATE_HOME.",
+    ),
+]
+MemberName = Annotated[
+    str | None,
+    Parameter(
+        name="--member",
+        help="Static group membership: who comes back under it goes on at once. {host} in it "
+        "stands for this host's name.",
+    ),
 ]
 LedgerFolder = Annotated[
     Path | None,
@@ -45,6 +87,41 @@ LogLevel = Annotated[
     Level, Parameter(name="--log-level", help="Events of this level and above are logged.")
 ]
 DEFAULT_KAFKA = "kafka://127.0.0.1:9092"
+
+
+def member_name(given: str | None) -> str | None:
+    """Return a ``--member`` with this host's name where it asks for it."""
+    return None if given is None else given.replace("{host}", socket.gethostname())
+
+
+def state_folder(given: Path | None, member: str | None) -> Path | None:
+    """Return the folder for a worker's state; ``None`` for a worker that nobody could recognise.
+
+    Where nobody has asked for one and none can be made, there is none either.
+    """
+    if given is not None or member is None:
+        return given
+    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    try:
+        folder = Path(home).expanduser() / "roadstream"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # read-only, or no home at all
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def check_drain_timeout(seconds: float) -> float:
+    """Return a ``--drain-timeout`` that can be kept.
+
+    Raises:
+        UsageError: It leaves no time to leave in order, or is no time at all.
+    """
+    if not LEAVING < seconds <= MOST_DRAIN:
+        raise UsageError(
+            f"--drain-timeout: expected more than {LEAVING:g} and at most {MOST_DRAIN:g} seconds, "
+            f"got {seconds:g}"
+        )
+    return seconds
 
 
 def check_paths(command: str, paths: tuple[str, ...]) -> None:

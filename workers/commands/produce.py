@@ -6,21 +6,24 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
+import anyio
 from anyio import to_thread
 from cyclopts import Parameter
 
 from schemas.cascade import Cascade, load_cascade
-from schemas.errors import UsageError
+from schemas.errors import LogUnavailableError, UsageError
 from schemas.records import Image, Lane
 from stages.decode import encode_jpeg
+from streams.event_ledger import EventLedger
 from streams.run_ledger import RunLedger
 from streams.sources.files import ScanOptions, scan
 from streams.sources.video import VideoOptions
 from workers.commands.common import (
     DEFAULT_KAFKA,
     CascadeName,
+    LedgerFolder,
     LogLevel,
     LogUrl,
     Paths,
@@ -29,6 +32,7 @@ from workers.commands.common import (
     run_async,
 )
 from workers.connect import open_log
+from workers.outage import Persistent
 from workers.runtime import check_topics
 from workers.submit import Submitter
 
@@ -56,9 +60,17 @@ def produce(
     resume: Annotated[
         Path | None, Parameter(help="File that notes what was sent; what it notes is not resent.")
     ] = None,
+    ledger: LedgerFolder = None,
+    patience: Annotated[
+        float, Parameter(help="Seconds for which it tries again when the log does not answer.")
+    ] = 120.0,
     log_level: LogLevel = "warning",
-) -> None:
-    """Send pictures to a log, to be scored by the workers there. PATHS are as for score."""
+) -> int:
+    """Send pictures to a log, to be scored by the workers there. PATHS are as for score.
+
+    An id is sent once: another picture under it is refused. Exit status: 0 when everything was
+    sent, 1 when some were refused, 75 when the log was gone for too long.
+    """
     check_paths("produce", paths)
     if deadline is not None and (lane != "live" or deadline <= 0):
         raise UsageError("--deadline: expected seconds above 0, with --lane live")
@@ -68,38 +80,116 @@ def produce(
         hashed=by_reference,
         video=VideoOptions(encode=encode_jpeg, fps=fps),
     )
-    job = partial(
-        _produce,
+    check_patience(patience)
+    sending = _Sending(
         scan(paths, options),
-        log,
         load_cascade(cascade),
-        resume,
+        _Notes(resume, ledger),
         spread=not by_session,
         deadline=deadline,
     )
-    console().print(f"{run_async(log_level, job):,} images sent", highlight=False)
+    try:
+        run_async(log_level, sending.run, log, patience)
+    finally:
+        console().print(sending.summary, highlight=False)
+    return 1 if sending.refused else 0
 
 
-async def _produce(
-    found: Iterator[Image],
-    url: str,
-    cascade: Cascade,
-    resume: Path | None,
-    *,
-    spread: bool,
-    deadline: float | None,
-) -> int:
-    sent, said_at, screen = 0, time.monotonic(), console()
-    async with open_log(url) as log:
-        partitions = await check_topics(log, cascade)
-        async with log.producer() as producer, _ledger(resume) as ledger:
-            submitter = Submitter(producer, ledger, partitions if spread else None, deadline)
-            while batch := await to_thread.run_sync(lambda: list(islice(found, SEND_BATCH))):
-                sent += await submitter.submit(batch)
-                if time.monotonic() - said_at > SAY_EVERY:
-                    said_at = time.monotonic()
-                    screen.print(f"{sent:,} images sent", highlight=False)
-    return sent
+def check_patience(patience: float) -> None:
+    """Check ``--patience``.
+
+    Raises:
+        UsageError: It is negative or no number.
+    """
+    if not patience >= 0:
+        raise UsageError(f"--patience: expected seconds, 0 or more, got {patience}")
+
+
+class _Notes(NamedTuple):
+    """Files in which it is noted what was sent, if anywhere."""
+
+    resume: Path | None
+    events: Path | None
+
+
+class _Sending:
+    """Images on their way to a log, from the scan to the last acknowledgement."""
+
+    def __init__(
+        self,
+        found: Iterator[Image],
+        cascade: Cascade,
+        notes: _Notes,
+        *,
+        spread: bool,
+        deadline: float | None,
+    ) -> None:
+        self._found, self._cascade, self._notes = found, cascade, notes
+        self._spread, self._deadline = spread, deadline
+        # Found and not sent yet: it outlives an outage of the log.
+        self._batch: list[Image] = []
+        self._submitter: Submitter | None = None
+        self.sent = 0
+        self._worked_at = 0.0
+        self._said_at = time.monotonic()
+
+    @property
+    def refused(self) -> int:
+        """Number of images refused as duplicates."""
+        return self._submitter.refused if self._submitter else 0
+
+    @property
+    def summary(self) -> str:
+        """What was done, in a line."""
+        refused = f"; {self.refused:,} refused as duplicates" if self.refused else ""
+        return f"{self.sent:,} images sent{refused}"
+
+    async def run(self, url: str, patience: float) -> None:
+        """Send everything; wait for a log that is gone.
+
+        Raises:
+            LogUnavailableError: It did not come back within ``patience`` seconds.
+            RoadstreamError: The images cannot be sent.
+        """
+        events = EventLedger(self._notes.events, "producer")
+        waiting = Persistent(
+            "produce",
+            lambda: self._worked_at,
+            passing=(LogUnavailableError,),
+            patience=patience,
+        )
+        async with _ledger(self._notes.resume) as ledger:
+            await waiting.run(partial(self._send, url, ledger, events), anyio.Event())
+        events.close()
+
+    async def _send(
+        self, url: str, ledger: RunLedger | None, events: EventLedger, stopping: anyio.Event
+    ) -> None:
+        async with open_log(url) as log:
+            partitions = await check_topics(log, self._cascade)
+            async with log.producer() as producer:
+                submitter = self._submitter or Submitter(
+                    producer,
+                    ledger,
+                    partitions if self._spread else None,
+                    self._deadline,
+                    events=events,
+                )
+                self._submitter, submitter.producer = submitter, producer
+                while not stopping.is_set() and await self._more():
+                    await self._submit(submitter)
+
+    async def _more(self) -> bool:
+        if not self._batch:
+            self._batch = await to_thread.run_sync(lambda: list(islice(self._found, SEND_BATCH)))
+        return bool(self._batch)
+
+    async def _submit(self, submitter: Submitter) -> None:
+        self.sent += await submitter.submit(self._batch)
+        self._batch, self._worked_at = [], time.monotonic()
+        if self._worked_at - self._said_at > SAY_EVERY:
+            self._said_at = self._worked_at
+            console().print(self.summary, highlight=False)
 
 
 def _ledger(path: Path | None) -> contextlib.AbstractAsyncContextManager[RunLedger | None]:

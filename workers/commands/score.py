@@ -1,10 +1,11 @@
 """``roadstream score``: pictures in, answers out."""
 
+import contextlib
 import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from anyio import to_thread
 from cyclopts import Parameter
@@ -12,21 +13,30 @@ from rich.console import Console
 from rich.table import Table
 
 from schemas.cascade import Cascade, load_cascade
-from schemas.errors import RunError, UsageError
+from schemas.errors import LogUnavailableError, RunError, UsageError
 from sinks.writers import check_output
 from stages.decode import encode_jpeg
+from streams.event_ledger import EventLedger
 from streams.member import MemberOptions
 from streams.run_ledger import RunLedger
 from streams.sources.files import ScanOptions, scan
 from streams.sources.video import VideoOptions
-from workers.commands.common import CascadeName, LogLevel, Paths, check_paths, console, run_async
+from workers.commands.common import (
+    CascadeName,
+    LedgerFolder,
+    LogLevel,
+    Paths,
+    check_paths,
+    console,
+    run_async,
+)
 from workers.connect import open_log
 from workers.logging import Level
 from workers.progress import Progress, Tally
 from workers.rundir import RunFolder, RunKey, resume, working_folder
 from workers.runtime import build_consensus
-from workers.score import Found, Score, export, prepare_log, run_until_stopped
-from workers.supervisor import ChildSpec, Supervisor
+from workers.score import Found, Notes, Score, export, prepare_log, run_until_stopped
+from workers.supervisor import Care, ChildSpec, Supervisor
 
 # Enough partitions for as many worker processes as a large machine has cores.
 EMBEDDED_PARTITIONS = 16
@@ -56,6 +66,7 @@ def score(
     restart: Annotated[
         bool, Parameter(negative="", help="Forget what an earlier run of this output left.")
     ] = False,
+    ledger: LedgerFolder = None,
     log_level: LogLevel = "warning",
 ) -> int:
     """Score pictures and videos; write one answer per picture.
@@ -84,11 +95,14 @@ def score(
     )
     count = len(os.sched_getaffinity(0)) if workers is None else workers
     with folder.locked(restart=restart):
-        job = partial(_score, key, loaded, cascade, folder, count, sort, log_level)
+        options = _Options(count, sort, ledger, log_level)
+        job = partial(_score, key, loaded, cascade, folder, options)
         try:
             tally, finished = run_async(log_level, job)
         except BaseExceptionGroup as group:
             raise _keep_promise(group, folder) from None
+        except LogUnavailableError as error:  # to those who run a job it has failed, whatever for
+            raise RunError(str(error)) from None
     _summarise(tally, out, finished=finished)
     if report and finished:
         from workers.commands.evaluate import report as write
@@ -111,14 +125,15 @@ def _keep_promise(group: BaseExceptionGroup[BaseException], folder: RunFolder) -
     )
 
 
+class _Options(NamedTuple):
+    workers: int
+    sort: bool
+    events: Path | None
+    log_level: Level
+
+
 async def _score(
-    key: RunKey,
-    cascade: Cascade,
-    cascade_name: str,
-    folder: RunFolder,
-    workers: int,
-    sort: bool,
-    log_level: Level,
+    key: RunKey, cascade: Cascade, cascade_name: str, folder: RunFolder, options: _Options
 ) -> tuple[Tally, bool]:
     embedded = key.log == "embedded"
     url = f"embedded:{folder.log}" if embedded else key.log
@@ -130,7 +145,7 @@ async def _score(
         for group in await ledger.counts():
             tally.count(group)
         already = tally.total_answered
-        options = ScanOptions(
+        scanned = ScanOptions(
             run_id=run_id,
             carry="reference" if embedded else "inline",
             video=VideoOptions(encode=encode_jpeg, fps=key.fps),
@@ -138,36 +153,41 @@ async def _score(
         progress = Progress(tally, cascade.tier_names, console())
         if already:
             progress.say(f"going on: {already:,} images were answered before")
+        common = ["--log", url, "--cascade", cascade_name, "--state", str(folder.state)]
         crew = Supervisor(
-            [_worker(i, url, cascade_name, run_id, log_level) for i in range(workers)],
+            [_worker(i, run_id, common, options) for i in range(options.workers)],
             progress.say,
+            Care(kind="job", progress=lambda: tally.total_answered),
         )
         async with open_log(url) as log, open_log(url) as consensus_log:
             await prepare_log(log, cascade, EMBEDDED_PARTITIONS)
             found = Found(
-                scan(key.paths, options),
+                scan(key.paths, scanned),
                 # A list on standard input can be read once only.
                 iter(()) if "-" in key.paths else scan(key.paths, ScanOptions()),
             )
-            job = Score(log, cascade.tier_names, ledger, run_id, found, tally)
+            events = EventLedger(options.events, "producer", member=run_id)
+            notes = Notes(ledger, run_id, events)
+            job = Score(log, cascade.tier_names, notes, found, tally)
             consensus = (
-                build_consensus(consensus_log, cascade, MemberOptions(member_id=run_id))
-                if workers
+                build_consensus(
+                    consensus_log, cascade, MemberOptions(member_id=run_id, ledger=options.events)
+                )
+                if options.workers
                 else None
             )
-            finished = await run_until_stopped(job, crew, consensus, progress)
-        await to_thread.run_sync(partial(export, ledger, folder.out, in_order=sort))
+            with contextlib.closing(events):
+                finished = await run_until_stopped(job, crew, consensus, progress)
+        await to_thread.run_sync(partial(export, ledger, folder.out, in_order=options.sort))
     if finished and embedded:
         folder.remove_log()
     return tally, finished
 
 
-def _worker(index: int, url: str, cascade: str, run_id: str, log_level: Level) -> ChildSpec:
-    return ChildSpec(
-        f"worker {index}",
-        ["work", "--log", url, "--cascade", cascade, "--member", f"score-{run_id[:12]}-{index}",
-         "--log-level", log_level],
-    )  # fmt: skip
+def _worker(index: int, run_id: str, common: list[str], options: _Options) -> ChildSpec:
+    member = ["--member", f"score-{run_id[:12]}-{index}", "--log-level", options.log_level]
+    events = [] if options.events is None else ["--ledger", str(options.events)]
+    return ChildSpec(f"worker {index}", ["work", *common, *member, *events])
 
 
 def _summarise(tally: Tally, out: Path, *, finished: bool) -> None:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import anyio
 from cyclopts import Parameter
+from rich.table import Table
 
-from schemas.cascade import load_cascade
+from schemas.cascade import Cascade, load_cascade
 from schemas.errors import UsageError
 from schemas.topics import all_topics
 from streams.member import MemberOptions
@@ -15,17 +16,27 @@ from workers.commands.common import (
     DEFAULT_KAFKA,
     AliveFile,
     CascadeName,
+    DrainTimeout,
     LedgerFolder,
     LogLevel,
     LogUrl,
+    MemberName,
+    MetricsAddress,
+    StateFolder,
+    check_drain_timeout,
     console,
+    member_name,
     run_async,
+    state_folder,
 )
 from workers.commands.topics import create_topics
 from workers.connect import open_log
-from workers.lifecycle import Heartbeat, stop_on_signal
+from workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
+from workers.metrics import Address, Shown, free_ports, parse_address, serving_metrics
+from workers.process import ServiceOptions
 from workers.runtime import WorkOptions, serve_consensus, serve_workers
-from workers.supervisor import ChildSpec, Supervisor
+from workers.samples import supervisor_samples
+from workers.supervisor import Care, ChildSpec, Supervisor
 
 Roots = Annotated[
     list[Path] | None,
@@ -45,40 +56,55 @@ def work(
     cascade: CascadeName = "lite",
     threads: Annotated[int, Parameter(help="Threads per model call.")] = 1,
     root: Roots = None,
-    member: Annotated[
-        str | None, Parameter(help="Static group membership: who comes back under it goes on.")
-    ] = None,
+    member: MemberName = None,
+    state: StateFolder = None,
     ledger: LedgerFolder = None,
+    metrics: MetricsAddress = None,
     alive_file: AliveFile = None,
+    drain_timeout: DrainTimeout = DRAIN_TIMEOUT,
     log_level: LogLevel = "info",
 ) -> None:
     """Work for one or more tiers: judge images, publish votes, escalate.
 
     Run as many as there are partitions, on any hosts. A worker joins its group only when its models
-    are loaded and warm. Stop it with Ctrl-C or SIGTERM: it finishes its batches first.
+    are loaded and warm, and keeps them when the log is away. Stop it with Ctrl-C or SIGTERM: it
+    finishes its batches first.
     """
-    loaded = load_cascade(cascade)
+    loaded, member = load_cascade(cascade), member_name(member)
     options = WorkOptions(
         tiers=tier or [],
         threads=threads,
         roots=root if root or log.startswith("embedded:") else [],
-        member=MemberOptions(member_id=member, ledger=ledger, alive=Heartbeat(alive_file)),
+        member=MemberOptions(member_id=member, ledger=ledger),
+        state=state_folder(state, member),
     )
-    run_async(log_level, serve_workers, open_log(log), loaded, options)
+    service = _service(metrics, alive_file, drain_timeout)
+    run_async(log_level, serve_workers, open_log(log), loaded, options, service)
 
 
 def consensus(
     *,
     log: LogUrl = DEFAULT_KAFKA,
     cascade: CascadeName = "lite",
-    member: Annotated[str | None, Parameter(help="Static group membership.")] = None,
+    member: MemberName = None,
     ledger: LedgerFolder = None,
+    metrics: MetricsAddress = None,
     alive_file: AliveFile = None,
+    drain_timeout: DrainTimeout = DRAIN_TIMEOUT,
     log_level: LogLevel = "info",
 ) -> None:
     """Join the votes of each image into its one answer. Run as many as there are partitions."""
-    options = MemberOptions(member_id=member, ledger=ledger, alive=Heartbeat(alive_file))
-    run_async(log_level, serve_consensus, open_log(log), load_cascade(cascade), options)
+    options = MemberOptions(member_id=member_name(member), ledger=ledger)
+    service = _service(metrics, alive_file, drain_timeout)
+    run_async(log_level, serve_consensus, open_log(log), load_cascade(cascade), options, service)
+
+
+def _service(metrics: str | None, alive_file: Path | None, drain_timeout: float) -> ServiceOptions:
+    return ServiceOptions(
+        drain_timeout=check_drain_timeout(drain_timeout),
+        metrics=None if metrics is None else parse_address(metrics),
+        alive_file=alive_file,
+    )
 
 
 def up(
@@ -95,43 +121,102 @@ def up(
             "two names. Under the same name a restart takes its partitions at once."
         ),
     ] = None,
+    state: StateFolder = None,
     ledger: LedgerFolder = None,
+    metrics: MetricsAddress = None,
+    drain_timeout: DrainTimeout = DRAIN_TIMEOUT,
     log_level: LogLevel = "info",
 ) -> None:
     """Run a whole cascade under one supervisor: topics, a worker per tier, consensus.
 
-    Processes that die are started again. Ctrl-C stops them all; each finishes its batches first.
+    Processes that die, or stand still for a minute, are started again. Ctrl-C stops them all; each
+    finishes its batches first. With --metrics its processes serve theirs at the ports that follow.
     """
     loaded = load_cascade(cascade)
     if workers < 1:
         raise UsageError(f"--workers: expected 1 or more, got {workers}")
     common = ["--log", log, "--cascade", cascade, "--log-level", log_level]
+    common += ["--drain-timeout", f"{check_drain_timeout(drain_timeout):g}"]
     if ledger is not None:
         common += ["--ledger", str(ledger)]
-    roots = [word for folder in root or [] for word in ("--root", str(folder))]
-    name = name or socket.gethostname()
+    only_workers = [word for folder in root or [] for word in ("--root", str(folder))]
+    if state is not None:
+        only_workers += ["--state", str(state)]
+    specs = _children(loaded, workers, name or socket.gethostname(), common, only_workers)
+    addresses = _addresses(metrics, len(specs) + 1)
+    specs = [
+        spec if at is None else ChildSpec(spec.name, [*spec.arguments, "--metrics", str(at)])
+        for spec, at in zip(specs, addresses[1:], strict=True)
+    ]
+    job = _Up(log, all_topics(loaded.tier_names), partitions, specs, addresses, drain_timeout)
+    run_async(log_level, job.run)
+
+
+def _children(
+    cascade: Cascade, workers: int, name: str, common: list[str], only_workers: list[str]
+) -> list[ChildSpec]:
     specs = [
         ChildSpec(
             f"{tier} {i}",
-            ["work", "--tier", tier, "--member", f"{name}-{tier}-{i}", *roots, *common],
+            ["work", "--tier", tier, "--member", f"{name}-{tier}-{i}", *only_workers, *common],
         )
-        for tier in loaded.tier_names
+        for tier in cascade.tier_names
         for i in range(workers)
     ]
     specs.append(ChildSpec("consensus", ["consensus", "--member", f"{name}-consensus", *common]))
-    run_async(log_level, _up, log, all_topics(loaded.tier_names), partitions, specs)
+    return specs
 
 
-async def _up(url: str, names: list[str], partitions: int, specs: list[ChildSpec]) -> None:
-    await create_topics(url, names, partitions)
-    screen = console()
-    screen.print(f"{len(specs)} processes on {url}; Ctrl-C stops them", highlight=False)
-    stopping = anyio.Event()
+def _addresses(metrics: str | None, count: int) -> list[Address | None]:
+    """Return where the supervisor serves its metrics, then where each child does."""
+    if metrics is None:
+        return [None] * count
+    host, first = parse_address(metrics)
+    if first + count > 65536:
+        raise UsageError(f"--metrics: expected {count} ports from {first} on, which do not exist")
+    ports = range(first, first + count) if first else free_ports(host, count)
+    return [Address(host, port) for port in ports]
 
-    def say(line: str) -> None:
-        screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(stop_on_signal, stopping)
-        await Supervisor(specs, say).run(stopping)
-        tasks.cancel_scope.cancel()
+class _Up:
+    """The supervisor of ``up``."""
+
+    def __init__(
+        self,
+        url: str,
+        topics: list[str],
+        partitions: int,
+        specs: list[ChildSpec],
+        addresses: list[Address | None],
+        drain_timeout: float,
+    ) -> None:
+        self._url, self._topics, self._partitions = url, topics, partitions
+        self._specs, self._addresses = specs, addresses
+        self._screen = console()
+        self._supervisor = Supervisor(specs, self._say, Care(drain_timeout=drain_timeout))
+
+    async def run(self) -> None:
+        await create_topics(self._url, self._topics, self._partitions)
+        self._show()
+        stopping = anyio.Event()
+        supervisor = self._supervisor
+        shown = Shown(lambda: supervisor_samples(supervisor), lambda now: [], supervisor.unready)
+        with serving_metrics(self._addresses[0], shown):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(stop_on_signal, stopping)
+                await supervisor.run(stopping)
+                tasks.cancel_scope.cancel()
+
+    def _show(self) -> None:
+        line = f"{len(self._specs)} processes on {self._url}; Ctrl-C stops them"
+        self._screen.print(line, highlight=False)
+        if self._addresses[0] is None:
+            return
+        table = Table("process", "metrics", box=None, pad_edge=False)
+        names = ["supervisor", *(spec.name for spec in self._specs)]
+        for name, at in zip(names, self._addresses, strict=True):
+            table.add_row(name, f"http://{at}/metrics")
+        self._screen.print(table)
+
+    def _say(self, line: str) -> None:
+        self._screen.print(line, markup=False, highlight=False, soft_wrap=True)

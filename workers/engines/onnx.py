@@ -5,6 +5,7 @@ optionally ``heat`` float32 [N, h, w], evidence per place, from which boxes are 
 """
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.cascade import Member
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DeviceMemoryError
 from schemas.records import Box
 from stages.inference import Engine, Picture, Score
 
@@ -22,6 +23,11 @@ Heat = NDArray[np.float32]
 # of 40 test pictures each, 39 with roadwork have such a place for lite0, and 16 without.
 HEAT_FLOOR = 8.0
 MAX_BOXES = 8
+# onnxruntime tells by text alone that an arena, the C++ runtime or a device has no more memory
+# (core/framework/bfc_arena.cc, core/providers/cuda/cuda_call.cc).
+_NO_MEMORY = re.compile(
+    r"failed to allocate memory|bad[_ ]alloc|out of memory|ALLOC_FAILED", re.IGNORECASE
+)
 
 
 class OnnxEngine(Engine):
@@ -70,10 +76,19 @@ class OnnxEngine(Engine):
         self._outputs = ["logit", "heat"] if boxes else ["logit"]
 
     def infer(self, batch: Sequence[Picture]) -> list[Score]:
-        """Return log-odds and boxes per picture."""
+        """Return log-odds and boxes per picture.
+
+        Raises:
+            DeviceMemoryError: The batch does not fit into memory.
+        """
         width, height = self._member.width, self._member.height
         images = np.stack([picture.at(width, height) for picture in batch])
-        found = self._session.run(self._outputs, {"images": images})
+        try:
+            found = self._session.run(self._outputs, {"images": images})
+        except Exception as error:  # onnxruntime's errors share no base of their own
+            if _NO_MEMORY.search(str(error)):
+                raise DeviceMemoryError(f"a batch of {len(batch)}: {error}") from error
+            raise
         logits = found[0].reshape(-1).tolist()
         if len(found) == 1:
             return [Score(logit, []) for logit in logits]

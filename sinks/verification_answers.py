@@ -1,0 +1,144 @@
+"""Comparing answers: two of one image, and one with that of a clean run. Pure."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from schemas.records import Answer, AnswerTier
+from sinks.columns import AnswerRow, VoteRow, row
+from sinks.verification import Kind
+
+
+def compare(first: Answer, later: Answer) -> tuple[Kind, str]:
+    """Say what a second answer to an image is, and how it differs; timings are no difference."""
+    if (one := _content(first)) == (two := _content(later)):
+        return "doubled", f"the same answer twice: {_said(first)}"
+    before, after = ({tier.tier for tier in answer.tiers} for answer in (first, later))
+    if before < after:
+        more = ", ".join(sorted(after - before))
+        return "late vote changed an answer", f"{_said(first)}, then with {more}: {_said(later)}"
+    if _said(first) == _said(later):
+        what = next(n for n, a, b in zip(_FIELDS, one, two, strict=True) if a != b)
+        return "divergent", f"both {_said(first)}, but their {what} differ"
+    return "divergent", f"{_said(first)}, then {_said(later)}"
+
+
+_FIELDS = ("status", "label", "probability", "exit tier", "contents", "errors", "votes")
+
+
+def _content(answer: Answer) -> tuple[object, ...]:
+    return (
+        answer.status,
+        answer.label,
+        answer.probability,
+        answer.exit_tier,
+        answer.head.content_hash,
+        answer.error,
+        [_tier_content(tier) for tier in answer.tiers],
+    )
+
+
+def _tier_content(tier: AnswerTier) -> tuple[object, ...]:
+    runs = [(run.member, run.model_version, run.weight, run.calibrated) for run in tier.runs]
+    return (tier.tier, runs, tier.raw, tier.probability, tier.boxes)
+
+
+def _said(answer: Answer) -> str:
+    if answer.probability is None:
+        return f"{answer.status} ({answer.error or 'no error'})"
+    return f"{answer.status} {answer.label} {answer.probability!r}"
+
+
+class _Judged(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What an answer decides, as far as a picture's neighbours must not change it."""
+
+    status: str
+    label: str | None
+    probability: float | None
+    error: str | None
+    whole: bool
+    votes: dict[str, float | None]
+
+
+_encode = msgspec.msgpack.Encoder(order="sorted").encode
+_decode = msgspec.msgpack.Decoder(_Judged).decode
+
+
+class Baseline:
+    """The answers of a clean run, a few hundred bytes each.
+
+    Args:
+        rows: Its answers. They are found again by id, else by URI.
+
+    Attributes:
+        compared: Answers compared so far.
+        in_part: Those of them that lack votes here or there, as a deadline or a member that was
+            down leaves them: only the votes that both have were compared.
+        unknown: Answers that the clean run has not.
+    """
+
+    def __init__(self, rows: Iterable[AnswerRow]) -> None:
+        self._by_id: dict[str, bytes] = {}
+        self._by_uri: dict[str, bytes] = {}
+        self.compared = self.in_part = self.unknown = 0
+        for answer in rows:
+            judged = _encode(_judged(answer))
+            self._by_id[answer["image_id"]] = judged
+            if answer["uri"]:
+                self._by_uri[answer["uri"]] = judged
+
+    def differs(self, answer: Answer) -> str | None:
+        """Say how an answer differs from the clean run's, bit for bit; ``None`` if it does not."""
+        here = _judged(row(answer))
+        kept = self._by_id.get(answer.head.image_id) or self._by_uri.get(answer.head.uri)
+        if kept is None:
+            self.unknown += 1
+            return None
+        self.compared += 1
+        if kept == _encode(here):
+            return None
+        there = _decode(kept)
+        if there.status == "failed" or (here.error or "").startswith("expired"):
+            self.in_part += 1
+            return None
+        if here.status == "failed":
+            return f"failed here ({here.error}), {there.status} in the clean run"
+        other = _other_votes(here, there)
+        if other is None and here.whole and there.whole:
+            return _other_verdict(here, there)
+        self.in_part += other is None
+        return other
+
+
+def _other_verdict(here: _Judged, there: _Judged) -> str | None:
+    if here.votes.keys() != there.votes.keys():
+        return f"votes of {_names(here)} here, of {_names(there)} in the clean run"
+    if (here.label, here.probability) != (there.label, there.probability):
+        return (
+            f"{here.label} {here.probability!r} here, "
+            f"{there.label} {there.probability!r} in the clean run"
+        )
+    return None
+
+
+def _other_votes(here: _Judged, there: _Judged) -> str | None:
+    for name in here.votes.keys() & there.votes.keys():
+        if _encode(here.votes[name]) != _encode(there.votes[name]):
+            return f"{name} voted {here.votes[name]!r} here, {there.votes[name]!r} in the clean run"
+    return None
+
+
+def _names(judged: _Judged) -> str:
+    return ", ".join(sorted(judged.votes)) or "nobody"
+
+
+def _judged(answer: AnswerRow) -> _Judged:
+    votes: list[VoteRow] = [*answer["votes"], *answer["shadow_votes"]]
+    return _Judged(
+        answer["status"],
+        answer["label"],
+        answer["probability"],
+        answer["error"],
+        answer["status"] == "answered" and not answer["missing"],
+        {f"{vote['tier']}/{vote['member']}": vote["probability"] for vote in votes},
+    )

@@ -1,0 +1,224 @@
+"""Where an image without an answer got stuck, and who lost it. Pure.
+
+The path of an image is told by the votes: a tier's votes say which tier comes next. At each step
+stands the question whether the group that has the record next has committed past it: if not, it is
+still being worked on.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from schemas.records import LANES, DeadLetterReason
+from schemas.topics import CONSENSUS_GROUP, VOTES, images, tier_group
+from sinks.verification import Side, place_name
+from sinks.verification_commits import GroupHistory
+from streams.log import Offsets, TopicPartition
+
+Place = tuple[TopicPartition, int]
+
+
+class Said(NamedTuple):
+    """A tier's votes for an image: where the image goes next, and where the pack stands."""
+
+    next_tier: str | None
+    place: Place
+
+
+class Trail(msgspec.Struct, kw_only=True, gc=False):
+    """Everything on the log about one image.
+
+    Attributes:
+        acknowledged: Whether a producer's ledger says so.
+        sent: Its records on ``images.*``.
+        hashes: The contents of those records, as far as they are known.
+        sent_at: The latest of their times, in milliseconds since the epoch.
+        escalated: Its records per tier.
+        votes: Its votes per tier.
+        letters: Its own dead letters, by the place of the record.
+        answers: Its answers as they stand on the log, with their places, in order.
+        replayed: Whether it was made by the replay of a dead letter.
+    """
+
+    acknowledged: bool = False
+    sent: list[Place] = []
+    hashes: set[bytes] = set()
+    sent_at: int = 0
+    escalated: dict[str, list[Place]] = {}
+    votes: dict[str, list[Said]] = {}
+    letters: dict[Place, DeadLetterReason] = {}
+    answers: list[tuple[Place, bytes]] = []
+    replayed: bool = False
+
+
+class Standing(NamedTuple):
+    """How the log stands.
+
+    Attributes:
+        tiers: Tiers of the cascade, in order.
+        committed: What each group has committed.
+        oldest: Oldest offset that each partition still has.
+        histories: What the groups did, by their ledgers; groups without any are absent.
+        letters: Places of all records of which the whole became a dead letter.
+    """
+
+    tiers: Sequence[str]
+    committed: Mapping[str, Offsets]
+    oldest: Mapping[TopicPartition, int]
+    histories: Mapping[str, GroupHistory]
+    letters: Collection[Place]
+
+    def passed(self, group: str, place: Place) -> bool:
+        """Return whether a group has committed past a record."""
+        return self.committed.get(group, {}).get(place[0], 0) > place[1]
+
+    def trimmed(self, topics: Iterable[str]) -> bool:
+        """Return whether some partition of these topics no longer has its first records."""
+        chosen = set(topics)
+        return any(oldest > 0 for tp, oldest in self.oldest.items() if tp.topic in chosen)
+
+    def was_done(self, group: str, places: Iterable[Place]) -> bool:
+        """Return whether a ledger says that the outputs of one of these were acknowledged."""
+        history = self.histories.get(group)
+        return history is not None and any(
+            offset in history.done[tp] for tp, offset in places if tp in history.done
+        )
+
+    def was_missed(self, group: str, places: Iterable[Place]) -> bool:
+        """Return whether a ledger says that retention took one of these."""
+        history = self.histories.get(group)
+        return history is not None and any(
+            offset in history.missed[tp] for tp, offset in places if tp in history.missed
+        )
+
+
+class Outcome(NamedTuple):
+    """What became of an image without an answer."""
+
+    state: Literal["lost", "waiting", "dead letter", "unknown"]
+    detail: str
+    side: Side | None = None
+
+
+def follow(trail: Trail, log: Standing) -> Outcome:
+    """Say what became of an image that has no answer."""
+    if not (trail.sent or trail.votes or trail.escalated):
+        return _traceless(trail, log)
+    tier, came, passed = log.tiers[0], trail.sent, list[str]()
+    while True:
+        said = trail.votes.get(tier)
+        if not said:
+            return _unvoted(trail, log, tier, came, passed)
+        passed.append(tier)
+        onward = _onward(said)
+        if onward is None or onward in passed:
+            return _joining(trail, log, passed)
+        tier, came = onward, trail.escalated.get(onward, [])
+
+
+def _onward(said: Sequence[Said]) -> str | None:
+    """Return the next tier by the votes that count: the latest, copies aside; ``None`` to exit."""
+    fresh = [vote for vote in said if vote.place[0].topic == VOTES] or said
+    return None if any(vote.next_tier is None for vote in said) else fresh[-1].next_tier
+
+
+def _traceless(trail: Trail, log: Standing) -> Outcome:
+    if trail.letters:
+        return Outcome("dead letter", next(iter(trail.letters.values())))
+    if trail.replayed:
+        return Outcome("lost", "replayed from the dead letters, but not on the log", "broker")
+    topics = [images(lane) for lane in LANES]
+    if not log.trimmed(topics):
+        return Outcome("lost", "acknowledged, but not on images.*", "broker")
+    group = tier_group(log.tiers[0])
+    behind = any(
+        oldest > log.committed.get(group, {}).get(tp, 0)
+        for tp, oldest in log.oldest.items()
+        if tp.topic in topics
+    )
+    history = log.histories.get(group)
+    if behind or (history is not None and history.missed):
+        detail = f"no longer on images.*, and retention passed what {group} had committed"
+        return Outcome("lost", detail, "retention")
+    detail = "acknowledged and never answered; its records were trimmed, so none can tell the side"
+    return Outcome("lost", detail, "unknown")
+
+
+def _unvoted(
+    trail: Trail, log: Standing, tier: str, came: Sequence[Place], passed: Sequence[str]
+) -> Outcome:
+    """Judge an image that reached a tier, or should have, and has no votes of it."""
+    group = tier_group(tier)
+    if passed and not _held(trail, log, passed):
+        packs = [vote.place for tier in passed for vote in trail.votes[tier]]
+        return _buried(trail, log, packs) or _dropped(passed)
+    if not came:
+        return _unsent(trail, log, tier, passed)
+    if any(not log.passed(group, place) for place in came):
+        return Outcome("waiting", f"tier {tier}")
+    if (buried := _buried(trail, log, came)) is not None:
+        return buried
+    if log.was_missed(group, came):
+        return Outcome(
+            "lost", f"retention took it before tier {tier} had committed it", "retention"
+        )
+    return _swallowed(log, tier, came)
+
+
+def _swallowed(log: Standing, tier: str, came: Sequence[Place]) -> Outcome:
+    """Judge an image of which the record was committed and which has no votes."""
+    done = log.was_done(tier_group(tier), came)
+    where = f"read by tier {tier} at {place_name(*came[-1][0], came[-1][1])} and committed"
+    if any(log.oldest.get(TopicPartition(VOTES, tp.partition), 0) > 0 for tp, _ in came):
+        detail = f"{where}; its votes, if there were any, were trimmed"
+        return Outcome("lost", detail, "sink" if done else "unknown")
+    if done:
+        return Outcome("lost", f"{where}; its votes were acknowledged and are not there", "broker")
+    return Outcome("lost", f"{where} without votes", "worker")
+
+
+def _unsent(trail: Trail, log: Standing, tier: str, passed: Sequence[str]) -> Outcome:
+    """Judge an image that was escalated to a tier and has no record there."""
+    if not passed:  # its records on images.* were trimmed: the group had committed them
+        return Outcome("lost", f"its records before tier {tier} were trimmed", "unknown")
+    before = passed[-1]
+    group = tier_group(before)
+    came = trail.sent if before == log.tiers[0] else trail.escalated.get(before, [])
+    if came and any(not log.passed(group, place) for place in came):
+        return Outcome("waiting", f"tier {before}")
+    detail = f"tier {before} voted to escalate it to {tier}, but tier.{tier}.* has no record of it"
+    topics = [f"tier.{tier}.{lane}" for lane in LANES]
+    if log.trimmed(topics):
+        return Outcome("lost", f"{detail} (the topic was trimmed)", "unknown")
+    return Outcome("lost", detail, "broker" if log.was_done(group, came) else "worker")
+
+
+def _held(trail: Trail, log: Standing, passed: Sequence[str]) -> bool:
+    """Return whether the consensus has yet to commit the votes of every tier passed so far."""
+    return all(
+        any(not log.passed(CONSENSUS_GROUP, vote.place) for vote in trail.votes[tier])
+        for tier in passed
+    )
+
+
+def _joining(trail: Trail, log: Standing, passed: Sequence[str]) -> Outcome:
+    """Judge an image whose votes are complete."""
+    packs = [vote.place for tier in passed for vote in trail.votes[tier]]
+    if any(not log.passed(CONSENSUS_GROUP, place) for place in packs):
+        return Outcome("waiting", "consensus")
+    return _buried(trail, log, packs) or _dropped(passed)
+
+
+def _dropped(passed: Sequence[str]) -> Outcome:
+    detail = f"the consensus committed its votes of {', '.join(passed)} without an answer"
+    return Outcome("lost", detail, "sink")
+
+
+def _buried(trail: Trail, log: Standing, places: Sequence[Place]) -> Outcome | None:
+    """Return the outcome of an image of which one of these records became a dead letter."""
+    for place in places:
+        if place in trail.letters or place in log.letters:
+            reason = trail.letters.get(place, "unreadable_record")
+            return Outcome("dead letter", f"{reason} at {place_name(*place[0], place[1])}")
+    return None

@@ -1,0 +1,136 @@
+"""Judges the images that need a second look: no answer, more than one, or sent more than once."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import msgspec
+
+from schemas import codec
+from schemas.records import LANES
+from schemas.topics import CONSENSUS_GROUP, images, tier_group
+from sinks.verification import Findings, place_name
+from sinks.verification_answers import compare
+from sinks.verification_images import Standing, Trail, follow
+
+
+class Judged(msgspec.Struct):
+    """What came of it, apart from anomalies.
+
+    Attributes:
+        waiting: Images still being worked on, per place.
+        waiting_ids: The first of them.
+        letters: Images that ended as dead letters and have no answer, per reason and place.
+        refused: Images of which a second picture under the same id was refused.
+        unknown: Acknowledged images that cannot be judged.
+    """
+
+    waiting: Counter[str] = msgspec.field(default_factory=Counter)
+    waiting_ids: list[str] = []
+    letters: int = 0
+    refused: int = 0
+    unknown: int = 0
+
+
+class Judge:
+    """Judges trails, one image after the other.
+
+    Args:
+        log: How the log stands.
+        findings: Where anomalies go.
+        answers_since: Per partition, the time (in milliseconds since the epoch) before which
+            answers may have been trimmed; absent where all are there.
+        keep: How many ids of waiting images to keep.
+    """
+
+    def __init__(
+        self,
+        log: Standing,
+        findings: Findings,
+        answers_since: Mapping[int, int],
+        keep: int,
+    ) -> None:
+        self._log, self._findings, self._since = log, findings, answers_since
+        self._keep = keep
+        self.result = Judged()
+
+    def judge(self, image_id: str, trail: Trail) -> None:
+        """Judge one image."""
+        if trail.answers:
+            self._answered(image_id, trail)
+        elif self._may_have_been_trimmed(trail):
+            self.result.unknown += 1
+        else:
+            self._unanswered(image_id, trail)
+
+    def wait(self, image_id: str, where: str) -> None:
+        """Note an image that is still being worked on."""
+        self.result.waiting[where] += 1
+        if len(self.result.waiting_ids) < self._keep:
+            self.result.waiting_ids.append(image_id)
+
+    def _may_have_been_trimmed(self, trail: Trail) -> bool:
+        """Return whether its answer may have been there and is no longer."""
+        if not self._since:
+            return False
+        partitions = {tp.partition for tp, _ in trail.sent}
+        if not partitions:
+            return True
+        return any(trail.sent_at < self._since.get(partition, 0) for partition in partitions)
+
+    def _unanswered(self, image_id: str, trail: Trail) -> None:
+        outcome = follow(trail, self._log)
+        match outcome.state:
+            case "waiting":
+                self.wait(image_id, outcome.detail)
+            case "dead letter":
+                self.result.letters += 1
+            case "lost":
+                self._findings.add("lost", image_id, outcome.detail, outcome.side)
+
+    def _answered(self, image_id: str, trail: Trail) -> None:
+        self._check_sent(image_id, trail)
+        if len(trail.hashes) > 1:
+            self._check_refusal(image_id, trail)
+        first, *more = trail.answers
+        for later in more:
+            places = " and ".join(place_name(*place[0], place[1]) for place, _ in (first, later))
+            kind, detail = compare(codec.decode_answer(first[1]), codec.decode_answer(later[1]))
+            if kind == "doubled" and self._by_zombie(trail):
+                kind = "doubled by a zombie"
+            self._findings.add(kind, image_id, f"{detail} ({places})")
+
+    def _by_zombie(self, trail: Trail) -> bool:
+        history = self._log.histories.get(CONSENSUS_GROUP)
+        packs = [vote.place for said in trail.votes.values() for vote in said]
+        return history is not None and history.by_zombie(packs)
+
+    def _check_sent(self, image_id: str, trail: Trail) -> None:
+        if trail.sent or trail.acknowledged or trail.replayed:
+            return
+        (tp, offset), _ = trail.answers[0]
+        topics = [images(lane) for lane in LANES]
+        if any(self._log.oldest.get(tp._replace(topic=topic), 0) > 0 for topic in topics):
+            return  # what it answers was trimmed; said once, for all
+        detail = f"answered at {place_name(*tp, offset)}, and on no images.* topic"
+        self._findings.add("phantom", image_id, detail)
+
+    def _check_refusal(self, image_id: str, trail: Trail) -> None:
+        """Two pictures under one id: all but one must have been refused aloud."""
+        if "duplicate" in trail.letters.values():
+            self.result.refused += 1
+            return
+        log = self._log
+        group = tier_group(log.tiers[0])
+        packs = trail.votes.get(log.tiers[0], [])
+        if not all(log.passed(group, place) for place in trail.sent):
+            self.wait(image_id, f"tier {log.tiers[0]}")
+        elif not all(log.passed(CONSENSUS_GROUP, vote.place) for vote in packs):
+            self.wait(image_id, "consensus")
+        else:
+            self._findings.add(
+                "lost",
+                image_id,
+                f"sent {len(trail.sent)} times with {len(trail.hashes)} different pictures, "
+                "of which none was refused",
+                "sink" if len(packs) > 1 else "worker",
+            )

@@ -1,0 +1,178 @@
+"""A group member: publish, commit, note; and what it leaves in its ledger."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import LogUnavailableError
+from schemas.events import (
+    Assigned,
+    Closed,
+    Committed,
+    Delivered,
+    Done,
+    Event,
+    Fenced,
+    Missed,
+    Opened,
+    Revoked,
+)
+from streams.event_ledger import ledger_files
+from streams.log import Output, Polled, TopicPartition
+from streams.member import GroupMember, MemberOptions, OffsetsDone
+from streams.memory import Fault, MemoryLog
+
+TP = TopicPartition("in", 0)
+
+
+class Owner:
+    """Notes what it is told; finishes nothing of its own accord."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def take_over(self, partitions: Collection[TopicPartition]) -> None:
+        self.told.append("take over")
+
+    async def give_up(self, partitions: Collection[TopicPartition]) -> None:
+        self.told.append("give up")
+
+
+def member(folder: Path | None, name: str = "m") -> GroupMember:
+    return GroupMember(Owner(), "worker", "g", ["in"], MemberOptions(member_id=name, ledger=folder))
+
+
+async def filled(count: int = 6, *, atomic: bool = True) -> MemoryLog:
+    log = MemoryLog(atomic=atomic)
+    await log.create_topics(["in", "out"], 1)
+    log.append([Output("in", None, b"%d" % i, 0) for i in range(count)])
+    return log
+
+
+def offsets(polled: Polled) -> OffsetsDone:
+    return {tp: [record.offset for record in records] for tp, records in polled.items()}
+
+
+def events(folder: Path) -> list[Event]:
+    """Return all events without their times, file after file."""
+    return [event for file in ledger_files(folder) for event in file]
+
+
+def kinds(folder: Path) -> list[type]:
+    return [type(event) for event in events(folder)]
+
+
+async def test_the_ledger_tells_a_members_life_in_order(tmp_path: Path) -> None:
+    log, worker = await filled(), member(tmp_path)
+    async with worker.joined(log):
+        polled = await worker.poll(max_records=4, timeout=0.1)
+        assert await worker.finish([Output("out", None, b"x", 0)], offsets(polled), worker.epoch)
+
+    found = events(tmp_path)
+    assert [type(e) for e in found] == [Opened, Assigned, Delivered, Done, Committed, Closed]
+    _, assigned, delivered, done, committed, _ = found
+    assert isinstance(assigned, Assigned)
+    assert assigned.committed == [("in", 0, -1)]
+    assert isinstance(delivered, Delivered)
+    assert isinstance(done, Done)
+    assert delivered.ranges == done.ranges == [("in", 0, 0, 3)]
+    assert delivered.epoch == done.epoch == assigned.epoch
+    assert isinstance(committed, Committed)
+    assert committed.offsets == [("in", 0, 4)]
+
+
+async def test_a_commit_is_noted_after_the_work_that_allowed_it_on_every_log(
+    tmp_path: Path,
+) -> None:
+    log, worker = await filled(atomic=False), member(tmp_path)
+    async with worker.joined(log):
+        polled = await worker.poll(max_records=4, timeout=0.1)
+        await worker.finish([], offsets(polled), worker.epoch)
+        polled = await worker.poll(max_records=4, timeout=0.1)
+
+    assert kinds(tmp_path)[2:] == [Delivered, Done, Committed, Delivered, Closed]
+
+
+async def test_what_an_error_kept_from_being_acknowledged_is_not_noted_as_done(
+    tmp_path: Path,
+) -> None:
+    log, worker = await filled(), member(tmp_path)
+    log.faults.append(Fault("publish", LogUnavailableError("gone"), after=True))
+    async with worker.joined(log):
+        polled = await worker.poll(max_records=4, timeout=0.1)
+        with pytest.raises(LogUnavailableError):
+            await worker.finish([], offsets(polled), worker.epoch)
+        assert worker.in_flight == 4
+
+    assert Done not in kinds(tmp_path)
+
+
+async def test_batches_that_end_out_of_order_note_no_step_back(tmp_path: Path) -> None:
+    log, worker = await filled(), member(tmp_path)
+    async with worker.joined(log):
+        await worker.poll(max_records=6, timeout=0.1)
+        worker.committed({TP: 4})
+        worker.committed({TP: 2})
+        worker.committed({TP: 5})
+        await worker.poll(max_records=0, timeout=0)
+
+    noted = [event.offsets for event in events(tmp_path) if isinstance(event, Committed)]
+    assert noted == [[("in", 0, 4)], [("in", 0, 5)]]
+
+
+async def test_work_of_a_partition_that_was_lost_is_dropped_and_noted_as_fenced(
+    tmp_path: Path,
+) -> None:
+    log, worker, heir = await filled(), member(tmp_path / "a", "m"), member(tmp_path / "b", "m")
+    async with worker.joined(log):
+        polled = await worker.poll(max_records=4, timeout=0.1)
+        async with heir.joined(log):
+            await heir.poll(max_records=0, timeout=0)
+            assert not await worker.finish([], offsets(polled), worker.epoch)
+            assert heir.stats.partitions == 1
+    assert worker.stats.fenced == 1
+    assert kinds(tmp_path / "a")[:4] == [Opened, Assigned, Delivered, Fenced]
+    assert Done not in kinds(tmp_path / "a")
+
+
+async def test_a_revocation_is_noted_after_the_commits_that_it_flushes(tmp_path: Path) -> None:
+    log, first, second = await filled(), member(tmp_path / "1", "a"), member(tmp_path / "2", "b")
+    async with first.joined(log):
+        await first.poll(max_records=4, timeout=0.1)
+        done = {TP: [0, 1, 2]}
+        await first.finish([], done, first.epoch)
+        async with second.joined(log):
+            await first.poll(max_records=0, timeout=0)
+
+    assert kinds(tmp_path / "1")[:6] == [Opened, Assigned, Delivered, Done, Committed, Revoked]
+
+
+async def test_records_that_retention_took_are_counted_and_noted(tmp_path: Path) -> None:
+    log, worker = await filled(), member(tmp_path)
+    async with worker.joined(log):
+        polled = await worker.poll(max_records=2, timeout=0.1)
+        await worker.finish([], offsets(polled), worker.epoch)
+    log.truncate("in", 0, 5)
+    async with worker.joined(log):
+        assert offsets(await worker.poll(max_records=9, timeout=0.1)) == {TP: [5]}
+
+    [missed] = [event for event in events(tmp_path) if isinstance(event, Missed)]
+    assert (missed.topic, missed.partition, missed.first, missed.oldest) == ("in", 0, 2, 5)
+    assert worker.stats.missed == 3
+
+
+async def test_a_member_that_joins_again_keeps_its_counters_and_begins_a_new_ledger(
+    tmp_path: Path,
+) -> None:
+    log, worker = await filled(), member(tmp_path)
+    for _ in range(2):
+        async with worker.joined(log):
+            polled = await worker.poll(max_records=3, timeout=0.1)
+            await worker.finish([], offsets(polled), worker.epoch)
+
+    assert (worker.stats.delivered, worker.stats.assignments) == (6, 2)
+    assert kinds(tmp_path).count(Opened) == 2
+    second = [event for event in events(tmp_path) if isinstance(event, Assigned)][1]
+    assert second.committed == [("in", 0, 3)]
+    assert worker.in_flight == 0

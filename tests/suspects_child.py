@@ -1,0 +1,62 @@
+"""A tier worker in a process of its own, on an embedded log, with an engine that may kill it.
+
+Run as ``python -m tests.suspects_child LOG NOTES LIVES``: the process is started again when it is
+killed, at most so often, and ends once every image has left the tier. Prints each exit status.
+"""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import anyio
+
+from schemas.topics import tier_group
+from streams.embedded import EmbeddedLog
+from streams.member import MemberOptions
+from tests.builders import cascade, member, tier
+from tests.fake_engine import GreyEngine
+from workers.batches import Surroundings
+from workers.judge import Judge
+from workers.suspects import Suspects
+from workers.tier import TierWorker, WorkerLimits
+
+CASCADE = cascade(tier("one", member("a"), max_batch=4))
+TOPIC = "images.archive"
+
+
+async def work(path: Path, notes: Path) -> None:
+    """Judge everything that is on the log, then stop."""
+    stopping = anyio.Event()
+    async with EmbeddedLog(path) as log:
+        judge = Judge(CASCADE, "one", {"a": GreyEngine()}, device=threading.Lock())
+        worker = TierWorker(
+            log,
+            judge,
+            slots=anyio.Semaphore(2),
+            limits=WorkerLimits(poll_timeout=0.02),
+            options=MemberOptions(member_id="w"),
+            surroundings=Surroundings(suspects=Suspects(notes)),
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.run, stopping)
+            while await log.lag(tier_group("one"), [TOPIC]):  # noqa: ASYNC110 (only asking tells)
+                await anyio.sleep(0.01)
+            stopping.set()
+
+
+def live(path: Path, notes: Path) -> int:
+    """Work in a process of its own; return its exit status, negative for a signal."""
+    child = os.fork()
+    if not child:
+        anyio.run(work, path, notes)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+if __name__ == "__main__":
+    for _ in range(int(sys.argv[3])):
+        status = live(Path(sys.argv[1]), Path(sys.argv[2]))
+        print(status, flush=True)  # noqa: T201 (what the test reads)
+        if status >= 0:
+            break

@@ -1,0 +1,65 @@
+"""A worker process whose model hangs, for tests of how a process ends nevertheless.
+
+``python stuck_child.py HOW LOG CASCADE DRAIN_TIMEOUT``, where HOW is ``waits`` (for something that
+never comes) or ``computes`` (for ever from when a file ``go`` is in its working folder, and never
+lets another thread of Python run).
+"""
+
+import functools
+import re
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+
+from schemas.cascade import Cascade, Member, load_cascade
+from stages.inference import Engine, Picture, Score
+from streams.embedded import EmbeddedLog
+from workers import runtime
+from workers.engines.rules import NoopEngine
+from workers.logging import configure_logging
+from workers.process import ServiceOptions
+
+
+class StuckEngine(NoopEngine):
+    """Says that it was reached, and never returns."""
+
+    def __init__(self, how: str) -> None:
+        self._how = how
+
+    def warm_up(self) -> None:
+        """Nothing to warm: it would hang here."""
+
+    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+        """Hang."""
+        sys.stderr.write("stuck\n")
+        sys.stderr.flush()
+        if self._how == "computes":
+            while not Path("go").exists():
+                time.sleep(0.01)
+            # Exponential backtracking, all within one call that keeps the interpreter's lock.
+            re.match("(a+)+$", "a" * 60 + "b")
+        threading.Event().wait()
+        return []
+
+
+def build(how: str, _cascade: Cascade, _member: Member, _threads: int) -> Engine:
+    """Return the stuck engine, whatever the member is."""
+    return StuckEngine(how)
+
+
+if __name__ == "__main__":
+    configure_logging("info")
+    how, log, cascade, drain = sys.argv[1:]
+    vars(runtime)["build_engine"] = functools.partial(build, how)
+    anyio.run(
+        runtime.serve_workers,
+        EmbeddedLog(Path(log)),
+        load_cascade(cascade),
+        runtime.WorkOptions(),
+        ServiceOptions(drain_timeout=float(drain)),
+        backend_options={"use_uvloop": True},
+    )

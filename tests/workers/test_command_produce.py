@@ -1,0 +1,97 @@
+"""The produce command on the embedded log: resumed after a kill, duplicates, and outages."""
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+from schemas import codec
+from schemas.cascade import load_cascade
+from schemas.events import Acknowledged
+from schemas.topics import all_topics, images
+from streams.embedded import EmbeddedLog
+from tests.command import roadstream, started, write_cascade, write_pictures
+
+FILE = "log.db"
+
+
+async def prepare(folder: Path) -> list[str]:
+    """Make a log and a cascade; return what every command needs."""
+    name = write_cascade(folder)
+    tiers = load_cascade(str(folder / name)).tier_names
+    async with EmbeddedLog(folder / FILE) as log:
+        await log.create_topics(all_topics(tiers), 2)
+    return ["--log", f"embedded:{FILE}", "--cascade", name]
+
+
+async def received(folder: Path, at_least: int = 0) -> Counter[str]:
+    """Return how often each id was received, once there are so many."""
+    found: Counter[str] = Counter()
+    async with (
+        EmbeddedLog(folder / FILE) as log,
+        log.reader(images("archive"), "beginning") as reader,
+    ):
+        while True:
+            polled = await reader.poll(max_records=1000, timeout=0.2)
+            for records in polled.values():
+                found.update(codec.decode_image(r.value or b"").head.image_id for r in records)
+            if found.total() >= at_least and (at_least or not polled):
+                return found
+
+
+async def test_a_producer_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    common = await prepare(tmp_path)
+    write_pictures(tmp_path / "pictures", 3000)
+    words = ["produce", "pictures", "--resume", "sent.db", "--ledger", "events", *common]
+    process = started(*words, folder=tmp_path)
+    try:
+        await received(tmp_path, at_least=1)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    before = await received(tmp_path)
+    assert 0 < before.total() < 3000
+
+    done = roadstream(*words, folder=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    after = await received(tmp_path)
+    assert len(after) == 3000
+    # The batch between its acknowledgement and its note, at most, was sent twice.
+    assert after.total() - 3000 <= 64
+    events = [
+        codec.decode_event(line)
+        for path in (tmp_path / "events").iterdir()
+        for line in path.read_bytes().splitlines()
+    ]
+    acknowledged = {i for event in events if isinstance(event, Acknowledged) for i in event.ids}
+    assert len(acknowledged) >= 3000 - 64
+    assert acknowledged <= after.keys()
+
+
+async def test_a_picture_that_changed_under_its_id_is_refused_and_said(tmp_path: Path) -> None:
+    common = await prepare(tmp_path)
+    folder = write_pictures(tmp_path / "pictures", 2)
+    words = ["produce", "pictures", "--resume", "sent.db", *common]
+    assert roadstream(*words, folder=tmp_path).returncode == 0
+    (folder / "00000.jpg").write_bytes((folder / "00001.jpg").read_bytes())
+
+    done = roadstream(*words, folder=tmp_path)
+
+    assert done.returncode == 1
+    assert "duplicate_refused" in done.stderr
+    assert "00000.jpg" in done.stderr
+    assert "0 images sent; 1 refused as duplicates" in done.stderr
+    assert (await received(tmp_path)).total() == 2
+
+
+def test_a_log_that_is_gone_is_waited_for_and_then_reported(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures", 1)
+    done = roadstream(
+        *("produce", "pictures", "--log", "kafka://127.0.0.1:9", "--patience", "0"),
+        folder=tmp_path,
+    )
+
+    assert done.returncode == 75
+    assert "gave_up" in done.stderr
+    assert "0 images sent" in done.stderr

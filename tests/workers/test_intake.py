@@ -1,0 +1,73 @@
+"""Intake: records become items that share the records' bytes, and hand them on unchanged."""
+
+from schemas import codec
+from schemas.records import (
+    Escalation,
+    Head,
+    Image,
+    Inline,
+    Payload,
+    PriorVote,
+    Reference,
+    Unreadable,
+)
+from streams.log import TopicPartition
+from streams.memory import MemoryRecord
+from workers.intake import OVERHEAD, EscalationView, InlineView, Intake, Item
+
+TP = TopicPartition("images.archive", 0)
+HEAD = Head(image_id="a", uri="a.jpg", deadline_at=7.0, content_hash=b"0123456789abcdef")
+PAYLOADS: list[Payload] = [
+    Inline(b"picture"),
+    Reference(path="/a.jpg", size=7, sha256=bytes(32)),
+    Unreadable("missing", "gone"),
+]
+VOTES = [PriorVote("a", 1.0, 0.25)]
+
+
+def taken(value: bytes, *, first: bool = True) -> list[Item]:
+    return Intake("one", first=first).take({TP: [MemoryRecord(3, b"k", value, 1500)]}, 0.0).items
+
+
+def test_an_item_says_all_that_its_record_says() -> None:
+    for payload in PAYLOADS:
+        value = codec.encode(Image(HEAD, payload))
+        (item,) = taken(value)
+        assert (item.head, item.readable(), item.prior) == (HEAD, payload, [])
+        assert (item.tp, item.offset, item.arrived_at, item.deadline_at) == (TP, 3, 1.5, 7.0)
+        assert (item.key, item.value) == (b"k", value)
+        assert item.identity == b"0123456789abcdef"
+
+
+def test_a_picture_is_held_in_memory_once() -> None:
+    value = codec.encode(Image(HEAD, Inline(bytes(100_000))))
+    (item,) = taken(value)
+
+    assert isinstance(item.payload, InlineView)
+    assert item.payload.data.obj is value
+    assert item.size == len(value) + OVERHEAD
+
+
+def test_an_escalation_is_handed_on_byte_for_byte() -> None:
+    for payload in PAYLOADS:
+        value = codec.encode(Escalation(HEAD, payload, VOTES, "because"))
+        (item,) = taken(value, first=False)
+        assert item.prior == VOTES
+        view = EscalationView(item.head, item.payload, item.prior, "because")
+        assert codec.encode(view) == value
+
+
+def test_records_that_are_none_become_dead_letters_at_once() -> None:
+    values = [None, b"", b"\xc1", codec.encode(Escalation(HEAD, PAYLOADS[0], []))]
+    values.append(codec.encode({"schema": "image.v1", "head": HEAD, "payload": {"kind": "odd"}}))
+    records = [MemoryRecord(i, b"k", value, 0) for i, value in enumerate(values)]
+
+    found = Intake("one", first=True).take({TP: records}, 5.0)
+
+    assert found.items == []
+    assert found.unread == {TP: [0, 1, 2, 3, 4]}
+    letters = [codec.decode_dead_letter(output.value) for output in found.letters]
+    assert [letter.value for letter in letters] == [value or b"" for value in values]
+    assert {(x.reason, x.tier, x.failed_at, x.key) for x in letters} == {
+        ("unreadable_record", "one", 5.0, b"k")
+    }

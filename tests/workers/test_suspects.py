@@ -1,0 +1,290 @@
+"""Suspects: an image that kills its process is found out, and its neighbours are answered."""
+
+import os
+import signal
+import struct
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio import to_thread
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas import codec
+from schemas.errors import OutputError
+from schemas.records import DeadLetter, ImageVotes
+from schemas.topics import DEAD_LETTERS, VOTES, all_topics
+from streams.embedded import EmbeddedLog
+from streams.log import Output, TopicPartition
+from tests.fake_engine import KILLER
+from tests.suspects_child import CASCADE, TOPIC
+from tests.tier_bench import DEADLINE, Bench, image, running
+from workers.batches import Surroundings
+from workers.suspects import Suspects, _ranges
+from workers.tier import TierWorker
+
+ROOT = Path(__file__).parents[2]
+A, B = TopicPartition("a", 0), TopicPartition("b", 3)
+
+
+class Placed(NamedTuple):
+    tp: TopicPartition
+    offset: int
+
+
+def at(tp: TopicPartition, *offsets: int) -> list[Placed]:
+    return [Placed(tp, offset) for offset in offsets]
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "w.suspects"
+
+
+def died(notes: Path, *batches: list[Placed], alone: bool = False) -> None:
+    """Leave the notes of a process that died while these batches ran."""
+    suspects = Suspects(notes)
+    with ExitStack() as running:
+        for batch in batches:
+            running.enter_context(suspects.running(batch, alone=alone))
+        suspects.close()
+
+
+def test_what_ran_when_the_process_died_is_suspected(notes: Path) -> None:
+    died(notes, at(A, 3, 4, 5), at(B, 9))
+
+    suspects = Suspects(notes)
+
+    assert len(suspects) == 4
+    for item in at(A, 3, 4, 5) + at(B, 9):
+        found = suspects.of(item)
+        assert found is not None
+        assert (found.deaths, found.alone) == (1, 0)
+    assert suspects.of(Placed(A, 6)) is None
+    assert suspects.of(Placed(B, 3)) is None
+
+
+def test_what_ended_before_is_not(notes: Path) -> None:
+    suspects = Suspects(notes)
+    with suspects.running(at(A, 1)):
+        pass
+    with pytest.raises(ValueError, match="no"), suspects.running(at(A, 2)):
+        raise ValueError("no")
+    suspects.close()
+
+    assert len(Suspects(notes)) == 0
+
+
+def test_deaths_are_counted_per_image(notes: Path) -> None:
+    died(notes, at(A, 1, 2))
+    died(notes, at(A, 1), alone=True)
+    died(notes, at(A, 1), alone=True)
+
+    suspects = Suspects(notes)
+
+    killer, other = suspects.of(Placed(A, 1)), suspects.of(Placed(A, 2))
+    assert killer is not None
+    assert other is not None
+    assert (killer.deaths, killer.alone) == (3, 2)
+    assert (other.deaths, other.alone) == (1, 0)
+
+
+def test_a_process_that_only_starts_and_ends_adds_no_death(notes: Path) -> None:
+    died(notes, at(A, 1))
+    for _ in range(3):
+        Suspects(notes).close()
+
+    found = Suspects(notes).of(Placed(A, 1))
+    assert found is not None
+    assert found.deaths == 1
+
+
+def test_an_image_that_is_done_is_forgotten_for_good(notes: Path) -> None:
+    died(notes, at(A, 1, 2))
+    suspects = Suspects(notes)
+    suspects.settle(at(A, 1))
+    suspects.close()
+
+    suspects = Suspects(notes)
+    assert suspects.of(Placed(A, 1)) is None
+    assert suspects.of(Placed(A, 2)) is not None
+
+
+def test_old_suspicions_are_forgotten(notes: Path) -> None:
+    died(notes, at(A, 1))
+    now = Path(notes).stat().st_mtime
+    Suspects(notes, lambda: now).close()
+
+    assert len(Suspects(notes, lambda: now + 86_399)) == 1
+    Suspects(notes, lambda: now).close()
+    assert len(Suspects(notes, lambda: now + 90_000)) == 0
+
+
+def test_a_torn_note_leaves_the_one_before(notes: Path) -> None:
+    died(notes, at(A, 1))  # writes: start, batch noted
+    found = bytearray(notes.read_bytes())
+    places = [struct.unpack_from("<4sQ", found, place)[1] for place in (0, 1 << 18)]
+    newest = places.index(max(places)) << 18
+    found[newest + 20] ^= 1
+    notes.write_bytes(found)
+
+    assert len(Suspects(notes)) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"RSS1" + bytes(100), os.urandom(1 << 19)])
+def test_a_file_of_nonsense_suspects_nobody(notes: Path, content: bytes) -> None:
+    notes.parent.mkdir()
+    notes.write_bytes(content)
+
+    assert len(Suspects(notes)) == 0
+
+
+def test_a_second_process_of_the_same_name_keeps_no_notes(notes: Path) -> None:
+    first, second = Suspects(notes), Suspects(notes)
+    with second.running(at(A, 1)), first.running(at(A, 2)):
+        first.close()
+        second.close()
+
+    assert len(Suspects(notes)) == 1
+
+
+def test_without_a_file_nothing_is_noted() -> None:
+    suspects = Suspects()
+    with suspects.running(at(A, 1)):
+        assert suspects.noted == 0
+    assert len(suspects) == 0
+
+
+def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="file/w"):
+        Suspects(tmp_path / "file" / "w")
+
+
+def test_notes_that_do_not_fit_name_more_images_rather_than_fewer(notes: Path) -> None:
+    died(notes, at(A, *range(0, 120_000, 4)))
+
+    suspects = Suspects(notes)
+    assert suspects.of(Placed(A, 4)) is not None or suspects.of(Placed(A, 119_996)) is not None
+    assert notes.stat().st_size <= 1 << 19
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(st.sampled_from([A, B]), st.integers(0, 30)), unique=True))
+def test_ranges_name_exactly_the_images_of_a_batch(
+    places: list[tuple[TopicPartition, int]],
+) -> None:
+    named = [
+        (TopicPartition(topic, partition), offset)
+        for topic, partition, first, last in _ranges([Placed(*place) for place in places])
+        for offset in range(first, last + 1)
+    ]
+    assert sorted(named) == sorted(places)
+
+
+async def fill(path: Path, levels: list[int]) -> None:
+    async with EmbeddedLog(path) as log:
+        await log.create_topics(all_topics(CASCADE.tier_names), 1)
+        async with log.producer() as producer:
+            outputs = [
+                Output(TOPIC, b"k", codec.encode(image(f"{i}", level)), 0)
+                for i, level in enumerate(levels)
+            ]
+            await producer.publish(outputs)
+
+
+async def published(path: Path, topic: str) -> list[bytes]:
+    found: list[bytes] = []
+    async with EmbeddedLog(path) as log, log.reader(topic, "beginning") as reader:
+        while any(reader.positions[p] < end for p, end in (await reader.ends()).items()):
+            for records in (await reader.poll(max_records=1000, timeout=1)).values():
+                found += [record.value or b"" for record in records]
+    return found
+
+
+async def test_an_image_that_kills_its_process_fails_and_its_neighbours_are_answered(
+    tmp_path: Path, notes: Path
+) -> None:
+    path = tmp_path / "log.db"
+    levels = [200, 100, KILLER, 150, 90, 80, 210, 40]
+    await fill(path, levels)
+    child = await anyio.run_process(
+        [sys.executable, "-m", "tests.suspects_child", str(path), str(notes), "6"],
+        cwd=ROOT,
+        stderr=None,
+    )
+    lines = child.stdout.decode().splitlines()
+    statuses = [int(line) for line in lines if line.lstrip("-").isdigit()]
+
+    # Once in company, twice alone.
+    assert statuses == [-signal.SIGKILL] * 3 + [0]
+    said: dict[str, list[ImageVotes]] = {}
+    for value in await published(path, VOTES):
+        for one in codec.decode_votes(value).images:
+            said.setdefault(one.head.image_id, []).append(one)
+    assert set(said) == {f"{i}" for i in range(8)}
+    (killer,) = said.pop("2")
+    assert killer.error == "process_killed: 3 processes died while they judged it"
+    assert (killer.raw, killer.next_tier) == ([None], None)
+    # What was published and not committed when the process died is published again, the same.
+    for name, votes in said.items():
+        assert {vote.raw[0] for vote in votes} == {(levels[int(name)] - 128) / 16}
+        assert not any(vote.error for vote in votes)
+    (value,) = await published(path, DEAD_LETTERS)
+    letter: DeadLetter = codec.decode_dead_letter(value)
+    assert (letter.reason, letter.image_id, letter.attempts) == ("process_killed", "2", 3)
+    assert letter.value == codec.encode(image("2", KILLER))
+    assert (letter.topic, letter.partition, letter.offset) == (TOPIC, 0, 2)
+    assert len(Suspects(notes)) == 0
+
+
+async def test_suspects_run_one_by_one_with_nothing_beside_them(notes: Path) -> None:
+    bench = Bench(CASCADE)
+    await bench.create_topics()
+    engine, slots = bench.engines["a"], anyio.Semaphore(2)
+    engine.gate.clear()
+    await bench.send(TOPIC, *[image(f"{i}", 100 + i) for i in range(8)])
+    died(notes, at(TopicPartition(TOPIC, 0), 1, 2))
+    suspects = Suspects(notes)
+    around = Surroundings(suspects=suspects)
+    worker = TierWorker(bench.log, bench.judge(), slots=slots, surroundings=around)
+    async with running(worker):
+        assert await to_thread.run_sync(engine.reached.wait, DEADLINE)
+        assert (worker.running, slots.value, engine.batches) == (1, 0, [[101]])
+        engine.gate.set()
+        assert set(await bench.said(8)) == {f"{i}" for i in range(8)}
+
+    assert engine.batches[:2] == [[101], [102]]
+    assert sorted(engine.batches[2:]) == [[100, 103, 104, 105], [106, 107]]
+    assert (worker.stats.replayed, worker.stats.killers, len(suspects)) == (2, 0, 0)
+    assert slots.value == 2
+    suspects.close()
+
+
+async def test_suspects_whose_partitions_went_are_left_to_their_next_owner(notes: Path) -> None:
+    bench = Bench(CASCADE)
+    await bench.create_topics()
+    await bench.send(TOPIC, *[image(f"{i}") for i in range(6)])
+    died(notes, at(TopicPartition(TOPIC, 0), *range(6)))
+    suspects, slots = Suspects(notes), anyio.Semaphore(1)
+    worker = TierWorker(
+        bench.log, bench.judge(), slots=slots, surroundings=Surroundings(suspects=suspects)
+    )
+    async with slots, running(worker):  # nothing can run
+        with anyio.fail_after(DEADLINE):
+            while not worker.member.in_flight:
+                await anyio.lowlevel.checkpoint()
+        await worker.give_up([TopicPartition(TOPIC, 0)])
+
+    assert bench.engines["a"].batches == []
+    assert len(suspects) == 6
+    async with running(worker):
+        await bench.packs(6)
+    assert len(suspects) == 0
+    assert slots.value == 1
+    suspects.close()

@@ -1,0 +1,135 @@
+"""``roadstream verify``: finds what was lost, doubled or changed, from ledgers and topics."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from schemas import codec
+from schemas.cascade import Cascade, load_cascade
+from schemas.errors import UsageError
+from sinks.verification import MEANINGS, Kind, Report
+from workers.commands.common import DEFAULT_KAFKA, CascadeName, LogLevel, LogUrl, run_async
+from workers.connect import open_log
+from workers.verify import KEEP
+from workers.verify import verify as verify_log
+
+
+def verify(
+    *,
+    log: LogUrl = DEFAULT_KAFKA,
+    ledger: Annotated[
+        Path | None,
+        Parameter(help="Folder of the ledgers that --ledger made the other commands write."),
+    ] = None,
+    cascade: CascadeName = "lite",
+    baseline: Annotated[
+        Path | None,
+        Parameter(
+            help="Answers (.parquet, .jsonl, .csv) of an undisturbed run over the same images: "
+            "any vote that differs in a single bit is reported."
+        ),
+    ] = None,
+    show: Annotated[int, Parameter(help="Ids shown of each anomaly.")] = 5,
+    json: Annotated[
+        bool, Parameter(negative="", help="One JSON object on standard output, for programs.")
+    ] = False,
+    log_level: LogLevel = "warning",
+) -> int:
+    """Prove that nothing was lost and nothing doubled; name what was.
+
+    Reads the topics, and the ledgers if they were kept: give --ledger DIR to produce, work,
+    consensus and up, the same folder for all, or gather their folders in one. Without ledgers, what
+    is on the log is checked against itself. The log may be in use; an image that a worker has yet
+    to finish is said to be worked on, and not lost.
+
+    Anomalies, worst first: lost, doubled, divergent, phantom, skipped offset, commit ahead of work,
+    commit moved backwards, stale-epoch commit, late vote changed an answer, deadline ignored,
+    neighbour changed by a poison image (with --baseline), doubled by a zombie.
+
+    Exit status: 0 if there is none and every image has its answer, 1 if not, 2 wrong usage.
+    """
+    if show < 0:
+        raise UsageError(f"--show: expected 0 or more, got {show}")
+    keep = max(show, KEEP)
+    report = run_async(log_level, _verify, log, ledger, load_cascade(cascade), baseline, keep)
+    if json:
+        sys.stdout.buffer.write(as_json(report) + b"\n")
+    else:
+        print_report(report, show, Console(file=sys.stdout))
+    return 0 if report.clean else 1
+
+
+async def _verify(
+    url: str, ledger: Path | None, cascade: Cascade, baseline: Path | None, keep: int
+) -> Report:
+    async with open_log(url) as log:
+        return await verify_log(log, ledger, cascade, baseline=baseline, keep=keep)
+
+
+def as_json(report: Report) -> bytes:
+    """Return a report as JSON, with its verdict."""
+    verdict = {"clean": report.clean, "tolerable": report.tolerable}
+    return codec.encode_json(verdict | msgspec.structs.asdict(report))
+
+
+def print_report(report: Report, show: int, screen: Console) -> None:
+    """Print a report for people: anomalies worst first, what is open or unchecked, the verdict."""
+    if report.anomalies:
+        screen.print(_table(report, show))
+    for where, count in report.waiting.items():
+        screen.print(f"still being worked on at {where}: {count:,}", highlight=False)
+    if report.waiting_ids and show:
+        screen.print(f"  {_some(report.waiting_ids, report.unfinished, show)}", highlight=False)
+    for line in report.explained:
+        screen.print(f"no anomaly: {escape(line)}", highlight=False)
+    for line in report.unchecked:
+        screen.print(f"not checked: {escape(line)}", highlight=False)
+    screen.print(
+        f"{report.images:,} images, {report.acknowledged:,} acknowledgements, "
+        f"{report.answers:,} answers; {report.ledgers:,} ledgers with {report.events:,} events",
+        highlight=False,
+    )
+    screen.print(_verdict(report), highlight=False)
+
+
+def _table(report: Report, show: int) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+    table.add_column("anomaly")
+    table.add_column("count", justify="right")
+    table.add_column("what", overflow="fold")
+    for kind, count in report.anomalies.items():
+        table.add_row(f"[bold red]{kind}[/]", f"{count:,}", f"[dim]{_meaning(report, kind)}[/]")
+        for finding in [f for f in report.findings if f.kind == kind][:show]:
+            side = f"[{finding.side}] " if finding.side else ""
+            line = f"{finding.what}: {side}{finding.detail}"
+            table.add_row("", "", escape(line))
+        if count > show > 0:
+            table.add_row("", "", f"… and {count - show:,} more")
+    return table
+
+
+def _meaning(report: Report, kind: Kind) -> str:
+    if kind != "lost":
+        return MEANINGS[kind]
+    sides = ", ".join(f"{side}: {count:,}" for side, count in report.lost.items())
+    return f"{MEANINGS[kind]}; by {sides}"
+
+
+def _some(ids: list[str], count: int, show: int) -> str:
+    more = f" and {count - show:,} more" if count > show else ""
+    return escape(", ".join(ids[:show])) + more
+
+
+def _verdict(report: Report) -> str:
+    if report.clean:
+        return "[bold green]clean[/]: nothing lost, nothing doubled"
+    words = [f"{count:,} {kind}" for kind, count in report.anomalies.items()]
+    if report.unfinished:
+        words.append(f"{report.unfinished:,} still being worked on")
+    return f"[bold red]not clean[/]: {', '.join(words)}"

@@ -1,0 +1,166 @@
+"""What a tier worker takes off the log: records decoded to items, or the dead letters of others."""
+
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from schemas import codec
+from schemas.errors import RecordError
+from schemas.records import Head, Inline, Payload, PriorVote, Reference, Unreadable
+from schemas.topics import DEAD_LETTERS, tier_group
+from streams.dead_letter import Cause, dead_letter
+from streams.log import Output, Polled, Record, TopicPartition
+
+logger = structlog.get_logger()
+
+# Bytes that an item takes besides its record, about.
+OVERHEAD = 512
+
+
+class InlineView(msgspec.Struct, frozen=True, tag_field="kind", tag="inline", gc=False):
+    """`Inline` without a copy: a view into the record, which is kept for a dead letter anyway."""
+
+    data: memoryview
+
+
+PayloadView = InlineView | Reference | Unreadable
+
+
+class _Image(msgspec.Struct, frozen=True, tag_field="schema", tag="image.v1", gc=False):
+    """`Image`, its picture left in the record."""
+
+    head: Head
+    payload: PayloadView
+
+
+class EscalationView(
+    msgspec.Struct, frozen=True, tag_field="schema", tag="escalation.v1", gc=False
+):
+    """`Escalation`, its picture left in the record; encoded, it is the same."""
+
+    head: Head
+    payload: PayloadView
+    votes: list[PriorVote]
+    reason: str = ""
+
+
+_decode_image = msgspec.msgpack.Decoder(_Image).decode
+_decode_escalation = msgspec.msgpack.Decoder(EscalationView).decode
+
+
+class Item(msgspec.Struct, gc=False):
+    """An image waiting at a tier, with the record it came in and its place in the log.
+
+    Attributes:
+        head: The image.
+        payload: Its picture, in the record.
+        prior: Votes of earlier tiers.
+        tp: Partition it was read from.
+        offset: Its offset there.
+        arrived_at: When it was appended to this tier's topic.
+        deadline_at: Copied from the head.
+        size: Bytes held in memory.
+        key: The record's key.
+        value: The record's value, whole.
+    """
+
+    head: Head
+    payload: PayloadView
+    prior: list[PriorVote]
+    tp: TopicPartition
+    offset: int
+    arrived_at: float
+    deadline_at: float | None
+    size: int
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def identity(self) -> bytes | str:
+        """What tells its picture from others."""
+        return self.head.content_hash or self.head.image_id
+
+    def readable(self) -> Payload:
+        """Return its payload, an inline picture as a copy that may be kept."""
+        payload = self.payload
+        return Inline(bytes(payload.data)) if isinstance(payload, InlineView) else payload
+
+
+class Taken(NamedTuple):
+    """What came of polled records.
+
+    Attributes:
+        items: Images to be judged, in the order of the records.
+        letters: Dead letters of records that cannot be read.
+        unread: Where these stood.
+    """
+
+    items: list[Item]
+    letters: list[Output]
+    unread: dict[TopicPartition, list[int]]
+
+
+class Intake:
+    """Decodes the records of one tier's topics.
+
+    Args:
+        tier: Name of the tier.
+        first: Whether it is the first, which reads new images and not escalations.
+    """
+
+    def __init__(self, tier: str, *, first: bool) -> None:
+        self._tier, self._first = tier, first
+
+    def take(self, polled: Polled, now: float) -> Taken:
+        """Decode what was polled."""
+        taken = Taken([], [], {})
+        item = self._image if self._first else self._escalation
+        for tp, records in polled.items():
+            for record in records:
+                try:
+                    taken.items.append(item(tp, record))
+                except RecordError as error:
+                    taken.letters.append(self._letter(tp, record, error, now))
+                    taken.unread.setdefault(tp, []).append(record.offset)
+        return taken
+
+    def _image(self, tp: TopicPartition, record: Record) -> Item:
+        value = record.value
+        image = codec.decode(_decode_image, value, *tp, record.offset)
+        head = image.head
+        return Item(
+            head,
+            image.payload,
+            [],
+            tp,
+            record.offset,
+            record.timestamp / 1000,
+            head.deadline_at,
+            len(value or b"") + OVERHEAD,
+            record.key,
+            value,
+        )
+
+    def _escalation(self, tp: TopicPartition, record: Record) -> Item:
+        value = record.value
+        escalated = codec.decode(_decode_escalation, value, *tp, record.offset)
+        head = escalated.head
+        return Item(
+            head,
+            escalated.payload,
+            escalated.votes,
+            tp,
+            record.offset,
+            record.timestamp / 1000,
+            head.deadline_at,
+            len(value or b"") + OVERHEAD,
+            record.key,
+            value,
+        )
+
+    def _letter(self, tp: TopicPartition, record: Record, error: RecordError, now: float) -> Output:
+        logger.error("dead_letter", reason="unreadable_record", error=str(error))
+        cause = Cause(tier=self._tier)
+        letter = dead_letter(tp, record, error, tier_group(self._tier), now, cause)
+        return Output(DEAD_LETTERS, record.key, letter, tp.partition)

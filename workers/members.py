@@ -1,0 +1,160 @@
+"""A tier's members at work: each behind its circuit breaker, with what is counted of it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from schemas.cascade import Member
+from schemas.errors import EngineError, ImageError
+from schemas.records import MemberRun
+from stages.breaker import MemberBreaker, MemberPolicy
+from stages.calibration import calibrator
+from stages.inference import Engine, Finding, Findings, Picture, Score, infer_isolated
+
+logger = structlog.get_logger()
+
+
+Names = Callable[[], list[bytes | str]]
+
+
+class ModelStats(msgspec.Struct):
+    """Counters of one member since its process began.
+
+    Attributes:
+        batches: Batches it was called for.
+        pictures: Pictures in them.
+        runs: Calls of its engine; more than batches where pictures had to be told apart.
+        failures: Pictures on which it raised, or gave no usable score.
+        out_of_memory: Batches that did not fit into memory.
+        too_large: Pictures that did not fit even alone.
+        skipped: Pictures that it was not shown while its breaker was open.
+        seconds: Time in its engine.
+    """
+
+    batches: int = 0
+    pictures: int = 0
+    runs: int = 0
+    failures: int = 0
+    out_of_memory: int = 0
+    too_large: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+
+class Ballot(NamedTuple):
+    """A member's part in a batch.
+
+    Attributes:
+        run: For the pack.
+        found: Per picture its score, or why there is none: a fault of the picture, or not.
+        clean: Whether every picture has a score.
+        tries: See ``Findings``.
+        fits: See ``Findings``.
+    """
+
+    run: MemberRun
+    found: Sequence[Finding | EngineError]
+    clean: bool
+    tries: dict[int, int]
+    fits: int | None
+
+
+class RunningMember:
+    """A member with its engine.
+
+    Args:
+        member: As the cascade says.
+        engine: Loaded and warm.
+        policy: When it is taken out.
+
+    Attributes:
+        breaker: Its circuit breaker.
+        stats: Its counters.
+        out: Stands for its score while it is out of service.
+    """
+
+    def __init__(self, member: Member, engine: Engine, policy: MemberPolicy) -> None:
+        self.member, self.engine = member, engine
+        self.calibrate = calibrator(member.calibration)
+        self.breaker = MemberBreaker(policy)
+        self.stats = ModelStats()
+        self.out = EngineError(f"model_failed: {member.name} is out of service, as it kept failing")
+
+    def vote(self, pictures: Sequence[Picture], names: Names, timer: Callable[[], float]) -> Ballot:
+        """Infer a batch, unless the breaker is open. Never raises for what the engine does.
+
+        Args:
+            pictures: The batch.
+            names: Tells the pictures' identities, in order; asked when all of them failed.
+            timer: Monotonic seconds.
+        """
+        began = timer()
+        size = len(pictures)
+        if not size:
+            return Ballot(self.absent(), [], True, {}, None)
+        if not self.breaker.allows(began):
+            self.stats.skipped += size
+            return Ballot(self.absent(), [self.out] * size, False, {}, None)
+        trial = self.breaker.state == "half_open"
+        findings = infer_isolated(self.engine, pictures)
+        now = timer()
+        run, found = self._run(now - began, size), findings.found
+        scored = self._count(findings, now - began)
+        if scored:
+            self._succeeded(now)
+        else:
+            self._failed(names(), now, found[0])
+            if trial:  # what failed in a trial failed by the member's fault
+                return Ballot(run, [self.out] * size, False, {}, findings.fits)
+        return Ballot(run, found, scored == size, findings.tries, findings.fits)
+
+    def _count(self, findings: Findings, seconds: float) -> int:
+        """Count what came of a batch; return how many pictures have a score."""
+        stats, found = self.stats, findings.found
+        stats.batches += 1
+        stats.pictures += len(found)
+        stats.runs += findings.runs
+        stats.seconds += seconds
+        if findings.fits is not None:
+            stats.out_of_memory += 1
+        if set(map(type, found)) == {Score}:
+            return len(found)
+        scored = sum(isinstance(one, Score) for one in found)
+        faults = sum(isinstance(one, ImageError) for one in found)
+        stats.failures += faults
+        stats.too_large += len(found) - scored - faults
+        return scored
+
+    def absent(self) -> MemberRun:
+        """Return the run of a member that was not called."""
+        return self._run(0.0, 0)
+
+    def _run(self, latency: float, size: int) -> MemberRun:
+        member = self.member
+        return MemberRun(
+            member.name,
+            member.model_version,
+            member.weight,
+            member.calibration is not None,
+            latency,
+            size,
+        )
+
+    def _succeeded(self, now: float) -> None:
+        before = self.breaker.state
+        self.breaker.succeeded(now)
+        if before == "half_open":
+            logger.warning("member_back", member=self.member.name)
+
+    def _failed(self, names: list[bytes | str], now: float, example: object) -> None:
+        opened = self.breaker.opened
+        self.breaker.failed(names, now)
+        if self.breaker.opened > opened:
+            logger.error(
+                "member_out",
+                member=self.member.name,
+                retry_after=round(self.breaker.retry_at - now, 3),
+                error=str(example),
+            )

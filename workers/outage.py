@@ -1,0 +1,153 @@
+"""Runs a part of a process again, in place, each time its log or its disk has failed it.
+
+An outage must not cost the models: loading and warming them takes longer than most outages last.
+"""
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import anyio
+import structlog
+
+from schemas.errors import LogUnavailableError, OutputError, RunError
+
+logger = structlog.get_logger()
+FIRST_DELAY, LAST_DELAY = 0.5, 15.0
+# A part that has worked for this long since its last failure has got over it.
+SETTLED_AFTER = 10.0
+
+Part = Callable[[anyio.Event], Awaitable[None]]
+# What passes by itself: a broker comes back, a lock is let go of, somebody makes room on the disk.
+PASSING = (LogUnavailableError, OutputError)
+
+
+class Backoff:
+    """Growing delays: each is drawn between half of a bound and the bound, which then doubles.
+
+    The spread keeps processes that failed together from coming back together ("equal jitter",
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter).
+
+    Args:
+        first: First bound, in seconds.
+        last: The bound stops growing here.
+        draw: Returns a number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        first: float = FIRST_DELAY,
+        last: float = LAST_DELAY,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._first, self._last, self._draw = first, last, draw
+        self._bound = first
+
+    def next(self) -> float:
+        """Return the next delay in seconds."""
+        bound = self._bound
+        self._bound = min(2 * bound, self._last)
+        return bound * (1 + self._draw()) / 2
+
+    def reset(self) -> None:
+        """Begin again with the first bound."""
+        self._bound = self._first
+
+
+class Persistent:
+    """Runs a part until it is to stop, through any number of outages.
+
+    Args:
+        name: The part, in logs and metrics.
+        worked_at: Returns when the part last worked, on the monotonic clock; 0 if it never did.
+        passing: Errors that are waited out. Others end the run.
+        patience: Seconds without any work after which an error is not waited out; ``None`` for no
+            limit.
+        backoff: Delays between tries.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        worked_at: Callable[[], float],
+        *,
+        passing: tuple[type[RunError], ...] = PASSING,
+        patience: float | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.name, self.worked_at = name, worked_at
+        self._passing, self._patience = passing, patience
+        self._backoff = backoff or Backoff()
+        self.failures = 0
+        self.last_error = ""
+        self._failed_at: float | None = None
+        self._down_since = 0.0
+
+    def down_for(self, now: float) -> float | None:
+        """Return for how many seconds it has been failing; ``None`` while it works."""
+        if self._failed_at is None or self.worked_at() > self._failed_at:
+            return None
+        return now - self._down_since
+
+    async def run(self, part: Part, stopping: anyio.Event) -> None:
+        """Run ``part`` until it returns; after an error that passes, again.
+
+        Raises:
+            RoadstreamError: An error that does not pass, or that has lasted too long.
+        """
+        while True:
+            began = time.monotonic()
+            try:
+                await part(stopping)
+                return
+            except (RunError, ExceptionGroup) as error:
+                reason = self._reason(error)
+                if reason is None:
+                    raise
+                delay = self._failed(reason, began)
+                if stopping.is_set():
+                    return  # what was not committed is done by whoever comes next
+                if delay is None:
+                    raise
+            with anyio.move_on_after(delay):
+                await stopping.wait()
+            if stopping.is_set():
+                return
+
+    def _reason(self, error: Exception) -> RunError | None:
+        """Return the error behind ``error`` if everything in it passes by itself."""
+        causes = list(_leaves(error))
+        first = causes[0]
+        if isinstance(first, RunError) and all(isinstance(c, self._passing) for c in causes):
+            return first
+        return None
+
+    def _failed(self, reason: RunError, began: float) -> float | None:
+        now, worked_at = time.monotonic(), self.worked_at()
+        if self.down_for(now) is None:
+            self._down_since = max(began, worked_at)
+        if worked_at - began >= SETTLED_AFTER:
+            self._backoff.reset()
+        self._failed_at = now
+        self.failures += 1
+        self.last_error = str(reason)
+        down_for = now - self._down_since
+        tired = self._patience is not None and down_for > self._patience
+        delay = None if tired else self._backoff.next()
+        logger.warning(
+            "waiting_out" if delay is not None else "gave_up",
+            part=self.name,
+            error=str(reason),
+            down_for=round(down_for, 1),
+            failures=self.failures,
+            again_in=None if delay is None else round(delay, 1),
+        )
+        return delay
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error

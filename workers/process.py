@@ -1,0 +1,149 @@
+"""A process that serves for ever: what runs in it, and how it is started, watched and ended."""
+
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from schemas.errors import RunError
+from schemas.topics import CARRIED, CONSENSUS_GROUP, VOTES
+from sinks.consensus import Consensus
+from streams.log import Log
+from workers.health import Health, Part, keep_ticking
+from workers.lifecycle import (
+    DRAIN_TIMEOUT,
+    Deadline,
+    Heartbeat,
+    drain_within,
+    stop_on_signal,
+    stop_with_parent,
+)
+from workers.metric_names import Sample
+from workers.metrics import Address, Shown, serving_metrics
+from workers.outage import Persistent
+from workers.samples import (
+    consensus_samples,
+    health_samples,
+    lag_samples,
+    log_samples,
+    member_samples,
+    worker_samples,
+)
+from workers.tier import TierWorker
+
+# Lags are asked of the log, beside the work: seldom, and never by a scrape.
+LAG_INTERVAL = 5.0
+LAG_PATIENCE = 10.0
+# An older lag says nothing of now.
+LAG_FORGOTTEN = 30.0
+
+
+class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process is looked after by whoever runs it.
+
+    Attributes:
+        drain_timeout: Seconds within which it ends once it is told to stop.
+        metrics: Where it serves metrics and health; ``None`` for nowhere.
+        alive_file: File that it touches every second while it is well.
+    """
+
+    drain_timeout: float = DRAIN_TIMEOUT
+    metrics: Address | None = None
+    alive_file: Path | None = None
+
+
+class Process:
+    """What runs in this process, for those who watch it.
+
+    Args:
+        log: The log of its parts.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.health = Health()
+        self._workers: list[tuple[TierWorker, Persistent]] = []
+        self._consensus: list[tuple[Consensus, Persistent]] = []
+        self._groups: dict[str, list[str]] = {}
+        self._lags: dict[str, tuple[int, float]] = {}
+
+    def watch_worker(
+        self, worker: TierWorker, running: Persistent, topics: Collection[str]
+    ) -> None:
+        """Note that a worker begins to run, its models warm, on these topics."""
+        self._workers.append((worker, running))
+        self._groups[worker.member.group] = list(topics)
+        self.health.watch(Part(running, worker.paused))
+
+    def watch_consensus(self, consensus: Consensus, running: Persistent) -> None:
+        """Note that the consensus begins to run."""
+        self._consensus.append((consensus, running))
+        self._groups[CONSENSUS_GROUP] = [CARRIED, VOTES]
+        self.health.watch(Part(running))
+
+    @property
+    def shown(self) -> Shown:
+        """What it shows of itself to other threads."""
+        return Shown(self.samples, self.health.dead, self.health.unready)
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield every metric of this process as it is now."""
+        yield from health_samples(self.health)
+        yield from log_samples(self._log)
+        for worker, running in self._workers:
+            yield from member_samples(worker.member, running)
+            yield from worker_samples(worker)
+        for consensus, running in self._consensus:
+            yield from member_samples(consensus.member, running)
+            yield from consensus_samples(consensus)
+        now = time.monotonic()
+        yield from lag_samples(
+            (group, lag)
+            for group, (lag, at) in list(self._lags.items())
+            if now - at < LAG_FORGOTTEN
+        )
+
+    async def sample_lags(self) -> None:
+        """Ask the log every few seconds how far behind its groups are."""
+        while True:
+            await anyio.sleep(LAG_INTERVAL)
+            await self.sample_lags_once()
+
+    async def sample_lags_once(self) -> None:
+        """Ask the log how far behind its groups are; one that does not answer leaves it unknown."""
+        for group, topics in list(self._groups.items()):
+            try:
+                with anyio.move_on_after(LAG_PATIENCE):
+                    lag = await self._log.lag(group, topics)
+                    self._lags[group] = lag, time.monotonic()
+            except RunError:
+                return  # an outage: the parts themselves say so
+
+
+Work = Callable[[anyio.Event], Awaitable[None]]
+
+
+async def serve(process: Process, log: Log, service: ServiceOptions, work: Work) -> None:
+    """Do ``work`` until a signal, or until the supervisor ends; then end within the budget.
+
+    Raises:
+        UsageError: The metrics cannot be served where they should.
+        RoadstreamError: The log cannot be opened, or what ``work`` raises.
+    """
+    stopping, beat = anyio.Event(), Heartbeat(service.alive_file)
+    with contextlib.closing(beat), serving_metrics(service.metrics, process.shown):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stop_on_signal, stopping)
+            tasks.start_soon(stop_with_parent, stopping)
+            tasks.start_soon(keep_ticking, process.health, beat, stopping)
+            with anyio.CancelScope() as working:
+                tasks.start_soon(drain_within, Deadline(service.drain_timeout), stopping, working)
+                async with log, anyio.create_task_group() as beside:
+                    if service.metrics is not None:
+                        beside.start_soon(process.sample_lags)
+                    await work(stopping)
+                    beside.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()

@@ -1,0 +1,137 @@
+"""Reads the plain counters of a process's parts, at the time of a scrape, as samples."""
+
+import time
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from schemas.topics import CONSENSUS_GROUP
+from sinks.consensus import Consensus
+from streams.embedded import EmbeddedLog
+from streams.kafka_stats import KafkaStats
+from streams.log import Log
+from streams.member import GroupMember
+from workers.health import Health
+from workers.members import RunningMember
+from workers.metric_names import Sample
+from workers.outage import Persistent
+from workers.supervisor import Supervisor
+from workers.tier import TierWorker
+
+
+def health_samples(health: Health) -> Iterator[Sample]:
+    """Yield what /healthz and /readyz say."""
+    now = time.monotonic()
+    yield Sample("roadstream_alive", not health.dead(now))
+    yield Sample("roadstream_ready", not health.unready(now))
+
+
+def log_samples(log: Log) -> Iterator[Sample]:
+    """Yield the counters of a log that has some: every field is a metric of its name."""
+    stats = log.stats if isinstance(log, EmbeddedLog) else getattr(log, "stats", None)
+    kind = "kafka" if isinstance(stats, KafkaStats) else "embedded"
+    if isinstance(stats, msgspec.Struct):
+        for name in stats.__struct_fields__:
+            yield Sample(f"roadstream_{kind}_{name}_total", getattr(stats, name))
+
+
+def member_samples(member: GroupMember, running: Persistent) -> Iterator[Sample]:
+    """Yield the counters of a group member and of what keeps it running."""
+    stats, of, now = member.stats, (member.group,), time.monotonic()
+    yield Sample("roadstream_records_delivered_total", stats.delivered, of)
+    yield Sample("roadstream_records_published_total", stats.published, of)
+    yield Sample("roadstream_commits_total", stats.commits, of)
+    yield Sample("roadstream_assignments_total", stats.assignments, of)
+    yield Sample("roadstream_fenced_total", stats.fenced, of)
+    yield Sample("roadstream_records_missed_total", stats.missed, of)
+    yield Sample("roadstream_partitions", stats.partitions, of)
+    yield Sample("roadstream_records_in_flight", member.in_flight, of)
+    if stats.polled_at:
+        yield Sample("roadstream_poll_age_seconds", now - stats.polled_at, of)
+    yield Sample("roadstream_outages_total", running.failures, of)
+    yield Sample("roadstream_down_seconds", running.down_for(now) or 0.0, of)
+
+
+def worker_samples(worker: TierWorker) -> Iterator[Sample]:
+    """Yield the counters of a tier worker, its queue, its judge and its models."""
+    stats, read, of = worker.stats, worker.judge.stats, (worker.tier,)
+    yield Sample("roadstream_dead_letters_total", stats.dead_letters, (worker.member.group,))
+    yield Sample("roadstream_images_judged_total", stats.judged, of)
+    yield Sample("roadstream_images_escalated_total", stats.escalated, of)
+    yield Sample("roadstream_images_expired_total", stats.expired + read.expired, of)
+    yield Sample("roadstream_images_unvoted_total", read.unvoted, of)
+    yield Sample("roadstream_images_fenced_total", stats.fenced, of)
+    yield Sample("roadstream_pictures_unreadable_total", read.bad_pictures, of)
+    yield Sample("roadstream_batches_total", stats.batches, of)
+    yield Sample("roadstream_batches_abandoned_total", stats.abandoned, of)
+    yield Sample("roadstream_batches_out_of_memory_total", stats.out_of_memory, of)
+    yield Sample("roadstream_suspects_replayed_total", stats.replayed, of)
+    yield Sample("roadstream_process_killers_total", stats.killers, of)
+    yield Sample("roadstream_pauses_total", worker.breaker.opened, of)
+    yield Sample("roadstream_decoding_seconds_total", read.decoding, of)
+    yield Sample("roadstream_inferring_seconds_total", read.inferring, of)
+    yield Sample("roadstream_paused", worker.breaker.state != "closed", of)
+    yield Sample("roadstream_archive_held_back", stats.held_back, of)
+    yield Sample("roadstream_batches_running", worker.running, of)
+    yield from _queue_samples(worker)
+    for member in worker.judge.members:
+        yield from _model_samples(worker.tier, member)
+
+
+def _queue_samples(worker: TierWorker) -> Iterator[Sample]:
+    queue, of = worker.queue, (worker.tier,)
+    yield Sample("roadstream_queue_images", len(queue), of)
+    yield Sample("roadstream_queue_bytes", queue.size, of)
+    yield Sample("roadstream_batch_cap_images", queue.cap.now, of)
+    yield Sample("roadstream_service_alpha_seconds", queue.service_time.alpha, of)
+    yield Sample("roadstream_service_beta_seconds", queue.service_time.beta, of)
+
+
+def _model_samples(tier: str, running: RunningMember) -> Iterator[Sample]:
+    stats, of = running.stats, (tier, running.member.name)
+    yield Sample("roadstream_member_pictures_total", stats.pictures, of)
+    yield Sample("roadstream_member_batches_total", stats.batches, of)
+    yield Sample("roadstream_member_runs_total", stats.runs, of)
+    yield Sample("roadstream_member_failures_total", stats.failures, of)
+    yield Sample("roadstream_member_out_of_memory_total", stats.out_of_memory, of)
+    yield Sample("roadstream_member_too_large_total", stats.too_large, of)
+    yield Sample("roadstream_member_skipped_total", stats.skipped, of)
+    yield Sample("roadstream_member_seconds_total", stats.seconds, of)
+    yield Sample("roadstream_member_breaker_opened_total", running.breaker.opened, of)
+    yield Sample("roadstream_member_out_of_service", running.breaker.state != "closed", of)
+
+
+def consensus_samples(consensus: Consensus) -> Iterator[Sample]:
+    """Yield the counters of the consensus sink."""
+    stats = consensus.stats
+    yield Sample("roadstream_dead_letters_total", stats.dead_letters, (CONSENSUS_GROUP,))
+    yield Sample("roadstream_answers_total", stats.answered, ("answered",))
+    yield Sample("roadstream_answers_total", stats.partial, ("partial",))
+    yield Sample("roadstream_answers_total", stats.failed, ("failed",))
+    yield Sample("roadstream_votes_late_total", stats.join.late_votes)
+    yield Sample("roadstream_votes_carried_total", stats.join.carried)
+    yield Sample("roadstream_duplicates_refused_total", stats.join.refused_duplicates)
+    yield Sample("roadstream_foreign_packs_total", stats.foreign_packs)
+    yield Sample("roadstream_consensus_waits_total", stats.held_back)
+    yield Sample("roadstream_restores_total", stats.restores)
+    yield Sample("roadstream_answers_restored_total", stats.join.restored)
+    yield Sample("roadstream_open_images", stats.open_images)
+    yield Sample("roadstream_oldest_open_seconds", stats.oldest_open_seconds)
+    yield Sample("roadstream_restore_seconds", stats.restore_seconds)
+    yield Sample("roadstream_joining_seconds", stats.joining)
+
+
+def supervisor_samples(supervisor: Supervisor) -> Iterator[Sample]:
+    """Yield the counters of each child."""
+    for child in supervisor.children.values():
+        of = (child.name,)
+        yield Sample("roadstream_child_up", child.pid is not None, of)
+        yield Sample("roadstream_child_ready", child.ready_since is not None, of)
+        yield Sample("roadstream_child_restarts_total", child.restarts, of)
+        yield Sample("roadstream_child_silenced_total", child.silenced, of)
+
+
+def lag_samples(lags: Iterable[tuple[str, int]]) -> Iterator[Sample]:
+    """Yield the lag of each group of which it is known."""
+    for group, lag in lags:
+        yield Sample("roadstream_group_lag_records", lag, (group,))

@@ -1,0 +1,141 @@
+"""From scores to votes: calibrate, pool with the votes so far, route. Pure."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import structlog
+
+from schemas.cascade import Cascade
+from schemas.errors import EngineError, ImageError
+from schemas.records import Box, Head, ImageVotes
+from stages.inference import Finding, Score
+from stages.route import Router
+from stages.vote import decision_confidence, disagreement, pooled
+from workers.intake import Item
+from workers.members import RunningMember
+
+logger = structlog.get_logger()
+
+LATE = ImageError("expired", "the deadline passed in the queue")
+
+
+class Failure(NamedTuple):
+    """An image that a member failed on, or that leaves unjudged as its members are out of service.
+
+    Attributes:
+        row: Its position in the batch.
+        member: The first such member.
+        error: What went wrong.
+        attempts: Calls of the engine with it.
+        final: Whether it ends here without any vote.
+    """
+
+    row: int
+    member: str
+    error: str
+    attempts: int
+    final: bool
+
+
+class Voting:
+    """Makes one tier's votes.
+
+    Args:
+        cascade: For its pool.
+        tier: Name of the tier.
+        members: Its members.
+
+    Attributes:
+        targets: Tiers that images may be escalated to from here.
+    """
+
+    def __init__(self, cascade: Cascade, tier: str, members: Sequence[RunningMember]) -> None:
+        self._members = members
+        self._seats = [(one.calibrate, one.member.weight) for one in members]
+        self._router = Router(cascade, tier)
+        self._pool = pooled(cascade.pool)
+        self.targets = self._router.targets
+
+    def vote(
+        self,
+        item: Item,
+        found: Sequence[Finding | EngineError],
+        times: tuple[float, float, float],
+    ) -> ImageVotes:
+        """Return the tier's votes on an image.
+
+        Args:
+            item: The image, with the votes of earlier tiers.
+            found: Per member its score, or why there is none.
+            times: Seconds queued, decoding and inferring.
+        """
+        raws: list[float | None] = []
+        ps: list[float | None] = []
+        voted = [vote.probability for vote in item.prior]
+        weights = [vote.weight for vote in item.prior]
+        problem: Exception | None = None
+        for score, (calibrate, weight) in zip(found, self._seats, strict=True):
+            if not isinstance(score, Score):
+                problem = problem or score
+                raws.append(None)
+                ps.append(None)
+                continue
+            p = calibrate(score.raw)
+            raws.append(score.raw)
+            ps.append(p)
+            if weight > 0:
+                voted.append(p)
+                weights.append(weight)
+        confidence = decision_confidence(self._pool(voted, weights)) if weights else 0.0
+        spread = disagreement(voted, weights) if self._router.needs_disagreement else 0.0
+        decision = self._router.decide(confidence, spread)
+        counted = len(voted) > len(item.prior)
+        error = None if problem is None or counted else str(problem)
+        return ImageVotes(
+            item.head, raws, ps, decision.next_tier, decision.reason, *times, _boxes(found), error
+        )
+
+    def failure(
+        self,
+        row: int,
+        item: Item,
+        said: ImageVotes,
+        found: Sequence[tuple[Finding | EngineError, int]],
+    ) -> Failure | None:
+        """Return the failure that calls for a dead letter, if there is one.
+
+        Args:
+            row: Position of the image in its batch.
+            item: The image.
+            said: The tier's votes on it.
+            found: Per member its score, or why there is none, and the calls of its engine with it.
+        """
+        unvoted = said.error is not None and not item.prior
+        final = unvoted and said.next_tier is None
+        faults = [
+            (running.member.name, str(score), tries)
+            for (score, tries), running in zip(found, self._members, strict=True)
+            # What a shadow member fails on is counted, and harms nobody.
+            if (isinstance(score, ImageError) and running.member.weight > 0)
+            # It ends here without a single vote, and not by its own fault.
+            or (final and score is running.out)
+        ]
+        if not faults:
+            return None
+        error = "; ".join(f"{name}: {problem}" for name, problem, _ in faults)
+        logger.warning("member_failed", uri=item.head.uri, error=error)
+        return Failure(row, faults[0][0], error, max(tries for _, _, tries in faults), final)
+
+
+def _boxes(found: Sequence[Finding | EngineError]) -> list[list[Box]] | None:
+    """Return the boxes per member, or ``None`` if no member has any."""
+    for score in found:
+        if isinstance(score, Score) and score.boxes:
+            return [s.boxes if isinstance(s, Score) else [] for s in found]
+    return None
+
+
+def unjudged(head: Head, members: int, error: str, queued: float = 0.0) -> ImageVotes:
+    """Return the votes of a tier that could not judge an image: none, an exit, and why."""
+    nothing: list[float | None] = [None] * members
+    return ImageVotes(head, nothing, nothing, None, "not judged", queued, error=error)
