@@ -118,6 +118,7 @@ class Child:
 
     def run(self) -> None:
         """Take every step; write what is found."""
+        gc.freeze()  # what is there now stays, so that tidying up need not look at it
         for index, step in enumerate(self._plan.steps):
             self._step(index, step)
 

@@ -21,7 +21,6 @@ from sinks.join import Join, JoinStats, Resolved
 from sinks.refusal import Buried, check, duplicate, without_exit
 from sinks.restore import RESTORE_PATIENCE, Unacknowledged, answered_tail
 from streams.clock import Clock, SystemClock
-from streams.dead_letter import dead_letter as dead_letter  # noqa: PLC0414 (for workers/tier.py)
 from streams.histogram import Histogram
 from streams.log import Log, Offsets, Output, Record, TopicPartition
 from streams.member import GroupMember, MemberOptions, OffsetsDone

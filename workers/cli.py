@@ -33,7 +33,12 @@ _COMMANDS = {
     "schema": ("schema", "Print the JSON Schema of a record or of the cascade file."),
 }
 for _name, (_module, _help) in _COMMANDS.items():
-    app.command(f"workers.commands.{_module}:{_name.replace('-', '_')}", name=_name, help=_help)
+    # Only the list of commands needs the one-liner: `score --help` shows all of it, from its module.
+    app.command(
+        f"workers.commands.{_module}:{_name.replace('-', '_')}",
+        name=_name,
+        help=None if _name in sys.argv[1:2] else _help,
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

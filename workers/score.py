@@ -18,6 +18,7 @@ from schemas.errors import LogUnavailableError, RecordError
 from schemas.records import Answer, Image
 from schemas.topics import (
     ANSWERS,
+    CARRIED,
     CONSENSUS_GROUP,
     VOTES,
     all_topics,
@@ -198,7 +199,7 @@ class Score:
             with contextlib.suppress(LogUnavailableError):  # an outage: there is a next time
                 for i, tier in enumerate(self._tiers):
                     await self._log.trim(list(tier_inputs(tier, first=i == 0)), tier_group(tier))
-                await self._log.trim([VOTES], CONSENSUS_GROUP)
+                await self._log.trim([CARRIED, VOTES], CONSENSUS_GROUP)
 
     def _next_batch(self) -> list[Image]:
         return list(itertools.islice(self._found.images, SCAN_BATCH))

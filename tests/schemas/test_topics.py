@@ -28,6 +28,7 @@ def test_a_cascade_needs_a_topic_per_hop_and_lane() -> None:
         "tier.tiles.live",
         "tier.tiles.archive",
         "votes",
+        "votes.carried",
         "answers",
         "dead-letters",
     ]

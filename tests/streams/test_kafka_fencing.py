@@ -5,6 +5,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from pathlib import Path
 from subprocess import PIPE
 
 import anyio
@@ -163,7 +164,8 @@ class Said:
 async def zombie(settings: KafkaSettings, topic: str) -> AsyncIterator[tuple[Process, Said]]:
     command = [sys.executable, "-m", "tests.streams.kafka_zombie"]
     arguments = [settings.bootstrap_servers, topic, str(settings.session_timeout)]
-    process = await anyio.open_process([*command, *arguments], stdin=PIPE, stderr=None)
+    root = Path(__file__).parents[2]
+    process = await anyio.open_process([*command, *arguments], stdin=PIPE, stderr=None, cwd=root)
     try:
         yield process, Said(process)
         with anyio.fail_after(15):
