@@ -7,7 +7,7 @@ import msgspec
 import structlog
 
 from schemas import codec
-from schemas.errors import RecordError
+from schemas.errors import LogUnavailableError, RecordError
 from schemas.topics import ANSWERS
 from sinks.answered import ANSWERED_WINDOW, Content
 from sinks.join import Join
@@ -15,8 +15,8 @@ from streams.log import Log, Offsets, Record, TopicPartition
 
 logger = structlog.get_logger()
 
-# A log that is slow to give its first records must not make us forget what was answered.
-RESTORE_PATIENCE = 5.0
+# A log that is slow to give its records must not make us forget what was answered.
+RESTORE_PATIENCE = 30.0
 READ_RECORDS = 2048
 
 
@@ -55,7 +55,10 @@ async def answered_tail(
         while any(reader.positions[p] < ends[p] for p in found):
             polled = await reader.poll(max_records=READ_RECORDS, timeout=RESTORE_PATIENCE)
             if not polled:
-                break  # the rest was trimmed or is no data record
+                raise LogUnavailableError(
+                    f"{ANSWERS}: expected its last records within {RESTORE_PATIENCE:.0f} s, "
+                    "got none: what was answered before must be known first"
+                )
             for tp, records in polled.items():
                 if tp.partition in found:
                     found[tp.partition].update(_images(tp, records))

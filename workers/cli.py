@@ -33,7 +33,7 @@ _COMMANDS = {
     "schema": ("schema", "Print the JSON Schema of a record or of the cascade file."),
 }
 for _name, (_module, _help) in _COMMANDS.items():
-    # Only the list of commands needs the one-liner: `score --help` shows all of it, from its module.
+    # The list of commands takes the one-liner; `score --help` shows all that its module says.
     app.command(
         f"workers.commands.{_module}:{_name.replace('-', '_')}",
         name=_name,
