@@ -61,7 +61,10 @@ def main() -> None:
             folder=folder,
             disk_bytes=DISK_BYTES if small else 0,
         )
-        result = anyio.run(partial(run_campaign, settings, lambda line: print(line, flush=True)))
+        try:
+            result = anyio.run(partial(run_campaign, settings, partial(print, flush=True)))
+        except KeyboardInterrupt:
+            sys.exit(130)
     show_campaign(result)
     print(f"written: {write_result(options.out or f'faults-{options.log}', {'campaign': result})}")
     sys.exit(1 if result.anomalies else 0)

@@ -24,7 +24,7 @@ Scenario = Callable[["Campaign", Fault, anyio.Event], Awaitable[None]]
 # The roles of those that are in a group.
 MEMBERS = ("worker", "consensus")
 # Faults that may go on at the same time.
-MOST_AT_ONCE = 4
+MOST_AT_ONCE = 5
 # Recovery from a kill may take the session timeout and so many seconds.
 RECOVERY_MARGIN = 5.0
 # An image that a fault brought has to be answered in this time, other faults included.
@@ -225,6 +225,10 @@ class Campaign:
         """Wait until hardly more images wait than the load brings in a second or two."""
         return await until(lambda: len(self.unanswered()) <= 2 * self.load.rate + 10, within)
 
+    async def joined(self, within: float) -> bool:
+        """Wait until every process is in its group."""
+        return await until(lambda: len(self.free(MEMBERS)) == len(self.crew.children), within)
+
     async def inject(self, fault: Fault, scenario: Scenario, injected: anyio.Event) -> None:
         """Carry one fault out, to the end of its recovery."""
         began = time.monotonic()
@@ -264,10 +268,12 @@ async def run_plan(
         for fault in plan:
             if time.monotonic() > ends_at:
                 break
-            most = 0 if KINDS[fault.kind].alone else MOST_AT_ONCE - 1
-            await campaign.fewer_than(most + 1)
-            if most == 0 and not await campaign.settled(SETTLE_WITHIN):
-                tell(f"{len(campaign.unanswered())} images wait still")
+            alone = KINDS[fault.kind].alone
+            await campaign.fewer_than(1 if alone else MOST_AT_ONCE)
+            if alone:
+                await campaign.joined(SETTLE_WITHIN)
+                if not await campaign.settled(SETTLE_WITHIN):
+                    tell(f"{len(campaign.unanswered())} images wait still")
             await anyio.sleep(fault.delay)
             injected = anyio.Event()
             at = time.monotonic() - campaign.began

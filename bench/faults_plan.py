@@ -10,6 +10,8 @@ from bench.chaos_controls import POINTS
 from bench.chaos_engine import POISON
 
 LogKind = Literal["embedded", "kafka"]
+# Share of the faults after which the next may come before all has recovered.
+OVERLAPPING = 0.7
 EVERY_LOG: tuple[LogKind, ...] = ("embedded", "kafka")
 
 
@@ -177,5 +179,5 @@ def _draw(rng: random.Random, number: int, kind: Kind, time: int) -> Fault:
         point=point,
         delay=round(rng.uniform(0.0, 0.4), 3),
         seconds=round(rng.uniform(*kind.span), 3),
-        overlap=not kind.alone and rng.random() < 0.6,
+        overlap=not kind.alone and rng.random() < OVERLAPPING,
     )

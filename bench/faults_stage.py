@@ -2,7 +2,7 @@
 
 from bench.chaos_crew import STOP_BUDGET, Duty, until
 from bench.chaos_pictures import TIERS
-from bench.faults_campaign import MEMBERS, Campaign
+from bench.faults_campaign import Campaign
 from bench.faults_facts import Setting
 from schemas.errors import RunError
 from schemas.topics import CONSENSUS_GROUP, tier_group
@@ -52,7 +52,7 @@ async def stop_all(campaign: Campaign) -> None:
     """End every process in order, once each has joined; note those that do not end well."""
     crew = campaign.crew
     # A process that has only just been started would not know yet what SIGTERM asks of it.
-    await until(lambda: len(campaign.free(MEMBERS)) == len(crew.children), START_WITHIN)
+    await campaign.joined(START_WITHIN)
     for name, (status, seconds) in (await crew.stop()).items():
         campaign.figure("SIGTERM to end", seconds)
         if status != 0 or seconds > STOP_BUDGET:

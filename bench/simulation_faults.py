@@ -106,13 +106,16 @@ class Chaos:
     def _publish(self) -> None:
         chance, atomic = self._random, self._world.plan.atomic
         share = 1.0 if atomic else chance.random()
+        # Without transactions a publish must have come or be given up before its sender's session
+        # can end, as Kafka's delivery timeout sees to; and a failed one may land a little later.
+        longest, after = (20.0, 5.0) if atomic else (0.7 * self._world.plan.session_timeout, 0.2)
         fault = chance.choice(
             [
                 Fault("publish", GONE),
                 Fault("publish", GONE, after=True),
                 Fault("publish", GONE, after=True, share=share),
-                Fault("publish", delay=chance.uniform(0.0, 20.0)),
-                Fault("publish", GONE, after=True, delay=chance.uniform(0.0, 5.0)),
+                Fault("publish", delay=chance.uniform(0.0, longest)),
+                Fault("publish", GONE, after=True, delay=chance.uniform(0.0, after)),
             ]
         )
         self._world.log.faults.append(fault)

@@ -269,12 +269,16 @@ class World:
         self.submitted = end
 
     async def submit_again(self, producer: Producer, count: int, deadline: float | None) -> None:
-        """Send some old images once more; some of the conflicting ones with other bytes."""
+        """Send some old images once more; some of the conflicting ones with other bytes.
+
+        They are no older than what the consensus remembers: beyond, an id counts as new.
+        """
         submitter = Submitter(producer, None, self.plan.partitions, deadline)
         for _ in range(count if self.submitted else 0):
-            number = self.random.randrange(self.submitted)
+            oldest = max(0, self.submitted - self.plan.window)
+            number = self.random.randrange(oldest, self.submitted)
             if self.random.random() < 0.3:
-                number -= number % CONFLICTING
+                number = max(oldest, number - number % CONFLICTING)
             level, live = self.levels(number)[-1], deadline is not None
             await submitter.submit([self.image(number, level, live=live)])
 
