@@ -158,7 +158,7 @@ def install_timeouts() -> None:
         )
         build(log, settings, *args, **kwargs)
 
-    KafkaLog.__init__ = hasty  # type: ignore[method-assign]
+    KafkaLog.__init__ = hasty  # type: ignore[method-assign, assignment]
 
 
 def launcher(folder: Path) -> Path:

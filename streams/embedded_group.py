@@ -117,9 +117,28 @@ class Membership:
             "SELECT generation FROM generations WHERE grp=?", (self._group,)
         ).fetchone()
         generation: int = row[0]
-        if generation == self._generation and self._complete:
+        if generation == self._generation and (self._complete or not self._gains()):
             return None
         return generation
+
+    def _gains(self) -> bool:
+        """Return whether an exchange would bring a partition that was taken the last time.
+
+        Without asking, a member that waits for a dead one's partition would give up everything at
+        every poll.
+        """
+        read = self._database.connection.execute
+        members = [
+            instance
+            for (instance,) in read(
+                "SELECT instance FROM members WHERE grp=? ORDER BY member", (self._group,)
+            )
+        ]
+        if self.instance not in members:
+            return False
+        taken = {p for (p,) in read("SELECT partition FROM owners WHERE grp=?", (self._group,))}
+        rank = members.index(self.instance)
+        return any(p % len(members) == rank and p not in taken for p in range(self.partitions))
 
     def exchange(self, generation: int) -> list[int]:
         """Give up what is owned and take this member's share, as far as it is free already."""

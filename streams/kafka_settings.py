@@ -45,7 +45,8 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         commit_interval: Least time between two commits of offsets; a crash repeats that much work.
         connect_timeout: For connecting.
         request_timeout: For one request to a broker.
-        delivery_timeout: For the acknowledgement of published records, with all tries.
+        delivery_timeout: For the acknowledgement of published records, with all tries. Less than
+            ``session_timeout``, so that nothing a member sends arrives after its successor began.
         session_timeout: After this silence the group gives a member's partitions away.
         rebalance_timeout: How long the group waits for a member that must give up its partitions.
         drain_timeout: How much of that is spent on finishing work.
@@ -73,7 +74,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     commit_interval: Seconds = 0.05
     connect_timeout: Seconds = 5.0
     request_timeout: Seconds = 15.0
-    delivery_timeout: Seconds = 30.0
+    delivery_timeout: Seconds = 20.0
     session_timeout: Seconds = 30.0
     rebalance_timeout: Seconds = 60.0
     drain_timeout: Seconds = 40.0
