@@ -42,7 +42,6 @@ class Report(msgspec.Struct, kw_only=True):
         tally: What was seen on the log.
         answered: Images with an answer.
         taken: Images that retention took, all of them told.
-        in_vain: Packs left uncommitted, as retention took the votes they wait for.
         starts: Times that a process started.
         kills: Processes killed while they ran.
         outages: Times that a process ended because the log failed it.
@@ -62,7 +61,6 @@ class Report(msgspec.Struct, kw_only=True):
     tally: Tally
     answered: int = 0
     taken: int = 0
-    in_vain: int = 0
     starts: int = 0
     kills: int = 0
     outages: int = 0
@@ -104,12 +102,8 @@ def virtual_world(
 
 async def live(
     world: World, kinds: Mapping[str, int], interval: float, faults: Counter[str]
-) -> int:
-    """Let the processes live and the faults happen until every image was sent; then heal, drain.
-
-    Returns:
-        Packs that can never be committed, as retention took the votes they wait for.
-    """
+) -> None:
+    """Let the processes live and the faults happen until every image was sent; then heal, drain."""
     await world.prepare()
     async with anyio.create_task_group() as tasks:
         world.populate(tasks)
@@ -121,10 +115,8 @@ async def live(
         faults.update(chaos.counts)
         await _until(world, lambda: not world.checker.unanswered(world.plan.images))
         await _until(world, lambda: world.lag() == 0)
-        in_vain = world.in_vain()
         for process in list(world.processes.values()):
             process.stop()
-    return in_vain
 
 
 async def _until(world: World, condition: Callable[[], bool]) -> None:
@@ -162,7 +154,7 @@ def simulate(
     with virtual_world(plan, expected, made) as (world, runner):
         world.watch = watch
         try:
-            in_vain = runner.run(live(world, kinds, interval, faults))
+            runner.run(live(world, kinds, interval, faults))
             taken = world.checker.check_alarms()
         except Exception as error:
             world.checker.break_promise("crashed", repr(error))
@@ -177,7 +169,6 @@ def simulate(
             tally=checker.tally,
             answered=world.answered,
             taken=taken,
-            in_vain=in_vain,
             starts=sum(p.starts for p in processes),
             kills=sum(p.kills for p in processes),
             outages=sum(p.outages for p in processes),
@@ -272,7 +263,6 @@ def print_report(report: Report) -> None:
         ["identical doubles by zombies", f"{tally.doubled_by_zombies:,}"],
         ["dead letters", f"{tally.dead_letters.total():,}"],
         ["taken by retention, and told", f"{report.taken:,}"],
-        ["packs in wait for them", f"{report.in_vain:,}"],
         ["virtual time", f"{report.virtual_seconds:,.0f} s"],
         ["time", f"{report.seconds:,.1f} s"],
         ["images per second", f"{report.answered / report.seconds:,.0f}"],

@@ -326,11 +326,6 @@ class Checker:
             return []
         return [n for n in range(count) if not self.answers[n] and n not in self.excused]
 
-    def waits_in_vain(self, tp: TopicPartition, offset: int) -> bool:
-        """Return whether the pack at a committed offset waits for votes that retention took."""
-        _, numbers = self._packs.get(tp, {}).get(offset, ("", []))
-        return any(number in self.excused for number in numbers)
-
     def check_alarms(self) -> int:
         """Check that somebody was told of every image that retention took; return how many."""
         taken = [(n, tp, at) for n, (tp, at) in self.excused.items() if not self.answers[n]]

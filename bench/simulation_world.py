@@ -295,18 +295,8 @@ class World:
         return found
 
     def lag(self) -> int:
-        """Return how many records are not committed by those who read them.
-
-        Packs that wait for votes which retention took are not counted, nor what is behind them.
-        """
-        return sum(end - at for tp, at, end in self._behind() if not self._blocked(tp, at))
-
-    def in_vain(self) -> int:
-        """Return how many packs are left, or stand behind such."""
-        return sum(end - at for tp, at, end in self._behind() if self._blocked(tp, at))
-
-    def _blocked(self, tp: TopicPartition, at: int) -> bool:
-        return tp.topic in (VOTES, CARRIED) and self.checker.waits_in_vain(tp, at)
+        """Return how many records are not committed by those who read them."""
+        return sum(end - at for _, at, end in self._behind())
 
     def _behind(self) -> Iterator[tuple[TopicPartition, int, int]]:
         for name, topics in self.readers():

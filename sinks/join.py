@@ -5,6 +5,9 @@ says to which tier it was escalated, and the join is complete when the path ends
 votes of one tier the later one in ``votes`` counts until the answer is given: a worker that died
 half way wrote the first, and only of the second it is certain that its escalation is out.
 
+An image whose first tier's votes do not come within ``ORPHAN_AFTER`` of a later tier's is answered
+with what there is: retention took them, and it would wait for ever.
+
 A pack's offset is done when every image in it is resolved, so a crash replays exactly the open
 joins. What was answered meanwhile is read back from the last ``JoinLimits.window`` answers of the
 partition. That is exact because no pack stays uncommitted for more than ``carry_after`` answers of
@@ -24,11 +27,13 @@ vote that comes later than that, and a crash before its offset is committed, can
 answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from math import inf
 from typing import NamedTuple
 
 import msgspec
+import structlog
 
 from schemas.records import Answer, ImageVotes, VotesPack
 from schemas.topics import CARRIED
@@ -38,6 +43,11 @@ from sinks.deadlines import Deadlines
 from sinks.held import HeldPack, OpenImage, OwnedPartition, Said
 from sinks.refusal import Refused, Source
 from streams.log import TopicPartition
+
+logger = structlog.get_logger()
+
+# Both are published together; only an outage of the log comes between them.
+ORPHAN_AFTER = 300.0
 
 
 class JoinLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +125,7 @@ class Join:
         self._order = {name: i for i, name in enumerate(tiers)}
         self.limits = limits or JoinLimits()
         self._open: dict[str, OpenImage] = {}
-        self._deadlines = Deadlines()
+        self._deadlines, self._orphans = Deadlines(), Deadlines()
         self._partitions: dict[int, OwnedPartition] = {}
         self.stats = JoinStats()
 
@@ -132,7 +142,8 @@ class Join:
     @property
     def next_deadline_at(self) -> float | None:
         """When ``expire`` has something to do next; ``None`` if never."""
-        return self._deadlines.next_at
+        due = [at for at in (self._deadlines.next_at, self._orphans.next_at) if at is not None]
+        return min(due, default=None)
 
     def count(self, partition: int) -> int:
         """Return how many answers were given on a partition since it was taken over."""
@@ -153,7 +164,8 @@ class Join:
         Args:
             answered: Per partition, content hashes by image id, oldest first.
         """
-        self._open, self._deadlines = {}, Deadlines()
+        self._open = {}
+        self._deadlines, self._orphans = Deadlines(), Deadlines()
         window = self.limits.window
         self._partitions = {
             partition: OwnedPartition(AnsweredIds(window, ids))
@@ -164,6 +176,7 @@ class Join:
     def tick(self, now: float, steady: float) -> None:
         """Tell the time before a step: the wall clock, and one that never steps."""
         self._deadlines.tick(now, steady)
+        self._orphans.tick(now, steady)
 
     def add(self, pack: VotesPack, source: Source, now: float) -> Resolved:
         """Take in a pack read at ``source``; return what it completes."""
@@ -240,6 +253,8 @@ class Join:
             found = self._open[head.image_id] = OpenImage(partition, head.content_hash, now)
             if head.deadline_at is not None:
                 self._deadlines.push(head.deadline_at, head.image_id, now)
+            if tier != self._first:
+                self._orphans.push(now + ORPHAN_AFTER, head.image_id, now)
         elif differs(found.content_hash, head):
             self._refuse(held.pack, votes, held.source, found.content_hash, resolved)
             return
@@ -284,9 +299,9 @@ class Join:
             resolved.done.setdefault(tp, []).append(offset)
 
     def expire(self, now: float, at_most: int | None = None) -> Resolved:
-        """Answer, with the votes so far, open images whose deadline has passed: all, or some."""
+        """Answer, with the votes so far, open images that are due: all, or some."""
         resolved = Resolved.nothing()
-        for image_id in self._deadlines.pop(now):
+        for image_id in chain(self._deadlines.pop(now), self._orphaned(now)):
             if image_id in self._open:
                 self._resolve(image_id, now, complete=False, resolved=resolved)
                 if len(resolved.answers) == at_most:
@@ -294,6 +309,13 @@ class Join:
         for partition in {partition for partition, _ in resolved.answers}:
             self._carry_old(self._partitions[partition], resolved)
         return resolved
+
+    def _orphaned(self, now: float) -> Iterator[str]:
+        for image_id in self._orphans.pop(now):
+            found = self._open.get(image_id)
+            if found is not None and self._first not in found.said:
+                logger.warning("orphan", image_id=image_id, tiers=list(found.said))
+                yield image_id
 
     def _carry_old(self, part: OwnedPartition, resolved: Resolved) -> None:
         """Carry forward what has been held for too many answers."""

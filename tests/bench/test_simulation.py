@@ -16,7 +16,7 @@ from sinks.join import Join
 from streams.log import Log, Output
 
 COUNT = 700
-PLAN = Plan(seed=0, images=COUNT, window=512, patience=60.0)
+PLAN = Plan(seed=0, images=COUNT, window=512, patience=400.0)
 EXPECTED = rehearse(PLAN)
 INTERVAL = 60.0
 

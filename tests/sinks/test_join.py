@@ -13,7 +13,7 @@ from schemas.records import Answer, Head, VotesPack
 from schemas.topics import CARRIED
 from sinks.answer import Answerer
 from sinks.answered import AnsweredIds
-from sinks.join import Join, JoinLimits, Resolved
+from sinks.join import ORPHAN_AFTER, Join, JoinLimits, Resolved
 from sinks.refusal import Source
 from stages.vote import verdict
 from streams.log import TopicPartition
@@ -201,6 +201,20 @@ def test_an_expired_image_goes_out_with_the_votes_so_far() -> None:
     assert resolved.done == {TP: [0]}
     assert join.next_deadline_at is None
     assert join.open_images == 0
+
+
+def test_an_image_whose_first_tier_stays_silent_is_answered_with_what_there_is() -> None:
+    join = new_join()
+    join.add(pack("two", votes("torn", 0.8)), (TP, 0), NOW)
+    join.add(pack("one", votes("waiting", 0.6, next_tier="two")), (TP, 1), NOW)
+    join.add(pack("two", votes("late", 0.7)), (TP, 2), NOW)
+    join.add(pack("one", votes("late", 0.6, next_tier="two")), (TP, 3), NOW + 1)
+    assert join.expire(NOW + ORPHAN_AFTER - 1) == Resolved.nothing()
+    assert join.next_deadline_at == NOW + ORPHAN_AFTER
+    resolved = join.expire(NOW + ORPHAN_AFTER)
+    assert [(a.head.image_id, a.status) for _, a in resolved.answers] == [("torn", "partial")]
+    assert resolved.done == {TP: [0]}
+    assert join.open_images == 1
 
 
 def test_votes_after_the_answer_are_counted_and_change_nothing() -> None:
