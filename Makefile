@@ -29,7 +29,7 @@ demo: $(UV) ## Render a drive, score it, show where the answers and the report a
 test: $(UV) ## Run every check and test (starts a real Kafka by itself)
 	@$(UV) sync --quiet --locked --extra dev
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 3 --dist worksteal
 
 check: ## Lint, types, and who may import whom
 	@$(BIN)/ruff check .

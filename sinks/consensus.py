@@ -47,6 +47,7 @@ class ConsensusStats(msgspec.Struct):
         oldest_open_seconds: Seconds that the first of them has waited.
         join: Counters of the join.
         joining: Seconds from an image's first votes to its answer, of images that had to wait.
+        live: Seconds from submission to answer, of live images.
     """
 
     answered: int = 0
@@ -61,6 +62,7 @@ class ConsensusStats(msgspec.Struct):
     oldest_open_seconds: float = 0.0
     join: JoinStats = msgspec.field(default_factory=JoinStats)
     joining: Histogram = msgspec.field(default_factory=Histogram)
+    live: Histogram = msgspec.field(default_factory=Histogram)
 
 
 class _Step:
@@ -273,6 +275,8 @@ class Consensus:
                 self._count(answer.status, answer.joining)
             else:
                 stats.answered += 1
+            if answer.head.lane == "live":
+                stats.live.observe(answer.took)
         for partition, pack in resolved.carried:
             outputs.append(Output(CARRIED, None, encode(pack), partition))
         for refused in resolved.refused:

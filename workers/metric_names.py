@@ -122,7 +122,18 @@ METRICS: dict[str, Metric] = {
         oldest_open_seconds="Time for which the first of them has waited.",
         restore_seconds="Time that the last restore took.",
     ),
-    **_metrics("histogram", (), joining_seconds="From an image's first votes to its answer."),
+    **_metrics(
+        "histogram",
+        (),
+        joining_seconds="From an image's first votes to its answer.",
+        live_latency_seconds="From submission to answer, of live images.",
+    ),
+    **_metrics(
+        "histogram",
+        ("tier",),
+        batch_seconds="Time of a batch, from decoding to votes.",
+        batch_wait_seconds="Time that the image of a batch that waited longest had waited.",
+    ),
     **_metrics(
         "counter",
         (),

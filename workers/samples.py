@@ -73,6 +73,8 @@ def worker_samples(worker: TierWorker) -> Iterator[Sample]:
     yield Sample("roadstream_paused", worker.breaker.state != "closed", of)
     yield Sample("roadstream_archive_held_back", stats.held_back, of)
     yield Sample("roadstream_batches_running", worker.running, of)
+    yield Sample("roadstream_batch_seconds", stats.service, of)
+    yield Sample("roadstream_batch_wait_seconds", stats.waiting, of)
     yield from _queue_samples(worker)
     for member in worker.judge.members:
         yield from _model_samples(worker.tier, member)
@@ -119,6 +121,7 @@ def consensus_samples(consensus: Consensus) -> Iterator[Sample]:
     yield Sample("roadstream_oldest_open_seconds", stats.oldest_open_seconds)
     yield Sample("roadstream_restore_seconds", stats.restore_seconds)
     yield Sample("roadstream_joining_seconds", stats.joining)
+    yield Sample("roadstream_live_latency_seconds", stats.live)
 
 
 def supervisor_samples(supervisor: Supervisor) -> Iterator[Sample]:

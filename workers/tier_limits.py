@@ -3,6 +3,7 @@
 import msgspec
 
 from stages.breaker import SharePolicy
+from streams.histogram import Histogram
 from workers.batches import Outcome
 
 
@@ -44,6 +45,8 @@ class TierStats(msgspec.Struct):
         killers: Images answered as failed because they kill the process.
         out_of_memory: Batches that did not fit into memory as a whole.
         held_back: Whether archive images wait for a later tier now.
+        service: Seconds that batches took, from decoding to votes.
+        waiting: Seconds that the image of a batch that waited longest had waited.
     """
 
     judged: int = 0
@@ -57,6 +60,8 @@ class TierStats(msgspec.Struct):
     killers: int = 0
     out_of_memory: int = 0
     held_back: bool = False
+    service: Histogram = msgspec.field(default_factory=Histogram)
+    waiting: Histogram = msgspec.field(default_factory=Histogram)
 
     def add(self, outcome: Outcome, expired: int) -> None:
         """Count what came of a batch, of which so many had expired before it was formed."""
@@ -68,3 +73,6 @@ class TierStats(msgspec.Struct):
         self.expired += expired
         self.escalated += sum([said.next_tier is not None for said in outcome.judgement.votes])
         self.dead_letters += outcome.letters
+        if outcome.judged:
+            self.service.observe(outcome.judgement.seconds)
+            self.waiting.observe(max([said.queued for said in outcome.judgement.votes]))
