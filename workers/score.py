@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import anyio
+import msgspec
 import structlog
 from anyio import to_thread
 
@@ -30,6 +31,7 @@ from sinks.writers import open_writer
 from streams.event_ledger import EventLedger
 from streams.log import Log, Polled, Start
 from streams.run_ledger import LedgerRow, RunLedger
+from streams.sources.identity import image_id
 from workers.lifecycle import DRAIN_TIMEOUT, LEAVING, Deadline, drain_within, stop_on_signal
 from workers.outage import Persistent
 from workers.progress import Progress, Tally
@@ -224,6 +226,16 @@ class Score:
             self._tally.add(row.status, row.exit_tier, row.label)
         self._answered.set()
         self._answered = anyio.Event()
+
+
+def owned(found: Iterator[Image], run_id: str) -> Iterator[Image]:
+    """Give every image an id of this run's own.
+
+    On a shared log another run may have had the same picture answered, and an id has one answer.
+    """
+    for image in found:
+        own = image_id(f"{run_id}/{image.head.image_id}")
+        yield Image(msgspec.structs.replace(image.head, image_id=own), image.payload)
 
 
 def _count(found: Iterator[Image]) -> int:

@@ -63,15 +63,19 @@ def test_produced_pictures_are_answered_once_though_a_worker_is_killed(
     assert [first.returncode, second.returncode, sink.returncode] == [0, 0, 0]
 
 
-def test_score_runs_a_whole_job_on_kafka(kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_score_runs_whole_jobs_on_kafka_also_on_the_same_pictures(
+    kafka_bootstrap: str, tmp_path: Path
+) -> None:
     write_pictures(tmp_path / "in", 40)
-    done = roadstream(
-        "score", "in", "--log", f"kafka://{kafka_bootstrap}", "--cascade", write_cascade(tmp_path),
-        "--out", "a.jsonl", "--workers", "1", folder=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    rows = list(read_answers(tmp_path / "a.jsonl"))
-    assert sorted(row["uri"] for row in rows) == [f"in/{i:05}.jpg" for i in range(40)]
+    cascade = write_cascade(tmp_path)
+    for out in ("a.jsonl", "b.jsonl"):
+        done = roadstream(
+            "score", "in", "--log", f"kafka://{kafka_bootstrap}", "--cascade", cascade,
+            "--out", out, "--workers", "1", folder=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        rows = list(read_answers(tmp_path / out))
+        assert sorted(row["uri"] for row in rows) == [f"in/{i:05}.jpg" for i in range(40)]
 
 
 def test_references_are_read_under_the_root_only(kafka_bootstrap: str, tmp_path: Path) -> None:

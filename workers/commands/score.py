@@ -35,7 +35,7 @@ from workers.logging import Level
 from workers.progress import Progress, Tally
 from workers.rundir import RunFolder, RunKey, resume, working_folder
 from workers.runtime import build_consensus
-from workers.score import Found, Notes, Score, export, prepare_log, run_until_stopped
+from workers.score import Found, Notes, Score, export, owned, prepare_log, run_until_stopped
 from workers.supervisor import Care, ChildSpec, Supervisor
 
 # Enough partitions for as many worker processes as a large machine has cores.
@@ -161,8 +161,9 @@ async def _score(
         )
         async with open_log(url) as log, open_log(url) as consensus_log:
             await prepare_log(log, cascade, EMBEDDED_PARTITIONS)
+            images = scan(key.paths, scanned)
             found = Found(
-                scan(key.paths, scanned),
+                images if embedded else owned(images, run_id),
                 # A list on standard input can be read once only.
                 iter(()) if "-" in key.paths else scan(key.paths, ScanOptions()),
             )
