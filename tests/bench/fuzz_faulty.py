@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from bench.fuzz_mutations import Mutator, Target
+from bench.fuzz.mutations import Mutator, Target
 
 _leaked: list[bytes] = []
 

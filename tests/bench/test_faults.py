@@ -9,17 +9,16 @@ import anyio
 import msgspec
 import pytest
 
-from bench import chaos_engine
-from bench.chaos_answers import Anomaly, Answers
-from bench.chaos_controls import ControlPanel, Controls, SharedClock
-from bench.chaos_engine import ChaosEngine
-from bench.chaos_expected import expected_verdicts
-from bench.chaos_pictures import CASCADE, Catalogue, Namer, class_of
-from bench.faults_epilogue import EPILOGUES
-from bench.faults_plan import KINDS, chosen, draw_plan
-from bench.faults_report import Result
-from bench.faults_run import Options, run_campaign
-from bench.faults_scenarios import SCENARIOS
+from bench.chaos.answers import Anomaly, Answers
+from bench.chaos.controls import ControlPanel, Controls, SharedClock
+from bench.chaos.engine import FIRST_SHADE, ChaosEngine
+from bench.chaos.expected import expected_verdicts
+from bench.chaos.pictures import CASCADE, Catalogue, Namer, class_of
+from bench.faults.epilogue import EPILOGUES
+from bench.faults.plan import KINDS, chosen, draw_plan
+from bench.faults.report import Result
+from bench.faults.run import Options, run_campaign
+from bench.faults.scenarios import SCENARIOS
 from schemas import codec
 from schemas.cascade import Member, parse_cascade
 from schemas.records import Answer, Head
@@ -82,7 +81,7 @@ def test_an_order_to_die_is_obeyed_once(tmp_path: Path) -> None:
     panel = ControlPanel(tmp_path)
     panel.give("worker", "die in-model")
     program = (
-        "import sys; from pathlib import Path; from bench.chaos_controls import Controls\n"
+        "import sys; from pathlib import Path; from bench.chaos.controls import Controls\n"
         "controls = Controls(Path(sys.argv[1]), 'worker')\n"
         "controls.point('after-model')\nprint('alive', flush=True)\ncontrols.point('in-model')"
     )
@@ -143,7 +142,7 @@ def test_only_a_picture_of_one_grey_can_be_poison() -> None:
 
     (score,) = engine.infer([Picture(pixels)])
 
-    assert score.raw == (chaos_engine.FIRST_SHADE - 128) / 16
+    assert score.raw == (FIRST_SHADE - 128) / 16
 
 
 async def test_planted_wrong_answers_are_found() -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench import fuzz
-from bench.fuzz_child import Plan, Step, input_number
-from bench.fuzz_mutations import Mutator
-from bench.fuzz_targets import targets
+from bench.fuzz import command as fuzz
+from bench.fuzz.child import Plan, Step, input_number
+from bench.fuzz.mutations import Mutator
+from bench.fuzz.targets import targets
 
 FAULTY = "tests.bench.fuzz_faulty"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import fuzz_seeds as seeds
+from bench.fuzz import seeds
 from schemas.cascade import parse_cascade
 from schemas.errors import ConfigError, RunError, UsageError
 from sinks.readers import read_answers

@@ -6,9 +6,9 @@ import anyio
 import msgspec
 import pytest
 
-from bench.simulation import chosen_kinds, rehearse, simulate
-from bench.simulation_faults import KINDS
-from bench.simulation_world import Plan, World
+from bench.simulation.command import chosen_kinds, rehearse, simulate
+from bench.simulation.faults import KINDS
+from bench.simulation.world import Plan, World
 from schemas import codec
 from schemas.topics import ANSWERS
 from sinks.answered import Content

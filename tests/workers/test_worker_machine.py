@@ -19,10 +19,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from bench.simulation import rehearse, virtual_world
-from bench.simulation_faults import Chaos
-from bench.simulation_process import SimulatedProcess
-from bench.simulation_world import Plan
+from bench.simulation.command import rehearse, virtual_world
+from bench.simulation.faults import Chaos
+from bench.simulation.process import SimulatedProcess
+from bench.simulation.world import Plan
 from schemas.errors import LogUnavailableError
 
 IMAGES = 400

@@ -1,0 +1,1 @@
+"""Processes that misbehave on command, for the fault campaign."""

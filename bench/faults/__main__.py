@@ -1,0 +1,5 @@
+"""Runs ``python -m bench.faults``."""
+
+from bench.faults.command import main
+
+main()

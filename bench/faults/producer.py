@@ -1,0 +1,54 @@
+"""Kills of `roadstream produce` in the middle of an archive."""
+
+from pathlib import Path
+
+import anyio
+
+from bench.chaos.crew import Duty, until
+from bench.faults.campaign import ANSWER_WITHIN, Campaign
+from bench.faults.plan import Fault
+
+ARCHIVE = 400
+PRODUCED_WITHIN = 60.0
+
+
+async def kill_producer(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:
+    """Kill a producer while it sends a folder; started again, it sends what was not sent."""
+    name, crew = f"produce-{fault.number}", campaign.crew
+    folder = _archive(campaign, campaign.setting.folder / name)
+    note = campaign.setting.folder / f"{name}.sent"
+    line = ["produce", str(folder), "--resume", str(note), *campaign.setting.common]
+    # The command has no name of its own to be given orders by, so its folder's is used.
+    duty = Duty(name, "producer", "", line, once=True)
+    if fault.point:
+        campaign.panel.give("produce", f"die {fault.point}")
+    child = crew.start(duty)
+    if fault.point:
+        await until(lambda: child.ended, PRODUCED_WITHIN)
+        campaign.panel.clear("produce")
+    else:
+        await until(note.exists, PRODUCED_WITHIN)
+        await anyio.sleep(fault.delay / 4)
+        child.process.kill()
+    crew.dismiss(name)
+    injected.set()
+    child = crew.start(duty)
+    await until(lambda: child.ended, PRODUCED_WITHIN)
+    if child.process.returncode != 0:
+        campaign.note("bad end", name, f"status {child.process.returncode}: {crew.log_of(name)}")
+    crew.dismiss(name)
+    produced = campaign.answers.produced
+    if not await until(lambda: produced[str(folder)] >= ARCHIVE, ANSWER_WITHIN):
+        seen = f"{produced[str(folder)]} of {ARCHIVE} answered"
+        campaign.note("lost", f"the archive of {name}", seen)
+
+
+def _archive(campaign: Campaign, folder: Path) -> Path:
+    folder.mkdir()
+    catalogue = campaign.load.catalogue
+    for i in range(ARCHIVE):
+        kind = catalogue.shades[(7 * i) % len(catalogue.shades)]
+        (folder / f"{i:05d}-{kind}.{'png' if kind[0] == 's' else 'jpg'}").write_bytes(
+            catalogue.data(kind)
+        )
+    return folder

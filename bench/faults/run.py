@@ -1,0 +1,245 @@
+"""A whole campaign: brokers, processes, load, the plan, the drain, the last look."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import anyio
+import msgspec
+
+from bench.chaos.answers import Anomaly, Answers
+from bench.chaos.child import CLOCK, KAFKA_SESSION_TIMEOUT, SESSION_TIMEOUT, launcher
+from bench.chaos.controls import ControlPanel, SharedClock
+from bench.chaos.crew import Crew, until
+from bench.chaos.disk import Disk
+from bench.chaos.expected import expected_verdicts
+from bench.chaos.ledgers import Ledgers
+from bench.chaos.load import Load
+from bench.chaos.pictures import CASCADE, Catalogue, Namer
+from bench.faults.campaign import Campaign, run_plan
+from bench.faults.epilogue import run_epilogues
+from bench.faults.facts import Setting
+from bench.faults.plan import LogKind, chosen, draw_plan
+from bench.faults.report import Images, Result
+from bench.faults.scenarios import SCENARIOS
+from bench.faults.stage import START_WITHIN, start_all, stop_all
+from schemas.cascade import load_cascade
+from schemas.topics import all_topics
+from sinks.verification import Report
+from streams.log import Log
+from workers.broker import BrokerSettings, Cluster, run_brokers
+from workers.connect import open_log
+from workers.verify import verify
+
+PARTITIONS = 8
+# Of each tier, and of the consensus.
+PROCESSES = 2
+# Faults overlap, so more of them fit into the time than one after the other would.
+PLANNED_AHEAD = 2.0
+DRAIN_WITHIN = 120.0
+BROKERS_WITHIN = 240.0
+# Late answers, which would be second ones, come in this time.
+LISTEN_ON = 1.0
+# With these a cluster has to survive the loss of a broker.
+BROKER_KINDS = {"kill-broker", "kill-controller", "kill-brokers"}
+Tell = Callable[[str], None]
+
+
+class Verdict(NamedTuple):
+    """What is wrong with the records on the log, and what became of the images."""
+
+    anomalies: list[Anomaly]
+    images: Images
+    report: Report
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What a campaign is.
+
+    Attributes:
+        seed: Decides the plan and the pictures.
+        minutes: Time for faults.
+        log: Which log.
+        kinds: Kinds of fault.
+        rate: Images per second.
+        folder: Where everything is written.
+        bootstrap: Brokers to use on Kafka, which are not to be harmed; ``None`` starts some.
+        processes: How many of each tier, and of the consensus.
+        disk_bytes: Size of the disk that is mounted on ``folder/log``; 0 if none is.
+    """
+
+    seed: int
+    minutes: float
+    log: LogKind
+    kinds: list[str]
+    rate: float
+    folder: Path
+    bootstrap: str | None = None
+    processes: int = PROCESSES
+    disk_bytes: int = 0
+
+
+async def run_campaign(options: Options, tell: Tell) -> Result:
+    """Run a campaign from nothing to its verdict."""
+    began = time.monotonic()
+    kinds = chosen(options.log, options.kinds)
+    plan = draw_plan(options.seed, kinds, options.minutes * 60 * PLANNED_AHEAD)
+    tell(f"seed {options.seed}: {len(plan)} faults planned for {options.minutes:g} min")
+    async with _running_log(options) as (url, cluster), open_log(url) as log:
+        campaign = await _prepared(options, url, log)
+        campaign.cluster = cluster
+        try:
+            async with anyio.create_task_group() as tasks:
+                for part in campaign.parts:
+                    tasks.start_soon(part)
+                await start_all(campaign)
+                tell(f"{len(campaign.crew.children)} processes, {options.rate:g} images a second")
+                campaign.load.rate = options.rate
+                await until(lambda: len(campaign.answers.verdicts) > options.rate, START_WITHIN)
+                await run_plan(campaign, plan, SCENARIOS, options.minutes * 60, tell)
+                await _drain(campaign, tell)
+                verdict = await _look(campaign, log, tell)
+                await run_epilogues(campaign, options.kinds, tell)
+                tasks.cancel_scope.cancel()
+        finally:
+            campaign.crew.kill_all()
+            campaign.load.close()
+            campaign.ledgers.close()
+    crew = campaign.crew
+    campaign.figure("load average of the machine at the end", os.getloadavg()[0])
+    deaths = [Anomaly("died", d.name, f"status {d.status}: {d.said}") for d in crew.deaths]
+    return Result(
+        seed=options.seed,
+        log=options.log,
+        minutes=options.minutes,
+        kinds=options.kinds,
+        rate=options.rate,
+        seconds=round(time.monotonic() - began, 1),
+        plan=plan,
+        happened=campaign.happened,
+        recoveries=campaign.recoveries,
+        images=verdict.images,
+        figures=campaign.figures,
+        memory_peaks=crew.peaks,
+        restarts=crew.restarts,
+        fenced=campaign.ledgers.fenced,
+        deaths=crew.deaths,
+        verified=verdict.report,
+        anomalies=verdict.anomalies + campaign.anomalies + deaths,
+    )
+
+
+@asynccontextmanager
+async def _running_log(options: Options) -> AsyncIterator[tuple[str, Cluster | None]]:
+    """Yield the URL of a log for the campaign, and its brokers if it has some of its own."""
+    options.folder.mkdir(parents=True, exist_ok=True)
+    (options.folder / "log").mkdir(exist_ok=True)
+    if options.log == "embedded":
+        yield f"embedded:{options.folder / 'log' / 'log.db'}", None
+    elif options.bootstrap is not None:
+        yield f"kafka://{options.bootstrap}", None
+    else:
+        several = BROKER_KINDS & set(options.kinds)
+        brokers = BrokerSettings(
+            brokers=3 if several else 1,
+            data=options.folder / "log",
+            start_timeout=BROKERS_WITHIN,
+        )
+        async with run_brokers(brokers) as cluster:
+            yield f"kafka://{cluster.bootstrap_servers}", cluster
+
+
+async def _prepared(options: Options, url: str, log: Log) -> Campaign:
+    """Return the campaign with all its parts, nothing started yet."""
+    folder, ledger = options.folder, options.folder / "ledger"
+    for path in (ledger, folder / "logs"):
+        path.mkdir(exist_ok=True)
+    file = folder / "chaos.toml"
+    file.write_text(CASCADE)
+    cascade = load_cascade(str(file))
+    topics = all_topics(cascade.tier_names)
+    # On a log that others use as well, topics that exist say how many partitions there are.
+    counts = await log.partition_counts(topics)
+    partitions = max(counts.values(), default=PARTITIONS)
+    await log.create_topics(topics, partitions)
+    panel = ControlPanel(folder / "orders")
+    SharedClock(panel.folder / CLOCK)
+    launcher(panel.folder)
+    setting = Setting(
+        url=url,
+        folder=folder,
+        ledger=ledger,
+        state=["--state", str(folder / "state")],
+        common=["--log", url, "--cascade", str(file), "--ledger", str(ledger)],
+        partitions=partitions,
+        processes=options.processes,
+        session_timeout=SESSION_TIMEOUT if options.log == "embedded" else KAFKA_SESSION_TIMEOUT,
+    )
+    catalogue = Catalogue()
+    namer = Namer(catalogue, options.seed)
+    answers = Answers(log, await expected_verdicts(cascade, catalogue), namer.tag, folder)
+    load = Load(log, catalogue, namer, partitions, ledger)
+    disk = Disk(folder / "log", options.disk_bytes)
+    crew = Crew(folder / "logs", panel)
+    campaign = Campaign(setting, crew, load, answers, Ledgers(ledger), disk)
+    campaign.harmless = options.bootstrap is not None
+    return campaign
+
+
+async def _drain(campaign: Campaign, tell: Tell) -> None:
+    """Let everything be answered, and listen on for answers too many."""
+    campaign.load.rate = 0.0
+    tell(f"draining: {len(campaign.unanswered())} images wait")
+    await until(lambda: not campaign.unanswered(), DRAIN_WITHIN)
+    await anyio.sleep(LISTEN_ON)
+    await stop_all(campaign)
+    await anyio.sleep(LISTEN_ON)
+    campaign.ledgers.read()
+
+
+def _allowed(campaign: Campaign) -> set[str]:
+    """Return the findings that are counted and yet no failure.
+
+    When a broker is lost, the next coordinator of a group may say for a while that the group stands
+    where it stood before its last commits: it answers from what it knows to be replicated. Work is
+    then done again, which nobody sees.
+    """
+    lost_brokers = any(fault.kind in BROKER_KINDS for fault in campaign.happened)
+    return {"doubled by a zombie"} | ({"commit moved backwards"} if lost_brokers else set())
+
+
+async def _look(campaign: Campaign, log: Log, tell: Tell) -> Verdict:
+    """Compare everything with everything: what is wrong with the records on the log?"""
+    tell("verifying")
+    answers, lost = campaign.answers, sorted(campaign.unanswered())
+    cascade = load_cascade(str(campaign.setting.folder / "chaos.toml"))
+    report = await verify(log, campaign.setting.ledger, cascade)
+    allowed = _allowed(campaign)
+    by_zombies = {f.what for f in report.findings if f.kind == "doubled by a zombie"}
+    anomalies = [Anomaly("lost", image_id, "acknowledged, never answered") for image_id in lost]
+    anomalies += [
+        found
+        for found in answers.anomalies
+        if found.name != "doubled" or found.what not in by_zombies
+    ]
+    anomalies += [
+        Anomaly(f"verify: {found.kind}", found.what, found.detail)
+        for found in report.findings
+        if found.kind not in allowed
+        and (not campaign.harmless or found.what.startswith(answers.tag))
+    ]
+    if report.unfinished and not campaign.harmless:
+        anomalies.append(Anomaly("verify: unfinished", "", str(report.waiting)))
+    acknowledged = len(campaign.load.acknowledged)
+    images = Images(
+        acknowledged=acknowledged,
+        answered=acknowledged - len(lost),
+        statuses=dict(answers.statuses),
+        doubled=len(answers.repeated),
+        dead_letters=dict(answers.letters),
+        refused_sends=campaign.load.refusals,
+    )
+    return Verdict(anomalies, images, report)

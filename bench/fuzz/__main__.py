@@ -1,0 +1,5 @@
+"""Runs ``python -m bench.fuzz``."""
+
+from bench.fuzz.command import main
+
+main()

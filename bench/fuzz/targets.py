@@ -1,0 +1,258 @@
+"""What is fuzzed: each decoder of the product with its good inputs and its documented errors."""
+
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from io import BytesIO
+from pathlib import Path
+
+import anyio
+import msgspec
+import numpy as np
+
+from bench.fuzz import pictures, seeds
+from bench.fuzz.mutations import Data, Mutator, Target, mend_png
+from schemas import codec, glimpse
+from schemas.cascade import parse_cascade
+from schemas.errors import ConfigError, ImageError, RecordError, RunError, UsageError
+from sinks.labels import read_labels
+from sinks.readers import read_answers
+from stages import jpeg
+from stages.decode import DecodeLimits, decode
+from stages.sniff import DECODABLE, OTHERS, PICTURES, sniff
+from streams.embedded import EmbeddedLog
+from streams.event_ledger import LedgerFile
+from streams.kafka_settings import load_kafka_settings
+from streams.log import Output
+from streams.run_ledger import LedgerRow, RunLedger
+from streams.sources import identity, listing
+from streams.sources.payload import read_payload
+from workers.connect import open_log
+
+SMALL = DecodeLimits(max_pixels=1 << 20, max_jpeg_pixels=1 << 20)
+_WANTED = ((1, 1), (16, 12), (64, 64), (1000, 1000))
+
+
+@cache
+def scratch() -> Path:
+    """Return a folder for this process's files, in memory where there is such a place."""
+    memory = Path("/dev/shm")
+    base = memory if os.access(memory, os.W_OK) else None
+    folder = tempfile.TemporaryDirectory(prefix="roadstream-fuzz-", dir=base)
+    _scratch.append(folder)  # removed when the process ends
+    return Path(folder.name).resolve()
+
+
+_scratch: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _round_trip(decoder: Callable[[bytes], object], data: bytes) -> None:
+    """Decode; what decodes must come back from its own encoding, byte by byte."""
+    once = codec.encode(codec.decode(decoder, data, "topic", 0, 0))
+    assert codec.encode(decoder(once)) == once, "encoding does not round-trip"
+
+
+def _event(data: bytes) -> None:
+    once = codec.encode_json(codec.decode_event(data))
+    assert codec.encode_json(codec.decode_event(once)) == once, "encoding does not round-trip"
+
+
+def _glimpse(
+    look: Callable[[bytes], object], decoder: Callable[[bytes], object], data: bytes
+) -> None:
+    """Look at a record in passing; whatever a full decoder takes must be seen in passing too."""
+    try:
+        codec.decode(look, data, "topic", 0, 0)
+    except RecordError:
+        try:
+            codec.decode(decoder, data, "topic", 0, 0)
+        except RecordError:
+            raise
+        raise AssertionError("decodes whole, and not in passing") from None
+
+
+def _payload(data: bytes) -> None:
+    image = codec.decode(codec.decode_image, data, "topic", 0, 0)
+    found = read_payload(image.payload, [scratch()], 1 << 20)
+    assert isinstance(found, bytes)
+
+
+def _decode(data: bytes) -> None:
+    checksum = zlib.crc32(data)
+    width, height = _WANTED[checksum % len(_WANTED)]
+    # Most with small limits, for speed; some with those that users have.
+    limits = DecodeLimits() if checksum % 257 == 0 else SMALL
+    image = decode(data, min_width=width, min_height=height, limits=limits)
+    assert image.dtype == np.uint8, image.dtype
+    assert image.ndim == 3, image.shape
+    assert image.shape[2] == 3, image.shape
+    assert image.size > 0, image.shape
+    assert image.flags.c_contiguous
+
+
+def _sniff(data: bytes) -> None:
+    name = sniff(data)
+    assert name in DECODABLE or name in PICTURES or name in OTHERS, name
+
+
+def _exif(data: bytes) -> None:
+    assert 1 <= jpeg.exif_orientation(data) <= 8
+
+
+def _file(read: Callable[[Path], object], name: str, data: bytes) -> None:
+    path = scratch() / name
+    path.write_bytes(data)
+    found = read(path)
+    if isinstance(found, Iterator):
+        for _ in found:
+            pass
+
+
+def _list(data: bytes) -> None:
+    for path in listing.read_list(BytesIO(data)):
+        assert path
+        identity.bad_name(path)
+        identity.display(path).encode()
+        assert len(identity.image_id(path)) == 32
+        if "\0" not in path:
+            listing.is_glob(path)
+
+
+def _url(data: bytes) -> None:
+    open_log(data.decode("utf-8", "surrogateescape"))
+
+
+def _log_file(data: bytes) -> None:
+    """Open a damaged log, and do with it what a worker does."""
+    anyio.run(_use_log, EmbeddedLog(_database("damaged.db", data), busy_timeout=0.1))
+
+
+def _database(name: str, data: bytes) -> Path:
+    path = scratch() / name
+    for suffix in ("", "-wal", "-shm"):  # a new file, on which no earlier connection has a lock
+        path.with_name(name + suffix).unlink(missing_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+async def _use_log(log: EmbeddedLog) -> None:
+    async with log:
+        await log.partition_counts(["t"])
+        await log.lag("g", ["t"])
+        async with log.consumer("g", ["t"], member_id="m") as consumer:
+            polled = await consumer.poll(max_records=100, timeout=0)
+            done = {tp: records[-1].offset + 1 for tp, records in polled.items()}
+            output = Output("t", b"key", b"value")
+            await consumer.publish([output], done, consumer.assignment.epoch)
+        await log.trim(["t"], "g")
+
+
+def _run_file(data: bytes) -> None:
+    """Open a damaged run ledger, and do with it what a job does."""
+    anyio.run(_use_run, RunLedger(_database("damaged-run.db", data)))
+
+
+async def _use_run(ledger: RunLedger) -> None:
+    async with ledger:
+        await ledger.facts()
+        await ledger.counts()
+        await ledger.positions()
+        await ledger.submitted([("d", 3)])
+        await ledger.record([LedgerRow("d", 3, "answered", None, None, b"d")], {0: 9})
+        for some in ledger.answers(in_order=True):
+            assert all(isinstance(answer, bytes) for answer in some)
+
+
+def _cascade(data: bytes) -> None:
+    parse_cascade(data, "fuzzed.toml")
+
+
+def _kafka_settings(data: bytes) -> None:
+    _file(load_kafka_settings, "kafka.toml", data)
+
+
+_RECORD = (RecordError,)
+_READER = (UsageError, RunError)
+_DECODERS: dict[str, tuple[float, Callable[[bytes], object]]] = {
+    "image": (100, codec.decode_image),
+    "escalation": (80, codec.decode_escalation),
+    "votes": (100, codec.decode_votes),
+    "answer": (100, codec.decode_answer),
+    "dead-letter": (80, codec.decode_dead_letter_or_settled),
+}
+_GLIMPSES = {
+    "image": glimpse.glimpse_image,
+    "escalation": glimpse.glimpse_escalation,
+    "votes": glimpse.glimpse_votes,
+    "answer": glimpse.glimpse_answer,
+}
+# Relative to the others; a picture costs as much as twenty records.
+_FORMATS = {
+    "jpeg": 50, "png": 30, "webp": 25, "gif": 20, "bmp": 15, "tiff": 25, "avif": 6, "jpeg2000": 8,
+    "ppm": 15,
+}  # fmt: skip
+
+
+def targets() -> dict[str, Target]:
+    """Return the targets by name, made anew."""
+    folder = scratch()
+    found: dict[str, Target] = {}
+
+    def add(
+        name: str,
+        share: float,
+        some: tuple[list[bytes], list[bytes]],
+        call: Callable[[bytes], object],
+        allowed: tuple[type[Exception], ...] = (),
+        mend: Callable[[Data], None] | None = None,
+    ) -> None:
+        mutator = Mutator(*some, salt=zlib.crc32(name.encode()), mend=mend)
+        found[name] = Target(share, mutator, call, allowed)
+
+    for name, records in seeds.records(folder).items():
+        share, decoder = _DECODERS[name]
+        some = (seeds.encoded(records), seeds.MSGPACK_WORDS)
+        add(f"record-{name}", share, some, partial(_round_trip, decoder), _RECORD)
+    payloads = seeds.encoded(seeds.images(folder))
+    add("payload", 60, (payloads, [*seeds.MSGPACK_WORDS, b"/../", b"\0", b"/"]), _payload,
+        (RecordError, ImageError))  # fmt: skip
+    add("event", 60, (seeds.events(), seeds.JSON_WORDS), _event,
+        (msgspec.DecodeError, UnicodeDecodeError))  # fmt: skip
+    add("cascade", 60, ([seeds.CASCADE], seeds.TOML_WORDS), _cascade, (ConfigError,))
+    add("kafka-settings", 40, ([seeds.KAFKA], seeds.TOML_WORDS), _kafka_settings, (ConfigError,))
+    add("url", 60, (seeds.URLS, seeds.URL_WORDS), _url, (UsageError,))
+    add("list", 40, (seeds.LISTS, [b"\0", b"\n", b"\r", b"\xff", b"*", b"["]), _list, (UsageError,))
+
+    for name, look in _GLIMPSES.items():
+        some = (seeds.encoded(seeds.records(folder)[name]), seeds.MSGPACK_WORDS)
+        call = partial(_glimpse, look, _DECODERS[name][1])
+        add(f"glimpse-{name}", 30, some, call, _RECORD)
+    lines = (seeds.events(), seeds.JSON_WORDS)
+    ledger = partial(_file, lambda path: iter(LedgerFile(path)), "ledger.jsonl")
+    add("event-ledger", 20, ([b"\n".join([*lines[0], b""])], lines[1]), ledger, (RunError,))
+    words = [b"CREATE TABLE", b"SQLite format 3\0", b"\x0d\0\0\0", b"\x05\0\0\0", b"INTEGER"]
+    add("log-file", 2, ([anyio.run(seeds.log_file, folder)], words), _log_file, _READER)
+    add("run-file", 2, ([anyio.run(seeds.run_file, folder)], words), _run_file, _READER)
+
+    every = pictures.pictures()
+    for kind, good in every.items():
+        mend = mend_png if kind == "png" else None
+        some = (good, pictures.file_words(kind))
+        add(f"picture-{kind}", _FORMATS[kind], some, _decode, (ImageError,), mend)
+    jpegs = (every["jpeg"], pictures.file_words("jpeg"))
+    add("jpeg-header", 40, jpegs, jpeg.read_header, (ImageError,))
+    add("exif", 40, ([pictures.exif_block()], [b"Exif\0\0", b"II*\0", b"\x12\x01"]), _exif)
+    add("sniff", 40, ([good[0] for good in every.values()], [b"ftyp", b"RIFF", b"<svg"]), _sniff)
+
+    for suffix, share, words in (
+        (".jsonl", 30, seeds.JSON_WORDS),
+        (".csv", 25, seeds.CSV_WORDS),
+        (".parquet", 10, [b"PAR1", b"\x15\x00", b"\x19\x1c"]),
+    ):
+        read = partial(_file, read_answers, f"answers{suffix}")
+        add(f"answers{suffix}", share, ([seeds.answer_file(folder, suffix)], words), read, _READER)
+    labels = partial(_file, read_labels, "labels.csv")
+    add("labels", 40, (seeds.LABELS, seeds.CSV_WORDS), labels, _READER)
+    return found

@@ -1,0 +1,5 @@
+"""Runs ``python -m bench.simulation``."""
+
+from bench.simulation.command import main
+
+main()
