@@ -16,9 +16,9 @@ from bench import engine_peer, engine_product
 from bench.engine_plan import Plan, check_answers, preload
 from bench.engine_run import Outcome, run_alone, run_hops
 from schemas.topics import ANSWERS, VOTES, all_topics
-from streams.embedded import EmbeddedLog
-from streams.kafka import KafkaLog
-from streams.kafka_settings import KafkaSettings
+from streams.embedded.log import EmbeddedLog
+from streams.kafka.log import KafkaLog
+from streams.kafka.settings import KafkaSettings
 
 
 class Contender(ABC):

@@ -23,7 +23,7 @@ from streams.log import (
     Reader,
     Start,
 )
-from streams.memory import MemoryLog
+from streams.memory.log import MemoryLog
 from workers.commands.common import run_async
 from workers.connect import open_log
 from workers.runtime import WorkOptions, build_consensus, run_workers
@@ -34,8 +34,8 @@ Serve = Callable[["TimedLog", Plan, anyio.Event], Awaitable[None]]
 def open_planned(plan: Plan) -> Log:
     """Return the log of a plan, not yet connected."""
     if plan.log.startswith("kafka://") and not plan.check_crcs:
-        from streams.kafka import KafkaLog
-        from streams.kafka_settings import KafkaSettings
+        from streams.kafka.log import KafkaLog
+        from streams.kafka.settings import KafkaSettings
 
         servers = plan.log.removeprefix("kafka://")
         return KafkaLog(KafkaSettings(bootstrap_servers=servers, check_crcs=False))

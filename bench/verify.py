@@ -38,7 +38,7 @@ from sinks.verification import Report
 from streams.event_ledger import EventLedger
 from streams.log import Log, Output
 from streams.member import GroupMember, MemberOptions
-from streams.memory import MemoryLog
+from streams.memory.log import MemoryLog
 from workers.verify import verify
 
 PARTITIONS, BATCH = 16, 64

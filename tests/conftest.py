@@ -3,7 +3,7 @@
 import pytest
 
 from streams.clock import ManualClock
-from streams.memory import MemoryLog
+from streams.memory.log import MemoryLog
 
 pytest_plugins = ["tests.kafka_fixture"]
 

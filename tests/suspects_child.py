@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 
 from schemas.topics import tier_group
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.member import MemberOptions
 from tests.builders import cascade, member, tier
 from tests.fake_engine import GreyEngine

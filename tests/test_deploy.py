@@ -65,7 +65,7 @@ def test_services_wait_for_topics_and_topics_for_a_healthy_kafka() -> None:
 
 
 def test_kafka_takes_the_records_that_the_product_sends() -> None:
-    from streams.kafka_settings import KafkaSettings
+    from streams.kafka.settings import KafkaSettings
 
     environment = COMPOSE["services"]["kafka"]["environment"]
     assert environment["KAFKA_MESSAGE_MAX_BYTES"] >= KafkaSettings().max_record_bytes

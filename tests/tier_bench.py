@@ -13,7 +13,7 @@ from schemas.cascade import Cascade, Route
 from schemas.records import DeadLetter, Head, Image, ImageVotes, Inline, Payload, VotesPack
 from schemas.topics import DEAD_LETTERS, VOTES, all_topics, tier_group
 from streams.log import Output
-from streams.memory import MemoryLog
+from streams.memory.log import MemoryLog
 from tests.builders import cascade, member, tier
 from tests.fake_engine import GreyEngine, picture
 from workers.batches import Surroundings

@@ -16,7 +16,7 @@ import structlog
 from anyio import to_thread
 
 from schemas.errors import LogUnavailableError, RunError, UsageError
-from streams.kafka import KafkaLog, KafkaSettings
+from streams.kafka.log import KafkaLog, KafkaSettings
 from workers.broker_process import KAFKA_VERSION, BrokerProcess, Node, kafka_jars, new_cluster_id
 from workers.broker_quorum import quorum_leader
 

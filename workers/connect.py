@@ -22,7 +22,7 @@ def open_log(url: str) -> Log:
         UsageError: The URL is of neither kind, or the file of Kafka settings is wrong.
     """
     if url.startswith("embedded:") and len(url) > len("embedded:"):
-        from streams.embedded import EmbeddedLog
+        from streams.embedded.log import EmbeddedLog
 
         return EmbeddedLog(Path(url.removeprefix("embedded:")))
     if url.startswith("kafka://"):
@@ -41,8 +41,8 @@ def open_log(url: str) -> Log:
 
 
 def _kafka(servers: str) -> Log:
-    from streams.kafka import KafkaLog
-    from streams.kafka_settings import KafkaSettings, load_kafka_settings
+    from streams.kafka.log import KafkaLog
+    from streams.kafka.settings import KafkaSettings, load_kafka_settings
 
     file = os.environ.get(KAFKA_CONFIG)
     settings = load_kafka_settings(Path(file)) if file else KafkaSettings()

@@ -7,8 +7,8 @@ import msgspec
 
 from schemas.topics import CONSENSUS_GROUP
 from sinks.consensus import Consensus
-from streams.embedded import EmbeddedLog
-from streams.kafka_stats import KafkaStats
+from streams.embedded.log import EmbeddedLog
+from streams.kafka.stats import KafkaStats
 from streams.log import Log
 from streams.member import GroupMember
 from workers.health import Health

@@ -45,10 +45,10 @@ def install_engine(controls: Controls) -> None:
 
 def install_points(controls: Controls) -> None:
     """Put the points at which the process may have to die around the product's own calls."""
-    from streams.embedded import EmbeddedLog
-    from streams.embedded_store import Store
-    from streams.kafka import KafkaLog
-    from streams.kafka_producer import KafkaProducer
+    from streams.embedded.log import EmbeddedLog
+    from streams.embedded.store import Store
+    from streams.kafka.log import KafkaLog
+    from streams.kafka.producer import KafkaProducer
     from streams.member import GroupMember
     from workers.judge import Judge
 
@@ -140,8 +140,8 @@ class _Publish:
 
 def install_timeouts() -> None:
     """Let groups give up on a silent member soon."""
-    from streams.embedded import EmbeddedLog
-    from streams.kafka import KafkaLog
+    from streams.embedded.log import EmbeddedLog
+    from streams.kafka.log import KafkaLog
 
     defaults = EmbeddedLog.__init__.__kwdefaults__
     assert defaults is not None

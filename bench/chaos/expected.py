@@ -14,7 +14,7 @@ from schemas.cascade import Cascade, Member
 from schemas.records import Answer
 from schemas.topics import ANSWERS, all_topics, images
 from streams.log import Output
-from streams.memory import MemoryLog
+from streams.memory.log import MemoryLog
 from workers.engines import rules
 from workers.runtime import WorkOptions, build_consensus, run_workers
 

@@ -14,7 +14,7 @@ from bench.faults.campaign import ANSWER_WITHIN, Campaign
 from bench.faults.facts import Happened
 from bench.faults.stage import start_all, stop_all
 from schemas.topics import images
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from workers.lifecycle import DRAIN_TIMEOUT
 
 LEFT_BEHIND = 200

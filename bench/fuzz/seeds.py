@@ -37,7 +37,7 @@ from schemas.records import (
     VotesPack,
 )
 from sinks.writers import open_writer
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Output
 from streams.run_ledger import LedgerRow, RunLedger
 

@@ -22,9 +22,9 @@ from sinks.readers import read_answers
 from stages import jpeg
 from stages.decode import DecodeLimits, decode
 from stages.sniff import DECODABLE, OTHERS, PICTURES, sniff
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.event_ledger import LedgerFile
-from streams.kafka_settings import load_kafka_settings
+from streams.kafka.settings import load_kafka_settings
 from streams.log import Output
 from streams.run_ledger import LedgerRow, RunLedger
 from streams.sources import identity, listing

@@ -21,7 +21,7 @@ from schemas.topics import (
     tier_inputs,
 )
 from streams.log import Polled, TopicPartition
-from streams.memory_store import Appender, MemoryRecord
+from streams.memory.store import Appender, MemoryRecord
 
 UNREADABLE = -1
 

@@ -11,7 +11,7 @@ from bench.simulation.world import World
 from schemas.errors import LogUnavailableError
 from schemas.topics import ANSWERS, CARRIED, DEAD_LETTERS, VOTES
 from streams.log import Log, Output, TopicPartition
-from streams.memory import Fault
+from streams.memory.log import Fault
 
 GONE = LogUnavailableError("the log is gone")
 

@@ -8,7 +8,7 @@ import anyio
 from bench.simulation.virtual_loop import Process, VirtualLoop
 from schemas.errors import LogUnavailableError
 from streams.log import Consumer, GroupListener, Log, Offsets, Producer, Reader, Start
-from streams.memory import MemoryLog
+from streams.memory.log import MemoryLog
 
 
 class ProcessLog(Log):

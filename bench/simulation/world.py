@@ -42,8 +42,8 @@ from sinks.join import Join, JoinLimits
 from stages.vote import verdict
 from streams.log import Log, Producer, TopicPartition
 from streams.member import GroupMember, MemberOptions
-from streams.memory import MemoryLog
-from streams.memory_store import Operation
+from streams.memory.log import MemoryLog
+from streams.memory.store import Operation
 from workers.batches import Surroundings
 from workers.judge import Judge, JudgeOptions
 from workers.submit import Submitter

@@ -10,7 +10,7 @@ from bench.engine_plan import Plan, VoidRunError, check_answers, made_images, no
 from schemas import codec
 from schemas.topics import ANSWERS, images
 from streams.log import Output
-from streams.memory import MemoryLog
+from streams.memory.log import MemoryLog
 
 PLAN = Plan(log="", images=300, payload=64, max_batch=100)
 

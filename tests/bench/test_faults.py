@@ -26,7 +26,7 @@ from schemas.topics import ANSWERS
 from stages.decode import decode
 from stages.inference import Picture
 from streams.log import Output
-from streams.memory import MemoryLog
+from streams.memory.log import MemoryLog
 
 # What the speed of this machine decides, and not the product.
 TIMING = {"slow recovery", "slow answer", "stood still", "not carried out", "bad end"}

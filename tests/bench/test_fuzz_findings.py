@@ -8,7 +8,7 @@ from bench.fuzz import seeds
 from schemas.cascade import parse_cascade
 from schemas.errors import ConfigError, RunError, UsageError
 from sinks.readers import read_answers
-from streams.kafka_settings import load_kafka_settings
+from streams.kafka.settings import load_kafka_settings
 from streams.run_ledger import LedgerRow, RunLedger
 from workers.connect import open_log
 

@@ -21,7 +21,7 @@ from sinks.restore import answered_tail
 from stages.vote import verdict
 from streams.clock import ManualClock
 from streams.log import Output
-from streams.memory import Fault, MemoryLog
+from streams.memory.log import Fault, MemoryLog
 from tests.builders import cascade, head, pack, votes
 
 DEADLINE = 20.0

@@ -6,9 +6,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Consumer, Log, Offsets, Output, Polled, Reader, Record, TopicPartition
-from streams.memory import MemoryLog
+from streams.memory.log import MemoryLog
 
 DEADLINE = 40.0
 """Seconds after which a condition that never comes true fails a test."""
@@ -22,7 +22,7 @@ def make_log(kind: str, request: pytest.FixtureRequest, folder: Path) -> Log:
         return MemoryLog()
     if kind == "embedded":
         return EmbeddedLog(folder / "log.db")
-    from streams.kafka import KafkaLog, KafkaSettings
+    from streams.kafka.log import KafkaLog, KafkaSettings
 
     servers: str = request.getfixturevalue("kafka_bootstrap")
     return KafkaLog(

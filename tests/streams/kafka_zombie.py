@@ -10,7 +10,7 @@ import anyio
 from anyio import to_thread
 
 from schemas.errors import FencedError
-from streams.kafka import KafkaLog, KafkaSettings
+from streams.kafka.log import KafkaLog, KafkaSettings
 from streams.log import Consumer, Offsets, Output
 from workers.logging import configure_logging
 

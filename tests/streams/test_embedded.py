@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from schemas.errors import OutputError, UsageError
-from streams.embedded import EmbeddedLog
-from streams.embedded_store import MAX_PARTITIONS
+from streams.embedded.log import EmbeddedLog
+from streams.embedded.store import MAX_PARTITIONS
 from streams.log import Output, TopicPartition
 from tests.streams.contract import values
 from tests.streams.embedded_kit import everything, forward
@@ -22,7 +22,7 @@ FORWARD = """
 import sys
 from pathlib import Path
 import anyio
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Output
 
 async def main(path):
@@ -42,7 +42,7 @@ DIE_INSIDE_A_TRANSACTION = """
 import sys
 from pathlib import Path
 import anyio
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Output, TopicPartition
 
 async def main(path):

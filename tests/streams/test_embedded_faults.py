@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from schemas.errors import FencedError, LogUnavailableError, OutputError, RunError
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Output, TopicPartition
 from tests.streams.contract import DEADLINE, Member, owning, take, together, values
 from tests.streams.embedded_kit import everything, forward

@@ -20,8 +20,8 @@ from hypothesis.stateful import (
 )
 
 from streams.database import Database
-from streams.embedded_group import EmbeddedStats, Membership
-from streams.embedded_store import SCHEMA, SCHEMA_VERSION
+from streams.embedded.group import EmbeddedStats, Membership
+from streams.embedded.store import SCHEMA, SCHEMA_VERSION
 
 PARTITIONS = 4
 TIMEOUT = 8.0

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Output
 from tests.streams.contract import DEADLINE
 from tests.streams.embedded_kit import everything, forward
@@ -21,7 +21,7 @@ import json, resource, sys
 from pathlib import Path
 import anyio
 from schemas.errors import OutputError
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Output, TopicPartition
 
 def limit(size):
@@ -60,7 +60,7 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 from schemas.errors import FencedError
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Output
 
 async def main(path, timeout):
@@ -89,7 +89,7 @@ KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import anyio
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Output
 
 async def forward(path, name):

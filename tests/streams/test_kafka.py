@@ -9,8 +9,8 @@ import pytest
 from aiokafka.errors import OutOfOrderSequenceNumber
 
 from schemas.errors import LogUnavailableError, OutputError, UsageError
-from streams.kafka import KafkaLog, KafkaSettings
-from streams.kafka_producer import KafkaProducer, murmur2
+from streams.kafka.log import KafkaLog, KafkaSettings
+from streams.kafka.producer import KafkaProducer, murmur2
 from streams.log import Consumer, Output, Polled, Reader, TopicPartition
 from tests.streams.contract import Listener
 

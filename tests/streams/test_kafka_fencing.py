@@ -14,7 +14,7 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
 from schemas.errors import FencedError
-from streams.kafka import KafkaLog, KafkaSettings
+from streams.kafka.log import KafkaLog, KafkaSettings
 from streams.log import Log, Output, TopicPartition
 from tests.streams.contract import Listener, Member, numbered, owning, together
 

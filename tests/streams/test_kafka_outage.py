@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from schemas.errors import FencedError, LogUnavailableError
-from streams.kafka import KafkaLog, KafkaSettings
+from streams.kafka.log import KafkaLog, KafkaSettings
 from streams.log import Consumer, Log, Output, Producer
 from tests.streams.contract import ends, owning, values
 from workers.broker import BrokerSettings, run_brokers

@@ -7,8 +7,8 @@ import pytest
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from streams.kafka import KafkaLog, KafkaSettings
-from streams.kafka_positions import Place, first_place, next_place
+from streams.kafka.log import KafkaLog, KafkaSettings
+from streams.kafka.positions import Place, first_place, next_place
 from streams.log import Offsets, TopicPartition
 from tests.streams.contract import Listener, Member, numbered, owning, texts, together
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from schemas.errors import UsageError
-from streams.kafka import KafkaLog, KafkaSettings
+from streams.kafka.log import KafkaLog, KafkaSettings
 from streams.log import Output
 from workers.broker import BrokerSettings, run_brokers
 from workers.broker_process import java, kafka_jars

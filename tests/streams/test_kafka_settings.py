@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from schemas.errors import ConfigError, UsageError
-from streams.kafka_security import client_options
-from streams.kafka_settings import KafkaSettings, load_kafka_settings
+from streams.kafka.security import client_options
+from streams.kafka.settings import KafkaSettings, load_kafka_settings
 
 VARIABLE = "ROADSTREAM_KAFKA_PASSWORD"
 

@@ -21,7 +21,7 @@ from schemas.events import (
 from streams.event_ledger import ledger_files
 from streams.log import Output, Polled, TopicPartition
 from streams.member import GroupMember, MemberOptions, OffsetsDone
-from streams.memory import Fault, MemoryLog
+from streams.memory.log import Fault, MemoryLog
 
 TP = TopicPartition("in", 0)
 

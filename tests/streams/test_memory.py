@@ -5,7 +5,7 @@ import pytest
 from schemas.errors import LogUnavailableError, OutputError
 from streams.clock import ManualClock
 from streams.log import Output, TopicPartition
-from streams.memory import Fault, MemoryLog
+from streams.memory.log import Fault, MemoryLog
 
 GONE = LogUnavailableError("gone")
 TP = TopicPartition("t", 0)

@@ -8,8 +8,8 @@ import pytest
 from schemas.errors import FencedError, LogUnavailableError
 from streams.clock import ManualClock
 from streams.log import Consumer, Offsets, Output, Polled, TopicPartition
-from streams.memory import Fault, MemoryLog
-from streams.memory_store import Appender, MemoryRecord
+from streams.memory.log import Fault, MemoryLog
+from streams.memory.store import Appender, MemoryRecord
 from tests.streams.contract import Listener, numbered, values
 
 GONE = LogUnavailableError("gone")

@@ -20,7 +20,7 @@ from schemas.records import Answer, Escalation, Head, Image, Inline, Label, Vote
 from schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES, all_topics, tier_group
 from sinks.verification import Report
 from streams.log import Output, TopicPartition
-from streams.memory import MemoryLog
+from streams.memory.log import MemoryLog
 from tests.builders import answered, cascade, pack, tier, votes
 from workers.verify import verify
 

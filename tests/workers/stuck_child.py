@@ -17,7 +17,7 @@ import anyio
 
 from schemas.cascade import Cascade, Member, load_cascade
 from stages.inference import Engine, Picture, Score
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from workers import runtime
 from workers.engines.rules import NoopEngine
 from workers.logging import configure_logging

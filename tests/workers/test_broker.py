@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from schemas.errors import RunError, UsageError
-from streams.kafka import KafkaLog, KafkaSettings
+from streams.kafka.log import KafkaLog, KafkaSettings
 from streams.log import Output
 from workers.broker import BrokerSettings, run_brokers, serve
 

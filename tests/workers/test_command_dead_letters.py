@@ -10,7 +10,7 @@ import pytest
 from schemas import codec
 from schemas.records import DeadLetter, Head, Image, Inline
 from schemas.topics import DEAD_LETTERS, all_topics, images
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Output
 from workers import cli
 

@@ -9,7 +9,7 @@ from schemas import codec
 from schemas.cascade import load_cascade
 from schemas.events import Acknowledged
 from schemas.topics import all_topics, images
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from tests.command import roadstream, started, write_cascade, write_pictures
 
 FILE = "log.db"

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from schemas import codec
 from schemas.records import Head, Image, Inline
 from schemas.topics import ANSWERS
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Polled
 from tests.command import ROADSTREAM, write_cascade
 from workers.cli import run

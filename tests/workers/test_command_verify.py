@@ -20,11 +20,11 @@ from schemas.events import Event, Opened
 from schemas.records import Answer, Head
 from schemas.topics import ANSWERS, all_topics
 from sinks.verification import Report
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.event_ledger import EventLedger, ledger_files
 from streams.log import Output
 from streams.member import MemberOptions
-from streams.memory import MemoryLog
+from streams.memory.log import MemoryLog
 from tests.command import TIMEOUT, roadstream, started, write_cascade, write_pictures
 from tests.workers.test_end_to_end import (
     CASCADE,

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import UsageError
-from streams.embedded import EmbeddedLog
-from streams.kafka import KafkaLog, KafkaSettings
+from streams.embedded.log import EmbeddedLog
+from streams.kafka.log import KafkaLog, KafkaSettings
 from workers.connect import open_log
 
 

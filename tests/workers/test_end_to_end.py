@@ -16,7 +16,7 @@ from schemas.errors import LogUnavailableError
 from schemas.records import Answer, AnswerTier, Head, Image, Inline
 from schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES, all_topics, tier_group, tier_inputs
 from stages.inference import Engine
-from streams.memory import Fault, MemoryLog
+from streams.memory.log import Fault, MemoryLog
 from tests.builders import cascade, member, tier
 from tests.fake_engine import NONSENSE, POISON, GreyEngine, picture
 from workers.judge import Judge

@@ -12,7 +12,7 @@ from schemas.records import (
     Unreadable,
 )
 from streams.log import TopicPartition
-from streams.memory import MemoryRecord
+from streams.memory.log import MemoryRecord
 from workers.intake import OVERHEAD, EscalationView, InlineView, Intake, Item
 
 TP = TopicPartition("images.archive", 0)

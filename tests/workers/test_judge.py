@@ -18,7 +18,7 @@ from stages.breaker import MemberPolicy
 from stages.decode import decode
 from streams.clock import ManualClock
 from streams.log import TopicPartition
-from streams.memory import MemoryRecord
+from streams.memory.log import MemoryRecord
 from tests.builders import cascade, member, tier
 from tests.fake_engine import POISON, GreyEngine, picture
 from workers.intake import Intake, Item

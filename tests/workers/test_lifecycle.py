@@ -16,7 +16,7 @@ import pytest
 from schemas import codec
 from schemas.records import Head, Image, Inline
 from schemas.topics import all_topics, images
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Output
 from tests.command import ROADSTREAM, write_cascade
 from workers.lifecycle import Deadline, Heartbeat, drain_within

@@ -17,10 +17,10 @@ from structlog.testing import capture_logs
 
 from schemas.errors import UsageError
 from schemas.topics import all_topics
-from streams.embedded_group import EmbeddedStats
+from streams.embedded.group import EmbeddedStats
 from streams.histogram import Histogram
-from streams.kafka_stats import KafkaStats
-from streams.memory import MemoryLog
+from streams.kafka.stats import KafkaStats
+from streams.memory.log import MemoryLog
 from tests.builders import cascade, tier
 from workers import metrics
 from workers.metric_names import METRICS, Sample

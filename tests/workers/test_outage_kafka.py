@@ -13,7 +13,7 @@ import pytest
 
 from schemas.records import Head, Image, Inline
 from schemas.topics import all_topics
-from streams.kafka import KafkaLog, KafkaSettings
+from streams.kafka.log import KafkaLog, KafkaSettings
 from tests.command import ROADSTREAM, write_cascade
 from workers.broker import BrokerSettings, run_brokers
 from workers.submit import Submitter

@@ -10,7 +10,7 @@ from schemas import codec
 from schemas.errors import LogUnavailableError, OutputError, RunError
 from schemas.records import Head, Image, Inline
 from schemas.topics import ANSWERS, all_topics
-from streams.memory import Fault, MemoryLog
+from streams.memory.log import Fault, MemoryLog
 from tests.builders import cascade, tier
 from workers.process import Process
 from workers.runtime import WorkOptions, build_consensus, persistent, run_workers

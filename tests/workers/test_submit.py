@@ -9,7 +9,7 @@ from schemas import codec
 from schemas.errors import LogUnavailableError
 from schemas.records import Head, Image, Inline, Payload, Reference
 from schemas.topics import images
-from streams.memory import Fault, MemoryLog
+from streams.memory.log import Fault, MemoryLog
 from streams.run_ledger import RunLedger
 from workers.submit import Submitter
 

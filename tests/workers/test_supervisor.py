@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from schemas.errors import RunError
 from schemas.topics import all_topics
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from workers.supervisor import Care, ChildSpec, Supervisor
 
 DEADLINE = 60.0

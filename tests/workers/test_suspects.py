@@ -19,7 +19,7 @@ from schemas import codec
 from schemas.errors import OutputError
 from schemas.records import DeadLetter, ImageVotes
 from schemas.topics import DEAD_LETTERS, VOTES, all_topics
-from streams.embedded import EmbeddedLog
+from streams.embedded.log import EmbeddedLog
 from streams.log import Output, TopicPartition
 from tests.fake_engine import KILLER
 from tests.suspects_child import CASCADE, TOPIC

@@ -13,7 +13,7 @@ from schemas.records import Escalation, Inline, Payload, PriorVote, Unreadable
 from schemas.topics import DEAD_LETTERS, VOTES, tier_group
 from stages.calibration import sigmoid
 from streams.log import TopicPartition
-from streams.memory import Fault
+from streams.memory.log import Fault
 from tests.builders import cascade, member, tier
 from tests.fake_engine import NONSENSE, POISON, GreyEngine
 from tests.tier_bench import CASCADE, DEADLINE, SURE, UNSURE, Bench, image, running, voted

@@ -9,7 +9,7 @@ from anyio import to_thread
 
 from schemas.errors import LogUnavailableError
 from schemas.topics import VOTES
-from streams.memory import Fault
+from streams.memory.log import Fault
 from tests.builders import cascade, member, tier
 from tests.tier_bench import DEADLINE, Bench, image, running, until, voted
 from workers.tier import TierWorker, WorkerLimits

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from streams.database import Database, DatabaseStats
-from streams.embedded_watch import BEATS, Watch
+from streams.embedded.watch import BEATS, Watch
 
 GROUP_SCHEMA = """
 CREATE TABLE IF NOT EXISTS generations(

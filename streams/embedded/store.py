@@ -13,7 +13,7 @@ import msgspec
 
 from schemas.errors import OutputError, UsageError
 from streams.database import Database
-from streams.embedded_group import GROUP_SCHEMA, EmbeddedStats
+from streams.embedded.group import GROUP_SCHEMA, EmbeddedStats
 from streams.log import Offsets, Output, Polled, Record, TopicPartition, in_topic_order
 
 MAX_PARTITIONS = 1024

@@ -8,8 +8,8 @@ import anyio.lowlevel
 
 from streams.clock import Clock
 from streams.log import Output
-from streams.memory_group import Group
-from streams.memory_store import Appender, Fault, MemoryStore, Operation
+from streams.memory.group import Group
+from streams.memory.store import Appender, Fault, MemoryStore, Operation
 
 Latency = Callable[[Operation], float]
 

@@ -14,9 +14,9 @@ import anyio
 
 from schemas.errors import RunError, UsageError
 from streams.database import BUSY_TIMEOUT, Database
-from streams.embedded_consumer import EmbeddedConsumer, EmbeddedReader
-from streams.embedded_group import EmbeddedStats, Membership
-from streams.embedded_store import MAX_PARTITIONS, SCHEMA, SCHEMA_VERSION, Store
+from streams.embedded.consumer import EmbeddedConsumer, EmbeddedReader
+from streams.embedded.group import EmbeddedStats, Membership
+from streams.embedded.store import MAX_PARTITIONS, SCHEMA, SCHEMA_VERSION, Store
 from streams.log import (
     Consumer,
     GroupListener,

@@ -14,8 +14,8 @@ import structlog
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.commit import OffsetCommitRequest
 
-from streams.kafka_client import KafkaLink
-from streams.kafka_membership import Identity
+from streams.kafka.client import KafkaLink
+from streams.kafka.membership import Identity
 from streams.log import Offsets, TopicPartition
 
 log = structlog.get_logger(__name__)

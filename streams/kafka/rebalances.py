@@ -8,9 +8,9 @@ import structlog
 from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaTopicPartition
 
-from streams.kafka_client import KafkaLink
-from streams.kafka_committer import OffsetCommitter
-from streams.kafka_membership import Identity, Membership
+from streams.kafka.client import KafkaLink
+from streams.kafka.committer import OffsetCommitter
+from streams.kafka.membership import Identity, Membership
 from streams.log import TopicPartition
 
 log = structlog.get_logger(__name__)

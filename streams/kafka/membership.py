@@ -15,7 +15,7 @@ import anyio
 import structlog
 from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 
-from streams.kafka_client import KafkaLink
+from streams.kafka.client import KafkaLink
 
 log = structlog.get_logger(__name__)
 

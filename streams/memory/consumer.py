@@ -6,9 +6,9 @@ import anyio
 
 from schemas.errors import FencedError, LogUnavailableError, RoadstreamError
 from streams.log import Assignment, Consumer, GroupListener, Offsets, Output, Polled, TopicPartition
-from streams.memory_broker import MemoryBroker
-from streams.memory_group import Session
-from streams.memory_store import Fault, Operation
+from streams.memory.broker import MemoryBroker
+from streams.memory.group import Session
+from streams.memory.store import Fault, Operation
 
 
 class MemoryConsumer(Consumer):

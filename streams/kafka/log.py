@@ -1,4 +1,4 @@
-"""The log on Apache Kafka 4.x, through aiokafka, which only ``streams/kafka*.py`` import."""
+"""The log on Apache Kafka 4.x, through aiokafka, which only ``streams/kafka/`` import."""
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -7,13 +7,13 @@ import anyio
 from aiokafka import TopicPartition as KafkaTopicPartition
 
 from schemas.errors import UsageError
-from streams.kafka_admin import KafkaAdmin
-from streams.kafka_client import KafkaLink, answering, connected
-from streams.kafka_consumer import KafkaConsumer
-from streams.kafka_producer import KafkaProducer
-from streams.kafka_reader import KafkaReader
-from streams.kafka_settings import KafkaSettings
-from streams.kafka_stats import KafkaStats
+from streams.kafka.admin import KafkaAdmin
+from streams.kafka.client import KafkaLink, answering, connected
+from streams.kafka.consumer import KafkaConsumer
+from streams.kafka.producer import KafkaProducer
+from streams.kafka.reader import KafkaReader
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.stats import KafkaStats
 from streams.log import Consumer, GroupListener, Log, Offsets, Producer, Reader, Start
 
 __all__ = ["KafkaLog", "KafkaSettings", "KafkaStats"]

@@ -6,7 +6,7 @@ import anyio
 import anyio.lowlevel
 from aiokafka import AIOKafkaConsumer
 
-from streams.kafka_client import KafkaLink, answering
+from streams.kafka.client import KafkaLink, answering
 from streams.log import Polled, Reader, TopicPartition
 
 _CHECK_INTERVAL = 1.0

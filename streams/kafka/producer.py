@@ -26,7 +26,7 @@ from aiokafka.errors import (
 )
 
 from schemas.errors import FencedError, OutputError, UsageError
-from streams.kafka_client import CONNECTING, KafkaLink
+from streams.kafka.client import CONNECTING, KafkaLink
 from streams.log import Output, Producer
 
 log = structlog.get_logger(__name__)

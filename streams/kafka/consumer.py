@@ -18,12 +18,12 @@ from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from schemas.errors import FencedError
-from streams.kafka_client import KafkaLink, answering
-from streams.kafka_committer import OffsetCommitter, Tenure
-from streams.kafka_membership import Membership
-from streams.kafka_positions import Place, first_place, next_place
-from streams.kafka_producer import KafkaProducer
-from streams.kafka_rebalances import Grant, Rebalances
+from streams.kafka.client import KafkaLink, answering
+from streams.kafka.committer import OffsetCommitter, Tenure
+from streams.kafka.membership import Membership
+from streams.kafka.positions import Place, first_place, next_place
+from streams.kafka.producer import KafkaProducer
+from streams.kafka.rebalances import Grant, Rebalances
 from streams.log import (
     Assignment,
     Consumer,

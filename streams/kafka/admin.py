@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import LogUnavailableError, UsageError
-from streams.kafka_client import CONNECTING, KafkaLink, answering, connect, disconnect
+from streams.kafka.client import CONNECTING, KafkaLink, answering, connect, disconnect
 from streams.log import Offsets, TopicPartition
 
 log = structlog.get_logger(__name__)

@@ -15,7 +15,7 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 
 from schemas.errors import UsageError
-from streams.kafka_settings import KafkaSettings
+from streams.kafka.settings import KafkaSettings
 
 _SASL_AUTHENTICATE = 36
 """Kafka's key of the request that carries credentials."""

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import anyio
 
 from schemas.errors import FencedError, UsageError
-from streams.embedded_group import Membership
-from streams.embedded_store import Found, Store
+from streams.embedded.group import Membership
+from streams.embedded.store import Found, Store
 from streams.log import (
     Assignment,
     Consumer,

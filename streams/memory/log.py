@@ -26,9 +26,9 @@ from streams.log import (
     Start,
     TopicPartition,
 )
-from streams.memory_broker import Latency, MemoryBroker
-from streams.memory_consumer import MemoryConsumer
-from streams.memory_store import Fault, MemoryPartition, MemoryRecord, Watcher
+from streams.memory.broker import Latency, MemoryBroker
+from streams.memory.consumer import MemoryConsumer
+from streams.memory.store import Fault, MemoryPartition, MemoryRecord, Watcher
 
 __all__ = ["Fault", "MemoryLog", "MemoryPartition", "MemoryRecord", "Watcher"]
 
