@@ -14,7 +14,7 @@ from pathlib import Path
 
 _NEWNS, _NEWUSER = 0x00020000, 0x10000000
 _REC, _PRIVATE = 0x4000, 0x40000
-_REMOUNT = 0x20
+_REMOUNT, _DETACH = 0x20, 0x2
 
 
 def mount_small_disk(folder: Path, size: int) -> bool:
@@ -35,6 +35,11 @@ def mount_small_disk(folder: Path, size: int) -> bool:
     if libc.mount(b"none", b"/", None, _REC | _PRIVATE, None) != 0:
         return False
     return _mount(folder, 0, size)
+
+
+def unmount_small_disk(folder: Path) -> None:
+    """Take the disk away again, so that its folder can be removed."""
+    ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(folder), _DETACH)
 
 
 def _mount(folder: Path, flags: int, size: int) -> bool:

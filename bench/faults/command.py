@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 
-from bench.chaos.disk import mount_small_disk
+from bench.chaos.disk import mount_small_disk, unmount_small_disk
 from bench.faults.plan import KINDS, chosen
 from bench.faults.report import show_campaign
 from bench.faults.run import Options, run_campaign
@@ -65,6 +65,9 @@ def main() -> None:
             result = anyio.run(partial(run_campaign, settings, partial(print, flush=True)))
         except KeyboardInterrupt:
             sys.exit(130)
+        finally:
+            if small:
+                unmount_small_disk(folder / "log")
     show_campaign(result)
     print(f"written: {write_result(options.out or f'faults-{options.log}', {'campaign': result})}")
     sys.exit(1 if result.anomalies else 0)
