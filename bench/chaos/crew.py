@@ -98,6 +98,7 @@ class Crew:
         self._watches: list[dict[str, tuple[int, int]]] = []
         self._away: dict[str, tuple[Duty, float]] = {}
         self._excused: Callable[[Duty], bool] = lambda _: False
+        self._doomed: set[str] = set()
         self.keeping = True
 
     def start(self, duty: Duty) -> Child:
@@ -147,8 +148,17 @@ class Crew:
         return child.duty
 
     def expect_end(self, name: str) -> None:
-        """Hold the next end of a process for our doing; it is started again at once."""
+        """Hold the end of a process for our doing; it is started again at once."""
         self.children[name].expected = True
+
+    def doom(self, name: str) -> None:
+        """Hold every end of a process for our doing, also of its successors, until it is spared."""
+        self._doomed.add(name)
+
+    def spare(self, name: str) -> None:
+        """Hold only the end of the process that there is now for our doing, if it has ended."""
+        self._doomed.discard(name)
+        self.expect_end(name)
 
     def excuse(self, excused: Callable[[Duty], bool] | None) -> None:
         """Say whose ends are a fault's doing for now; ``None`` for nobody's."""
@@ -197,7 +207,8 @@ class Crew:
     def _revive(self, now: float) -> None:
         for name, child in list(self.children.items()):
             if child.ended and name not in self._away and not child.duty.once:
-                if not child.expected and not self._excused(child.duty):
+                ours = child.expected or name in self._doomed or self._excused(child.duty)
+                if not ours:
                     self._note(child)
                 self._away[name] = child.duty, now + RESTART_DELAY
         for name, (duty, at) in list(self._away.items()):

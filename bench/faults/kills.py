@@ -74,7 +74,7 @@ async def kill_consensus_at(campaign: Campaign, fault: Fault, injected: anyio.Ev
 async def _kill_at(campaign: Campaign, fault: Fault, injected: anyio.Event, name: str) -> None:
     crew, panel = campaign.crew, campaign.panel
     child = crew.children[name]
-    crew.expect_end(name)
+    crew.doom(name)
     panel.give(name, f"die {fault.point}")
     if fault.point == "in-take-over":
         # It takes over when it comes back: a second death on top of the first.
@@ -86,7 +86,7 @@ async def _kill_at(campaign: Campaign, fault: Fault, injected: anyio.Event, name
     campaign.ledgers.read()
     group, partitions = campaign.ledgers.owned(name)
     since = time.monotonic()
-    crew.expect_end(name)
+    crew.spare(name)
     injected.set()
     campaign.release(name)
     await campaign.recover(fault, name, Place(group, partitions, since))
