@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from schemas.cascade import Cascade
+from schemas.dead_letters import DeadLetter, DeadLetterSettled
 from schemas.errors import RecordError
 from schemas.events import Event
-from schemas.records import Answer, DeadLetter, DeadLetterSettled, Escalation, Image, VotesPack
+from schemas.records import Answer, Escalation, Image, VotesPack
 
 T = TypeVar("T")
 

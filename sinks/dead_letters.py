@@ -7,11 +7,9 @@ from typing import Any, NamedTuple, TypeVar, cast
 import msgspec
 
 from schemas import codec
+from schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
 from schemas.errors import RecordError, UsageError
 from schemas.records import (
-    DeadLetter,
-    DeadLetterReason,
-    DeadLetterSettled,
     Head,
     Image,
     Inline,

@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from schemas.records import LANES, DeadLetterReason
+from schemas.dead_letters import DeadLetterReason
+from schemas.records import LANES
 from schemas.topics import CONSENSUS_GROUP, VOTES, images, tier_group
 from sinks.verification import Side, place_name
 from sinks.verification_commits import GroupHistory

@@ -5,7 +5,7 @@ from typing import Protocol
 import msgspec
 
 from schemas import codec
-from schemas.records import DeadLetter, DeadLetterReason
+from schemas.dead_letters import DeadLetter, DeadLetterReason
 from streams.log import TopicPartition
 
 

@@ -10,7 +10,15 @@ import anyio.lowlevel
 
 from schemas import codec
 from schemas.cascade import Cascade, Route
-from schemas.records import DeadLetter, Head, Image, ImageVotes, Inline, Payload, VotesPack
+from schemas.dead_letters import DeadLetter
+from schemas.records import (
+    Head,
+    Image,
+    ImageVotes,
+    Inline,
+    Payload,
+    VotesPack,
+)
 from schemas.topics import DEAD_LETTERS, VOTES, all_topics, tier_group
 from streams.log import Output
 from streams.memory.log import MemoryLog

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from schemas import codec
+from schemas.dead_letters import DeadLetter, DeadLetterReason
 from schemas.glimpse import glimpse_answer, glimpse_image
-from schemas.records import LANES, Answer, DeadLetter, DeadLetterReason
+from schemas.records import LANES, Answer
 from schemas.topics import images
 from sinks.verification import Findings, place_name
 from sinks.verification_answers import Baseline

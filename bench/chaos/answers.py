@@ -11,8 +11,9 @@ import anyio
 from bench.chaos.expected import Verdict, verdict_of
 from bench.chaos.pictures import class_of
 from schemas import codec
+from schemas.dead_letters import DeadLetter
 from schemas.errors import RunError
-from schemas.records import Answer, DeadLetter
+from schemas.records import Answer
 from schemas.topics import ANSWERS, DEAD_LETTERS
 from streams.log import Log, Polled
 

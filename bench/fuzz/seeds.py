@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from schemas import codec
+from schemas.dead_letters import DeadLetter, DeadLetterSettled
 from schemas.events import (
     Acknowledged,
     Assigned,
@@ -23,8 +24,6 @@ from schemas.records import (
     Answer,
     AnswerTier,
     Box,
-    DeadLetter,
-    DeadLetterSettled,
     Escalation,
     Head,
     Image,

@@ -10,12 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas import codec
+from schemas.dead_letters import DeadLetter
 from schemas.errors import RecordError
 from schemas.records import (
     Answer,
     AnswerTier,
     Box,
-    DeadLetter,
     Escalation,
     Head,
     Image,

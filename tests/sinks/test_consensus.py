@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import codec
+from schemas.dead_letters import DeadLetter
 from schemas.errors import LogUnavailableError
-from schemas.records import Answer, DeadLetter, VotesPack
+from schemas.records import Answer, VotesPack
 from schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from sinks.answer import Answerer
 from sinks.consensus import Consensus

@@ -3,11 +3,9 @@
 import pytest
 
 from schemas import codec
+from schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
 from schemas.errors import RecordError, UsageError
 from schemas.records import (
-    DeadLetter,
-    DeadLetterReason,
-    DeadLetterSettled,
     Escalation,
     Head,
     Image,

@@ -8,7 +8,8 @@ import anyio
 import pytest
 
 from schemas import codec
-from schemas.records import DeadLetter, Head, Image, Inline
+from schemas.dead_letters import DeadLetter
+from schemas.records import Head, Image, Inline
 from schemas.topics import DEAD_LETTERS, all_topics, images
 from streams.embedded.log import EmbeddedLog
 from streams.log import Output

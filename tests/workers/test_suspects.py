@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import codec
+from schemas.dead_letters import DeadLetter
 from schemas.errors import OutputError
-from schemas.records import DeadLetter, ImageVotes
+from schemas.records import ImageVotes
 from schemas.topics import DEAD_LETTERS, VOTES, all_topics
 from streams.embedded.log import EmbeddedLog
 from streams.log import Output, TopicPartition

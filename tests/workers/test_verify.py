@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
 from schemas.errors import UsageError
 from schemas.events import (
     Acknowledged,
@@ -18,15 +19,7 @@ from schemas.events import (
     Missed,
     Revoked,
 )
-from schemas.records import (
-    Answer,
-    DeadLetter,
-    DeadLetterReason,
-    DeadLetterSettled,
-    Head,
-    Image,
-    Inline,
-)
+from schemas.records import Answer, Head, Image, Inline
 from schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from sinks.verification import MEANINGS, Finding, Kind, Report, Side
 from sinks.writers import open_writer

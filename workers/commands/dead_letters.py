@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from schemas import codec
+from schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
 from schemas.errors import RecordError, UsageError
-from schemas.records import DeadLetter, DeadLetterReason, DeadLetterSettled
 from schemas.topics import DEAD_LETTERS
 from sinks.atomic import AtomicFile
 from sinks.dead_letters import (
