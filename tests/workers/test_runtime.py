@@ -58,9 +58,10 @@ async def test_an_outage_is_waited_out_in_place(error: RunError, after: bool) ->
 
     assert found == {f"{i}": 1 for i in range(COUNT)}
     waited = [event for event in events if event["event"] == "waiting_out"]
-    assert [event["error"] for event in waited] == [str(error)] * 3
+    assert {event["error"] for event in waited} == {str(error)}
+    assert 1 <= len(waited) <= 3  # two batches of one worker may fail in one outage
     failures = [s.value for s in process.samples() if s.name == "roadstream_outages_total"]
-    assert sum(value for value in failures if isinstance(value, int)) + running.failures == 3
+    assert sum(v for v in failures if isinstance(v, int)) + running.failures == len(waited)
 
 
 async def test_in_a_job_a_full_disk_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
