@@ -34,12 +34,12 @@ from schemas.topics import (
     tier_group,
     tier_inputs,
 )
-from sinks.verification import Report
+from sinks.verification.findings import Report
 from streams.event_ledger import EventLedger
 from streams.log import Log, Output
 from streams.member import GroupMember, MemberOptions
 from streams.memory.log import MemoryLog
-from workers.verify import verify
+from workers.verify.run import verify
 
 PARTITIONS, BATCH = 16, 64
 TOPIC = "work"

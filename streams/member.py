@@ -5,7 +5,7 @@ event ledger and the counters; its owner keeps the work.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -40,12 +40,10 @@ class MemberOptions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         member_id: Makes the membership static; see ``Log.consumer``.
         ledger: Folder for the event ledger; ``None`` writes none.
-        alive: Called after every poll.
     """
 
     member_id: str | None = None
     ledger: Path | None = None
-    alive: Callable[[], None] = lambda: None
 
 
 class MemberStats(msgspec.Struct):
@@ -122,7 +120,6 @@ class GroupMember:
         """See ``Consumer.poll``. What it returns is in flight until it is finished."""
         polled = await self._consumer.poll(max_records=max_records, timeout=timeout, topics=topics)
         self.stats.polled_at = time.monotonic()
-        self._options.alive()
         self._note_commits()
         for tp, records in polled.items():
             self._tracker.deliver(tp, [record.offset for record in records])
@@ -205,10 +202,10 @@ class GroupMember:
         if self._ledger.on:
             # Batches that end out of order ask out of order; the log keeps the highest.
             stood = self._acknowledged
-            places = [(*tp, at) for tp, at in offsets.items() if at > stood.get(tp, -1)]
-            if places:
-                stood.update({tp: at for tp, at in offsets.items() if at > stood.get(tp, -1)})
-                self._commits.append(Committed(moment(), places))
+            higher = {tp: at for tp, at in offsets.items() if at > stood.get(tp, -1)}
+            if higher:
+                stood.update(higher)
+                self._commits.append(Committed(moment(), [(*tp, at) for tp, at in higher.items()]))
 
     def missed(self, tp: TopicPartition, first: int, oldest: int) -> None:
         """See ``GroupListener``."""

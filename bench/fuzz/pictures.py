@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image as Picture
@@ -36,67 +36,96 @@ def exif_block() -> bytes:
     return _exif().tobytes()
 
 
+class _Kinds(NamedTuple):
+    """One scene in every kind of pixels, and what may be saved with it."""
+
+    rgb: Picture.Image
+    grey: Picture.Image
+    bits: Picture.Image
+    alpha: Picture.Image
+    palette: Picture.Image
+    cmyk: Picture.Image
+    deep: Picture.Image
+    turned: dict[str, Any]
+    moving: dict[str, Any]
+
+
+def _kinds() -> _Kinds:
+    rgb = _scene()
+    grey = rgb.convert("L")
+    return _Kinds(
+        rgb=rgb,
+        grey=grey,
+        bits=grey.convert("1"),
+        alpha=rgb.convert("RGBA"),
+        palette=rgb.convert("P", palette=Picture.Palette.ADAPTIVE),
+        cmyk=rgb.convert("CMYK"),
+        deep=Picture.fromarray(np.asarray(grey).astype(np.uint16) * 257),
+        turned={"exif": _exif()},
+        moving={"save_all": True, "append_images": [rgb.rotate(90), rgb]},
+    )
+
+
 def pictures() -> dict[str, list[bytes]]:
     """Return small pictures by format, each in several kinds."""
-    rgb = _scene()
-    grey, alpha = rgb.convert("L"), rgb.convert("RGBA")
-    palette = rgb.convert("P", palette=Picture.Palette.ADAPTIVE)
-    cmyk = rgb.convert("CMYK")
-    deep = Picture.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    turned = {"exif": _exif()}
-    moving: dict[str, Any] = {"save_all": True, "append_images": [rgb.rotate(90), rgb]}
+    kinds = _kinds()
+    return _on_the_web(kinds) | _elsewhere(kinds)
+
+
+def _on_the_web(of: _Kinds) -> dict[str, list[bytes]]:
     return {
         "jpeg": [
-            _saved(rgb, "JPEG", quality=70),
-            _saved(rgb, "JPEG", quality=90, subsampling=0, **turned),
-            _saved(rgb, "JPEG", progressive=True),
-            _saved(rgb, "JPEG", restart_marker_blocks=2, comment=b"hello"),
-            _saved(grey, "JPEG"),
-            _saved(cmyk, "JPEG"),
-            _saved(cmyk, "JPEG", progressive=True, **turned),
+            _saved(of.rgb, "JPEG", quality=70),
+            _saved(of.rgb, "JPEG", quality=90, subsampling=0, **of.turned),
+            _saved(of.rgb, "JPEG", progressive=True),
+            _saved(of.rgb, "JPEG", restart_marker_blocks=2, comment=b"hello"),
+            _saved(of.grey, "JPEG"),
+            _saved(of.cmyk, "JPEG"),
+            _saved(of.cmyk, "JPEG", progressive=True, **of.turned),
         ],
         "png": [
-            _saved(rgb, "PNG", **turned),
-            _saved(alpha, "PNG"),
-            _saved(palette, "PNG", transparency=3),
-            _saved(deep, "PNG"),
-            _saved(grey.convert("1"), "PNG"),
-            _saved(rgb, "PNG", **moving),
+            _saved(of.rgb, "PNG", **of.turned),
+            _saved(of.alpha, "PNG"),
+            _saved(of.palette, "PNG", transparency=3),
+            _saved(of.deep, "PNG"),
+            _saved(of.bits, "PNG"),
+            _saved(of.rgb, "PNG", **of.moving),
         ],
         "webp": [
-            _saved(rgb, "WEBP", quality=60, **turned),
-            _saved(alpha, "WEBP", lossless=True),
-            _saved(rgb, "WEBP", **moving),
+            _saved(of.rgb, "WEBP", quality=60, **of.turned),
+            _saved(of.alpha, "WEBP", lossless=True),
+            _saved(of.rgb, "WEBP", **of.moving),
         ],
+    }
+
+
+def _elsewhere(of: _Kinds) -> dict[str, list[bytes]]:
+    return {
         "gif": [
-            _saved(palette, "GIF"),
-            _saved(palette, "GIF", transparency=2, interlace=1),
-            _saved(rgb, "GIF", **moving),
+            _saved(of.palette, "GIF"),
+            _saved(of.palette, "GIF", transparency=2, interlace=1),
+            _saved(of.rgb, "GIF", **of.moving),
         ],
-        "bmp": [
-            _saved(rgb, "BMP"),
-            _saved(palette, "BMP"),
-            _saved(grey.convert("1"), "BMP"),
-            _saved(alpha, "BMP"),
-        ],
+        "bmp": [_saved(kind, "BMP") for kind in (of.rgb, of.palette, of.bits, of.alpha)],
         "tiff": [
-            _saved(rgb, "TIFF", **turned),
-            _saved(cmyk, "TIFF", compression="tiff_lzw"),
-            _saved(deep, "TIFF", compression="tiff_deflate"),
-            _saved(rgb, "TIFF", compression="jpeg"),
-            _saved(grey.convert("1"), "TIFF", compression="group4"),
-            _saved(palette, "TIFF", compression="packbits"),
-            _saved(rgb, "TIFF", **moving),
+            _saved(of.rgb, "TIFF", **of.turned),
+            _saved(of.cmyk, "TIFF", compression="tiff_lzw"),
+            _saved(of.deep, "TIFF", compression="tiff_deflate"),
+            _saved(of.rgb, "TIFF", compression="jpeg"),
+            _saved(of.bits, "TIFF", compression="group4"),
+            _saved(of.palette, "TIFF", compression="packbits"),
+            _saved(of.rgb, "TIFF", **of.moving),
         ],
-        "avif": [_saved(rgb, "AVIF", quality=50, **turned), _saved(alpha, "AVIF", quality=40)],
+        "avif": [
+            _saved(of.rgb, "AVIF", quality=50, **of.turned),
+            _saved(of.alpha, "AVIF", quality=40),
+        ],
         "jpeg2000": [
-            _saved(rgb, "JPEG2000"),
-            _saved(grey, "JPEG2000", irreversible=True, no_jp2=True),
+            _saved(of.rgb, "JPEG2000"),
+            _saved(of.grey, "JPEG2000", irreversible=True, no_jp2=True),
         ],
         "ppm": [
-            _saved(rgb, "PPM"),
-            _saved(grey, "PPM"),
-            _saved(grey.convert("1"), "PPM"),
+            *(_saved(kind, "PPM") for kind in (of.rgb, of.grey, of.bits)),
             b"P3 # text\n2 2\n255\n0 0 0 255 255 255\n1 2 3 4 5 6\n",
             b"P2\n3 1\n65535\n0 32768 65535\n",
         ],

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import LogUnavailableError, UsageError
 from streams.kafka.client import CONNECTING, KafkaLink, answering, connect, disconnect
+from streams.kafka.group_offsets import CommittedRequest, committed_in
 from streams.log import Offsets, TopicPartition
 
 log = structlog.get_logger(__name__)
@@ -136,12 +137,14 @@ class KafkaAdmin:
 
     async def committed(self, group: str, topics: Collection[str]) -> Offsets:
         """See ``Log.committed``."""
-        kept = await self._ask(lambda client: client.list_consumer_group_offsets(group))
-        return {
-            TopicPartition(*tp): at.offset
-            for tp, at in kept.items()
-            if tp.topic in topics and at.offset >= 0
-        }
+        request = CommittedRequest(group)
+
+        async def ask(client: AIOKafkaAdminClient) -> Offsets:
+            coordinator = await client.find_coordinator(group)
+            return committed_in(await client._send_request(request, coordinator))
+
+        found = await self._ask(ask)
+        return {tp: offset for tp, offset in found.items() if tp.topic in topics}
 
     async def _ask(self, call: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
         """Ask until the answer comes, trying again while the error is one that passes.

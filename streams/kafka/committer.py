@@ -36,20 +36,44 @@ _LONGEST_PAUSE = 2.0
 class Tenure:
     """What may be committed during one assignment.
 
+    What has been sent stays pending until Kafka has answered: an earlier offset that comes
+    meanwhile must not be sent after it, since Kafka keeps the last one and not the highest.
+
     Args:
         identity: Generation and member id under which the partitions were assigned.
         floors: Offset per partition at which the group stands; only later ones are committed.
+
+    Attributes:
+        pending: What is to be committed, or has been sent and not been acknowledged.
     """
 
     def __init__(self, identity: Identity, floors: Mapping[TopicPartition, int]) -> None:
-        self.identity, self.floors = identity, dict(floors)
+        self.identity, self._floors = identity, dict(floors)
         self.pending: dict[TopicPartition, int] = {}
 
     def put(self, offsets: Offsets) -> None:
         """Note offsets to be committed soon; those not above earlier ones are ignored."""
         for tp, offset in offsets.items():
-            if offset > max(self.pending.get(tp, -1), self.floors.get(tp, -1)):
+            if offset > max(self.pending.get(tp, -1), self._floors.get(tp, -1)):
                 self.pending[tp] = offset
+
+    def acknowledged(self, offsets: Offsets) -> None:
+        """Note that the group stands there now."""
+        for tp, offset in offsets.items():
+            if self.pending.get(tp, -1) >= offset:  # unless it was lowered meanwhile
+                self._floors[tp] = offset
+            self.forget({tp: offset})
+
+    def forget(self, offsets: Offsets) -> None:
+        """Give up committing these, unless there are later ones by now."""
+        for tp, offset in offsets.items():
+            if self.pending.get(tp) == offset:
+                del self.pending[tp]
+
+    def lower(self, tp: TopicPartition, offset: int) -> None:
+        """Let commits go back to ``offset``."""
+        self._floors[tp] = offset
+        self.pending.pop(tp, None)
 
 
 class OffsetCommitter:
@@ -84,8 +108,7 @@ class OffsetCommitter:
     def lower(self, tp: TopicPartition, offset: int) -> None:
         """Let commits go back to ``offset``: the partition is shorter than the group knew it."""
         if self._tenure is not None:
-            self._tenure.floors[tp] = offset
-            self._tenure.pending.pop(tp, None)
+            self._tenure.lower(tp, offset)
 
     def end(self) -> None:
         """Forget what is pending: the work it stands for is the next owner's."""
@@ -118,16 +141,13 @@ class OffsetCommitter:
                 self._dirty = anyio.Event()
             if tenure is None or not tenure.pending:
                 return True
-            batch, tenure.pending = tenure.pending, {}
+            batch = tenure.pending.copy()
             try:
                 with anyio.fail_after(self._link.settings.request_timeout):
                     await self._coordinator.ensure_coordinator_known()
                     codes = await self._send(tenure.identity, batch)
             except (KafkaError, OSError, TimeoutError) as error:
                 return self._retry(tenure, batch, repr(error))
-            except BaseException:
-                tenure.put(batch)
-                raise
             return self._settle(tenure, batch, codes)
 
     async def _send(
@@ -156,7 +176,7 @@ class OffsetCommitter:
         """Note what was acknowledged, drop what the group refused, keep the rest for later."""
         fine = {tp: offset for tp, offset in batch.items() if codes[tp] == 0}
         if fine:
-            tenure.floors.update(fine)
+            tenure.acknowledged(fine)
             self._link.stats.commits += 1
             self._acknowledged(fine)
         wrong = {code for code in codes.values() if code}
@@ -165,6 +185,7 @@ class OffsetCommitter:
         rest = {tp: offset for tp, offset in batch.items() if tp not in fine}
         if wrong & (_UNKNOWN | {_REBALANCING}):
             self._join_again(tenure, unknown=bool(wrong & _UNKNOWN))
+            tenure.forget(rest)
             self._drop(rest, _names(wrong))
             return True
         if wrong & _ELSEWHERE:
@@ -186,7 +207,7 @@ class OffsetCommitter:
         if tenure is not self._tenure:
             self._drop(batch, "the partitions were given up")
             return True
-        self.put(batch)
+        self._dirty.set()  # it is pending still
         return False
 
     def _drop(self, batch: Mapping[TopicPartition, int], reason: str) -> None:

@@ -15,11 +15,12 @@ import anyio.lowlevel
 import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import GroupLoadInProgressError, KafkaError, OffsetOutOfRangeError
 
 from schemas.errors import FencedError
 from streams.kafka.client import KafkaLink, answering
 from streams.kafka.committer import OffsetCommitter, Tenure
+from streams.kafka.group_offsets import CommittedRequest, committed_in
 from streams.kafka.membership import Membership
 from streams.kafka.positions import Place, first_place, next_place
 from streams.kafka.producer import KafkaProducer
@@ -42,6 +43,9 @@ _NOTHING = (KafkaTopicPartition("", -1),)
 
 _GRACE = 1.0
 """Seconds a client call may outlast the timeout it was given."""
+
+_PAUSE = 0.1
+"""Seconds between two questions to a coordinator that cannot answer yet."""
 
 _Found = Mapping[KafkaTopicPartition, Sequence[Record]]
 
@@ -147,10 +151,19 @@ class KafkaConsumer(Consumer):
             self._listener.committed(offsets)
 
     async def _committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        tps = [KafkaTopicPartition(*tp) for tp in partitions]
+        coordinator = self._client._coordinator
+        request = CommittedRequest(coordinator.group_id, partitions)
         with answering(self._link):
-            kept = await self._client._coordinator.fetch_committed_offsets(tps)
-        return {TopicPartition(*tp): at.offset for tp, at in kept.items() if at.offset >= 0}
+            while True:
+                await coordinator.ensure_coordinator_known()
+                try:
+                    return committed_in(await coordinator._send_req(request))
+                except KafkaError as error:
+                    if not error.retriable:
+                        raise
+                    if not isinstance(error, GroupLoadInProgressError):
+                        coordinator.coordinator_dead()  # it may be another by now
+                    await anyio.sleep(_PAUSE)
 
     async def _follow_group(self) -> None:
         """Carry out revocations and assignments that came since the last poll."""

@@ -190,7 +190,7 @@ def test_wrong_value_is_refused_with_line_and_column(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match=r"line 1: column flags: Expected `array`, got `int`"):
         list(read_answers(jsonl))
-    with pytest.raises(UsageError, match=r"line 2: expected 25 cells"):
+    with pytest.raises(UsageError, match=r"line 2: expected 26 cells"):
         list(read_answers(csv))
 
 
@@ -241,3 +241,18 @@ def test_reading_does_not_take_memory_with_the_number_of_rows(tmp_path: Path, su
 
 def test_rows_are_rows() -> None:
     assert list(AnswerRow.__annotations__) == list(row(plain("a"))) == list(defaults())
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_from_before_votes_had_texts_is_read(suffix: str, tmp_path: Path) -> None:
+    vote = Vote("fast", "net", "1", 1.0, 0.75, 1.0, 0.25, 4)
+    one = row(answered(head=Head(image_id="a"), status="answered", votes=[vote]))
+    del one["votes"][0]["text"]
+    path = tmp_path / f"old{suffix}"
+    with open_writer(path) as writer:
+        writer.write_rows([one])
+
+    (found,) = read_answers(path)
+
+    assert found["votes"][0]["probability"] == 0.75
+    assert not found["votes"][0].get("text")

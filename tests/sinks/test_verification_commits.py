@@ -16,8 +16,8 @@ from schemas.events import (
     Opened,
     Revoked,
 )
-from sinks.verification import Findings
-from sinks.verification_commits import GroupHistory, Moment
+from sinks.verification.commits import GroupHistory, Moment
+from sinks.verification.findings import Findings
 from streams.event_ledger import ranges
 from streams.log import TopicPartition
 

@@ -2,7 +2,6 @@
 
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
 
 import anyio
 import pytest
@@ -11,8 +10,8 @@ from aiokafka.errors import OutOfOrderSequenceNumber
 from schemas.errors import LogUnavailableError, OutputError, UsageError
 from streams.kafka.log import KafkaLog, KafkaSettings
 from streams.kafka.producer import KafkaProducer, murmur2
-from streams.log import Consumer, Output, Polled, Reader, TopicPartition
-from tests.streams.contract import Listener
+from streams.log import Output, Reader
+from tests.streams.contract import Member, numbered, together, values
 
 DEADLINE = 30.0
 """Seconds after which a condition that never comes true fails a test."""
@@ -28,56 +27,6 @@ def settings(kafka_bootstrap: str) -> KafkaSettings:
 @pytest.fixture
 def topic() -> str:
     return f"t-{uuid.uuid4().hex[:12]}"
-
-
-class Ledger:
-    """Polls a consumer, notes what came, and commits it."""
-
-    def __init__(self, consumer: Consumer) -> None:
-        self.consumer = consumer
-        self.values: list[bytes | None] = []
-
-    async def step(self) -> None:
-        polled = await self.consumer.poll(max_records=50, timeout=0.1)
-        self.values += values(polled)
-        await self.consumer.publish([], ends(polled), self.consumer.assignment.epoch)
-
-    @property
-    def partitions(self) -> frozenset[TopicPartition]:
-        return self.consumer.assignment.partitions
-
-
-class Calls(Listener):
-    """Notes what a consumer says about partitions, and what the consumer's epoch was then."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[str, int]] = []
-
-    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        self.heard.append(("revoked", len(partitions)))
-
-    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        self.heard.append(("assigned", len(partitions)))
-
-
-def values(polled: Polled) -> list[bytes | None]:
-    return [record.value for records in polled.values() for record in records]
-
-
-def ends(polled: Polled) -> dict[TopicPartition, int]:
-    return {tp: records[-1].offset + 1 for tp, records in polled.items()}
-
-
-def numbered(topic: str, count: int, partitions: int = 4) -> list[Output]:
-    return [Output(topic, None, b"%d" % i, i % partitions) for i in range(count)]
-
-
-async def step_until(condition: Callable[[], bool], *ledgers: Ledger) -> None:
-    with anyio.fail_after(DEADLINE):
-        while not condition():
-            async with anyio.create_task_group() as tasks:
-                for ledger in ledgers:
-                    tasks.start_soon(ledger.step)
 
 
 async def read_all(reader: Reader, count: int) -> list[bytes | None]:
@@ -132,7 +81,7 @@ async def test_publish_returns_after_every_record_is_in_the_log(
     async with KafkaLog(settings) as log, log.producer() as producer:
         await log.create_topics([topic], 4)
         async with log.reader(topic, "end") as reader:
-            await producer.publish(numbered(topic, 4000))
+            await producer.publish(numbered(topic, range(4000), 4))
 
             assert await reader.ends() == dict.fromkeys(range(4), 1000)
 
@@ -228,79 +177,23 @@ async def test_a_producer_is_rebuilt_after_a_fatal_error(
 
 
 @pytest.mark.kafka
-async def test_two_members_share_partitions_and_hand_over_without_loss(
-    settings: KafkaSettings, topic: str
-) -> None:
-    async with KafkaLog(settings) as log, log.producer() as producer:
-        await log.create_topics([topic, f"{topic}-b"], 4)
-        async with log.consumer(topic, [topic, f"{topic}-b"]) as consumer:
-            first = Ledger(consumer)
-            await producer.publish(numbered(topic, 200))
-            await step_until(lambda: len(first.values) == 200, first)
-            async with log.consumer(topic, [topic, f"{topic}-b"]) as other:
-                second = Ledger(other)
-                await step_until(
-                    lambda: len(first.partitions) == 4 == len(second.partitions), first, second
-                )
-                shares = [{tp.partition for tp in one.partitions} for one in (first, second)]
-                assert len(shares[0]) == 2 == len(shares[1])
-                await producer.publish(numbered(topic, 400)[200:])
-                await step_until(lambda: len(first.values + second.values) == 400, first, second)
-            await step_until(lambda: len(first.partitions) == 8, first)
-            await producer.publish(numbered(topic, 600)[400:])
-            await step_until(lambda: len(first.values + second.values) >= 600, first)
-
-    assert sorted(first.values + second.values, key=_number) == [b"%d" % i for i in range(600)]
-
-
-@pytest.mark.kafka
-async def test_work_finished_while_partitions_are_revoked_is_committed(
-    settings: KafkaSettings, topic: str
-) -> None:
-    class Finishing(Calls):
-        async def revoked(self, partitions: Collection[TopicPartition]) -> None:
-            await super().revoked(partitions)
-            epoch = consumer.assignment.epoch
-            await consumer.publish([Output(f"{topic}-out", None, b"done", 0)], done, epoch)
-
-    done: Mapping[TopicPartition, int] = {}
-    calls = Finishing()
-    async with KafkaLog(settings) as log, log.producer() as producer:
-        await log.create_topics([topic, f"{topic}-out"], 2)
-        await producer.publish(numbered(topic, 10, partitions=2))
-        async with log.consumer(topic, [topic], listener=calls) as consumer:
-            polled: Polled = {}
-            with anyio.fail_after(DEADLINE):
-                while sum(map(len, polled.values())) < 10:
-                    polled = {**polled, **await consumer.poll(max_records=10, timeout=0.2)}
-            done = ends(polled)
-            async with log.consumer(topic, [topic]) as other:
-                second = Ledger(other)
-                await step_until(lambda: bool(second.partitions), second, Ledger(consumer))
-                await second.step()
-
-        assert second.values == []
-        assert calls.heard[:3] == [("assigned", 2), ("revoked", 2), ("assigned", 1)]
-
-
-@pytest.mark.kafka
 async def test_a_static_member_that_comes_back_disturbs_nobody(
     settings: KafkaSettings, topic: str
 ) -> None:
     async with KafkaLog(settings) as log, log.producer() as producer:
         await log.create_topics([topic], 4)
         async with log.consumer(topic, [topic], member_id="worker-1") as one:
-            stays = Ledger(one)
+            stays = Member(one)
             async with log.consumer(topic, [topic], member_id="worker-2") as two:
-                leaves = Ledger(two)
-                await step_until(
+                leaves = Member(two)
+                await together(
                     lambda: len(stays.partitions) == 2 == len(leaves.partitions), stays, leaves
                 )
             epoch, owned = stays.consumer.assignment.epoch, leaves.partitions
             async with log.consumer(topic, [topic], member_id="worker-2") as again:
-                back = Ledger(again)
-                await producer.publish(numbered(topic, 40))
-                await step_until(lambda: len(back.values + stays.values) == 40, stays, back)
+                back = Member(again)
+                await producer.publish(numbered(topic, range(40), 4))
+                await together(lambda: len(back.values + stays.values) == 40, stays, back)
 
                 assert back.partitions == owned
                 assert stays.consumer.assignment.epoch == epoch
@@ -313,8 +206,8 @@ async def test_a_spare_member_takes_over_when_the_owner_leaves(
     async with KafkaLog(settings) as log, log.producer() as producer:
         await log.create_topics([topic], 1)
         async with log.consumer(topic, [topic]) as one, log.consumer(topic, [topic]) as two:
-            members = Ledger(one), Ledger(two)
-            await step_until(
+            members = Member(one), Member(two)
+            await together(
                 lambda: (
                     all(m.consumer.assignment.epoch for m in members)
                     and sum(len(m.partitions) for m in members) == 1
@@ -322,9 +215,9 @@ async def test_a_spare_member_takes_over_when_the_owner_leaves(
                 *members,
             )
         async with log.consumer(topic, [topic]) as spare:
-            last = Ledger(spare)
-            await producer.publish(numbered(topic, 5, partitions=1))
-            await step_until(lambda: len(last.values) == 5, last)
+            last = Member(spare)
+            await producer.publish(numbered(topic, range(5), 1))
+            await together(lambda: len(last.values) == 5, last)
 
 
 @pytest.mark.kafka
@@ -333,7 +226,7 @@ async def test_a_cancelled_member_leaves_the_group_at_once(
 ) -> None:
     async def poll_for_ever() -> None:
         async with log.consumer(topic, [topic]) as consumer:
-            cancelled = Ledger(consumer)
+            cancelled = Member(consumer)
             while True:
                 await cancelled.step()
                 if cancelled.values:
@@ -342,30 +235,15 @@ async def test_a_cancelled_member_leaves_the_group_at_once(
     started = anyio.Event()
     async with KafkaLog(settings) as log, log.producer() as producer:
         await log.create_topics([topic], 1)
-        await producer.publish(numbered(topic, 5, partitions=1))
+        await producer.publish(numbered(topic, range(5), 1))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(poll_for_ever)
             await started.wait()
             tasks.cancel_scope.cancel()
         async with log.consumer(topic, [topic]) as consumer:
-            next_owner = Ledger(consumer)
-            await producer.publish(numbered(topic, 1, partitions=1))
+            next_owner = Member(consumer)
+            await producer.publish(numbered(topic, range(1), 1))
             with anyio.fail_after(settings.session_timeout / 2):
-                await step_until(lambda: bool(next_owner.values), next_owner)
+                await together(lambda: bool(next_owner.values), next_owner)
 
     assert next_owner.values == [b"0"]  # what the other had published was committed
-
-
-@pytest.mark.kafka
-async def test_errors_inside_a_consumers_block_come_out_as_they_are(
-    settings: KafkaSettings, topic: str
-) -> None:
-    async with KafkaLog(settings) as log:
-        await log.create_topics([topic], 1)
-        with pytest.raises(OutputError, match="disk full"):
-            async with log.consumer(topic, [topic]):
-                raise OutputError("disk full")
-
-
-def _number(value: bytes | None) -> int:
-    return int(value or b"-1")

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from schemas.errors import FencedError, LogUnavailableError
+from streams.kafka.consumer import KafkaConsumer
 from streams.kafka.log import KafkaLog, KafkaSettings
 from streams.log import Consumer, Log, Output, Producer
 from tests.streams.contract import ends, owning, values
@@ -169,3 +170,16 @@ async def test_a_cluster_of_three_loses_a_broker_and_then_the_controller(topic: 
                 load.ended = True
 
             assert await log.lag(topic, [topic]) == 0
+            await knows_its_offsets_whomever_it_asks(log, topic)
+
+
+async def knows_its_offsets_whomever_it_asks(log: Log, topic: str) -> None:
+    """One of the brokers coordinates the group, one does not, and one is gone."""
+    async with log.consumer(topic, [topic]) as consumer:
+        assert isinstance(consumer, KafkaConsumer)
+        await owning(consumer, 3)
+        committed = await consumer.committed()
+        assert len(committed) == 3
+        for broker in (1, 2, 3):
+            consumer._client._coordinator.coordinator_id = broker
+            assert await consumer.committed() == committed == await log.committed(topic, [topic])

@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from schemas.errors import FencedError, OutputError, RoadstreamError
@@ -13,6 +14,7 @@ from tests.streams.contract import (
     DEADLINE,
     Heard,
     Member,
+    Told,
     ends,
     number,
     numbered,
@@ -69,6 +71,27 @@ async def test_a_commit_never_moves_an_offset_backwards(log: Log, topic: str) ->
         async with log.consumer(topic, [topic]) as consumer:
             await take(consumer, 3)
             assert await consumer.committed() == {tp: 7}
+
+
+async def test_a_commit_that_comes_while_a_later_one_is_under_way_changes_nothing(
+    log: Log, topic: str
+) -> None:
+    told, tp, turns = Told(), TopicPartition(topic, 0), range(1, 7)
+    async with log, log.producer() as producer:
+        await log.create_topics([topic], 1)
+        await producer.publish(numbered(topic, range(20), 1))
+        async with log.consumer(topic, [topic], listener=told) as consumer:
+            await take(consumer, 20)
+            for turn in turns:
+                await consumer.publish([], {tp: 2 * turn}, consumer.assignment.epoch)
+                for _ in turns[:turn]:  # one of these finds the commit sent and not answered
+                    await anyio.lowlevel.checkpoint()
+                await consumer.publish([], {tp: 2 * turn - 1}, consumer.assignment.epoch)
+                with anyio.fail_after(DEADLINE):
+                    while {tp: 2 * turn} not in told.acknowledged:
+                        await consumer.poll(max_records=0, timeout=0)
+                await consumer.poll(max_records=1, timeout=0.2)  # time for one more commit
+                assert await log.committed(topic, [topic]) == {tp: 2 * turn}
 
 
 async def test_outputs_are_acknowledged_when_publish_returns(log: Log, topic: str) -> None:

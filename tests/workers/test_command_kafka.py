@@ -10,7 +10,11 @@ import pytest
 from sinks.readers import read_answers
 from tests.command import roadstream, started, write_cascade, write_pictures
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.timeout(180),
+    pytest.mark.usefixtures("impatient"),
+]
 
 
 def answers_on(log: str, folder: Path) -> list[tuple[str, str]]:

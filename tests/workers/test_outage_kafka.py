@@ -21,7 +21,7 @@ from workers.submit import Submitter
 pytestmark = [
     pytest.mark.kafka,
     pytest.mark.timeout(180),
-    pytest.mark.usefixtures("kafka_bootstrap"),
+    pytest.mark.usefixtures("kafka_bootstrap", "impatient"),
 ]
 DRAIN_TIMEOUT = 6.0
 # What ending may take on a slow host beyond the drain timeout and its last resort.

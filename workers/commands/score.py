@@ -43,29 +43,32 @@ EMBEDDED_PARTITIONS = 16
 STOPPED = 130
 
 
+Output = Annotated[Path, Parameter(help="Answers: .parquet, .jsonl or .csv.")]
+JobLog = Annotated[str, Parameter(help="embedded (a file beside the output) or kafka://host:port.")]
+Workers = Annotated[
+    int | None,
+    Parameter(help="Worker processes; one per core by default, 0 to use those on Kafka."),
+]
+Fps = Annotated[float | None, Parameter(help="Pictures per second of video; keyframes by default.")]
+InOrder = Annotated[bool, Parameter(negative="", help="Write answers in input order.")]
+WithReport = Annotated[
+    bool, Parameter(negative="", help="Write an HTML report beside the answers too.")
+]
+Restart = Annotated[
+    bool, Parameter(negative="", help="Forget what an earlier run of this output left.")
+]
+
+
 def score(
     *paths: Paths,
-    out: Annotated[Path, Parameter(help="Answers: .parquet, .jsonl or .csv.")] = Path(
-        "answers.parquet"
-    ),
+    out: Output = Path("answers.parquet"),
     cascade: CascadeName = "lite",
-    log: Annotated[
-        str, Parameter(help="embedded (a file beside the output) or kafka://host:port.")
-    ] = "embedded",
-    workers: Annotated[
-        int | None,
-        Parameter(help="Worker processes; one per core by default, 0 to use those on Kafka."),
-    ] = None,
-    fps: Annotated[
-        float | None, Parameter(help="Pictures per second of video; keyframes by default.")
-    ] = None,
-    sort: Annotated[bool, Parameter(negative="", help="Write answers in input order.")] = False,
-    report: Annotated[
-        bool, Parameter(negative="", help="Write an HTML report beside the answers too.")
-    ] = False,
-    restart: Annotated[
-        bool, Parameter(negative="", help="Forget what an earlier run of this output left.")
-    ] = False,
+    log: JobLog = "embedded",
+    workers: Workers = None,
+    fps: Fps = None,
+    sort: InOrder = False,
+    report: WithReport = False,
+    restart: Restart = False,
     ledger: LedgerFolder = None,
     log_level: LogLevel = "warning",
 ) -> int:
@@ -78,10 +81,7 @@ def score(
     Exit status: 0 if every picture was answered, 1 if some failed, 130 if stopped by Ctrl-C.
     """
     check_paths("score", paths)
-    if workers is not None and (workers < 0 or (workers == 0 and log == "embedded")):
-        raise UsageError(f"--workers: expected 1 or more (0 on Kafka only), got {workers}")
-    if fps is not None and not 0 < fps <= 1000:
-        raise UsageError(f"--fps: expected pictures per second above 0, got {fps:g}")
+    _check_numbers(workers, fps, log)
     check_output(out)
     loaded = load_cascade(cascade)
     folder = RunFolder(out)
@@ -96,21 +96,27 @@ def score(
     count = len(os.sched_getaffinity(0)) if workers is None else workers
     with folder.locked(restart=restart):
         options = _Options(count, sort, ledger, log_level)
-        job = partial(_score, key, loaded, cascade, folder, options)
-        try:
-            tally, finished = run_async(log_level, job)
-        except BaseExceptionGroup as group:
-            raise _keep_promise(group, folder) from None
-        except LogUnavailableError as error:  # to those who run a job it has failed, whatever for
-            raise RunError(str(error)) from None
+        tally, finished = _run(key, loaded, cascade, folder, options)
     _summarise(tally, out, finished=finished)
-    if report and finished:
+    if not finished:
+        return STOPPED
+    if report:
         from workers.commands.evaluate import report as write
 
         write(out)
-    if not finished:
-        return STOPPED
     return 0 if tally.answered.get("failed", 0) == 0 else 1
+
+
+def _check_numbers(workers: int | None, fps: float | None, log: str) -> None:
+    """Check what is given as a number.
+
+    Raises:
+        UsageError: One is out of its range.
+    """
+    if workers is not None and (workers < 0 or (workers == 0 and log == "embedded")):
+        raise UsageError(f"--workers: expected 1 or more (0 on Kafka only), got {workers}")
+    if fps is not None and not 0 < fps <= 1000:
+        raise UsageError(f"--fps: expected pictures per second above 0, got {fps:g}")
 
 
 def _keep_promise(group: BaseExceptionGroup[BaseException], folder: RunFolder) -> BaseException:
@@ -130,6 +136,23 @@ class _Options(NamedTuple):
     sort: bool
     events: Path | None
     log_level: Level
+
+
+def _run(
+    key: RunKey, cascade: Cascade, cascade_name: str, folder: RunFolder, options: _Options
+) -> tuple[Tally, bool]:
+    """Run the job to its end, or until it is stopped.
+
+    Raises:
+        RunError: It cannot go on; what was answered is kept.
+    """
+    job = partial(_score, key, cascade, cascade_name, folder, options)
+    try:
+        return run_async(options.log_level, job)
+    except BaseExceptionGroup as group:
+        raise _keep_promise(group, folder) from None
+    except LogUnavailableError as error:  # to those who run a job it has failed, whatever for
+        raise RunError(str(error)) from None
 
 
 async def _score(

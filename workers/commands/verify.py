@@ -13,11 +13,11 @@ from rich.table import Table
 from schemas import codec
 from schemas.cascade import Cascade, load_cascade
 from schemas.errors import UsageError
-from sinks.verification import MEANINGS, Kind, Report
+from sinks.verification.findings import MEANINGS, Kind, Report
 from workers.commands.common import DEFAULT_KAFKA, CascadeName, LogLevel, LogUrl, run_async
 from workers.connect import open_log
-from workers.verify import KEEP
-from workers.verify import verify as verify_log
+from workers.verify.run import KEEP
+from workers.verify.run import verify as verify_log
 
 
 def verify(

@@ -6,10 +6,10 @@ import msgspec
 
 from schemas.glimpse import glimpse_answer, glimpse_escalation, glimpse_image, glimpse_votes
 from schemas.topics import ANSWERS, tier_inputs
-from sinks.verification_images import Place, Said, Trail
+from sinks.verification.images import Place, Said, Trail
 from streams.intervals import Intervals
 from streams.log import Log, Record, TopicPartition
-from workers.verify_topics import scan
+from workers.verify.topics import scan
 
 Undelivered = dict[Place, list[str]]
 

@@ -9,9 +9,9 @@ from schemas.dead_letters import DeadLetter, DeadLetterReason
 from schemas.glimpse import glimpse_answer, glimpse_image
 from schemas.records import LANES, Answer
 from schemas.topics import images
-from sinks.verification import Findings, place_name
-from sinks.verification_answers import Baseline
-from sinks.verification_images import Place, Trail
+from sinks.verification.answers import Baseline
+from sinks.verification.findings import Findings, place_name
+from sinks.verification.images import Place, Trail
 from streams.log import Offsets, Record, TopicPartition
 
 _ANSWERED, _TWICE, _SENT, _RESENT, _ACKNOWLEDGED, _REPLAYED, _PASSED, _UNSURE = (

@@ -20,7 +20,7 @@ from schemas.events import (
     Range,
     Revoked,
 )
-from sinks.verification import Findings, place_name
+from sinks.verification.findings import Findings, place_name
 from streams.intervals import Intervals
 from streams.log import Offsets, TopicPartition
 

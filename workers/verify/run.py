@@ -29,16 +29,16 @@ from schemas.topics import (
     tier_inputs,
 )
 from sinks.readers import read_answers
-from sinks.verification import Findings, Report, place_name
-from sinks.verification_answers import Baseline
-from sinks.verification_images import Standing, Trail
-from sinks.verification_judge import Judge
+from sinks.verification.answers import Baseline
+from sinks.verification.findings import Findings, Report, place_name
+from sinks.verification.images import Standing, Trail
+from sinks.verification.judge import Judge
 from streams.intervals import Intervals
 from streams.log import Log, Offsets, TopicPartition
-from workers.verify_census import Census
-from workers.verify_ledgers import Ledgers
-from workers.verify_topics import bounds, scan
-from workers.verify_trails import Trails, Undelivered
+from workers.verify.census import Census
+from workers.verify.ledgers import Ledgers
+from workers.verify.topics import bounds, scan
+from workers.verify.trails import Trails, Undelivered
 
 KEEP = 1000
 """Findings kept of each kind, and ids of waiting images."""

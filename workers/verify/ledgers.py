@@ -5,8 +5,8 @@ from pathlib import Path
 
 from schemas.errors import UsageError
 from schemas.events import Acknowledged, Event, Opened
-from sinks.verification import Findings
-from sinks.verification_commits import GroupHistory
+from sinks.verification.commits import GroupHistory
+from sinks.verification.findings import Findings
 from streams.event_ledger import LedgerFile, ledger_files
 
 

@@ -13,8 +13,8 @@ import msgspec
 from schemas.dead_letters import DeadLetterReason
 from schemas.records import LANES
 from schemas.topics import CONSENSUS_GROUP, VOTES, images, tier_group
-from sinks.verification import Side, place_name
-from sinks.verification_commits import GroupHistory
+from sinks.verification.commits import GroupHistory
+from sinks.verification.findings import Side, place_name
 from streams.log import Offsets, TopicPartition
 
 Place = tuple[TopicPartition, int]

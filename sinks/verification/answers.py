@@ -6,7 +6,7 @@ import msgspec
 
 from schemas.records import Answer, AnswerTier
 from sinks.columns import AnswerRow, VoteRow, row
-from sinks.verification import Kind
+from sinks.verification.findings import Kind
 
 
 def compare(first: Answer, later: Answer) -> tuple[Kind, str]:
@@ -40,7 +40,7 @@ def _content(answer: Answer) -> tuple[object, ...]:
 
 def _tier_content(tier: AnswerTier) -> tuple[object, ...]:
     runs = [(run.member, run.model_version, run.weight, run.calibrated) for run in tier.runs]
-    return (tier.tier, runs, tier.raw, tier.probability, tier.boxes)
+    return (tier.tier, runs, tier.raw, tier.probability, tier.boxes, tier.texts, tier.fused)
 
 
 def _said(answer: Answer) -> str:

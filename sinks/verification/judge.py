@@ -8,9 +8,9 @@ import msgspec
 from schemas import codec
 from schemas.records import LANES
 from schemas.topics import CONSENSUS_GROUP, images, tier_group
-from sinks.verification import Findings, place_name
-from sinks.verification_answers import compare
-from sinks.verification_images import Standing, Trail, follow
+from sinks.verification.answers import compare
+from sinks.verification.findings import Findings, place_name
+from sinks.verification.images import Standing, Trail, follow
 
 
 class Judged(msgspec.Struct):

@@ -1,0 +1,1 @@
+"""What ``roadstream verify`` looks for: pure comparisons of what was sent, done and answered."""

@@ -1,0 +1,1 @@
+"""``roadstream verify``: reads ledgers and topics, and has them compared."""
