@@ -19,7 +19,7 @@ from bench.harness import cpu_seconds
 from schemas.cascade import Cascade, load_cascade
 from stages.calibration import calibrator
 from stages.decode import decode
-from stages.inference import Engine, Picture
+from stages.inference import Engine, Picture, Pictures, Score
 from stages.route import Router
 from stages.vote import decision_confidence, disagreement, pooled
 from workers.runtime import load_engines
@@ -57,12 +57,15 @@ class _Tier:
     def run(self, batch: list[_Waiting]) -> list[tuple[str | None, _Waiting]]:
         """Judge a batch; return where each image goes next, ``None`` for out."""
         width, height = self._size
-        pictures = [
-            Picture(decode(Path(w.path).read_bytes(), min_width=width, min_height=height))
-            for w in batch
-        ]
+        pictures = Pictures(
+            [
+                Picture(decode(Path(w.path).read_bytes(), min_width=width, min_height=height))
+                for w in batch
+            ]
+        )
         for member, engine, calibrate in self._members:
             for waiting, score in zip(batch, engine.infer(pictures), strict=True):
+                assert isinstance(score, Score)
                 waiting.ps.append(calibrate(score.raw))
                 waiting.ws.append(member.weight)
         return [(self._next(waiting), waiting) for waiting in batch]

@@ -13,18 +13,28 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from schemas.bounds import (
+    Finite,
+    Name,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Probability,
+    Share,
+)
+from schemas.complaints import config_error
 from schemas.errors import ConfigError
-
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-Share = Annotated[float, Meta(ge=0, le=1)]
-# TOML knows nan and inf; the bounds keep both out.
-Finite = Annotated[float, Meta(ge=-1e9, le=1e9)]
-NonNegative = Annotated[float, Meta(ge=0, le=1e9)]
-Positive = Annotated[float, Meta(gt=0, le=1e9)]
-PositiveInt = Annotated[int, Meta(ge=1)]
-Probability = Annotated[float, Meta(gt=0, lt=1)]
+from schemas.settings.registry import SETTINGS, settings_of
+from schemas.weights import digest_of
 
 EXIT = "exit"
+# Engines whose models may come from the hub, by id.
+_HUB = ("torch", "vllm")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# Engines whose models lie elsewhere: their names say nothing of files here.
+_SERVED = ("openai", "triton")
+# Engines that take pictures of several sizes.
+_SHAPED = ("onnx", "noop", "torch")
 
 
 class Platt(
@@ -53,23 +63,29 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Attributes:
         name: Unique in the cascade.
-        engine: Which engine runs it: ``onnx``, ``cones``, or ``noop`` (benchmarks).
-        model: Weight file, relative to the cascade file; unused by rules.
+        engine: Which engine runs it: ``onnx``, ``torch``, ``vllm``, ``openai`` (a server that has
+            its protocol), ``triton``, ``cones`` (a rule), or ``noop`` (benchmarks).
+        model: Weight file or folder, relative to the cascade file; for ``torch`` and ``vllm`` also
+            the id of a model on the hub, ``org/name``; for ``openai`` and ``triton`` its name on
+            the server. Unused by rules.
         model_version: Shown in every vote.
         weight: Weight of its vote; 0 makes it a shadow member that never changes an answer.
         width: Width in pixels of the picture it is given.
         height: Height likewise.
+        sizes: More sizes that it takes, as ``[width, height]``; it is given a picture at the one
+            nearest to its aspect ratio, in batches of one size.
         calibration: Fitted calibrator; without one, σ(raw) is taken and the vote says so.
-        settings: Engine-specific settings.
+        settings: The engine's own settings; see ``schemas.settings``.
     """
 
     name: Name
-    engine: Literal["onnx", "cones", "noop"]
+    engine: Literal["onnx", "torch", "vllm", "openai", "triton", "cones", "noop"]
     model: str | None = None
     model_version: str = "1"
     weight: NonNegative = 1.0
     width: PositiveInt = 512
     height: PositiveInt = 352
+    sizes: list[tuple[PositiveInt, PositiveInt]] = []
     calibration: Calibration | None = None
     settings: dict[str, Any] = {}
 
@@ -92,6 +108,29 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     reason: str = ""
 
 
+FusionConfidence = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
+
+
+class Fusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the boxes of a tier's detectors become one set; see ``stages.fusion``.
+
+    Attributes:
+        method: ``wbf``, weighted boxes fusion. Detectors weigh what their votes weigh.
+        iou: Boxes of one label that overlap by more than this share are one.
+        skip: Boxes of less confidence are left out.
+        confidence: How that of a fused box is made, by the names of ensemble-boxes.
+        members: The detectors; empty for all members of the tier but shadow members.
+        labels: What a detector's label is called in the answer, where they differ in words.
+    """
+
+    method: Literal["wbf"] = "wbf"
+    iou: Share = 0.55
+    skip: Share = 0.05
+    confidence: FusionConfidence = "avg"
+    members: list[Name] = []
+    labels: dict[str, str] = {}
+
+
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Members that run together on the same images, and where these go next.
 
@@ -102,6 +141,15 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     members: Annotated[list[Member], Meta(min_length=1)]
     routes: list[Route] = []
     max_batch: PositiveInt = 16
+    fusion: Fusion | None = None
+
+    @property
+    def fused(self) -> list[Member]:
+        """The members whose boxes are fused; none without ``fusion``."""
+        if self.fusion is None:
+            return []
+        named = self.fusion.members
+        return [m for m in self.members if (m.name in named if named else m.weight > 0)]
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -169,6 +217,22 @@ class Cascade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ConfigError(where, "a weight file", f"{path}, which does not exist")
         return path
 
+    def model_source(self, member: Member) -> Path | str:
+        """Return the folder or file with a member's weights, or the id of its model on the hub.
+
+        Raises:
+            ConfigError: The member names neither.
+        """
+        where = f"{self.name}: member {member.name}: model"
+        expected = "a folder of weights, or the id of a model on the hub (org/name)"
+        if member.model is None:
+            raise ConfigError(where, expected, "nothing")
+        if (path := Path(self.folder, member.model)).exists():
+            return path
+        if _is_hub_id(member):
+            return member.model
+        raise ConfigError(where, expected, f"{path}, which does not exist")
+
 
 def shipped_cascades() -> dict[str, Path]:
     """Return the cascades that come with Roadstream, by name."""
@@ -207,7 +271,7 @@ def parse_cascade(data: bytes, where: str) -> Cascade:
     try:
         cascade = msgspec.toml.decode(data, type=Cascade)
     except msgspec.ValidationError as error:
-        raise _config_error(error, data, where) from None
+        raise config_error(error, msgspec.toml.decode(data), where, schema="cascade") from None
     # The parser of the standard library recurses into nested arrays and tables.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(where, "a TOML file", str(error)) from None
@@ -235,10 +299,16 @@ def _check_tier(tier: Tier, later: list[str], where: str) -> None:
             raise ConfigError(
                 f"{where}.routes[{index}].to", f"one of {', '.join((EXIT, *later))}", route.to
             )
+    _check_fusion(tier, where)
     for index, member in enumerate(tier.members):
         fitted = member.calibration
-        if member.engine == "onnx" and member.model is None:
-            raise ConfigError(f"{where}.members[{index}].model", "a weight file", "nothing")
+        if member.model is None and member.engine not in ("cones", "noop"):
+            expected = "a model's name" if member.engine in _SERVED else "a weight file"
+            raise ConfigError(f"{where}.members[{index}].model", expected, "nothing")
+        if member.sizes and member.engine not in _SHAPED:
+            expected = f"no further sizes for the engine {member.engine}"
+            raise ConfigError(f"{where}.members[{index}].sizes", expected, f"{member.sizes}")
+        _check_settings(member, where, index)
         if isinstance(fitted, Isotonic) and not _increases(fitted):
             raise ConfigError(
                 f"{where}.members[{index}].calibration",
@@ -247,56 +317,51 @@ def _check_tier(tier: Tier, later: list[str], where: str) -> None:
             )
 
 
+def _check_fusion(tier: Tier, where: str) -> None:
+    names = [member.name for member in tier.members if member.weight > 0]
+    for index, name in enumerate(tier.fusion.members if tier.fusion else []):
+        if name not in names:
+            expected = f"a member of this tier of weight above 0 ({', '.join(names)})"
+            raise ConfigError(f"{where}.fusion.members[{index}]", expected, name)
+
+
+def _check_settings(member: Member, where: str, index: int) -> None:
+    file, _, tier = where.rpartition(": ")
+    root = f"{tier}.members[{index}].settings"
+    try:
+        settings_of(member.settings, SETTINGS[member.engine])
+    except msgspec.ValidationError as error:
+        schema = f"{member.engine}-settings"
+        raise config_error(error, member.settings, file, root=root, schema=schema) from None
+
+
 def _increases(fitted: Isotonic) -> bool:
     pairs = zip(fitted.raw, fitted.raw[1:], strict=False)
     return len(fitted.raw) == len(fitted.probability) >= 2 and all(a < b for a, b in pairs)
 
 
+def _is_hub_id(member: Member) -> bool:
+    return member.engine in _HUB and _HUB_ID.fullmatch(member.model or "") is not None
+
+
 def _hash(cascade: Cascade, data: bytes, where: str) -> str:
+    """Return what tells one cascade from another: its file, and all files that it names."""
     digest = hashlib.sha256(data)
     for i, tier in enumerate(cascade.tiers):
         for j, member in enumerate(tier.members):
-            if member.model is None:
-                continue
-            weights = Path(cascade.folder, member.model)
-            try:
-                digest.update(hashlib.sha256(weights.read_bytes()).digest())
-            except OSError as error:
-                missing = isinstance(error, FileNotFoundError)
-                why = "does not exist" if missing else f"cannot be read ({error.strerror})"
-                raise ConfigError(
-                    f"{where}: tiers[{i}].members[{j}].model",
-                    "a weight file",
-                    f"{weights}, which {why}",
-                ) from None
+            key = f"{where}: tiers[{i}].members[{j}]"
+            if (path := _weights(cascade, member)) is not None:
+                folders = member.engine != "onnx"
+                digest.update(digest_of(path, f"{key}.model", "a weight file", folders=folders))
+            for name in settings_of(member.settings, SETTINGS[member.engine]).files():
+                named = Path(cascade.folder, name)
+                digest.update(digest_of(named, f"{key}.settings", "a file"))
     return digest.hexdigest()[:16]
 
 
-_AT = re.compile(r"^(?P<problem>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
-
-
-def _config_error(error: msgspec.ValidationError, data: bytes, where: str) -> ConfigError:
-    match = _AT.match(str(error))
-    assert match is not None
-    problem, path = match["problem"], (match["path"] or "").removeprefix(".")
-    if found := re.match(r"Object contains unknown field `(.*)`", problem):
-        known = "a known key (see `roadstream schema cascade`)"
-        return ConfigError(f"{where}: {path or 'top level'}", known, f"the unknown key {found[1]}")
-    if found := re.match(r"Object missing required field `(.*)`", problem):
-        key = f"{path}.{found[1]}".removeprefix(".")
-        return ConfigError(f"{where}: {key}", "a value", "nothing")
-    if problem.startswith("Invalid "):
-        known = "a known value (see `roadstream schema cascade`)"
-        return ConfigError(f"{where}: {path}", known, _value_at(data, path))
-    expected, _, got = problem.removeprefix("Expected ").partition(", got ")
-    return ConfigError(f"{where}: {path or 'top level'}", expected, got or _value_at(data, path))
-
-
-def _value_at(data: bytes, path: str) -> str:
-    value: Any = msgspec.toml.decode(data)
-    for key in re.findall(r"[^.\[\]]+", path):
-        try:
-            value = value[int(key)] if isinstance(value, list) else value[key]
-        except (KeyError, IndexError, ValueError, TypeError):
-            return "nothing"
-    return repr(value)
+def _weights(cascade: Cascade, member: Member) -> Path | None:
+    """Return where a member's weights lie; ``None`` if they lie elsewhere, or there are none."""
+    if member.model is None or member.engine in _SERVED:
+        return None
+    path = Path(cascade.folder, member.model)
+    return None if _is_hub_id(member) and not path.exists() else path

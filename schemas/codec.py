@@ -10,6 +10,7 @@ from schemas.dead_letters import DeadLetter, DeadLetterSettled
 from schemas.errors import RecordError
 from schemas.events import Event
 from schemas.records import Answer, Escalation, Image, VotesPack
+from schemas.settings.registry import SETTINGS
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ SCHEMAS: dict[str, type] = {
     "answer": Answer,
     "dead-letter": DeadLetter,
     "cascade": Cascade,
+    **{f"{engine}-settings": settings for engine, settings in SETTINGS.items()},
 }
 
 

@@ -10,7 +10,8 @@
     │   ├── OutputError       an output could not be written: disk full, no permission
     │   └── FencedError         this consumer no longer owns what it tried to commit
     ├── EngineError           an engine broke its promise: a bug here, not a fault of the data
-    │   └── DeviceMemoryError   a batch did not fit into memory; a smaller one may (retriable)
+    │   ├── DeviceMemoryError   a batch did not fit into memory; a smaller one may (retriable)
+    │   └── EngineDownError     the engine as a whole is away: its process, its server (retriable)
     ├── ImageError            one picture cannot be scored; never harms its neighbours
     └── RecordError           bytes on a topic are not the record that was expected
 """
@@ -32,6 +33,7 @@ ImageFault = Literal[
     "refused",
     "damaged_video",
     "model_failed",
+    "model_abstained",
     "process_killed",
     "expired",
 ]
@@ -95,6 +97,12 @@ class EngineError(RoadstreamError):
 
 class DeviceMemoryError(EngineError):
     """A batch did not fit into the memory of the device; no picture of it is at fault."""
+
+    retriable = True
+
+
+class EngineDownError(EngineError):
+    """The engine as a whole is away, its process or its server; no picture is at fault."""
 
     retriable = True
 

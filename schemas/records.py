@@ -160,6 +160,9 @@ class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
         inferring: Seconds from then until its scores were there.
         boxes: Boxes per member run, if any member found some.
         error: Why this tier could not judge the image, or a member could not.
+        texts: What each member run read or reasoned, if any did.
+        fused: The boxes of its detectors as one set, the most confident first; ``None`` if the tier
+            fuses none, or none of its detectors looked.
     """
 
     head: Head
@@ -172,6 +175,8 @@ class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
     inferring: float = 0.0
     boxes: list[list[Box]] | None = None
     error: str | None = None
+    texts: list[str] | None = None
+    fused: list[Box] | None = None
 
 
 class VotesPack(
@@ -217,6 +222,7 @@ class Vote(NamedTuple):
         batch_size: Images in that batch.
         boxes: Boxes it found.
         calibrated: False for a member without a fitted calibrator.
+        text: What it read or reasoned.
     """
 
     tier: str
@@ -229,6 +235,7 @@ class Vote(NamedTuple):
     batch_size: int
     boxes: Sequence[Box] = ()
     calibrated: bool = True
+    text: str = ""
 
 
 class TierLatency(NamedTuple):
@@ -269,6 +276,8 @@ class AnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
         decoding: Seconds spent reading and decoding its batch.
         inferring: Seconds from then until its scores were there.
         boxes: Boxes per run, if any member found some.
+        texts: What each run's member read or reasoned, if any did.
+        fused: The boxes of its detectors as one set, if the tier fuses them.
     """
 
     tier: str
@@ -279,11 +288,15 @@ class AnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
     decoding: float = 0.0
     inferring: float = 0.0
     boxes: list[list[Box]] | None = None
+    texts: list[str] | None = None
+    fused: list[Box] | None = None
 
     def votes(self) -> Iterator[Vote]:
         """Yield the votes of the members that gave one."""
         boxes = self.boxes or [[]] * len(self.runs)
-        for run, raw, p, found in zip(self.runs, self.raw, self.probability, boxes, strict=True):
+        texts = self.texts or [""] * len(self.runs)
+        columns = zip(self.runs, self.raw, self.probability, boxes, texts, strict=True)
+        for run, raw, p, found, text in columns:
             if raw is not None and p is not None:
                 yield Vote(
                     self.tier,
@@ -296,6 +309,7 @@ class AnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
                     run.batch_size,
                     found,
                     run.calibrated,
+                    text,
                 )
 
 

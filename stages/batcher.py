@@ -1,15 +1,18 @@
 """When to start a batch and what goes into it: pure decisions over a queue and the clock.
 
-Service time is taken as affine, ``l(b) = α·b + β``, and learnt from measured batches. A batch is
-formed only when a slot of the device is free (late binding): live images first, earliest deadline
-first, as many as still finish in time; archive images fill the rest while the predicted run time
-stays under 0.45 of the tightest live deadline seen lately. No timer runs while work waits.
+A batch is formed only when a slot of the device is free (late binding): live images first, earliest
+deadline first, as many as still finish in time; archive images fill the rest as far as live ones
+that come meanwhile still find time. A batch holds images of one shape. See docs/batching.md.
 """
 
 import heapq
+import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from stages.arrivals import Arrivals
+from stages.service_time import Pace, ServiceTime
 
 
 class Waiting(Protocol):
@@ -23,6 +26,10 @@ class Waiting(Protocol):
     def size(self) -> int:
         """Bytes it holds in memory."""
 
+    @property
+    def shape(self) -> Hashable:
+        """What the items of a batch have in common; ``None`` where all have one shape."""
+
 
 W = TypeVar("W", bound=Waiting)
 
@@ -34,46 +41,23 @@ class Batch(NamedTuple, Generic[W]):
     expired: list[W]
 
 
-class ServiceTime:
-    """Running least-squares fit of ``l(b) = α·b + β`` over recent batches.
+class Standing(NamedTuple):
+    """How a queue stands, for those who share its devices.
 
-    Old batches fade by ``DECAY`` per batch, so that the fit follows a device that slows down.
+    Attributes:
+        size: About how many items its next batch would hold; 0 if nothing waits.
+        worth: Whether that makes good use of a device: 90 % of what batches without end would, or
+            as much as it may take.
+        slack: Seconds until its most urgent live item must begin; infinity if none waits.
+        preparing: Seconds that the batch takes before it needs a device.
+        running: Seconds that it takes on the device.
     """
 
-    DECAY = 0.98
-
-    def __init__(self, alpha: float = 0.0, beta: float = 0.0) -> None:
-        self.alpha, self.beta = alpha, beta
-        self._n = self._x = self._y = self._xx = self._xy = 0.0
-
-    def observe(self, size: int, seconds: float) -> None:
-        """Learn that a batch of ``size`` took ``seconds``."""
-        decay = self.DECAY
-        self._n = decay * self._n + 1
-        self._x = decay * self._x + size
-        self._y = decay * self._y + seconds
-        self._xx = decay * self._xx + size * size
-        self._xy = decay * self._xy + size * seconds
-        spread = self._n * self._xx - self._x * self._x
-        if spread > 1e-9 * self._n * self._xx:
-            slope = (self._n * self._xy - self._x * self._y) / spread
-            self.alpha = max(0.0, slope)
-            self.beta = max(0.0, (self._y - self.alpha * self._x) / self._n)
-        else:
-            self.alpha, self.beta = self._y / self._x, 0.0
-
-    def predict(self, size: int) -> float:
-        """Return the expected seconds for a batch of ``size``."""
-        return self.alpha * size + self.beta
-
-    def largest_within(self, seconds: float, limit: int) -> int:
-        """Return the largest batch up to ``limit`` that takes at most ``seconds``; 0 if none."""
-        if self.predict(limit) <= seconds:
-            return limit
-        room = seconds - self.beta
-        if self.alpha <= 0.0 or room <= 0.0:
-            return 0
-        return int(min(limit, room / self.alpha))
+    size: int = 0
+    worth: bool = False
+    slack: float = math.inf
+    preparing: float = 0.0
+    running: float = 0.0
 
 
 class BatchCap:
@@ -115,31 +99,70 @@ class BatchCap:
             self.now = min(self.limit, self.now + max(1, self.now // 8))
 
 
+class _Lanes(Generic[W]):
+    """What waits of one shape.
+
+    Attributes:
+        live: Heap of (deadline, serial number, item).
+        archive: (serial number, item), oldest first.
+        pace: What batches of this shape take.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self.live: list[tuple[float, int, W]] = []
+        self.archive: deque[tuple[int, W]] = deque()
+        self.pace = pace
+
+    def __len__(self) -> int:
+        return len(self.live) + len(self.archive)
+
+    @property
+    def urgency(self) -> tuple[float, float]:
+        """Smaller goes first: the earliest deadline, then what came first."""
+        if self.live:
+            return self.live[0][:2]
+        return math.inf, self.archive[0][0]
+
+
 class Batcher(Generic[W]):
     """The queue of one tier worker.
 
+    Args:
+        max_batch: Largest batch.
+        pace: What batches are expected to take.
+        paces: The same for the shapes where it is another.
+
     Attributes:
         cap: The largest batch that is handed out.
-        service_time: What a batch is expected to take.
+        pace: What a batch is expected to take.
+        arrivals: What is known of live items that come.
     """
 
-    ARCHIVE_SHARE = 0.45
-    # A live deadline counts as seen lately for so many seconds after its item came.
-    LIVE_MEMORY = 10.0
+    # A live item that comes just after a batch began waits for its end, then for its own: two of
+    # them must fit into its time.
+    ARCHIVE_SHARE = 0.5
+    # Standard deviations of a normal distribution that are exceeded in one case of ten.
+    CROWD = 1.28
+    # A batch is worth a turn from so many times β/α on: it does 90 % of what one without end does.
+    WORTH = 9.0
 
-    def __init__(self, max_batch: int, service_time: ServiceTime | None = None) -> None:
+    def __init__(
+        self,
+        max_batch: int,
+        pace: Pace | None = None,
+        paces: Mapping[Hashable, Pace] | None = None,
+    ) -> None:
         self.cap = BatchCap(max_batch)
-        self.service_time = service_time or ServiceTime()
-        self._live: list[tuple[float, int, W]] = []
-        self._archive: deque[W] = deque()
+        self.pace = pace or ServiceTime()
+        self.arrivals = Arrivals()
+        self._paces = paces or {}
+        self._lanes: dict[Hashable, _Lanes[W]] = {}
         self._serial = 0
-        self._size = 0
-        # Budgets of live items as (until, budget), both growing: the first is the tightest.
-        self._budgets: deque[tuple[float, float]] = deque()
+        self._count = self._size = 0
 
     def __len__(self) -> int:
         """Return the number of items waiting."""
-        return len(self._live) + len(self._archive)
+        return self._count
 
     @property
     def size(self) -> int:
@@ -151,75 +174,174 @@ class Batcher(Generic[W]):
         """The batch size that was asked for."""
         return self.cap.limit
 
+    def pace_of(self, shape: Hashable) -> Pace:
+        """Return what batches of a shape are expected to take."""
+        return self._paces.get(shape, self.pace)
+
     def add(self, items: Iterable[W], now: float) -> None:
         """Put items in the queue."""
         for item in items:
+            self._count += 1
             self._size += item.size
-            if item.deadline_at is None:
-                self._archive.append(item)
-                continue
             self._serial += 1
-            heapq.heappush(self._live, (item.deadline_at, self._serial, item))
-            self._note_live(item.deadline_at - now, now)
-
-    def _note_live(self, budget: float, now: float) -> None:
-        if budget <= 0:
-            return
-        while self._budgets and self._budgets[-1][1] >= budget:
-            self._budgets.pop()
-        self._budgets.append((now + self.LIVE_MEMORY, budget))
-
-    def _tightest(self, now: float) -> float | None:
-        while self._budgets and self._budgets[0][0] < now:
-            self._budgets.popleft()
-        return self._budgets[0][1] if self._budgets else None
+            lanes = self._lanes.get(item.shape)
+            if lanes is None:
+                lanes = self._lanes[item.shape] = _Lanes(self.pace_of(item.shape))
+            deadline = item.deadline_at
+            if deadline is None:
+                lanes.archive.append((self._serial, item))
+            else:
+                heapq.heappush(lanes.live, (deadline, self._serial, item))
+                self.arrivals.note(deadline - now, now)
 
     def drop(self) -> list[W]:
         """Empty the queue and return what was in it (the partitions were revoked)."""
-        dropped = [item for _, _, item in self._live] + list(self._archive)
-        self._live, self._size = [], 0
-        self._archive.clear()
+        dropped: list[W] = []
+        for lanes in self._lanes.values():
+            dropped += [item for _, _, item in lanes.live]
+            dropped += [item for _, item in lanes.archive]
+        self._lanes.clear()
+        self._count = self._size = 0
         return dropped
 
-    def next_batch(self, now: float) -> Batch[W]:
-        """Take the next batch for a slot that is free now; both lists empty if nothing waits."""
+    def next_batch(self, now: float, wait: float = 0.0) -> Batch[W]:
+        """Take the next batch for a slot that is free now; both lists empty if nothing waits.
+
+        Args:
+            now: Wall clock.
+            wait: Seconds until the device is free; the batch is decoded meanwhile.
+        """
         expired = self.expired(now)
-        items: list[W] = []
-        if self._live:
-            slack = self._live[0][0] - now
-            # An image that is late even alone still runs: its answer may come just in time.
-            room = max(1, self.service_time.largest_within(slack, self.cap.now))
-            while self._live and len(items) < room:
-                items.append(self._pop_live())
-        archive = self._archive_room(now, len(items))
-        if archive >= len(self._archive):
-            items.extend(self._archive)
-            self._archive.clear()
-        else:
-            items.extend(self._archive.popleft() for _ in range(archive))
-        self._size = self._size - sum(item.size for item in items) if len(self) else 0
+        lanes = self._next_lanes()
+        if lanes is None:
+            return Batch([], expired)
+        items = self._take_live(lanes, now, wait)
+        room = self._archive_room(lanes.pace, now, wait, items)
+        items += [lanes.archive.popleft()[1] for _ in range(min(room, len(lanes.archive)))]
+        self._count -= len(items)
+        self._size = self._size - sum([item.size for item in items]) if self._count else 0
         return Batch(items, expired)
 
-    def _archive_room(self, now: float, taken: int) -> int:
+    def _next_lanes(self) -> _Lanes[W] | None:
+        waiting = [lanes for lanes in self._lanes.values() if lanes.live or lanes.archive]
+        if len(waiting) < 2:
+            return waiting[0] if waiting else None
+        return min(waiting, key=lambda lanes: lanes.urgency)
+
+    def _take_live(self, lanes: _Lanes[W], now: float, wait: float) -> list[W]:
+        """Take the live items that run now: most urgent first, as many as finish in time.
+
+        Those whose time is so short that the batch would be too small to keep up with what comes
+        are passed over (early drop: Shen et al., Nexus, SOSP 2019). They stay: if nothing else
+        waits they run late rather than not at all, as their answers may come just in time.
+        """
+        live, pace, cap = lanes.live, lanes.pace, self.cap.now
+        if not live:
+            return []
+        least = self._keeps_up(pace, now)
+        passed: list[tuple[float, int, W]] = []
+        while live:
+            room = pace.largest_within((live[0][0] - now) / pace.margin, cap, wait)
+            if room >= min(len(live), least):
+                break
+            passed.append(heapq.heappop(live))
+        else:
+            live[:], passed, room = passed, [], 1  # in order, and so a heap
+        items = [heapq.heappop(live)[2] for _ in range(min(room, len(live)))]
+        for entry in passed:
+            heapq.heappush(live, entry)
+        return items
+
+    def _keeps_up(self, pace: Pace, now: float) -> int:
+        """Return the least batch size at which the device keeps up with the live items that come.
+
+        With λ of them a second that is ``λ·β / (1 − λ·α)``, and at most what leaves a second batch
+        in time.
+        """
+        rate, tightest = self.arrivals.rate(now), self.arrivals.tightest(now)
+        most = max(1, pace.largest_within(self.ARCHIVE_SHARE * tightest, self.cap.now))
+        left = 1.0 - rate * pace.alpha
+        return most if left <= 0.0 else min(most, max(1, math.ceil(rate * pace.beta / left)))
+
+    def _archive_room(self, pace: Pace, now: float, wait: float, taken: list[W]) -> int:
+        """Return how many archive items may go along."""
         limit = self.cap.now
-        if (tightest := self._tightest(now)) is not None:
-            budget = self.ARCHIVE_SHARE * tightest
-            limit = max(0 if taken else 1, self.service_time.largest_within(budget, limit))
-        return max(0, limit - taken)
+        tightest = self.arrivals.tightest(now)
+        if tightest < math.inf:
+            limit = pace.largest_within(self.ARCHIVE_SHARE * tightest, limit)
+            limit = self._leaves_time(pace, limit, tightest, self.arrivals.rate(now))
+            if taken:
+                slack = (taken[0].deadline_at or 0.0) - now
+                limit = pace.largest_within(slack / pace.margin, limit, wait)
+            limit = max(0 if taken else 1, limit)
+        return max(0, limit - len(taken))
+
+    def _leaves_time(self, pace: Pace, limit: int, budget: float, rate: float) -> int:
+        """Return the largest batch after which what came meanwhile still finishes in time.
+
+        Of the live items that come while it runs, so many are reckoned with as come in all but one
+        case in ten, if they come by chance alone.
+        """
+        low, high = 0, limit
+        while low < high:
+            middle = (low + high + 1) // 2
+            seconds = pace.predict(middle) * pace.margin
+            come = rate * seconds
+            most = min(self.cap.now, math.ceil(come + self.CROWD * math.sqrt(come)))
+            if seconds + pace.predict(most) * pace.margin <= budget:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def patience(self, now: float, waited: float) -> float:
+        """Return how long archive items better wait for more, on a device that idles.
+
+        A full batch saves the β of another one, so that waiting β gains at best what it costs.
+        There is none with a live item, or with a batch that is worth its turn. To be asked only
+        while more is known to come.
+
+        Args:
+            now: Wall clock.
+            waited: Seconds for which the device has idled while something waited.
+        """
+        lanes = self._next_lanes()
+        if lanes is None or lanes.live or self._is_worth(lanes, now):
+            return 0.0
+        return max(0.0, lanes.pace.beta - waited)
+
+    def _is_worth(self, lanes: _Lanes[W], now: float) -> bool:
+        pace, enough = lanes.pace, self.cap.now
+        if pace.alpha > 0.0:
+            enough = min(enough, math.ceil(self.WORTH * pace.beta / pace.alpha))
+        return len(lanes) >= min(enough, self._archive_room(pace, now, 0.0, []))
+
+    def standing(self, now: float) -> Standing:
+        """Return how the queue stands."""
+        lanes = self._next_lanes()
+        if lanes is None:
+            return Standing()
+        pace, size = lanes.pace, min(len(lanes), self.cap.now)
+        slack = math.inf
+        if lanes.live:
+            size = min(len(lanes.live), self.cap.now)
+            slack = lanes.live[0][0] - now - pace.predict(size) * pace.margin
+        preparing = pace.preparing(size)
+        running = pace.predict(size) - preparing
+        return Standing(size, self._is_worth(lanes, now), slack, preparing, running)
 
     @property
     def next_deadline_at(self) -> float | None:
         """The earliest deadline of a live item that waits; ``None`` if none does."""
-        return self._live[0][0] if self._live else None
+        return min([lanes.live[0][0] for lanes in self._lanes.values() if lanes.live], default=None)
 
     def expired(self, now: float) -> list[W]:
         """Take the live items whose deadline has passed."""
         expired: list[W] = []
-        while self._live and self._live[0][0] <= now:
-            item = self._pop_live()
-            self._size -= item.size
-            expired.append(item)
+        for lanes in self._lanes.values():
+            while lanes.live and lanes.live[0][0] <= now:
+                item = heapq.heappop(lanes.live)[2]
+                self._count -= 1
+                self._size -= item.size
+                expired.append(item)
         return expired
-
-    def _pop_live(self) -> W:
-        return heapq.heappop(self._live)[2]

@@ -1,31 +1,41 @@
 """The inference port: what an engine promises, and how a bad picture harms no neighbour."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import DeviceMemoryError, EngineError, ImageError
-from schemas.records import Box
+from schemas.cascade import Member
+from schemas.errors import DeviceMemoryError, EngineDownError, EngineError, ImageError
+from schemas.records import Box, Head
 from stages.decode import resize
 
+T = TypeVar("T")
 Pixels = NDArray[np.uint8]
+_NO_PIXELS: Pixels = np.zeros((0, 0, 3), np.uint8)
 
 
 class Picture:
-    """A decoded picture, resized at most once per size however many members want it.
+    """A picture as engines see it, resized at most once per size however many members want it.
 
     Attributes:
-        pixels: uint8 RGB [H, W, 3], upright.
+        pixels: uint8 RGB [H, W, 3], upright; empty if no member of the tier looks at pixels.
+        encoded: The file's bytes; ``None`` unless a member of the tier asks for them.
+        head: Who it is, for engines that mind its deadline or session.
     """
 
-    __slots__ = ("_sizes", "pixels")
+    __slots__ = ("_sizes", "encoded", "head", "pixels")
 
-    def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels
+    def __init__(
+        self,
+        pixels: Pixels = _NO_PIXELS,
+        encoded: bytes | memoryview | None = None,
+        head: Head | None = None,
+    ) -> None:
+        self.pixels, self.encoded, self.head = pixels, encoded, head
         self._sizes: dict[tuple[int, int], Pixels] = {}
 
     def at(self, width: int, height: int) -> Pixels:
@@ -36,20 +46,99 @@ class Picture:
         return found
 
 
+class Pictures(Sequence[Picture]):
+    """A batch, with what its members share: what one has made, the others take.
+
+    A part of it (``batch[a:b]``) is a batch of its own, which shares nothing with it.
+
+    Args:
+        pictures: The pictures.
+        sizes: Width and height that members are given them at, by name, where it is not the usual.
+    """
+
+    def __init__(
+        self, pictures: Sequence[Picture], sizes: Mapping[str, tuple[int, int]] | None = None
+    ) -> None:
+        self._pictures, self._sizes = pictures, sizes or {}
+        self._shared: dict[Hashable, Any] = {}
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._pictures)
+
+    @overload
+    def __getitem__(self, index: int) -> Picture: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Pictures": ...
+    def __getitem__(self, index: int | slice) -> "Picture | Pictures":
+        """Return a picture, or a part as a batch of its own."""
+        if isinstance(index, slice):
+            return Pictures(self._pictures[index], self._sizes)
+        return self._pictures[index]
+
+    def size_for(self, member: Member) -> tuple[int, int]:
+        """Return the width and height at which a member is given these pictures."""
+        return self._sizes.get(member.name, (member.width, member.height))
+
+    def share(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what ``make`` returned when it was first asked for by that key."""
+        try:
+            found: T = self._shared[key]
+        except KeyError:
+            found = self._shared[key] = make()
+        return found
+
+    def stack(self, width: int, height: int) -> Pixels:
+        """Return all of them stretched to one size: uint8 RGB [N, height, width, 3]."""
+        return self.share(
+            ("stack", width, height),
+            lambda: np.stack([picture.at(width, height) for picture in self._pictures]),
+        )
+
+
 class Score(NamedTuple):
-    """A member's finding for one picture: a finite raw score, and boxes if it has them."""
+    """A member's finding for one picture.
+
+    Attributes:
+        raw: The score, finite; a log-odds of roadwork wherever the model allows it.
+        boxes: What it found, if it tells places.
+        text: What it read or reasoned, if it does.
+    """
 
     raw: float
     boxes: list[Box]
+    text: str = ""
+
+
+class Abstained(NamedTuple):
+    """A member gives no vote on a picture, and nobody is at fault: it saw nothing to judge by."""
+
+    reason: str
+
+
+Said = Score | Abstained | ImageError
 
 
 class Engine(ABC):
-    """Runs one member. One call at a time; calls block and are made in a worker thread.
+    """Runs one member. Calls block and are made in worker threads.
 
-    Lifecycle: ``load`` once, ``warm_up`` once, ``infer`` often, ``close`` once.
+    Lifecycle: ``load`` once, ``warm_up`` once, ``prepare`` and ``infer`` often, ``close`` once.
+    ``infer`` is called by one thread at a time for engines on one local device; while it runs,
+    another thread may ``prepare`` the next batch.
+
+    Attributes:
+        needs_pixels: Whether it looks at ``Picture.pixels``.
+        needs_encoded: Whether it looks at ``Picture.encoded``.
+        device: What it occupies while it infers: ``cpu``, ``cuda:0``, or a name of its own if it
+            runs elsewhere. Known after ``load``.
+        version: What else tells its votes apart, such as the version of a prompt: shown in every
+            vote behind the member's ``model_version``. Known after ``load``.
     """
 
     needs_pixels = True
+    needs_encoded = False
+    device = "cpu"
+    version = ""
 
     @abstractmethod
     def load(self) -> None:
@@ -59,16 +148,24 @@ class Engine(ABC):
             ConfigError: The weights are not there or are not what the member says.
         """
 
-    def warm_up(self) -> None:
-        """Run once on a blank picture, so that the first real batch is not slow."""
-        self.infer([Picture(np.zeros((64, 64, 3), np.uint8))])
+    def warm_up(self, largest: int = 1) -> None:
+        """Get ready for batches of up to ``largest``, so that the first real one is not slow."""
+        self.infer(Pictures([Picture(np.zeros((64, 64, 3), np.uint8))]))
+
+    def prepare(self, batch: Pictures) -> None:
+        """Do what needs no turn on the device: resize, stack, copy to it, by ``batch.share``.
+
+        ``infer`` gets the same batch next, or, unprepared, other batches of some of its pictures.
+        """
+        del batch
 
     @abstractmethod
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
-        """Return one score per picture, in order.
+    def infer(self, batch: Pictures) -> Sequence[Said]:
+        """Return a list of one finding per picture, in order.
 
         Raises:
             DeviceMemoryError: The batch does not fit into memory; a smaller one may.
+            EngineDownError: The engine is away, whatever the pictures.
             Exception: Anything; the caller isolates the picture that causes it.
         """
 
@@ -77,14 +174,15 @@ class Engine(ABC):
         """Give everything back; closing twice is fine."""
 
 
-Finding = Score | ImageError | DeviceMemoryError
+Finding = Score | Abstained | ImageError | EngineError
 
 
 class Findings(NamedTuple):
     """What came of a batch.
 
     Attributes:
-        found: Per picture its score, its fault, or that not even it alone fits into memory.
+        found: Per picture its score, why there is none, its fault, or that the engine is away or
+            that not even it alone fits into memory.
         runs: Calls of the engine that it took.
         tries: Calls of the engine with a picture that has no score, by its position; 1 if absent.
         fits: Largest batch that fitted into memory, if one did not; else ``None``.
@@ -96,13 +194,13 @@ class Findings(NamedTuple):
     fits: int | None
 
 
-def infer_isolated(engine: Engine, batch: Sequence[Picture]) -> Findings:
+def infer_isolated(engine: Engine, batch: Pictures) -> Findings:
     """Infer a batch so that a picture that breaks the engine harms none of its neighbours.
 
     A batch that raises, or that gets another number of scores than it has pictures, is halved until
     the culprit stands alone: at most 2·⌈log₂ n⌉ extra runs per culprit. A batch that does not fit
-    into memory is halved likewise, which blames nobody. A score that is none fails its own picture.
-    At most 2·n − 1 runs in all.
+    into memory is halved likewise, which blames nobody. An engine that is away is not asked again.
+    A score that is none fails its own picture. At most 2·n − 1 runs in all.
     """
     found: list[Finding] = []
     tries: dict[int, int] = {}
@@ -116,6 +214,9 @@ def infer_isolated(engine: Engine, batch: Sequence[Picture]) -> Findings:
         try:
             found += _scored(engine, part)
             fits = max(fits, end - begin)
+        except EngineDownError as error:
+            found += [_away(error)] * (len(batch) - begin)
+            break
         except Exception as error:
             out_of_memory = is_out_of_memory(error)
             if end - begin > 1:
@@ -142,9 +243,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 _CV2_NO_MEMORY = -4
+# Characters of a vote's text: reasoning of a few hundred words.
+MAX_TEXT = 4000
 
 
-def _scored(engine: Engine, batch: Sequence[Picture]) -> Sequence[Finding]:
+def _scored(engine: Engine, batch: Pictures) -> Sequence[Finding]:
     """Run the engine once.
 
     Raises:
@@ -156,9 +259,10 @@ def _scored(engine: Engine, batch: Sequence[Picture]) -> Sequence[Finding]:
     if len(scores) != len(batch):
         raise EngineError(f"expected {len(batch)} scores, got {len(scores)}")
     if set(map(type, scores)) == {Score}:
-        raws, boxes = zip(*scores, strict=True)
+        raws, boxes, texts = zip(*scores, strict=True)
         # A sum is finite only if all that it adds up are.
-        if set(map(type, raws)) == {float} and isfinite(sum(raws)) and not any(boxes):
+        plain = set(map(type, raws)) == {float} and isfinite(sum(raws))
+        if plain and not any(boxes) and not any(texts):
             return scores
     return [_checked(score) for score in scores]
 
@@ -166,6 +270,10 @@ def _scored(engine: Engine, batch: Sequence[Picture]) -> Sequence[Finding]:
 def _checked(score: object) -> Finding:
     """Return a score in exactly the types that a record can carry, or a fault that says why not."""
     try:
+        if isinstance(score, ImageError):
+            return score
+        if isinstance(score, Abstained):
+            return Abstained(_line(str(score.reason)))
         if not isinstance(score, Score):
             raise EngineError(f"expected a Score, got {type(score).__name__}")
         raw = float(score.raw)
@@ -173,7 +281,7 @@ def _checked(score: object) -> Finding:
             raise EngineError(f"expected a finite score, got {raw}")
         if not isinstance(score.boxes, list):
             raise EngineError(f"expected a list of boxes, got {type(score.boxes).__name__}")
-        return Score(raw, [_box(box) for box in score.boxes])
+        return Score(raw, [_box(box) for box in score.boxes], _text(str(score.text)))
     except Exception as error:
         return _fault(error)
 
@@ -193,9 +301,18 @@ def _fault(error: Exception) -> ImageError:
     return ImageError("model_failed", _line(f"{name}{error}"))
 
 
+def _away(error: EngineDownError) -> EngineDownError:
+    return EngineDownError(f"model_failed: {_line(str(error))}")
+
+
 def _does_not_fit(error: Exception) -> DeviceMemoryError:
     said = _line(str(error)) or type(error).__name__
     return DeviceMemoryError(f"model_failed: not even one picture fits into memory: {said}")
+
+
+def _text(text: str) -> str:
+    """Return what a model wrote, bounded, and as UTF-8 can carry it."""
+    return text[:MAX_TEXT].encode("utf-8", "replace").decode()
 
 
 def _line(text: str) -> str:

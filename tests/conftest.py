@@ -1,11 +1,38 @@
 """What many tests need: open logs, a clock, and a broker for those marked ``kafka``."""
 
+import importlib.util
+import os
+from pathlib import Path
+
 import pytest
 
 from streams.clock import ManualClock
 from streams.memory.log import MemoryLog
 
-pytest_plugins = ["tests.kafka_fixture"]
+pytest_plugins = ["tests.kafka_fixture", "tests.triton_server"]
+ENVIRONMENTS = Path(__file__).parent.parent / ".environments"
+# Nothing here may ask the hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+for engine in ("VLLM", "TRITON"):
+    python = ENVIRONMENTS / engine.lower() / "bin" / "python"
+    os.environ.setdefault(f"ROADSTREAM_{engine}_PYTHON", str(python))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a CUDA device where there is none; nothing else is ever skipped."""
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    if not wanting or _has_cuda():
+        return
+    for item in wanting:
+        item.add_marker(pytest.mark.skip("needs a CUDA device"))
+
+
+def _has_cuda() -> bool:
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ import io
 import os
 import signal
 import threading
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image as Pillow
 
-from stages.inference import Engine, Picture, Score
+from stages.inference import Engine, Pictures, Score
 
 KILLER = 12
 """Grey level at which the engine kills its process, as a crash in a device library does."""
@@ -62,7 +61,7 @@ class GreyEngine(Engine):
     def load(self) -> None:
         """Nothing to load."""
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def infer(self, batch: Pictures) -> list[Score]:
         """Return a score per picture; break if one of them is poison."""
         levels = [int(one.at(8, 8)[0, 0, 0]) for one in batch]
         self.batches.append(levels)

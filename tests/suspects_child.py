@@ -6,7 +6,6 @@ killed, at most so often, and ends once every image has left the tier. Prints ea
 
 import os
 import sys
-import threading
 from pathlib import Path
 
 import anyio
@@ -29,11 +28,10 @@ async def work(path: Path, notes: Path) -> None:
     """Judge everything that is on the log, then stop."""
     stopping = anyio.Event()
     async with EmbeddedLog(path) as log:
-        judge = Judge(CASCADE, "one", {"a": GreyEngine()}, device=threading.Lock())
+        judge = Judge(CASCADE, "one", {"a": GreyEngine()})
         worker = TierWorker(
             log,
             judge,
-            slots=anyio.Semaphore(2),
             limits=WorkerLimits(poll_timeout=0.02),
             options=MemberOptions(member_id="w"),
             surroundings=Surroundings(suspects=Suspects(notes)),

@@ -1,6 +1,5 @@
 """A log, a cascade, engines, and the tier workers to run on them."""
 
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -51,9 +50,7 @@ class Bench:
         await self.log.create_topics(all_topics(self.cascade.tier_names), partitions)
 
     def judge(self, name: str = "one", options: JudgeOptions = OPTIONS) -> Judge:
-        return Judge(
-            self.cascade, name, dict(self.engines), device=threading.Lock(), options=options
-        )
+        return Judge(self.cascade, name, dict(self.engines), options=options)
 
     def worker(
         self,
@@ -65,7 +62,6 @@ class Bench:
         return TierWorker(
             self.log,
             judge or self.judge(name),
-            slots=anyio.Semaphore(2),
             limits=limits,
             surroundings=around,
         )

@@ -1,6 +1,6 @@
 """The batches of one tier worker on their way: judged in a thread, published, finished."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from streams.clock import Clock, SystemClock
 from streams.dead_letter import Cause
 from streams.log import Output, TopicPartition
 from streams.member import GroupMember
+from workers.devices import Held
 from workers.intake import Item
 from workers.jobs import Jobs, RunBlocking, in_thread
 from workers.judge import Judge, Judgement
@@ -66,10 +67,19 @@ class Batches:
         member: Publishes and commits.
         jobs: The threads.
         around: The worker's surroundings.
+        adapt: Given a batch and its judgement, before the next one is formed.
     """
 
-    def __init__(self, judge: Judge, member: GroupMember, jobs: Jobs, around: Surroundings) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        member: GroupMember,
+        jobs: Jobs,
+        around: Surroundings,
+        adapt: Callable[[list[Item], Judgement], None],
+    ) -> None:
         self._judge, self._member, self._jobs, self._around = judge, member, jobs, around
+        self._adapt = adapt
         self._packer = Packer(judge.cascade, judge.tier)
         self._running: set[anyio.CancelScope] = set()
         self._ended = anyio.Event()
@@ -96,9 +106,9 @@ class Batches:
             self._ended = anyio.Event()
 
     async def run(
-        self, batch: Batch[Item], epoch: int, held: int, *, alone: bool = False
+        self, batch: Batch[Item], epoch: int, held: Held, *, alone: bool = False
     ) -> Outcome:
-        """Judge a batch in slots that are held, publish what comes of it, and finish it.
+        """Judge a batch in its turn, publish what comes of it, and finish it.
 
         Raises:
             LogUnavailableError: The outputs were not acknowledged.
@@ -108,9 +118,9 @@ class Batches:
 
         def judge() -> Judgement:
             with self._around.suspects.running(items, alone=alone):
-                return self._judge.judge(items)
+                return self._judge.judge(items, held.over)
 
-        judgement = await self._jobs.run(judge, held)
+        judgement = await self._jobs.run(judge, held, lambda found: self._adapt(items, found))
         if batch.expired:
             runs = len(judgement.runs)
             late = [unjudged(item.head, runs, str(LATE)) for item in batch.expired]
@@ -136,7 +146,7 @@ class Batches:
         finished = await self._finish(expired, outputs, epoch)
         return Outcome(expired, judgement, 0, 0, 0, finished)
 
-    async def replay(self, item: Item, epoch: int, held: int, deaths_alone: int) -> Outcome:
+    async def replay(self, item: Item, epoch: int, held: Held, deaths_alone: int) -> Outcome:
         """Judge an image alone that ran when the process died.
 
         One that killed so many processes alone is answered as failed, with a dead letter.
@@ -149,7 +159,7 @@ class Batches:
         if suspect is None or suspect.alone < deaths_alone:
             logger.warning("suspect_replayed", tier=self._judge.tier, uri=item.head.uri)
             return await self.run(Batch([item], []), epoch, held, alone=True)
-        self._jobs.release(held)
+        held.release()
         return await self._give_up_on(item, suspect.deaths, epoch)
 
     async def _give_up_on(self, item: Item, deaths: int, epoch: int) -> Outcome:

@@ -9,6 +9,7 @@ from schemas import codec
 from schemas.errors import RecordError
 from schemas.records import Head, Inline, Payload, PriorVote, Reference, Unreadable
 from schemas.topics import DEAD_LETTERS, tier_group
+from stages.shapes import Shape, Shapes
 from streams.dead_letter import Cause, dead_letter
 from streams.log import Output, Polled, Record, TopicPartition
 
@@ -63,6 +64,7 @@ class Item(msgspec.Struct, gc=False):
         size: Bytes held in memory.
         key: The record's key.
         value: The record's value, whole.
+        shape: The sizes of its picture, if members take several; items of one may share a batch.
     """
 
     head: Head
@@ -75,6 +77,7 @@ class Item(msgspec.Struct, gc=False):
     size: int
     key: bytes | None
     value: bytes | None
+    shape: Shape | None = None
 
     @property
     def identity(self) -> bytes | str:
@@ -107,10 +110,12 @@ class Intake:
     Args:
         tier: Name of the tier.
         first: Whether it is the first, which reads new images and not escalations.
+        shapes: The shapes of its pictures; ``None`` if they have but one.
     """
 
-    def __init__(self, tier: str, *, first: bool) -> None:
+    def __init__(self, tier: str, *, first: bool, shapes: Shapes | None = None) -> None:
         self._tier, self._first = tier, first
+        self._shapes = shapes if shapes is not None and shapes.several else None
 
     def take(self, polled: Polled, now: float) -> Taken:
         """Decode what was polled."""
@@ -123,7 +128,14 @@ class Intake:
                 except RecordError as error:
                     taken.letters.append(self._letter(tp, record, error, now))
                     taken.unread.setdefault(tp, []).append(record.offset)
+        if self._shapes is not None:
+            for one in taken.items:
+                one.shape = self._shape(one.payload, self._shapes)
         return taken
+
+    def _shape(self, payload: PayloadView, shapes: Shapes) -> Shape:
+        """Return the shape of a picture; of one kept elsewhere it is not known yet."""
+        return shapes.of(payload.data) if isinstance(payload, InlineView) else shapes.plain
 
     def _image(self, tp: TopicPartition, record: Record) -> Item:
         value = record.value

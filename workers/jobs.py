@@ -1,15 +1,18 @@
 """Blocking calls in threads, a bounded number at once, that may outlive whoever waits for them.
 
 A thread cannot be killed. A model that hangs must not keep its worker from leaving, so whoever
-waits may be cancelled; the slot of what hangs stays taken until it ends, which keeps the number of
+waits may be cancelled; the turn of what hangs stays taken until it ends, which keeps the number of
 such threads bounded.
 """
 
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-import anyio
 from anyio import to_thread
+
+from stages.batcher import Standing
+from workers.devices import Devices, Held
+from workers.turns import Asking
 
 T = TypeVar("T")
 
@@ -24,6 +27,10 @@ class RunBlocking(Protocol):
 async def in_thread(call: Callable[[], T], /) -> T:
     """Run ``call`` in a worker thread; see ``RunBlocking``."""
     return await to_thread.run_sync(call, abandon_on_cancel=True)
+
+
+def _nothing(found: object) -> None:
+    """Learn nothing."""
 
 
 class _Job:
@@ -47,15 +54,22 @@ class Jobs:
     """Runs a worker's blocking calls.
 
     Args:
-        slots: Calls of this process that may run at once, shared by its workers.
+        devices: The devices of this process, shared by its workers.
+        occupies: Names of those that a call of this worker occupies.
+        rank: Position of the worker's tier in the cascade.
         run_blocking: Runs a call.
     """
 
-    def __init__(self, slots: anyio.Semaphore, run_blocking: RunBlocking = in_thread) -> None:
-        self._slots, self._run_blocking = slots, run_blocking
-        # All there are, as long as nothing runs yet.
-        self._all = max(1, slots.value)
-        self._left: list[tuple[_Job, int]] = []
+    def __init__(
+        self,
+        devices: Devices,
+        occupies: tuple[str, ...],
+        rank: int,
+        run_blocking: RunBlocking = in_thread,
+    ) -> None:
+        self._devices, self._run_blocking = devices, run_blocking
+        self._occupies, self._rank = occupies, rank
+        self._left: list[tuple[_Job, Held]] = []
 
     @property
     def left_running(self) -> int:
@@ -63,41 +77,42 @@ class Jobs:
         return sum([not job.ended for job, _ in self._left])
 
     def reap(self) -> None:
-        """Take back the slots of calls that were left running and have ended since."""
+        """Take back the turns of calls that were left running and have ended since."""
         if not self._left:
             return
-        for job, slots in self._left:
+        for job, held in self._left:
             if job.ended:
-                self.release(slots)
-        self._left = [(job, slots) for job, slots in self._left if not job.ended]
+                held.release()
+        self._left = [(job, held) for job, held in self._left if not job.ended]
 
-    async def acquire(self, *, alone: bool = False) -> int:
-        """Wait for a free slot, or for all of them; return how many are held now."""
-        held = 0
-        try:
-            for _ in range(self._all if alone else 1):
-                await self._slots.acquire()
-                held += 1
-        except BaseException:
-            self.release(held)
-            raise
-        return held
+    async def acquire(self, standing: Callable[[], Standing], *, alone: bool = False) -> Held:
+        """Wait for a turn on the worker's devices.
 
-    def release(self, held: int) -> None:
-        """Give slots back."""
-        for _ in range(held):
-            self._slots.release()
+        Args:
+            standing: Tells how the worker's queue stands, whenever that is asked.
+            alone: Whether nothing else may run in this process, on whatever device.
+        """
+        return await self._devices.acquire(Asking(self._rank, self._occupies, standing, alone))
 
-    async def run(self, call: Callable[[], T], held: int) -> T:
-        """Run ``call`` in slots that are held; they are free again when it has ended."""
+    async def run(
+        self, call: Callable[[], T], held: Held, learn: Callable[[T], None] = _nothing
+    ) -> T:
+        """Run ``call`` in a turn; that is over when it has ended.
+
+        Args:
+            call: What blocks.
+            held: The turn.
+            learn: Given what ``call`` returned, before the turn goes to another.
+        """
         found: list[T] = []
         job = _Job(lambda: found.append(call()))
         try:
             await self._run_blocking(job)
+            learn(found[0])
         finally:
             if job.began and not job.ended:
                 self._left.append((job, held))
             else:
                 job.dropped = True
-                self.release(held)
+                held.release()
         return found[0]

@@ -1,8 +1,8 @@
 """One tier's judgement of a batch: read, decode, infer, calibrate, pool, route. Blocking code."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +13,19 @@ from schemas.errors import ImageError
 from schemas.records import ImageVotes, MemberRun
 from stages.breaker import MemberBreaker, MemberPolicy
 from stages.decode import DEFAULT, DecodeLimits, decode
-from stages.inference import Engine, Picture
+from stages.inference import Engine, Picture, Pictures
+from stages.service_time import Run, ServiceTime, TierTime
+from stages.shapes import Shape, Shapes, Size, sizes_of
 from streams.clock import Clock, SystemClock
 from streams.sources.payload import Patience, read_payload
+from workers.devices import Devices
 from workers.intake import Item
 from workers.members import Ballot, RunningMember
+from workers.panel import Panel, longest
 from workers.voting import LATE, Failure, Voting, unjudged
+
+# What a member was seen to take at warm-up, by its name and the size of its pictures.
+Learnt = Mapping[tuple[str, Size], ServiceTime]
 
 
 class JudgeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +59,8 @@ class JudgeStats(msgspec.Struct):
         bad_pictures: Images whose picture could not be read or decoded.
         expired: Live images whose deadline had passed before they could be inferred.
         unvoted: Images for which no member of weight voted.
-        decoding: Seconds spent reading and decoding.
-        inferring: Seconds spent inferring, after waiting for the device.
+        decoding: Seconds spent reading, decoding and preparing.
+        inferring: Seconds spent inferring, without waiting for a device.
     """
 
     batches: int = 0
@@ -74,6 +81,8 @@ class Judgement(NamedTuple):
         failures: Images that call for a dead letter besides.
         fits: Largest batch that fitted into memory, if one did not; else ``None``.
         seconds: What it took.
+        decoding: How much of that passed before it needed a device.
+        taken: What the members took, on which devices.
     """
 
     runs: list[MemberRun]
@@ -81,6 +90,12 @@ class Judgement(NamedTuple):
     failures: Sequence[Failure] = ()
     fits: int | None = None
     seconds: float = 0.0
+    decoding: float = 0.0
+    taken: Sequence[Run] = ()
+
+
+def _ignore(device: str) -> None:
+    """Do nothing: nobody waits for the device."""
 
 
 class Judge:
@@ -90,12 +105,19 @@ class Judge:
         cascade: The cascade.
         tier: Name of the tier.
         engines: Engine per member name.
-        device: Held while engines run, so that the members of a process share its device.
+        devices: The devices that the members of a process share.
         options: What it may read, and when it takes out a member.
+        learnt: What members were seen to take at warm-up.
 
     Attributes:
         members: The tier's members, with their breakers and counters.
         stats: Its counters.
+        devices: The devices of this process.
+        occupies: Names of those that a batch occupies.
+        rank: Position of the tier in the cascade, counted from 0.
+        shapes: The shapes of its pictures.
+        pace: What its batches take.
+        paces: The same for every shape of theirs, where they have several.
     """
 
     def __init__(
@@ -104,8 +126,9 @@ class Judge:
         tier: str,
         engines: dict[str, Engine],
         *,
-        device: AbstractContextManager[object],
+        devices: Devices | None = None,
         options: JudgeOptions | None = None,
+        learnt: Learnt | None = None,
     ) -> None:
         members = cascade.tier(tier).members
         self.cascade, self.tier = cascade, tier
@@ -113,14 +136,34 @@ class Judge:
         self.members = [RunningMember(m, engines[m.name], options.breaker) for m in members]
         self.stats = JudgeStats()
         self._voting = Voting(cascade, tier, self.members)
-        self._device = device
+        self.devices, self.rank = devices or Devices(), cascade.tier_names.index(tier)
+        self._panel = Panel(self.members, self.devices, self.rank, options.timer)
+        self.occupies = self._panel.devices
         self._limits = DecodeLimits(
             max_bytes=options.max_bytes,
             max_pixels=options.max_pixels,
             max_jpeg_pixels=2 * options.max_pixels,
         )
-        self._size = (max(m.width for m in members), max(m.height for m in members))
+        self.shapes = Shapes(members)
+        self.pace = self._pace(self.shapes.plain, learnt or {})
+        self.paces: dict[Hashable, TierTime] = {}
+        if self.shapes.several:
+            shapes = product(*[sizes_of(member) for member in members])
+            self.paces = {shape: self._pace(shape, learnt or {}) for shape in shapes}
         self._needs_pixels = any(running.engine.needs_pixels for running in self.members)
+        self._needs_encoded = any(running.engine.needs_encoded for running in self.members)
+
+    def _pace(self, shape: Shape, learnt: Learnt) -> TierTime:
+        """Return what batches of a shape take, as far as that is known."""
+        known: dict[str, tuple[str, ServiceTime]] = {}
+        for running, size in zip(self.members, shape, strict=True):
+            if (time := learnt.get((running.member.name, size))) is not None:
+                known[running.member.name] = running.engine.device, time
+        return TierTime(known)
+
+    def pace_of(self, shape: Shape | None) -> TierTime:
+        """Return what batches of a shape take."""
+        return self.paces.get(shape, self.pace)
 
     @property
     def targets(self) -> set[str]:
@@ -132,26 +175,30 @@ class Judge:
         """Each member's circuit breaker."""
         return {running.member.name: running.breaker for running in self.members}
 
-    def judge(self, items: Sequence[Item]) -> Judgement:
-        """Judge a batch. Never raises for a bad picture: its votes carry the error."""
+    def judge(self, items: Sequence[Item], over: Callable[[str], None] = _ignore) -> Judgement:
+        """Judge a batch. Never raises for a bad picture: its votes carry the error.
+
+        Args:
+            items: The batch.
+            over: Told of each device that the batch is done with before it ends.
+        """
         timer, clock, stats = self._options.timer, self._options.clock, self.stats
         began_at, t0 = clock.now(), timer()
         live = [row for row, item in enumerate(items) if item.deadline_at is not None]
         pictures = self._pictures(items, live, began_at)
+        batch = self._shown(items, pictures)
+        self._panel.prepare(batch)
         t1 = timer()
-        with self._device:
-            t2 = timer()
-            if live:
-                for row in _expired(items, live, clock.now()):
-                    pictures[row] = LATE
-            ballots = self._infer(items, pictures)
-            t3 = timer()
+        ballots = self._vote(items, pictures, live, batch, over)
+        t2 = timer()
+        runs = self._panel.runs(ballots)
+        decoding, inferring = t1 - t0, longest(runs)
         stats.batches += 1
         stats.images += len(items)
-        stats.decoding += t1 - t0
-        stats.inferring += t3 - t2
-        return self._judgement(items, pictures, ballots, (began_at, t1 - t0, t3 - t2))._replace(
-            seconds=t3 - t0
+        stats.decoding += decoding
+        stats.inferring += inferring
+        return self._judgement(items, pictures, ballots, (began_at, decoding, inferring))._replace(
+            seconds=t2 - t0, decoding=decoding, taken=runs
         )
 
     def _pictures(
@@ -160,27 +207,49 @@ class Judge:
         """Read and decode the pictures of those images that are not too late already."""
         late = set(_expired(items, live, now))
         patience = Patience(self._options.pause)
-        if not self._needs_pixels:
-            return [_NO_PICTURE] * len(items)
+        if not self._needs_pixels and not self._needs_encoded:
+            return [Picture(head=item.head) for item in items]
         return [
             LATE if row in late else self._picture(item, patience) for row, item in enumerate(items)
         ]
 
     def _picture(self, item: Item, patience: Patience) -> Picture | ImageError:
-        width, height = self._size
+        shape = item.shape or self.shapes.plain
+        width, height = max(w for w, _ in shape), max(h for _, h in shape)
         options = self._options
         try:
             data = read_payload(item.readable(), options.roots, options.max_bytes, patience)
-            return Picture(decode(data, min_width=width, min_height=height, limits=self._limits))
+            encoded = data if self._needs_encoded else None
+            if not self._needs_pixels:
+                return Picture(encoded=encoded, head=item.head)
+            pixels = decode(data, min_width=width, min_height=height, limits=self._limits)
+            return Picture(pixels, encoded, item.head)
         except ImageError as error:
             return error
         except MemoryError:
             return ImageError("too_large", "the picture does not fit into memory")
 
-    def _infer(
-        self, items: Sequence[Item], pictures: Sequence[Picture | ImageError]
+    def _shown(self, items: Sequence[Item], pictures: Sequence[Picture | ImageError]) -> Pictures:
+        """Return the batch that members see: all are of the first one's shape."""
+        shape = items[0].shape if items else None
+        sizes = None if shape is None else self.shapes.sizes(shape)
+        return Pictures([one for one in pictures if isinstance(one, Picture)], sizes)
+
+    def _vote(
+        self,
+        items: Sequence[Item],
+        pictures: list[Picture | ImageError],
+        live: Sequence[int],
+        batch: Pictures,
+        over: Callable[[str], None],
     ) -> list[Ballot]:
-        shown = [one for one in pictures if isinstance(one, Picture)]
+        """Have every member vote; what is late by the time of their turn becomes ``LATE``."""
+
+        def current() -> Pictures:
+            late = _expired(items, live, self._options.clock.now())
+            for row in late:
+                pictures[row] = LATE
+            return self._shown(items, pictures) if late else batch
 
         def names() -> list[bytes | str]:
             return [
@@ -189,7 +258,7 @@ class Judge:
                 if isinstance(picture, Picture)
             ]
 
-        return [running.vote(shown, names, self._options.timer) for running in self.members]
+        return self._panel.vote(current, names, over)
 
     def _judgement(
         self,
@@ -201,13 +270,14 @@ class Judge:
         began_at, decoding, inferring = times
         vote = self._voting.vote
         votes: list[ImageVotes] = []
-        columns = zip(*[ballot.found for ballot in ballots], strict=True)
+        found = [ballot.found for ballot in ballots]
+        columns, fused = zip(*found, strict=True), self._voting.fused(found)
         for item, picture in zip(items, pictures, strict=True):
             queued = max(0.0, began_at - item.arrived_at)
             if isinstance(picture, ImageError):
                 votes.append(self._unread(item, picture, queued))
             else:
-                votes.append(vote(item, next(columns), (queued, decoding, inferring)))
+                votes.append(vote(item, next(columns), (queued, decoding, inferring), next(fused)))
         failures: list[Failure] = []
         if not all(ballot.clean for ballot in ballots):
             failures = self._failures(items, pictures, votes, ballots)
@@ -243,13 +313,3 @@ class Judge:
 def _expired(items: Sequence[Item], live: Sequence[int], now: float) -> list[int]:
     """Return the rows of live images whose deadline has passed."""
     return [row for row in live if (items[row].deadline_at or 0.0) <= now]
-
-
-class _NoPicture(Picture):
-    """Stands for a picture where no member looks at pixels."""
-
-    def __init__(self) -> None:
-        pass
-
-
-_NO_PICTURE = _NoPicture()

@@ -1,17 +1,19 @@
 """A tier's members at work: each behind its circuit breaker, with what is counted of it."""
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from schemas.cascade import Member
-from schemas.errors import EngineError, ImageError
+from schemas.errors import EngineDownError, EngineError, ImageError
 from schemas.records import MemberRun
 from stages.breaker import MemberBreaker, MemberPolicy
 from stages.calibration import calibrator
-from stages.inference import Engine, Finding, Findings, Picture, Score, infer_isolated
+from stages.inference import Abstained, Engine, Finding, Findings, Pictures, Score, infer_isolated
 
 logger = structlog.get_logger()
 
@@ -27,8 +29,10 @@ class ModelStats(msgspec.Struct):
         pictures: Pictures in them.
         runs: Calls of its engine; more than batches where pictures had to be told apart.
         failures: Pictures on which it raised, or gave no usable score.
+        abstained: Pictures on which it gave no vote, of its own accord.
         out_of_memory: Batches that did not fit into memory.
         too_large: Pictures that did not fit even alone.
+        away: Pictures that it was not shown while its engine was away.
         skipped: Pictures that it was not shown while its breaker was open.
         seconds: Time in its engine.
     """
@@ -37,8 +41,10 @@ class ModelStats(msgspec.Struct):
     pictures: int = 0
     runs: int = 0
     failures: int = 0
+    abstained: int = 0
     out_of_memory: int = 0
     too_large: int = 0
+    away: int = 0
     skipped: int = 0
     seconds: float = 0.0
 
@@ -49,7 +55,7 @@ class Ballot(NamedTuple):
     Attributes:
         run: For the pack.
         found: Per picture its score, or why there is none: a fault of the picture, or not.
-        clean: Whether every picture has a score.
+        clean: Whether every picture has a score, or the member chose to give none.
         tries: See ``Findings``.
         fits: See ``Findings``.
     """
@@ -77,12 +83,15 @@ class RunningMember:
 
     def __init__(self, member: Member, engine: Engine, policy: MemberPolicy) -> None:
         self.member, self.engine = member, engine
+        self._version = f"{member.model_version}+{engine.version}".removesuffix("+")
         self.calibrate = calibrator(member.calibration)
         self.breaker = MemberBreaker(policy)
         self.stats = ModelStats()
+        # Where it runs elsewhere, two batches may be with it at once.
+        self._books = threading.Lock()
         self.out = EngineError(f"model_failed: {member.name} is out of service, as it kept failing")
 
-    def vote(self, pictures: Sequence[Picture], names: Names, timer: Callable[[], float]) -> Ballot:
+    def vote(self, pictures: Pictures, names: Names, timer: Callable[[], float]) -> Ballot:
         """Infer a batch, unless the breaker is open. Never raises for what the engine does.
 
         Args:
@@ -94,24 +103,43 @@ class RunningMember:
         size = len(pictures)
         if not size:
             return Ballot(self.absent(), [], True, {}, None)
-        if not self.breaker.allows(began):
-            self.stats.skipped += size
-            return Ballot(self.absent(), [self.out] * size, False, {}, None)
-        trial = self.breaker.state == "half_open"
+        with self._books:
+            if not self.breaker.allows(began):
+                self.stats.skipped += size
+                return Ballot(self.absent(), [self.out] * size, False, {}, None)
+            trial = self.breaker.state == "half_open"
         findings = infer_isolated(self.engine, pictures)
         now = timer()
-        run, found = self._run(now - began, size), findings.found
+        with self._books:
+            return self._ballot(findings, names, trial, (began, now))
+
+    def _ballot(
+        self, findings: Findings, names: Names, trial: bool, times: tuple[float, float]
+    ) -> Ballot:
+        """Keep the books of a batch, and return the member's part in it."""
+        (began, now), found, size = times, findings.found, len(findings.found)
+        run = self._run(now - began, size)
         scored = self._count(findings, now - began)
         if scored:
             self._succeeded(now)
+        elif isinstance(found[0], EngineDownError):
+            self._trip(now, found[0])
         else:
             self._failed(names(), now, found[0])
             if trial:  # what failed in a trial failed by the member's fault
                 return Ballot(run, [self.out] * size, False, {}, findings.fits)
         return Ballot(run, found, scored == size, findings.tries, findings.fits)
 
+    def prepare(self, pictures: Pictures) -> None:
+        """Let the engine prepare a batch, unless the breaker is open."""
+        if self.breaker.state == "open" or not pictures:
+            return
+        # What goes wrong here goes wrong again in ``infer``, where the culprit is found.
+        with suppress(Exception):
+            self.engine.prepare(pictures)
+
     def _count(self, findings: Findings, seconds: float) -> int:
-        """Count what came of a batch; return how many pictures have a score."""
+        """Count what came of a batch; return on how many pictures the member did its part."""
         stats, found = self.stats, findings.found
         stats.batches += 1
         stats.pictures += len(found)
@@ -122,10 +150,14 @@ class RunningMember:
         if set(map(type, found)) == {Score}:
             return len(found)
         scored = sum(isinstance(one, Score) for one in found)
+        abstained = sum(isinstance(one, Abstained) for one in found)
         faults = sum(isinstance(one, ImageError) for one in found)
+        away = sum(isinstance(one, EngineDownError) for one in found)
+        stats.abstained += abstained
         stats.failures += faults
-        stats.too_large += len(found) - scored - faults
-        return scored
+        stats.away += away
+        stats.too_large += len(found) - scored - abstained - faults - away
+        return scored + abstained
 
     def absent(self) -> MemberRun:
         """Return the run of a member that was not called."""
@@ -135,7 +167,7 @@ class RunningMember:
         member = self.member
         return MemberRun(
             member.name,
-            member.model_version,
+            self._version,
             member.weight,
             member.calibration is not None,
             latency,
@@ -152,9 +184,16 @@ class RunningMember:
         opened = self.breaker.opened
         self.breaker.failed(names, now)
         if self.breaker.opened > opened:
-            logger.error(
-                "member_out",
-                member=self.member.name,
-                retry_after=round(self.breaker.retry_at - now, 3),
-                error=str(example),
-            )
+            self._log_out(now, example)
+
+    def _trip(self, now: float, error: EngineDownError) -> None:
+        self.breaker.trip(now)
+        self._log_out(now, error)
+
+    def _log_out(self, now: float, error: object) -> None:
+        logger.error(
+            "member_out",
+            member=self.member.name,
+            retry_after=round(self.breaker.retry_at - now, 3),
+            error=str(error),
+        )

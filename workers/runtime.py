@@ -1,7 +1,6 @@
 """Runs tier workers and the consensus sink in this process, from cascade and log to the end."""
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -16,12 +15,18 @@ from sinks.answer import Answerer
 from sinks.consensus import Consensus
 from sinks.join import Join
 from stages.inference import Engine
+from stages.service_time import ServiceTime
+from stages.shapes import Size
 from stages.vote import verdict
 from streams.log import Log
 from streams.member import MemberOptions
 from workers.batches import Surroundings
+from workers.devices import Devices
+from workers.engines.options import EngineOptions
 from workers.engines.registry import build_engine
-from workers.judge import Judge, JudgeOptions
+from workers.fusing import load_fusions
+from workers.judge import Judge, JudgeOptions, Learnt
+from workers.learning import learn
 from workers.lifecycle import supervised
 from workers.outage import PASSING, Persistent
 from workers.process import Process, ServiceOptions, serve
@@ -29,8 +34,6 @@ from workers.suspects import Suspects
 from workers.tier import TierWorker, WorkerLimits
 
 logger = structlog.get_logger()
-# Two batches in flight per process: one decodes while the other infers.
-SLOTS = 2
 
 
 class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,13 +84,25 @@ def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[s
         ConfigError: A tier or weight file is not there, or a file is not what it should be.
     """
     engines: dict[str, Engine] = {}
+    options = EngineOptions(threads)
+    load_fusions(cascade, tiers)
     for name in tiers:
         for member in cascade.tier(name).members:
-            engine = build_engine(cascade, member, threads)
+            engine = build_engine(cascade, member, options)
             engine.load()
-            engine.warm_up()
+            engine.warm_up(cascade.tier(name).max_batch)
             engines[member.name] = engine
     return engines
+
+
+def learn_paces(cascade: Cascade, tiers: Sequence[str], engines: Mapping[str, Engine]) -> Learnt:
+    """Learn what the members of these tiers take (blocking, about a second per member at most)."""
+    found: dict[tuple[str, Size], ServiceTime] = {}
+    for name in tiers:
+        tier = cascade.tier(name)
+        for member in tier.members:
+            found |= learn(engines[member.name], member, tier.max_batch)
+    return found
 
 
 async def run_workers(
@@ -117,7 +132,8 @@ async def run_workers(
         cascade.tier(name)
     await check_topics(log, cascade)
     engines = await to_thread.run_sync(load_engines, cascade, tiers, options.threads)
-    device, slots = threading.Lock(), anyio.Semaphore(SLOTS)
+    learnt = await to_thread.run_sync(learn_paces, cascade, tiers, engines)
+    devices = Devices()
     suspects = Suspects(_notes(options))
     surroundings = Surroundings(suspects=suspects)
     reading = JudgeOptions(roots=options.roots, max_bytes=options.max_bytes)
@@ -126,8 +142,7 @@ async def run_workers(
             for name in tiers:
                 worker = TierWorker(
                     log,
-                    Judge(cascade, name, engines, device=device, options=reading),
-                    slots=slots,
+                    Judge(cascade, name, engines, devices=devices, options=reading, learnt=learnt),
                     limits=options.limits,
                     options=options.member,
                     surroundings=surroundings,

@@ -85,8 +85,8 @@ def _queue_samples(worker: TierWorker) -> Iterator[Sample]:
     yield Sample("roadstream_queue_images", len(queue), of)
     yield Sample("roadstream_queue_bytes", queue.size, of)
     yield Sample("roadstream_batch_cap_images", queue.cap.now, of)
-    yield Sample("roadstream_service_alpha_seconds", queue.service_time.alpha, of)
-    yield Sample("roadstream_service_beta_seconds", queue.service_time.beta, of)
+    yield Sample("roadstream_service_alpha_seconds", queue.pace.alpha, of)
+    yield Sample("roadstream_service_beta_seconds", queue.pace.beta, of)
 
 
 def _model_samples(tier: str, running: RunningMember) -> Iterator[Sample]:
@@ -97,6 +97,8 @@ def _model_samples(tier: str, running: RunningMember) -> Iterator[Sample]:
     yield Sample("roadstream_member_failures_total", stats.failures, of)
     yield Sample("roadstream_member_out_of_memory_total", stats.out_of_memory, of)
     yield Sample("roadstream_member_too_large_total", stats.too_large, of)
+    yield Sample("roadstream_member_abstained_total", stats.abstained, of)
+    yield Sample("roadstream_member_away_total", stats.away, of)
     yield Sample("roadstream_member_skipped_total", stats.skipped, of)
     yield Sample("roadstream_member_seconds_total", stats.seconds, of)
     yield Sample("roadstream_member_breaker_opened_total", running.breaker.opened, of)

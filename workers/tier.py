@@ -2,22 +2,23 @@
 
 import math
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import anyio
 import anyio.abc
 import structlog
 
 from schemas.topics import tier_group, tier_inputs
-from stages.batcher import Batch, Batcher
+from stages.batcher import Batch, Batcher, Standing
 from stages.breaker import ShareBreaker
 from streams.log import Log, Polled, TopicPartition
 from streams.member import GroupMember, MemberOptions
 from workers.backpressure import Downstream
 from workers.batches import Batches, Outcome, Surroundings
+from workers.devices import Held
 from workers.intake import Intake, Item
 from workers.jobs import Jobs
-from workers.judge import Judge
+from workers.judge import Judge, Judgement
 from workers.tier_limits import TierStats, WorkerLimits
 
 logger = structlog.get_logger()
@@ -31,8 +32,6 @@ class TierWorker:
     Args:
         log: The log, open.
         judge: The tier's judge, its engines loaded and warm.
-        slots: Batches this process may judge at once, shared by its workers; two let the decoding
-            of one batch overlap the inference of another.
         limits: What it may hold, and how long it waits.
         options: How it takes part in the group.
         surroundings: What it shares with its process.
@@ -51,7 +50,6 @@ class TierWorker:
         log: Log,
         judge: Judge,
         *,
-        slots: anyio.Semaphore,
         limits: WorkerLimits | None = None,
         options: MemberOptions | None = None,
         surroundings: Surroundings | None = None,
@@ -62,9 +60,11 @@ class TierWorker:
         self._around = surroundings or Surroundings()
         first = self.tier == cascade.tier_names[0]
         self._inputs = tier_inputs(self.tier, first=first)
-        self._intake = Intake(self.tier, first=first)
-        self._jobs = Jobs(slots, self._around.run_blocking)
-        self.queue: Batcher[Item] = Batcher(cascade.tier(self.tier).max_batch)
+        self._intake = Intake(self.tier, first=first, shapes=judge.shapes)
+        self._jobs = Jobs(judge.devices, judge.occupies, judge.rank, self._around.run_blocking)
+        self.queue: Batcher[Item] = Batcher(
+            cascade.tier(self.tier).max_batch, judge.pace, judge.paces
+        )
         self.member = GroupMember(
             self, "worker", tier_group(self.tier), self._inputs, options or MemberOptions()
         )
@@ -77,9 +77,11 @@ class TierWorker:
         self.queue.drop()
         # Images that ran when the process died last; each runs alone.
         self._suspects: deque[Item] = deque()
-        self._batches = Batches(self.judge, self.member, self._jobs, self._around)
+        self._batches = Batches(self.judge, self.member, self._jobs, self._around, self._adapt)
         self._changed, self._live_came = anyio.Event(), anyio.Event()
         self._stopped = False
+        # Whether the last poll left records on the log, and since when images wait with no batch.
+        self._more_waits, self._idle_since = False, 0.0
         self._downstream = Downstream(self._log, self.judge, self._limits.downstream_lag)
 
     @property
@@ -140,6 +142,7 @@ class TierWorker:
         polled = await self.member.poll(
             max_records=room, timeout=self._limits.poll_timeout, topics=await self._open_topics()
         )
+        self._more_waits = sum(map(len, polled.values())) >= room
         if polled:
             await self._enqueue(polled)
         elif not len(self._batches):
@@ -178,6 +181,8 @@ class TierWorker:
         if len(known):
             self._suspects += [item for item in items if known.of(item) is not None]
             items = [item for item in items if known.of(item) is None]
+        if not len(self.queue):
+            self._idle_since = anyio.current_time()
         self.queue.add(items, now)
         if self.queue.next_deadline_at is not None:
             self._live_came.set()
@@ -192,12 +197,15 @@ class TierWorker:
                 await self._change(self._until_trial())
             elif self._suspects:
                 await self._replay()
+            elif (patience := self._patience()) > 0.0:
+                await self._change(patience)
             else:
-                held = await self._jobs.acquire()
-                batch = self.queue.next_batch(self._around.clock.now())
+                held = await self._jobs.acquire(self._standing)
+                batch = self.queue.next_batch(self._around.clock.now(), held.wait)
                 if not batch.items and not batch.expired:  # they were revoked meanwhile
-                    self._jobs.release(held)
+                    held.release()
                     continue
+                self._expect(batch.items, held)
                 scope = self._batches.launch()
                 tasks.start_soon(self._process, batch, self.member.epoch, held, scope)
                 self._signal()
@@ -209,6 +217,25 @@ class TierWorker:
         if self.breaker.state == "closed":
             return False
         return self.running > 0 or not self.breaker.allows(anyio.current_time())
+
+    def _patience(self) -> float:
+        """Return how long to wait for a fuller batch: only while the devices idle, and more images
+        were on the log than the last poll took.
+        """
+        if not self._more_waits or self.judge.devices.in_flight:
+            return 0.0
+        waited = anyio.current_time() - self._idle_since
+        return self.queue.patience(self._around.clock.now(), waited)
+
+    def _standing(self) -> Standing:
+        return self.queue.standing(self._around.clock.now())
+
+    def _expect(self, items: Sequence[Item], held: Held) -> None:
+        """Say what a batch is expected to take."""
+        if items:
+            pace, size = self.judge.pace_of(items[0].shape), len(items)
+            seconds = {name: pace.running(size, name) for name in self.judge.occupies}
+            held.expect(pace.preparing(size), seconds)
 
     def _until_trial(self) -> float:
         left = self.breaker.retry_at - anyio.current_time()
@@ -232,18 +259,19 @@ class TierWorker:
                 await self._live_came.wait()
 
     async def _process(
-        self, batch: Batch[Item], epoch: int, held: int, scope: anyio.CancelScope
+        self, batch: Batch[Item], epoch: int, held: Held, scope: anyio.CancelScope
     ) -> None:
         with self._batches.until_done(scope):
             self._learn(await self._batches.run(batch, epoch, held), len(batch.expired))
+        self._idle_since = anyio.current_time()
         self._signal()
 
     async def _replay(self) -> None:
         """Judge the next suspect alone, with nothing else running in this process."""
         async with self._around.suspects.alone:
-            held = await self._jobs.acquire(alone=True)
+            held = await self._jobs.acquire(self._standing, alone=True)
             if not self._suspects or self._stopped:  # they were revoked meanwhile
-                self._jobs.release(held)
+                held.release()
                 return
             item, epoch = self._suspects.popleft(), self.member.epoch
             with self._batches.until_done(self._batches.launch()):
@@ -253,17 +281,21 @@ class TierWorker:
                 self._learn(outcome)
         self._signal()
 
-    def _learn(self, outcome: Outcome, expired: int = 0) -> None:
-        """Count what came of a batch, and adapt to it."""
-        stats, judgement = self.stats, outcome.judgement
+    def _adapt(self, items: Sequence[Item], judgement: Judgement) -> None:
+        """Adapt the size of batches to what one took."""
+        size, queue = len(items), self.queue
         if judgement.fits is not None:
-            stats.out_of_memory += 1
-            self.queue.cap.lower(judgement.fits)
-            logger.warning("batch_cap", tier=self.tier, images=self.queue.cap.now)
-        elif outcome.judged:
-            self.queue.cap.fitted(outcome.judged)
-            self.queue.service_time.observe(outcome.judged, judgement.seconds)
-        stats.add(outcome, expired)
+            queue.cap.lower(judgement.fits)
+            logger.warning("batch_cap", tier=self.tier, images=queue.cap.now)
+        elif size:
+            queue.cap.fitted(size)
+            pace = self.judge.pace_of(items[0].shape)
+            pace.observe(size, judgement.decoding, judgement.taken)
+
+    def _learn(self, outcome: Outcome, expired: int = 0) -> None:
+        """Count what came of a batch."""
+        self.stats.out_of_memory += outcome.judgement.fits is not None
+        self.stats.add(outcome, expired)
         if outcome.finished:
             self._watch(outcome.lost, max(outcome.judged, outcome.letters))
 
@@ -285,6 +317,7 @@ class TierWorker:
     def _signal(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+        self.judge.devices.changed()
 
     def _drop(self) -> None:
         self.queue.drop()

@@ -1,16 +1,18 @@
 """From scores to votes: calibrate, pool with the votes so far, route. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import structlog
 
 from schemas.cascade import Cascade
-from schemas.errors import EngineError, ImageError
+from schemas.errors import EngineDownError, EngineError, ImageError
 from schemas.records import Box, Head, ImageVotes
-from stages.inference import Finding, Score
+from stages.inference import Abstained, Finding, Score
 from stages.route import Router
 from stages.vote import decision_confidence, disagreement, pooled
+from workers.fusing import fusion_of
 from workers.intake import Item
 from workers.members import RunningMember
 
@@ -54,13 +56,21 @@ class Voting:
         self._seats = [(one.calibrate, one.member.weight) for one in members]
         self._router = Router(cascade, tier)
         self._pool = pooled(cascade.pool)
+        self._fusion = fusion_of(cascade.tier(tier))
         self.targets = self._router.targets
+
+    def fused(
+        self, columns: Sequence[Sequence[Finding | EngineError]]
+    ) -> Iterator[list[Box] | None]:
+        """Yield the fused boxes per image, given per member its findings; ``None`` if not asked."""
+        return repeat(None) if self._fusion is None else iter(self._fusion.fuse(columns))
 
     def vote(
         self,
         item: Item,
         found: Sequence[Finding | EngineError],
         times: tuple[float, float, float],
+        fused: list[Box] | None = None,
     ) -> ImageVotes:
         """Return the tier's votes on an image.
 
@@ -68,12 +78,13 @@ class Voting:
             item: The image, with the votes of earlier tiers.
             found: Per member its score, or why there is none.
             times: Seconds queued, decoding and inferring.
+            fused: The fused boxes of its detectors.
         """
         raws: list[float | None] = []
         ps: list[float | None] = []
         voted = [vote.probability for vote in item.prior]
         weights = [vote.weight for vote in item.prior]
-        problem: Exception | None = None
+        problem: object = None
         for score, (calibrate, weight) in zip(found, self._seats, strict=True):
             if not isinstance(score, Score):
                 problem = problem or score
@@ -90,9 +101,18 @@ class Voting:
         spread = disagreement(voted, weights) if self._router.needs_disagreement else 0.0
         decision = self._router.decide(confidence, spread)
         counted = len(voted) > len(item.prior)
-        error = None if problem is None or counted else str(problem)
+        error = None if problem is None or counted else _reason(problem)
         return ImageVotes(
-            item.head, raws, ps, decision.next_tier, decision.reason, *times, _boxes(found), error
+            item.head,
+            raws,
+            ps,
+            decision.next_tier,
+            decision.reason,
+            *times,
+            _boxes(found),
+            error,
+            _texts(found),
+            fused,
         )
 
     def failure(
@@ -115,10 +135,11 @@ class Voting:
         faults = [
             (running.member.name, str(score), tries)
             for (score, tries), running in zip(found, self._members, strict=True)
-            # What a shadow member fails on is counted, and harms nobody.
-            if (isinstance(score, ImageError) and running.member.weight > 0)
+            # What a shadow member fails on is counted, and harms nobody; a deadline that passed at
+            # a member is as little worth a second try as one that passed in the queue.
+            if (_is_fault(score) and running.member.weight > 0)
             # It ends here without a single vote, and not by its own fault.
-            or (final and score is running.out)
+            or (final and (score is running.out or isinstance(score, EngineDownError)))
         ]
         if not faults:
             return None
@@ -127,12 +148,34 @@ class Voting:
         return Failure(row, faults[0][0], error, max(tries for _, _, tries in faults), final)
 
 
+def _is_fault(found: Finding | EngineError) -> bool:
+    return isinstance(found, ImageError) and found.fault != "expired"
+
+
+def _reason(problem: object) -> str:
+    return f"model_abstained: {problem.reason}" if isinstance(problem, Abstained) else str(problem)
+
+
 def _boxes(found: Sequence[Finding | EngineError]) -> list[list[Box]] | None:
     """Return the boxes per member, or ``None`` if no member has any."""
     for score in found:
         if isinstance(score, Score) and score.boxes:
             return [s.boxes if isinstance(s, Score) else [] for s in found]
     return None
+
+
+def _texts(found: Sequence[Finding | EngineError]) -> list[str] | None:
+    """Return what each member read or reasoned, or why it gave no vote, or ``None`` if none did."""
+    for score in found:
+        if isinstance(score, Abstained) or (isinstance(score, Score) and score.text):
+            return [_said(one) for one in found]
+    return None
+
+
+def _said(score: Finding | EngineError) -> str:
+    if isinstance(score, Score):
+        return score.text
+    return score.reason if isinstance(score, Abstained) else ""
 
 
 def unjudged(head: Head, members: int, error: str, queued: float = 0.0) -> ImageVotes:

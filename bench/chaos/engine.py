@@ -7,12 +7,12 @@ score is an exact function of the level, so that every answer can be told before
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, cast
 
 from bench.chaos.controls import Controls
 from schemas.cascade import Member
-from stages.inference import Engine, Picture, Score
+from stages.inference import Engine, Picture, Pictures, Score
 
 RAISES: Final = 1
 NOT_A_NUMBER: Final = 2
@@ -34,6 +34,7 @@ POISON: Final = {
     "infinite": INFINITE,
     "out-of-memory": OUT_OF_MEMORY,
 }
+SLOPES: Final = {"left": 0.0625, "right": 0.05, "last": 0.125}
 FIRST_SHADE, LAST_SHADE = 32, 224
 # A picture of this kind needs a batch at most so large.
 SMALL_BATCH = 2
@@ -44,7 +45,7 @@ class ChaosEngine(Engine):
     """Scores a shade by ``slope · (level − 128)``, and obeys poison.
 
     Args:
-        member: Its setting ``slope`` makes the members of a cascade differ.
+        member: Its name tells the slope, so that the members of a cascade differ.
         controls: What the campaign asks of this process.
         sleep: Takes the seconds that a picture wants it to sleep.
     """
@@ -52,16 +53,16 @@ class ChaosEngine(Engine):
     def __init__(
         self, member: Member, controls: Controls, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        self._slope = float(member.settings.get("slope", 1 / 16))
+        self._slope = SLOPES.get(member.name, 1 / 16)
         self._controls, self._sleep = controls, sleep
 
     def load(self) -> None:
         """Nothing to load."""
 
-    def warm_up(self) -> None:
+    def warm_up(self, largest: int = 1) -> None:
         """Nothing to warm: a blank picture would be an order."""
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def infer(self, batch: Pictures) -> list[Score]:
         """Return the scores, unless a picture or the campaign wants otherwise."""
         levels = [_level(picture) for picture in batch]
         self._controls.point("in-model")

@@ -36,14 +36,12 @@ name = "left"
 engine = "cones"
 width = 64
 height = 48
-settings = { slope = 0.0625 }
 [[tiers.members]]
 name = "right"
 engine = "cones"
 width = 64
 height = 48
 weight = 0.5
-settings = { slope = 0.05 }
 [[tiers.routes]]
 min_confidence = 0.9
 to = "exit"
@@ -55,7 +53,6 @@ name = "last"
 engine = "cones"
 width = 64
 height = 48
-settings = { slope = 0.125 }
 """
 TIERS = ("first", "second")
 

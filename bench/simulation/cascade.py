@@ -2,14 +2,13 @@
 
 import functools
 import io
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image as Pillow
 
 from schemas.cascade import Cascade, Member, Route, Tier
 from schemas.errors import DeviceMemoryError
-from stages.inference import Engine, Picture, Score
+from stages.inference import Engine, Pictures, Score
 
 POISON, NONSENSE, NO_PICTURE = 13, 14, -1
 # From sure to unsure, on both sides; one in a dozen breaks something.
@@ -51,7 +50,7 @@ class ScriptedEngine(Engine):
     def load(self) -> None:
         """Nothing to load."""
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def infer(self, batch: Pictures) -> list[Score]:
         """Return a score per picture."""
         troubles = self._troubles
         if troubles.fits is not None and len(batch) > troubles.fits:
@@ -75,7 +74,7 @@ class NoopEngine(ScriptedEngine):
 
     needs_pixels = False
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def infer(self, batch: Pictures) -> list[Score]:
         """Return 2.0 for each."""
         return [Score(2.0, []) for _ in batch]
 

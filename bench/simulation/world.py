@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import random
-import threading
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -217,11 +216,10 @@ class World:
         options = JudgeOptions(
             max_bytes=1 << 20, clock=self.clock, timer=self.loop.time, pause=_never
         )
-        judge = Judge(self.cascade, tier, self._engines, device=threading.Lock(), options=options)
+        judge = Judge(self.cascade, tier, self._engines, options=options)
         worker = TierWorker(
             log,
             judge,
-            slots=anyio.Semaphore(2),
             options=MemberOptions(member_id=member_id),
             surroundings=Surroundings(clock=self.clock, run_blocking=self.threads),
         )

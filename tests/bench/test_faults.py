@@ -24,7 +24,7 @@ from schemas.cascade import Member, parse_cascade
 from schemas.records import Answer, Head
 from schemas.topics import ANSWERS
 from stages.decode import decode
-from stages.inference import Picture
+from stages.inference import Picture, Pictures
 from streams.log import Output
 from streams.memory.log import MemoryLog
 
@@ -121,7 +121,7 @@ def test_one_step_moves_the_clock_of_every_process(tmp_path: Path) -> None:
 def test_poison_harms_the_batch_it_is_in(kind: str) -> None:
     catalogue = Catalogue(Path("nowhere"))
     engine = ChaosEngine(Member(name="m", engine="cones"), Controls(None))
-    batch = [picture(catalogue, one) for one in ("s200", kind, "s60", "s61")]
+    batch = Pictures([picture(catalogue, one) for one in ("s200", kind, "s60", "s61")])
 
     with pytest.raises((RuntimeError, MemoryError)):
         engine.infer(batch)
@@ -130,7 +130,7 @@ def test_poison_harms_the_batch_it_is_in(kind: str) -> None:
 def test_a_shade_is_scored_by_its_grey_alone() -> None:
     catalogue = Catalogue(Path("nowhere"))
     engine = ChaosEngine(Member(name="m", engine="cones"), Controls(None))
-    batch = [picture(catalogue, one) for one in ("s144", "b144", "s128")]
+    batch = Pictures([picture(catalogue, one) for one in ("s144", "b144", "s128")])
 
     assert [score.raw for score in engine.infer(batch)] == [1.0, 1.0, 0.0]
 
@@ -140,7 +140,7 @@ def test_only_a_picture_of_one_grey_can_be_poison() -> None:
     pixels = picture(Catalogue(Path("nowhere")), "raises").pixels.copy()
     pixels[-8:, -8:] = 255
 
-    (score,) = engine.infer([Picture(pixels)])
+    (score,) = engine.infer(Pictures([Picture(pixels)]))
 
     assert score.raw == (FIRST_SHADE - 128) / 16
 

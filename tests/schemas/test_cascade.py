@@ -39,7 +39,7 @@ weight = 1.5
 width = 256
 height = 160
 calibration = { method = "platt", slope = 0.5, intercept = -0.25 }
-settings = { mean = [1, 2, 3] }
+settings = { boxes = false }
 
 [[tiers.members]]
 name = "shadow"

@@ -228,7 +228,20 @@ def test_what_is_written_today_a_reader_of_the_first_version_understands(name: s
         msgspec.msgpack.decode(bytes.fromhex(old)),
         msgspec.msgpack.decode(codec.encode(record)),
     )
-    assert now.items() >= before.items()
+    assert holds(now, before)
+
+
+def holds(now: object, before: object) -> bool:
+    """Return whether a reader of ``before`` finds in ``now`` what it knows, where it knows it.
+
+    What is new stands under keys of its own, or at the end of an array, as nothing.
+    """
+    if isinstance(now, dict) and isinstance(before, dict):
+        return all(key in now and holds(now[key], old) for key, old in before.items())
+    if isinstance(now, list) and isinstance(before, list):
+        known, new = now[: len(before)], now[len(before) :]
+        return len(known) == len(before) and all(map(holds, known, before)) and not any(new)
+    return now == before
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=list(V1))
@@ -343,7 +356,7 @@ def test_the_json_schema_of_every_record_is_exported(name: str) -> None:
     described = schema["$defs"][title]
     assert described["type"] == "object"
     assert described["description"]
-    if name != "cascade":
+    if name != "cascade" and not name.endswith("-settings"):
         version = described["properties"]["schema"]["enum"]
         assert version == [f"{name.replace('-', '_')}.v1"]
 

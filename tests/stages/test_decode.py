@@ -1,58 +1,15 @@
-"""decode(): every format and fault that is made here; real files are in test_decode_odd.py."""
+"""decode(): every format and colour mode made here; real files: test_decode_odd.py."""
 
-import contextlib
-import io
 import struct
 import threading
-import zlib
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from schemas.errors import ImageError
-from stages.decode import DecodeLimits, decode, encode_jpeg, resize
+from stages.decode import decode, encode_jpeg, resize
 from stages.jpeg import exif_orientation
-from stages.sniff import DECODABLE, OTHERS, PICTURES, sniff
-
-FULL = 1 << 20
-Pixels = npt.NDArray[np.uint8]
-
-
-def scene(width: int = 160, height: int = 96) -> Pixels:
-    """A smooth picture without any symmetry: red grows rightwards, green downwards."""
-    x = np.linspace(20, 235, width)[None, :]
-    y = np.linspace(20, 235, height)[:, None]
-    blue = 128 + 80 * np.sin(x / 30) * np.cos(y / 40)
-    planes = np.broadcast_arrays(x, y, blue)
-    return np.stack(planes, axis=-1).astype(np.uint8)
-
-
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def full(data: bytes) -> Pixels:
-    return decode(data, min_width=FULL, min_height=FULL)
-
-
-def fault(data: bytes, limits: DecodeLimits | None = None) -> tuple[str, str]:
-    with pytest.raises(ImageError) as caught:
-        decode(data, min_width=64, min_height=64, limits=limits or DecodeLimits())
-    return caught.value.fault, caught.value.problem
-
-
-def difference(one: Pixels, other: Pixels) -> float:
-    return float(np.abs(one.astype(float) - other.astype(float)).mean())
-
-
-SCENE = scene()
-JPEG = encode_jpeg(SCENE)
+from tests.stages.decode_kit import JPEG, SCENE, difference, full, saved, scene
 
 
 @pytest.mark.parametrize(
@@ -207,131 +164,6 @@ def test_odd_sizes_round_up() -> None:
     )
 
 
-def test_bytes_after_the_end_do_not_matter() -> None:
-    assert np.array_equal(full(JPEG + b"dashcam metadata" * 99), full(JPEG))
-
-
-def test_junk_in_a_jpeg_header_does_not_matter() -> None:
-    junk = JPEG[:2] + b"\xff\xe0\x00\x04ab" + b"junk!" + JPEG[2:]
-
-    assert np.array_equal(full(junk), full(JPEG))
-
-
-def test_a_long_fill_of_marker_bytes_is_passed_quickly() -> None:
-    assert np.array_equal(full(JPEG[:2] + b"\xff" * 5_000_000 + JPEG[2:]), full(JPEG))
-
-
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.9, 0.999])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
-def test_truncated_files_fail(kind: str, share: float) -> None:
-    noise = np.random.default_rng(1).integers(0, 256, (96, 160, 3), np.uint8)
-    data = saved(Image.fromarray(noise), kind)
-
-    name, problem = fault(data[: int(len(data) * share)])
-
-    assert name in ({"truncated"} if kind == "JPEG" else {"truncated", "damaged", "not_an_image"})
-    assert problem
-
-
-def test_a_jpeg_without_its_end_marker_is_truncated() -> None:
-    assert fault(JPEG[:-2]) == ("truncated", f"JPEG of {len(JPEG) - 2:,} bytes has no end")
-
-
-def test_corrupt_huffman_data_is_damaged() -> None:
-    data = bytearray(encode_jpeg(np.random.default_rng(2).integers(0, 256, (96, 160, 3), np.uint8)))
-    middle = len(data) // 2
-    data[middle : middle + 300] = bytes(300)
-
-    assert fault(bytes(data))[0] == "damaged"
-
-
-def png_header(width: int, height: int) -> bytes:
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
-    idat = b"IDAT" + zlib.compress(bytes(10_000))
-    end = struct.pack(">I", len(idat) - 4) + idat + struct.pack(">I", zlib.crc32(idat))
-    return b"\x89PNG\r\n\x1a\n" + chunk + end
-
-
-def with_size(jpeg: bytes, width: int, height: int) -> bytes:
-    at = jpeg.index(b"\xff\xc0")
-    return jpeg[: at + 5] + struct.pack(">HH", height, width) + jpeg[at + 9 :]
-
-
-def test_a_png_bomb_costs_nothing() -> None:
-    name, problem = fault(png_header(50_000, 50_000))
-
-    assert name == "too_many_pixels"
-    assert problem == "50,000×50,000 pixels; at most 100 million are allowed"
-
-
-def test_a_jpeg_bomb_is_refused_by_its_header() -> None:
-    assert fault(with_size(JPEG, 65_000, 65_000))[0] == "too_many_pixels"
-
-
-def test_a_webp_bomb_is_refused_before_its_canvas_is_allocated() -> None:
-    size = (16_383 - 1).to_bytes(3, "little") * 2
-    body = b"WEBPVP8X" + struct.pack("<I", 10) + b"\2\0\0\0" + size + bytes(64)
-
-    assert fault(b"RIFF" + struct.pack("<I", len(body)) + body)[0] == "too_many_pixels"
-
-
-def test_a_large_jpeg_is_fine_when_its_scaled_picture_is() -> None:
-    data = encode_jpeg(scene(1600, 1600))
-    limits = DecodeLimits(max_pixels=1_000_000, max_jpeg_pixels=4_000_000)
-
-    assert decode(data, min_width=400, min_height=400, limits=limits).shape == (400, 400, 3)
-    with pytest.raises(ImageError, match="1,600×1,600 pixels"):
-        decode(data, min_width=1600, min_height=400, limits=limits)
-
-
-def test_a_large_progressive_jpeg_is_not() -> None:
-    data = saved(Image.fromarray(scene(1600, 1600)), "JPEG", progressive=True)
-    limits = DecodeLimits(max_pixels=1_000_000, max_jpeg_pixels=4_000_000)
-
-    assert fault(data, limits)[0] == "too_many_pixels"
-
-
-def test_a_file_over_the_byte_limit_is_refused() -> None:
-    name, problem = fault(JPEG, DecodeLimits(max_bytes=1000))
-
-    assert name == "too_large"
-    assert "at most 1,000 are allowed" in problem
-
-
-@pytest.mark.parametrize(
-    ("data", "name", "words"),
-    [
-        (b"", "empty", "no bytes"),
-        (b"\xff\xd8", "truncated", "ends in its header"),
-        (b"<!DOCTYPE html><html><body>404", "not_an_image", "an HTML page"),
-        (b"Not found\n", "not_an_image", "text"),
-        ('{"error": "größe"}'.encode(), "not_an_image", "a JSON document"),
-        (b"<?xml version='1.0'?><a/>", "not_an_image", "an XML document"),
-        (b"PK\3\4" + bytes(40), "not_an_image", "a ZIP archive"),
-        (b"%PDF-1.7\n", "not_an_image", "a PDF document"),
-        (bytes(5000), "not_an_image", "nothing but zero bytes"),
-        (b"\xde\xad\xbe\xef" * 99, "not_an_image", "no known kind"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "not_an_image", "Git LFS pointer"),
-        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "not_an_image", "a video"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unsupported", "HEIC"),
-        (b"\0\0\1\0\1\0", "unsupported", "Windows icon"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported", "SVG"),
-        (JPEG.replace(b"\xff\xc0", b"\xff\xc3", 1), "unsupported", "lossless"),
-        (
-            JPEG.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c", 1),
-            "unsupported",
-            "12 bits",
-        ),
-    ],
-)
-def test_what_cannot_be_decoded_is_named(data: bytes, name: str, words: str) -> None:
-    got, problem = fault(data)
-
-    assert got == name
-    assert words in problem
-
-
 def test_resize_stretches_and_does_not_alias() -> None:
     stripes = np.zeros((400, 400, 3), np.uint8)
     stripes[:, ::2] = 255
@@ -366,44 +198,3 @@ def test_threads_decode_side_by_side() -> None:
 
     assert len(results) == 40
     assert max(results) < 8
-
-
-SEEDS = [
-    JPEG,
-    saved(Image.fromarray(scene(40, 30)), "JPEG", progressive=True),
-    saved(Image.fromarray(scene(40, 30)), "PNG"),
-    saved(Image.fromarray(scene(40, 30)).convert("P"), "PNG", transparency=0),
-    saved(Image.fromarray(scene(40, 30)), "WEBP"),
-    saved(Image.fromarray(scene(40, 30)), "GIF"),
-    saved(Image.fromarray(scene(40, 30)), "TIFF", compression="tiff_lzw"),
-    saved(Image.fromarray(scene(40, 30)), "BMP"),
-    saved(Image.fromarray(scene(40, 30)), "AVIF"),
-    saved(Image.fromarray(scene(40, 30)), "JPEG2000"),
-    saved(Image.fromarray(scene(40, 30)), "PPM"),
-]
-LIMITS = DecodeLimits(max_bytes=1 << 20, max_pixels=1_000_000, max_jpeg_pixels=2_000_000)
-
-
-def survives(data: bytes) -> None:
-    with contextlib.suppress(ImageError):
-        image = decode(data, min_width=16, min_height=16, limits=LIMITS)
-        assert image.ndim == 3
-        assert image.shape[2] == 3
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=300))
-def test_random_bytes_never_raise_anything_else(data: bytes) -> None:
-    assert sniff(data) in DECODABLE | PICTURES.keys() | OTHERS.keys()
-    survives(data)
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.sampled_from(SEEDS), st.data())
-def test_mutated_pictures_never_raise_anything_else(seed: bytes, data: st.DataObject) -> None:
-    broken = bytearray(seed)
-    for _ in range(data.draw(st.integers(1, 6))):
-        at = data.draw(st.integers(0, len(broken) - 1) | st.integers(0, min(99, len(broken) - 1)))
-        broken[at] = data.draw(st.integers(0, 255))
-    cut = data.draw(st.integers(0, len(broken)) | st.just(len(broken)))
-    survives(bytes(broken[:cut]))

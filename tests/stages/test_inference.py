@@ -1,16 +1,27 @@
 """Isolation: a picture that breaks the engine fails alone, and its neighbours never notice."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import DeviceMemoryError, ImageError
+from schemas.errors import DeviceMemoryError, EngineDownError, ImageError
 from schemas.records import Box
-from stages.inference import Engine, Finding, Picture, Score, infer_isolated, is_out_of_memory
+from stages.inference import (
+    MAX_TEXT,
+    Abstained,
+    Engine,
+    Finding,
+    Picture,
+    Pictures,
+    Said,
+    Score,
+    infer_isolated,
+    is_out_of_memory,
+)
 
 
 class Touchy(Engine):
@@ -25,7 +36,7 @@ class Touchy(Engine):
     def load(self) -> None:
         self.batches.clear()
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def infer(self, batch: Pictures) -> list[Score]:
         self.batches.append(len(batch))
         levels = [int(picture.pixels[0, 0, 0]) for picture in batch]
         if bad := self.breaks_at.intersection(levels):
@@ -39,15 +50,15 @@ class Touchy(Engine):
 class Miscounting(Touchy):
     """Gives one score too few whenever it is given several pictures."""
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def infer(self, batch: Pictures) -> list[Score]:
         return super().infer(batch)[: max(1, len(batch) - 1)]
 
 
-def pictures(count: int) -> list[Picture]:
-    return [Picture(np.full((2, 2, 3), level, np.uint8)) for level in range(count)]
+def pictures(count: int) -> Pictures:
+    return Pictures([Picture(np.full((2, 2, 3), level, np.uint8)) for level in range(count)])
 
 
-def infer(engine: Engine, batch: Sequence[Picture]) -> list[Finding]:
+def infer(engine: Engine, batch: Pictures) -> list[Finding]:
     return infer_isolated(engine, batch).found
 
 
@@ -84,7 +95,7 @@ def test_a_clean_batch_runs_once() -> None:
 
 def test_an_empty_batch_does_not_run() -> None:
     engine = Touchy()
-    assert infer(engine, []) == []
+    assert infer(engine, pictures(0)) == []
     assert engine.batches == []
 
 
@@ -120,7 +131,7 @@ class Odd(Engine):
     def load(self) -> None:
         pass
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def infer(self, batch: Pictures) -> list[Score]:
         if isinstance(self.gives, BaseException):
             raise self.gives
         return self.gives  # type: ignore[return-value]  # that is the point
@@ -172,7 +183,7 @@ class Cramped(Touchy):
         super().__init__(**touchy)  # type: ignore[arg-type]
         self.fits, self.giants = fits, set(giants)
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def infer(self, batch: Pictures) -> list[Score]:
         levels = {int(picture.pixels[0, 0, 0]) for picture in batch}
         if len(batch) > self.fits or levels & self.giants:
             self.batches.append(len(batch))
@@ -252,7 +263,7 @@ class Miscounted(Touchy):
         super().__init__()
         self.extra = extra
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def infer(self, batch: Pictures) -> list[Score]:
         scores, extra = super().infer(batch), self.extra.get(len(batch), 0)
         return scores[:extra] if extra < 0 else scores + scores[:1] * extra
 
@@ -280,3 +291,68 @@ def test_a_picture_is_resized_once_per_size() -> None:
     assert picture.at(30, 20).shape == (20, 30, 3)
     assert picture.at(30, 20) is picture.at(30, 20)
     assert picture.at(20, 30).shape == (30, 20, 3)
+
+
+def test_a_batch_is_resized_and_stacked_once_per_size_and_its_parts_share_nothing() -> None:
+    batch = pictures(3)
+
+    stacked = batch.stack(4, 6)
+
+    assert stacked.shape == (3, 6, 4, 3)
+    assert stacked.dtype == np.uint8
+    assert [int(one[0, 0, 0]) for one in stacked] == [0, 1, 2]
+    assert batch.stack(4, 6) is stacked
+    assert batch[1:].stack(4, 6).tolist() == stacked[1:].tolist()
+    assert batch[1:].share("features", lambda: 1) == 1
+    assert batch.share("features", lambda: 2) == 2
+    assert batch.share("features", lambda: 3) == 2
+
+
+class Away(Touchy):
+    """Goes away when it sees a level."""
+
+    def infer(self, batch: Pictures) -> list[Score]:
+        scores = super().infer(batch)
+        if any(score.raw == 2.0 for score in scores):
+            raise EngineDownError("the process\ndied")
+        return scores
+
+
+def test_an_engine_that_goes_away_is_not_asked_again() -> None:
+    engine = Away(breaks_at={3})
+
+    findings = infer_isolated(engine, pictures(32))
+
+    # Level 3 breaks it, so it is told apart first; level 16 takes it away.
+    assert [type(found) for found in findings.found[:16]] == [Score] * 3 + [ImageError] + (
+        [Score] * 12
+    )
+    assert {str(found) for found in findings.found[16:]} == {"model_failed: the process died"}
+    assert all(isinstance(found, EngineDownError) for found in findings.found[16:])
+    assert findings.runs == len(engine.batches)
+    assert engine.batches[-1] == 16
+
+
+class Reader(Touchy):
+    """Answers for each picture in its own way."""
+
+    def __init__(self, says: list[Said]) -> None:
+        super().__init__()
+        self.says = says
+
+    def infer(self, batch: Pictures) -> list[Said]:  # type: ignore[override]
+        return [self.says[int(picture.pixels[0, 0, 0])] for picture in batch]
+
+
+def test_a_member_may_say_why_it_gives_no_score_and_what_it_read() -> None:
+    late = ImageError("expired", "too late")
+    says: list[Said] = [Score(1.0, [], "ROAD WORK"), Abstained("nothing\n to read"), late]
+
+    assert infer(Reader(says), pictures(3)) == [says[0], Abstained("nothing to read"), late]
+
+
+def test_what_a_model_writes_is_bounded_and_utf_8() -> None:
+    (found,) = infer(Reader([Score(0.0, [], "\ud800" + "x" * 2 * MAX_TEXT)]), pictures(1))
+
+    assert isinstance(found, Score)
+    assert found.text == "?" + "x" * (MAX_TEXT - 1)

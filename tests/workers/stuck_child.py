@@ -10,13 +10,12 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
 
 from schemas.cascade import Cascade, Member, load_cascade
-from stages.inference import Engine, Picture, Score
+from stages.inference import Engine, Pictures, Score
 from streams.embedded.log import EmbeddedLog
 from workers import runtime
 from workers.engines.rules import NoopEngine
@@ -30,10 +29,10 @@ class StuckEngine(NoopEngine):
     def __init__(self, how: str) -> None:
         self._how = how
 
-    def warm_up(self) -> None:
+    def warm_up(self, largest: int = 1) -> None:
         """Nothing to warm: it would hang here."""
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def infer(self, batch: Pictures) -> list[Score]:
         """Hang."""
         sys.stderr.write("stuck\n")
         sys.stderr.flush()

@@ -1,6 +1,5 @@
 """The whole path on the in-memory log: every image ends in exactly one answer, whatever dies."""
 
-import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -66,8 +65,8 @@ async def filled(count: int, chosen: Cascade = CASCADE) -> MemoryLog:
 
 def tier_worker(log: MemoryLog, name: str) -> Start:
     async def start() -> None:
-        judge = Judge(CASCADE, name, ENGINES, device=threading.Lock())
-        await TierWorker(log, judge, slots=anyio.Semaphore(2), limits=LIMITS).run(anyio.Event())
+        judge = Judge(CASCADE, name, ENGINES)
+        await TierWorker(log, judge, limits=LIMITS).run(anyio.Event())
 
     return start
 

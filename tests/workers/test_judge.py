@@ -1,6 +1,5 @@
 """The judge: deadlines, limits, and what is said of pictures that it cannot show to its members."""
 
-import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from streams.log import TopicPartition
 from streams.memory.log import MemoryRecord
 from tests.builders import cascade, member, tier
 from tests.fake_engine import POISON, GreyEngine, picture
+from workers.devices import Devices
 from workers.intake import Intake, Item
 from workers.judge import Judge, JudgeOptions
 
@@ -43,11 +43,15 @@ def grey(*levels: int, deadline_at: float | None = None) -> list[Item]:
     return items(*[Inline(picture(level)) for level in levels], deadline_at=deadline_at)
 
 
-class Busy:
+class Busy(Devices):
     """A device for which one waits: something happens meanwhile."""
 
     def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
         self.meanwhile = meanwhile
+
+    def hold(self, device: str, rank: int) -> "Busy":
+        return self
 
     def __enter__(self) -> None:
         self.meanwhile()
@@ -67,7 +71,7 @@ def test_a_deadline_that_passes_while_the_batch_waits_for_the_device_is_kept() -
         CASCADE,
         "one",
         {"a": engine},
-        device=Busy(lambda: clock.advance(5.0)),
+        devices=Busy(lambda: clock.advance(5.0)),
         options=JudgeOptions(clock=clock),
     )
     batch = grey(200, deadline_at=104.0) + grey(190) + grey(180, deadline_at=106.0)
@@ -81,7 +85,7 @@ def test_a_deadline_that_passes_while_the_batch_waits_for_the_device_is_kept() -
 
 def test_an_image_that_is_late_already_is_not_even_read() -> None:
     clock = ManualClock(100.0)
-    judge = Judge(CASCADE, "one", {"a": GreyEngine()}, device=threading.Lock(),
+    judge = Judge(CASCADE, "one", {"a": GreyEngine()},
                   options=JudgeOptions(clock=clock))  # fmt: skip
     gone = Reference(path="/nowhere", size=1)
 
@@ -103,7 +107,7 @@ def bomb(path: Path) -> Path:
 
 def test_bytes_and_pixels_are_limited(tmp_path: Path) -> None:
     options = JudgeOptions(max_bytes=10_000, max_pixels=50, roots=[tmp_path])
-    judge = Judge(CASCADE, "one", {"a": GreyEngine()}, device=threading.Lock(), options=options)
+    judge = Judge(CASCADE, "one", {"a": GreyEngine()}, options=options)
     path = bomb(tmp_path / "bomb.png")
     batch = items(
         Inline(picture(200)),
@@ -117,7 +121,7 @@ def test_bytes_and_pixels_are_limited(tmp_path: Path) -> None:
 
     assert found == ["too_many_pixels", "too_large", "too_many_pixels", "refused", "refused"]
     assert judge.stats.bad_pictures == 5
-    roomy = Judge(CASCADE, "one", {"a": GreyEngine()}, device=threading.Lock(),
+    roomy = Judge(CASCADE, "one", {"a": GreyEngine()},
                   options=replace(options, max_pixels=64))  # fmt: skip
     assert roomy.judge(batch).votes[0].error is None
 
@@ -131,7 +135,7 @@ def test_a_picture_for_which_there_is_no_memory_harms_no_neighbour(
         return decode(data, **wanted)  # type: ignore[arg-type]
 
     monkeypatch.setattr("workers.judge.decode", scarce)
-    judge = Judge(CASCADE, "one", {"a": GreyEngine()}, device=threading.Lock())
+    judge = Judge(CASCADE, "one", {"a": GreyEngine()})
 
     said = judge.judge(grey(200, 1, 190)).votes
 
@@ -152,7 +156,7 @@ def test_storage_that_fails_is_waited_for_once_per_batch(
     def stale(*_: object) -> int:
         raise OSError(116, "Stale file handle")
 
-    judge = Judge(CASCADE, "one", {"a": GreyEngine()}, device=threading.Lock(),
+    judge = Judge(CASCADE, "one", {"a": GreyEngine()},
                   options=JudgeOptions(pause=waited.append))  # fmt: skip
     batch = items(*[Reference(path=str(path), size=path.stat().st_size)] * 100)
     with monkeypatch.context() as patch:
@@ -167,7 +171,7 @@ def test_storage_that_fails_is_waited_for_once_per_batch(
 def test_dead_letters_are_asked_for_only_by_members_that_count() -> None:
     chosen: Cascade = cascade(tier("one", member("a"), member("shade", 0.0)))
     calm, touchy = GreyEngine(), GreyEngine()
-    judge = Judge(chosen, "one", {"a": calm, "shade": touchy}, device=threading.Lock())
+    judge = Judge(chosen, "one", {"a": calm, "shade": touchy})
     touchy.broken = True
 
     assert judge.judge(grey(200, 190)).failures == []
@@ -184,7 +188,6 @@ def test_what_fails_in_a_trial_is_no_fault_of_the_images() -> None:
         two,
         "one",
         {"a": engine},
-        device=threading.Lock(),
         options=JudgeOptions(breaker=MemberPolicy(pictures=2, batches=1), timer=lambda: now),
     )
     assert len(judge.judge(grey(200, 190)).failures) == 2

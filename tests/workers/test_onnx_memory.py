@@ -13,21 +13,22 @@ from pathlib import Path
 import numpy as np
 
 from schemas.cascade import load_cascade
-from stages.inference import Picture, infer_isolated
+from stages.inference import Picture, Pictures, infer_isolated
+from workers.engines.options import EngineOptions
 from workers.engines.registry import build_engine
 
 chosen = load_cascade(Path("cascades/lite.toml"))
 member = next(m for t in chosen.tiers for m in t.members if m.engine == "onnx")
-engine = build_engine(chosen, member, 1)
+engine = build_engine(chosen, member, EngineOptions())
 engine.load()
 random = np.random.default_rng(0)
 shape = (member.height, member.width, 3)
 seen = [Picture(random.integers(0, 255, shape, np.uint8)) for _ in range(4)]
-clean = [score.raw for score in engine.infer(seen)]
+clean = [score.raw for score in engine.infer(Pictures(seen))]
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + (48 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-findings = infer_isolated(engine, seen * 10)
+findings = infer_isolated(engine, Pictures(seen * 10))
 assert findings.fits is not None, "the limit is too generous for this test"
 assert [score.raw for score in findings.found] == clean * 10
 print(findings.fits, findings.runs)

@@ -20,6 +20,7 @@ from schemas.dead_letters import DeadLetter
 from schemas.errors import OutputError
 from schemas.records import ImageVotes
 from schemas.topics import DEAD_LETTERS, VOTES, all_topics
+from stages.batcher import Standing
 from streams.embedded.log import EmbeddedLog
 from streams.log import Output, TopicPartition
 from tests.fake_engine import KILLER
@@ -28,6 +29,7 @@ from tests.tier_bench import DEADLINE, Bench, image, running
 from workers.batches import Surroundings
 from workers.suspects import Suspects, _ranges
 from workers.tier import TierWorker
+from workers.turns import SLOTS, Asking
 
 ROOT = Path(__file__).parents[2]
 A, B = TopicPartition("a", 0), TopicPartition("b", 3)
@@ -247,23 +249,23 @@ async def test_an_image_that_kills_its_process_fails_and_its_neighbours_are_answ
 async def test_suspects_run_one_by_one_with_nothing_beside_them(notes: Path) -> None:
     bench = Bench(CASCADE)
     await bench.create_topics()
-    engine, slots = bench.engines["a"], anyio.Semaphore(2)
+    engine, judge = bench.engines["a"], bench.judge()
     engine.gate.clear()
     await bench.send(TOPIC, *[image(f"{i}", 100 + i) for i in range(8)])
     died(notes, at(TopicPartition(TOPIC, 0), 1, 2))
     suspects = Suspects(notes)
     around = Surroundings(suspects=suspects)
-    worker = TierWorker(bench.log, bench.judge(), slots=slots, surroundings=around)
+    worker = TierWorker(bench.log, judge, surroundings=around)
     async with running(worker):
         assert await to_thread.run_sync(engine.reached.wait, DEADLINE)
-        assert (worker.running, slots.value, engine.batches) == (1, 0, [[101]])
+        assert (worker.running, judge.devices.free("cpu"), engine.batches) == (1, 0, [[101]])
         engine.gate.set()
         assert set(await bench.said(8)) == {f"{i}" for i in range(8)}
 
     assert engine.batches[:2] == [[101], [102]]
     assert sorted(engine.batches[2:]) == [[100, 103, 104, 105], [106, 107]]
     assert (worker.stats.replayed, worker.stats.killers, len(suspects)) == (2, 0, 0)
-    assert slots.value == 2
+    assert judge.devices.free("cpu") == SLOTS
     suspects.close()
 
 
@@ -272,20 +274,20 @@ async def test_suspects_whose_partitions_went_are_left_to_their_next_owner(notes
     await bench.create_topics()
     await bench.send(TOPIC, *[image(f"{i}") for i in range(6)])
     died(notes, at(TopicPartition(TOPIC, 0), *range(6)))
-    suspects, slots = Suspects(notes), anyio.Semaphore(1)
-    worker = TierWorker(
-        bench.log, bench.judge(), slots=slots, surroundings=Surroundings(suspects=suspects)
-    )
-    async with slots, running(worker):  # nothing can run
+    suspects, judge = Suspects(notes), bench.judge()
+    worker = TierWorker(bench.log, judge, surroundings=Surroundings(suspects=suspects))
+    held = await judge.devices.acquire(Asking(0, ("cpu",), Standing, alone=True))
+    async with running(worker):  # nothing can run
         with anyio.fail_after(DEADLINE):
             while not worker.member.in_flight:
                 await anyio.lowlevel.checkpoint()
         await worker.give_up([TopicPartition(TOPIC, 0)])
+    held.release()
 
     assert bench.engines["a"].batches == []
     assert len(suspects) == 6
     async with running(worker):
         await bench.packs(6)
     assert len(suspects) == 0
-    assert slots.value == 1
+    assert judge.devices.free("cpu") == SLOTS
     suspects.close()

@@ -13,6 +13,7 @@ from streams.memory.log import Fault
 from tests.builders import cascade, member, tier
 from tests.tier_bench import DEADLINE, Bench, image, running, until, voted
 from workers.tier import TierWorker, WorkerLimits
+from workers.turns import SLOTS
 
 GONE = LogUnavailableError("gone")
 HASTY = WorkerLimits(poll_timeout=0.02, drain_timeout=0.05)
@@ -108,21 +109,21 @@ async def test_a_model_that_hangs_does_not_keep_a_member_from_giving_up_its_part
 async def test_slots_of_batches_that_hang_stay_taken_until_they_end() -> None:
     bench = Bench(ALONE)
     await bench.create_topics()
-    engine, slots = bench.engines["a"], anyio.Semaphore(2)
-    worker = TierWorker(bench.log, bench.judge(), slots=slots, limits=HASTY)
+    engine, worker = bench.engines["a"], bench.worker(limits=HASTY)
+    devices = worker.judge.devices
     engine.gate.clear()
     await bench.send("images.archive", *[image(f"{i}") for i in range(8)])
     for _ in range(3):
         async with running(worker):
-            await until(lambda: slots.value == 0)
-    assert slots.value == 0
+            await until(lambda: devices.free("cpu") == 0)
+    assert devices.free("cpu") == 0
     assert len(engine.batches) == 1  # the other waits for the device
 
     engine.gate.set()
     await until(lambda: not worker.paused())
     async with running(worker):
         await bench.packs(8)
-    assert slots.value == 2
+    assert devices.free("cpu") == SLOTS
 
 
 async def test_deadlines_are_kept_while_no_slot_is_free() -> None:

@@ -6,7 +6,6 @@ optionally ``heat`` float32 [N, h, w], evidence per place, from which boxes are 
 
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from schemas.cascade import Member
 from schemas.errors import ConfigError, DeviceMemoryError
 from schemas.records import Box
-from stages.inference import Engine, Picture, Score
+from stages.inference import Engine, Pictures, Score
 
 Heat = NDArray[np.float32]
 # A place is drawn if its evidence is at least this, and at least half of the strongest place's:
@@ -72,17 +71,32 @@ class OnnxEngine(Engine):
                 "an input images of tensor(uint8) and an output logit",
                 f"inputs {inputs}, outputs {found}",
             )
+        self._check_sizes(self._session.get_inputs()[0].shape)
         boxes = "heat" in found and self._member.settings.get("boxes", True)
         self._outputs = ["logit", "heat"] if boxes else ["logit"]
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def _check_sizes(self, shape: list[int | str | None]) -> None:
+        """Check that a member of several sizes has a model that takes them: [N, H, W, 3]."""
+        for width, height in self._member.sizes:
+            if any(isinstance(is_, int) and is_ != side
+                   for is_, side in zip(shape[1:3], (height, width), strict=True)):  # fmt: skip
+                raise ConfigError(
+                    f"{self._path}: sizes of member {self._member.name}",
+                    f"an input images that takes [N, {height}, {width}, 3]",
+                    f"{shape}",
+                )
+
+    def prepare(self, batch: Pictures) -> None:
+        """Resize and stack, beside another batch's run."""
+        batch.stack(*batch.size_for(self._member))
+
+    def infer(self, batch: Pictures) -> list[Score]:
         """Return log-odds and boxes per picture.
 
         Raises:
             DeviceMemoryError: The batch does not fit into memory.
         """
-        width, height = self._member.width, self._member.height
-        images = np.stack([picture.at(width, height) for picture in batch])
+        images = batch.stack(*batch.size_for(self._member))
         try:
             found = self._session.run(self._outputs, {"images": images})
         except Exception as error:  # onnxruntime's errors share no base of their own

@@ -1,19 +1,42 @@
-"""Which engine runs a member."""
+"""Which engine runs a member. Each engine's libraries are imported only where one is built."""
 
 from schemas.cascade import Cascade, Member
 from stages.inference import Engine
+from workers.engines.options import EngineOptions
 
 
-def build_engine(cascade: Cascade, member: Member, threads: int) -> Engine:
+def build_engine(cascade: Cascade, member: Member, options: EngineOptions) -> Engine:  # noqa: PLR0911
     """Return the member's engine, not yet loaded.
 
     Raises:
-        ConfigError: Its weight file is not there.
+        ConfigError: Its weights are not there, or what runs it is not installed.
     """
-    if member.engine == "onnx":
-        from workers.engines.onnx import OnnxEngine
+    match member.engine:
+        case "onnx":
+            from workers.engines.onnx import OnnxEngine
 
-        return OnnxEngine(member, cascade.model_path(member), threads)
-    from workers.engines.rules import ConesEngine, NoopEngine
+            return OnnxEngine(member, cascade.model_path(member), options.threads)
+        case "torch":
+            from workers.engines.torch.engine import TorchEngine
 
-    return ConesEngine(member) if member.engine == "cones" else NoopEngine()
+            return TorchEngine(cascade, member, options)
+        case "vllm":
+            from workers.engines.vllm.engine import VllmEngine
+
+            return VllmEngine(cascade, member, options)
+        case "openai":
+            from workers.engines.openai.engine import OpenAIEngine
+
+            return OpenAIEngine(cascade, member, options)
+        case "triton":
+            from workers.engines.triton.engine import TritonEngine
+
+            return TritonEngine(cascade, member, options)
+        case "cones":
+            from workers.engines.rules import ConesEngine
+
+            return ConesEngine(member)
+        case "noop":
+            from workers.engines.rules import NoopEngine
+
+            return NoopEngine()

@@ -1,11 +1,9 @@
 """Engines without weights: the cone rule, and one that does nothing (for benchmarks)."""
 
-from collections.abc import Sequence
-
 from schemas.cascade import Member
 from schemas.records import Box
 from stages.cones import find_cones
-from stages.inference import Engine, Picture, Pixels, Score
+from stages.inference import Engine, Pictures, Pixels, Score
 
 
 class ConesEngine(Engine):
@@ -21,7 +19,7 @@ class ConesEngine(Engine):
     def load(self) -> None:
         """Nothing to load."""
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def infer(self, batch: Pictures) -> list[Score]:
         """Return the rule's score and its cones as boxes."""
         return [_score(picture.at(*self._size)) for picture in batch]
 
@@ -44,10 +42,10 @@ class NoopEngine(Engine):
     def load(self) -> None:
         """Nothing to load."""
 
-    def warm_up(self) -> None:
+    def warm_up(self, largest: int = 1) -> None:
         """Nothing to warm."""
 
-    def infer(self, batch: Sequence[Picture]) -> list[Score]:
+    def infer(self, batch: Pictures) -> list[Score]:
         """Return the same score for each."""
         return [self._SCORE] * len(batch)
 

@@ -1,0 +1,1 @@
+"""The batcher against the batching policies of others, on the same arrivals, in virtual time."""

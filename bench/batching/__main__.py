@@ -1,0 +1,5 @@
+"""Runs ``python -m bench.batching``."""
+
+from bench.batching.command import main
+
+main()

@@ -1,0 +1,1 @@
+"""Typed settings of the engines, as the cascade file gives them under ``settings``."""

@@ -1,0 +1,201 @@
+"""What batches take: learnt from measurements, kept current, never fooled by a single one."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.arrivals import Arrivals
+from stages.service_time import Run, ServiceTime, TierTime, largest
+
+SIZES = st.lists(st.integers(1, 64), min_size=2, max_size=60).filter(lambda s: len(set(s)) > 1)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.floats(1e-4, 1.0), st.floats(0.0, 1.0), SIZES)
+def test_service_time_is_recovered_from_measurements_without_noise(
+    alpha: float, beta: float, sizes: list[int]
+) -> None:
+    service = ServiceTime()
+    for size in sizes:
+        service.observe(size, alpha * size + beta)
+
+    assert service.alpha == pytest.approx(alpha, rel=1e-5, abs=1e-7)
+    assert service.beta == pytest.approx(beta, rel=1e-4, abs=1e-5)
+    for size in (1, 16, 64):
+        assert service.predict(size) == pytest.approx(alpha * size + beta, rel=1e-4)
+
+
+@given(st.integers(1, 64), st.floats(1e-4, 1.0), st.integers(1, 20))
+def test_batches_of_one_size_tell_the_time_per_image(size: int, each: float, times: int) -> None:
+    service = ServiceTime()
+    for _ in range(times):
+        service.observe(size, each * size)
+
+    assert service.predict(size) == pytest.approx(each * size)
+    assert service.predict(2 * size) == pytest.approx(2 * each * size)
+
+
+def test_service_time_follows_a_device_that_slows_down() -> None:
+    service = ServiceTime()
+    for i in range(300):
+        service.observe(1 + i % 8, 0.1 * (1 + i % 8) + 0.2)
+    for i in range(500):
+        service.observe(1 + i % 8, 0.3 * (1 + i % 8) + 0.4)
+
+    assert service.alpha == pytest.approx(0.3, rel=0.01)
+    assert service.beta == pytest.approx(0.4, rel=0.05)
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 10)), min_size=1, max_size=40))
+def test_service_time_is_never_negative(measured: list[tuple[int, float]]) -> None:
+    service = ServiceTime()
+    for size, seconds in measured:
+        service.observe(size, seconds)
+        assert service.alpha >= 0.0
+        assert service.beta >= 0.0
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(-1, 50), st.integers(1, 64))
+def test_the_largest_batch_within_a_time_is_the_largest(
+    alpha: float, beta: float, seconds: float, limit: int
+) -> None:
+    service = ServiceTime(alpha, beta)
+
+    size = service.largest_within(seconds, limit)
+
+    assert 0 <= size <= limit
+    if size > 0:
+        assert service.predict(size) <= seconds * (1 + 1e-9) + 1e-9
+    if size < limit and alpha > 0:
+        assert service.predict(size + 1) > seconds * (1 - 1e-9) - 1e-9
+
+
+def test_batches_of_nearly_one_size_keep_what_is_known_of_others() -> None:
+    service = ServiceTime()
+    for size in (1, 2, 4, 8, 16, 32, 64):
+        service.observe(size, 0.01 * size + 0.1)
+    noise = [1.0, 1.05, 0.95, 1.02, 0.98]
+    for i in range(2000):
+        size = 30 + i % 3
+        service.observe(size, (0.02 * size + 0.2) * noise[i % 5])
+
+    assert service.predict(31) == pytest.approx(0.82, rel=0.05)
+    assert service.beta == pytest.approx(0.2, rel=0.4)
+
+
+def test_a_single_slow_batch_is_not_taken_at_its_word() -> None:
+    service = ServiceTime()
+    for i in range(200):
+        service.observe(1 + i % 8, 0.1 * (1 + i % 8) + 0.2)
+    service.observe(4, 60.0)
+
+    assert service.predict(4) < 0.6 * 1.2
+
+
+def test_noise_widens_the_margin_and_its_absence_closes_it() -> None:
+    steady, noisy = ServiceTime(), ServiceTime()
+    for i in range(500):
+        steady.observe(8, 1.0)
+        noisy.observe(8, 1.1 if i % 2 else 0.9)
+
+    assert steady.margin == pytest.approx(1.0)
+    assert noisy.margin == pytest.approx(1.125, abs=0.03)
+    for _ in range(500):
+        noisy.observe(8, 1.0)
+    assert noisy.margin < 1.01
+
+
+ABOUT = st.floats(0.0, 0.1)
+RUNS = st.lists(st.tuples(st.sampled_from(["cpu", "cuda:0", "vllm:x"]), ABOUT, ABOUT), max_size=5)
+
+
+@given(RUNS, ABOUT, ABOUT, st.floats(-1, 5), st.integers(1, 64), st.floats(0, 3))
+def test_a_tiers_largest_batch_in_a_time_is_the_largest(
+    members: list[tuple[str, float, float]],
+    alpha: float,
+    beta: float,
+    seconds: float,
+    limit: int,
+    wait: float,
+) -> None:
+    known = {f"{i}": (d, ServiceTime(a, b)) for i, (d, a, b) in enumerate(members)}
+    tier = TierTime(known)
+    tier.decoding = ServiceTime(alpha, beta)
+
+    def takes(size: int) -> float:
+        """Decoding goes on while the device is busy."""
+        return max(tier.decoding.predict(size), wait) + tier.running(size)
+
+    size = tier.largest_within(seconds, limit, wait)
+
+    assert 0 <= size <= limit
+    if size:
+        assert takes(size) <= seconds + 1e-9
+    if size < limit:
+        assert takes(size + 1) > seconds - 1e-9
+
+
+def test_members_on_one_device_take_turns_and_on_different_ones_do_not_wait() -> None:
+    tier = TierTime()
+    for size in (4, 8, 4, 8):
+        runs = [
+            Run("a", "cpu", size, 0.1 * size), Run("b", "cpu", size, 0.2 * size),
+            Run("c", "vllm:c", size, 0.4 * size), Run("out", "cpu", 0, 9.0),
+        ]  # fmt: skip
+        tier.observe(size, 0.01 * size, runs)
+
+    assert tier.running(10, "cpu") == pytest.approx(3.0)
+    assert tier.running(10, "vllm:c") == pytest.approx(4.0)
+    assert tier.running(10) == pytest.approx(4.0)
+    assert tier.predict(10) == pytest.approx(4.1)
+    assert tier.alpha == pytest.approx(0.41)
+    assert tier.preparing(10) == pytest.approx(0.1)
+
+
+@given(st.floats(0, 10), st.floats(0, 10), st.floats(-5, 50), st.integers(1, 100))
+def test_the_largest_batch_of_an_affine_time(
+    alpha: float, beta: float, seconds: float, limit: int
+) -> None:
+    found = largest(alpha, beta, seconds, limit)
+
+    fitting = [b for b in range(1, limit + 1) if alpha * b + beta <= seconds]
+    assert abs(found - max(fitting, default=0)) <= (1 if fitting else 0)  # by rounding
+
+
+def test_a_steady_stream_has_its_rate_and_a_past_one_has_none() -> None:
+    arrivals = Arrivals()
+    for i in range(1, 2001):
+        arrivals.note(0.5, i / 100)
+
+    assert arrivals.rate(20.0) == pytest.approx(100, rel=0.05)
+    assert arrivals.tightest(20.0) == 0.5
+    assert arrivals.rate(21.0) < 50
+    assert (arrivals.rate(31.0), arrivals.tightest(31.0)) == (0.0, math.inf)
+
+
+def test_the_rate_follows_a_burst_within_a_deadline_or_two() -> None:
+    arrivals = Arrivals()
+    for i in range(1, 1001):
+        arrivals.note(0.5, i / 100)
+    for i in range(1, 1201):
+        arrivals.note(0.5, 10 + i / 600)
+
+    assert arrivals.rate(12.0) > 0.8 * 600
+
+
+def test_a_few_items_far_between_do_not_look_like_a_burst() -> None:
+    arrivals = Arrivals()
+    for i in range(1, 101):
+        arrivals.note(0.01, i / 4)
+
+    assert arrivals.rate(25.0) == pytest.approx(4, rel=0.2)
+
+
+def test_items_that_come_too_late_say_nothing() -> None:
+    arrivals = Arrivals()
+    arrivals.note(0.0, 5.0)
+    arrivals.note(-1.0, 6.0)
+
+    assert (arrivals.rate(6.0), arrivals.tightest(6.0)) == (0.0, math.inf)

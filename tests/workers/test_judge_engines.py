@@ -1,0 +1,158 @@
+"""What a judge gives its engines, and what it makes of what they give back."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from schemas.errors import EngineDownError
+from schemas.records import Head, Inline
+from stages.breaker import MemberPolicy
+from stages.inference import Abstained, Engine, Pictures, Said, Score
+from tests.builders import cascade, member, tier
+from tests.fake_engine import picture
+from tests.workers.test_judge import items
+from workers.devices import Devices
+from workers.judge import Judge, JudgeOptions
+
+CASCADE = cascade(tier("one", member("a"), member("b", 2.0)), tier("two"))
+
+
+class Noted(Devices, AbstractContextManager[None]):
+    """Notes when the device is held."""
+
+    def __init__(self, diary: list[str]) -> None:
+        super().__init__()
+        self._diary = diary
+
+    def hold(self, device: str, rank: int) -> AbstractContextManager[object]:
+        self._diary.append(f"hold {device}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._diary.append("release")
+
+
+class Speaker(Engine):
+    """Says what it is told to, and notes what it is given."""
+
+    needs_pixels = False
+
+    def __init__(self, says: Callable[[Pictures], Sequence[Said]], diary: list[str]) -> None:
+        self._says, self._diary = says, diary
+        self.seen: list[tuple[bytes | None, Head | None]] = []
+
+    def load(self) -> None:
+        """Nothing to load."""
+
+    def prepare(self, batch: Pictures) -> None:
+        batch.share("copied", lambda: self._diary.append("copy"))
+
+    def infer(self, batch: Pictures) -> list[Said]:
+        batch.share("copied", lambda: self._diary.append("copied late"))
+        self._diary.append("infer")
+        self.seen += [(None if p.encoded is None else bytes(p.encoded), p.head) for p in batch]
+        return list(self._says(batch))
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def says(score: float) -> Callable[[Pictures], Sequence[Said]]:
+    return lambda batch: [Score(score, [])] * len(batch)
+
+
+def state(judge: Judge) -> str:
+    return judge.breakers["a"].state
+
+
+def test_engines_prepare_before_the_device_is_held_and_share_what_they_made() -> None:
+    diary: list[str] = []
+    engines: dict[str, Engine] = {name: Speaker(says(1.0), diary) for name in "ab"}
+    judge = Judge(CASCADE, "one", engines, devices=Noted(diary))
+
+    judge.judge(items(Inline(picture(1))))
+
+    assert diary == ["copy", "hold cpu", "infer", "infer", "release"]
+
+
+def test_an_engine_that_cannot_prepare_still_gets_its_batch() -> None:
+    class Clumsy(Speaker):
+        def prepare(self, batch: Pictures) -> None:
+            raise MemoryError
+
+    diary: list[str] = []
+    judge = Judge(CASCADE, "one", {"a": Clumsy(says(1.0), diary), "b": Clumsy(says(2.0), diary)})
+
+    (said,) = judge.judge(items(Inline(picture(1)))).votes
+
+    assert said.raw == [1.0, 2.0]
+
+
+def test_an_engine_sees_who_a_picture_is_and_its_file_if_it_asks_for_it() -> None:
+    diary: list[str] = []
+    modest, curious = Speaker(says(1.0), diary), Speaker(says(1.0), diary)
+    judge = Judge(CASCADE, "one", {"a": modest, "b": modest})
+    judge.judge(items(Inline(picture(7))))
+    curious.needs_encoded = True
+    asking = Judge(CASCADE, "one", {"a": modest, "b": curious})
+
+    asking.judge(items(Inline(picture(7))))
+
+    assert [data for data, _ in curious.seen] == [picture(7)]
+    assert [data for data, _ in modest.seen[:2]] == [None, None]
+    assert [head.image_id for _, head in modest.seen if head is not None] == ["0", "0", "0"]
+
+
+def test_a_member_that_abstains_is_left_out_and_at_nobodys_fault() -> None:
+    engines: dict[str, Engine] = {
+        "a": Speaker(lambda batch: [Abstained("nothing to read")] * len(batch), []),
+        "b": Speaker(lambda batch: [Score(2.0, [], "ROAD WORK")] * len(batch), []),
+    }
+    judge = Judge(CASCADE, "one", engines, options=JudgeOptions(breaker=MemberPolicy(pictures=1)))
+
+    for _ in range(5):
+        judgement = judge.judge(items(Inline(picture(1))))
+
+    (said,) = judgement.votes
+    assert (said.raw, said.error, said.texts) == ([None, 2.0], None, ["", "ROAD WORK"])
+    assert judgement.failures == []
+    assert judge.breakers["a"].state == "closed"
+    assert judge.members[0].stats.abstained == 5
+
+
+def test_when_all_abstain_the_votes_say_so_and_the_image_goes_on() -> None:
+    silent: dict[str, Engine] = {
+        name: Speaker(lambda batch: [Abstained("too dark")] * len(batch), []) for name in "ab"
+    }
+    judgement = Judge(CASCADE, "one", silent).judge(items(Inline(picture(1))))
+
+    (said,) = judgement.votes
+    assert (said.error, said.next_tier) == ("model_abstained: too dark", "two")
+    assert judgement.failures == []
+
+
+def test_a_member_whose_engine_is_away_is_out_at_once_and_comes_back() -> None:
+    now, away = 0.0, True
+
+    def fickle(batch: Pictures) -> list[Said]:
+        if away:
+            raise EngineDownError("the server does not answer")
+        return [Score(1.0, [])] * len(batch)
+
+    diary: list[str] = []
+    engines: dict[str, Engine] = {"a": Speaker(fickle, diary), "b": Speaker(says(2.0), diary)}
+    judge = Judge(CASCADE, "one", engines, options=JudgeOptions(timer=lambda: now))
+    batch = items(*[Inline(picture(level)) for level in range(20, 28)])
+
+    judgement = judge.judge(batch)
+
+    assert [said.raw for said in judgement.votes] == [[None, 2.0]] * 8
+    assert state(judge) == "open"
+    assert diary.count("infer") == 2
+    assert judge.members[0].stats.away == 8
+    assert judgement.failures == []
+
+    judge.judge(batch)
+    assert diary.count("infer") == 3
+    now, away = judge.breakers["a"].retry_at, False
+    assert [said.raw for said in judge.judge(batch).votes] == [[1.0, 2.0]] * 8
+    assert state(judge) == "closed"
