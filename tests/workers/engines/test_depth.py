@@ -1,0 +1,116 @@
+"""Depth members tell what their own processors tell, and give no vote."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoImageProcessor,
+    DepthAnythingForDepthEstimation,
+    DepthProForDepthEstimation,
+)
+
+from schemas.errors import ConfigError
+from stages.inference import Abstained, Picture, Pictures
+from tests.checkpoints import others
+from tests.torch_kit import engine_of, pictures
+
+PRO_SIZE = (others.DEPTH_PRO_SIDE, others.DEPTH_PRO_SIDE)
+_NUMBER = re.compile(r"(?<![\w.%])\d+(?:\.\d+)?(?:e[+-]\d+)?(?![\w.%]*%)")
+
+
+def at_size(size: tuple[int, int]) -> Pictures:
+    return Pictures([Picture(one.at(*size)) for one in pictures(3)])
+
+
+def said(found: Any) -> list[str]:
+    return [one.reason for one in found if isinstance(one, Abstained)]
+
+
+def told(reason: str) -> list[float]:
+    """Return the numbers of a reason, shares aside: three depths, and the focal length if told."""
+    return [float(number) for number in _NUMBER.findall(reason.partition("below")[2])]
+
+
+@torch.inference_mode()
+def processed(kind: Any, folder: Path, batch: Pictures) -> list[dict[str, Any]]:
+    model: Any = kind.from_pretrained(folder).eval()
+    processor: Any = AutoImageProcessor.from_pretrained(folder)
+    inputs = processor(images=[one.pixels for one in batch], do_resize=False, return_tensors="pt")
+    found = model(**inputs)
+    sizes = None if kind is DepthAnythingForDepthEstimation else [_shape(found)] * len(batch)
+    done: list[dict[str, Any]] = processor.post_process_depth_estimation(found, sizes)
+    return done
+
+
+def _shape(found: Any) -> tuple[int, int]:
+    height, width = found.predicted_depth.shape[1:]
+    return height, width
+
+
+def quantiles(depth: torch.Tensor) -> list[float]:
+    ordered = np.sort(depth.numpy(), axis=None)
+    return [float(ordered[round(share * (ordered.size - 1))]) for share in (0.05, 0.5, 0.95)]
+
+
+def test_depth_anything_in_metres(tmp_path: Path) -> None:
+    others.depth_anything(tmp_path / "model")
+    engine = engine_of(tmp_path, size=others.DEPTH_SIZE)
+    engine.load()
+    batch = at_size(others.DEPTH_SIZE)
+
+    reasons = said(engine.infer(batch))
+
+    expected = processed(DepthAnythingForDepthEstimation, tmp_path / "model", batch)
+    assert len(reasons) == len(batch)
+    for reason, one in zip(reasons, expected, strict=True):
+        assert reason.endswith(" m")
+        assert told(reason) == pytest.approx(quantiles(one["predicted_depth"]), rel=0.01)
+
+
+def test_relative_depth_has_no_unit(tmp_path: Path) -> None:
+    others.depth_anything(tmp_path / "model", metric=False)
+    engine = engine_of(tmp_path, size=others.DEPTH_SIZE)
+    engine.load()
+
+    reasons = said(engine.infer(at_size(others.DEPTH_SIZE)))
+
+    assert all(reason.endswith("(inverse depth, no unit)") for reason in reasons)
+
+
+def test_depth_pro_tells_metres_and_the_focal_length(tmp_path: Path) -> None:
+    others.depth_pro(tmp_path / "model")
+    engine = engine_of(tmp_path, size=PRO_SIZE)
+    engine.load()
+    batch = at_size(PRO_SIZE)
+
+    reasons = said(engine.infer(batch))
+
+    expected = processed(DepthProForDepthEstimation, tmp_path / "model", batch)
+    for reason, one in zip(reasons, expected, strict=True):
+        width = one["predicted_depth"].shape[1]
+        focal = float(one["focal_length"]) / width
+        assert told(reason) == pytest.approx(
+            [*quantiles(one["predicted_depth"]), focal], rel=0.01, abs=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("write", "size", "expected"),
+    [
+        (others.depth_anything, (80, 56), "width and height in steps of 14, got 80 × 56"),
+        (others.depth_pro, (160, 128), "width and height to be equal, got 160 × 128"),
+    ],
+)
+def test_sizes_that_a_network_does_not_take(
+    tmp_path: Path, write: Any, size: tuple[int, int], expected: str
+) -> None:
+    write(tmp_path / "model")
+
+    with pytest.raises(ConfigError) as error:
+        engine_of(tmp_path, size=size).load()
+
+    assert expected in str(error.value)

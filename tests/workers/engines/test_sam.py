@@ -1,0 +1,144 @@
+"""SAM 3: texts held against pictures, as its own processor and model do it."""
+
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import AutoConfig, Sam3Model, Sam3Processor
+
+from schemas.errors import ConfigError
+from stages.inference import Picture, Pictures, Score
+from tests.checkpoints import others
+from tests.torch_kit import engine_of, pictures, raws
+
+PROMPTS = ["traffic cone", "road work sign"]
+SIZE = (others.SAM_SIDE, others.SAM_SIDE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a checkpoint ``model``, as the hub has it."""
+    made = tmp_path_factory.mktemp("sam3")
+    others.sam3(made / "model")
+    return made
+
+
+def at_size(size: tuple[int, int] = SIZE, count: int = 3) -> Pictures:
+    return Pictures([Picture(one.at(*size)) for one in pictures(count)])
+
+
+@torch.inference_mode()
+def expected(folder: Path, batch: Pictures, side: int = others.SAM_SIDE) -> NDArray[np.float64]:
+    """Return σ(object)·σ(presence) [N, texts, queries]."""
+    config: Any = AutoConfig.from_pretrained(folder)
+    config.image_size = side
+    model: Any = Sam3Model.from_pretrained(folder, config=config).eval()
+    processor = Sam3Processor.from_pretrained(folder)
+    likely = []
+    for prompt in PROMPTS:
+        inputs = processor(
+            images=[one.pixels for one in batch],
+            text=[prompt] * len(batch),
+            size={"height": side, "width": side},
+            return_tensors="pt",
+        )
+        found = model(
+            pixel_values=inputs.pixel_values,
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+        )
+        likely.append(found.pred_logits.sigmoid() * found.presence_logits.sigmoid())
+    stacked: NDArray[np.float64] = torch.stack(likely, 1).double().numpy()
+    return stacked
+
+
+def test_the_score_is_that_of_the_likeliest_object_of_any_prompt(folder: Path) -> None:
+    engine = engine_of(folder, size=SIZE, prompts=PROMPTS, min_confidence=0.01)
+    engine.load()
+
+    found = engine.infer(at_size())
+
+    likely = expected(folder / "model", at_size())
+    best = likely.max(axis=(1, 2))
+    scores = [one for one in found if isinstance(one, Score)]
+    assert [one.raw for one in scores] == pytest.approx(np.log(best / (1 - best)), abs=1e-3)
+    assert max(best) - min(best) > 0.01
+    for one, row in zip(scores, likely, strict=True):
+        strongest = sorted(row.flatten(), reverse=True)[: len(one.boxes)]
+        assert [box.confidence for box in one.boxes] == pytest.approx(strongest, abs=1e-4)
+        assert {box.label for box in one.boxes} <= set(PROMPTS)
+        assert all(0 <= side <= 1 for box in one.boxes for side in (box.x1, box.y1, box.x2, box.y2))
+    assert any(one.boxes for one in scores)
+
+
+def test_the_image_model_without_its_tracker(tmp_path: Path) -> None:
+    others.sam3(tmp_path / "model", video=False)
+    engine = engine_of(tmp_path, size=SIZE, prompts=PROMPTS)
+    engine.load()
+
+    found = raws(engine, at_size())
+
+    best = expected(tmp_path / "model", at_size()).max(axis=(1, 2))
+    assert found == pytest.approx(np.log(best / (1 - best)), abs=1e-3)
+
+
+def test_another_input_size_than_that_of_training(folder: Path) -> None:
+    side = 2 * others.SAM_SIDE
+    engine = engine_of(folder, size=(side, side), prompts=PROMPTS)
+    engine.load()
+
+    found = raws(engine, at_size((side, side)))
+
+    best = expected(folder / "model", at_size((side, side)), side).max(axis=(1, 2))
+    assert found == pytest.approx(np.log(best / (1 - best)), abs=1e-3)
+
+
+def test_half_precision_gives_nearly_the_same(folder: Path) -> None:
+    whole = engine_of(folder, size=SIZE, prompts=PROMPTS)
+    half = engine_of(folder, size=SIZE, prompts=PROMPTS, precision="bfloat16")
+    whole.load()
+    half.load()
+
+    assert raws(half, at_size()) == pytest.approx(raws(whole, at_size()), abs=0.5)
+
+
+def test_the_text_tower_and_the_masks_are_dropped(folder: Path) -> None:
+    engine = engine_of(folder, size=SIZE, prompts=PROMPTS)
+    engine.load()
+
+    parts = {name.partition(".")[0] for name, _ in engine.model.trunk.module.named_parameters()}
+
+    assert "vision_encoder" in parts
+    assert not parts & {"text_encoder", "mask_decoder"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "said"),
+    [
+        ({}, SIZE, "settings.prompts: expected texts that mean roadwork, got nothing"),
+        ({"prompts": PROMPTS, "other_prompts": ["road"]}, SIZE, "settings.other_prompts: expected"),
+        ({"prompts": PROMPTS}, (84, 56), "width and height to be equal, got 84 × 56"),
+        ({"prompts": ["cone " * 20]}, SIZE, "at most 32 tokens each, got"),
+        ({"prompts": PROMPTS}, (50, 50), "width and height in steps of 14, got 50 × 50"),
+    ],
+)
+def test_what_does_not_fit_is_said_at_once(
+    folder: Path, settings: dict[str, Any], size: tuple[int, int], said: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        engine_of(folder, size=size, **settings).load()
+
+    assert said in str(error.value)
+
+
+def test_a_checkpoint_without_a_tokenizer(folder: Path, tmp_path: Path) -> None:
+    copytree(folder / "model", tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "model" / name).unlink()
+
+    with pytest.raises(ConfigError, match="a folder with a tokenizer"):
+        engine_of(tmp_path, size=SIZE, prompts=PROMPTS).load()

@@ -1,0 +1,1 @@
+"""Torch models: any checkpoint of a known family, on a CPU or a CUDA device."""

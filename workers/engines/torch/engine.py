@@ -1,0 +1,95 @@
+"""The ``torch`` engine: checkpoints of known families on a CPU or a CUDA device.
+
+Nothing here imports PyTorch before a member is loaded.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from schemas.cascade import Cascade, Member
+from schemas.errors import ConfigError
+from schemas.settings.registry import settings_of
+from schemas.settings.torch import TorchSettings
+from stages.inference import Engine, Pictures, Said
+from stages.shapes import Size, sizes_of
+from workers.engines.options import EngineOptions
+
+if TYPE_CHECKING:
+    from workers.engines.torch.model import Model
+
+_NEEDED = ("torch", "safetensors", "transformers")
+
+
+class TorchEngine(Engine):
+    """Runs one member.
+
+    Args:
+        cascade: For the folder that its files are relative to.
+        member: Its checkpoint, size and settings.
+        options: Threads per call, and what the engines of this process share.
+    """
+
+    def __init__(self, cascade: Cascade, member: Member, options: EngineOptions) -> None:
+        self._cascade, self._member, self._options = cascade, member, options
+        self._settings = settings_of(member.settings, TorchSettings)
+        self._models: dict[Size, Model] = {}
+
+    @property
+    def model(self) -> Model:
+        """The member at work on pictures of its usual size; after ``load``."""
+        return self.model_for((self._member.width, self._member.height))
+
+    def model_for(self, size: Size) -> Model:
+        """Return the member at work on pictures of a size; after ``load``."""
+        return self._models[size]
+
+    def load(self) -> None:
+        """Load checkpoint and head, put them on the device, and try them on a black picture.
+
+        A network is loaded for each size of the member's pictures; these share their weights.
+
+        Raises:
+            ConfigError: PyTorch is not installed, the device is not there, or settings, checkpoint
+                and head are not what they should be or do not fit together.
+            DeviceMemoryError: Not even one picture fits.
+        """
+        self._check_installed()
+        from workers.engines.torch.model import open_model
+
+        for size in sizes_of(self._member):
+            self._models[size] = open_model(
+                self._cascade, self._member, size, self._settings, self._options
+            )
+        self.device = self.model.device
+
+    def _check_installed(self) -> None:
+        for name in _NEEDED:
+            try:
+                import_module(name)
+            except ImportError as error:
+                raise ConfigError(
+                    f"{self._cascade.name}: member {self._member.name}: engine",
+                    "PyTorch and transformers (pip install 'roadstream[torch]')",
+                    str(error),
+                ) from None
+
+    def warm_up(self, largest: int = 1) -> None:
+        """Compile, record, or run each batch size once."""
+        for model in self._models.values():
+            model.warm_up(largest)
+
+    def prepare(self, batch: Pictures) -> None:
+        """Resize, stack, and start the copy to the device."""
+        self._models[batch.size_for(self._member)].prepare(batch)
+
+    def infer(self, batch: Pictures) -> list[Said]:
+        """Return a finding per picture."""
+        return list(self._models[batch.size_for(self._member)].infer(batch))
+
+    def close(self) -> None:
+        """Let go of the networks."""
+        for model in self._models.values():
+            model.close()
+        self._models.clear()

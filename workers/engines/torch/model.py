@@ -1,0 +1,137 @@
+"""One torch member at work: pixels up, network, head, results down, scores."""
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from schemas.cascade import Cascade, Member
+from schemas.errors import ConfigError, DeviceMemoryError
+from schemas.settings.torch import TorchSettings
+from stages.inference import Abstained, Pictures, Score
+from workers.engines.options import EngineOptions
+from workers.engines.torch.checkpoint import Checkpoint, open_checkpoint
+from workers.engines.torch.families.registry import family_of
+from workers.engines.torch.family import Family
+from workers.engines.torch.lanes import Upload, lane_for
+from workers.engines.torch.memory import memory_told
+from workers.engines.torch.network import Network, Tensors
+from workers.engines.torch.placement import Placement, placement
+from workers.engines.torch.trunk import leave, trunk_for
+
+
+class Model:
+    """A member's network and head on their device.
+
+    Args:
+        family: Reads the checkpoint.
+        threads: PyTorch's threads per call on the CPU.
+        shared: What the engines of this process share.
+
+    Attributes:
+        device: Name of the device.
+        family: As given.
+        head: What this member has on top of the network, if anything.
+        trunk: The network, which other members may look through too.
+    """
+
+    def __init__(self, family: Family, threads: int, shared: dict[Hashable, Any]) -> None:
+        checkpoint, settings = family.checkpoint, family.settings
+        place = placement(settings, f"{checkpoint.where}: settings")
+        self.device = str(place.device)
+        self.family, self._shared = family, shared
+        self._lane = lane_for(place.device, threads, shared)
+        self.trunk = trunk_for(family, place, self._lane, shared)
+        self._upload_key = ("torch-upload", place.device, family.size)
+        self._finish: Network | None = None
+        try:
+            self.head = self._loaded_head(place)
+            self._lane.settle()
+            self._try_out(checkpoint)
+        except BaseException:
+            self.close()
+            raise
+
+    def _loaded_head(self, place: Placement) -> nn.Module | None:
+        family = self.family
+        if (head := family.load_head()) is None:
+            return None
+        head = head.to(place.device).eval().requires_grad_(False)
+        self._finish = Network(
+            lambda given: family.finish(head, given), family.settings, self._lane
+        )
+        return head
+
+    def _try_out(self, checkpoint: Checkpoint) -> None:
+        """Run a black picture: what does not fit together is said now, not of every picture.
+
+        Raises:
+            ConfigError: The network or the head does not take what it is given.
+            DeviceMemoryError: Not even one picture fits.
+        """
+        width, height = self.family.size
+        try:
+            with self._lane.turn(), memory_told():
+                self.family.scores(self._lane.download(self._finished(self.trunk.features(1))))
+        except (ConfigError, DeviceMemoryError):
+            raise
+        except Exception as error:  # whatever a network raises on a shape that it does not take
+            raise checkpoint.damaged(
+                f"a network that takes pictures of {width} × {height}", error
+            ) from error
+
+    def _finished(self, features: Tensors) -> Tensors:
+        return features if self._finish is None else self._finish.run(features)
+
+    def warm_up(self, largest: int) -> None:
+        """Get ready for batches of up to ``largest``.
+
+        Raises:
+            DeviceMemoryError: Not even one picture fits.
+        """
+        with self._lane.turn():
+            self.trunk.warm_up(largest)
+            if self._finish is not None:
+                self._finish.warm_up(self.trunk.features, largest)
+
+    def prepare(self, batch: Pictures) -> Upload:
+        """Return the batch's pixels on their way to the device; every member gets the same."""
+        stack = batch.stack(*self.family.size)
+        return batch.share(self._upload_key, lambda: self._lane.upload(stack))
+
+    def infer(self, batch: Pictures) -> Sequence[Score | Abstained]:
+        """Return a finding per picture.
+
+        Raises:
+            DeviceMemoryError: The batch does not fit.
+        """
+        with memory_told():
+            upload = self.prepare(batch)
+            with self._lane.turn(upload):
+                outputs = self._finished(self.trunk.run(batch, upload))
+                arrays = self._lane.download(outputs)
+        return self.family.scores(arrays)
+
+    def close(self) -> None:
+        """Let go of the network; the last member takes it out of memory."""
+        leave(self.trunk, self._shared)
+
+
+def open_model(
+    cascade: Cascade,
+    member: Member,
+    size: tuple[int, int],
+    settings: TorchSettings,
+    options: EngineOptions,
+) -> Model:
+    """Load a member for pictures of one size.
+
+    Raises:
+        ConfigError: Its settings or its checkpoint are not what they should be.
+    """
+    where = f"{cascade.name}: member {member.name}"
+    source = cascade.model_source(member)
+    checkpoint = open_checkpoint(source, settings, where, Path(cascade.folder))
+    kind = family_of(checkpoint, settings)
+    return Model(kind(checkpoint, settings, size), options.threads, options.shared)

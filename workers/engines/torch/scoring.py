@@ -1,0 +1,57 @@
+"""From a network's numbers to log-odds of roadwork. Plain arithmetic on the host."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32] | NDArray[np.float64]
+# σ(16) differs from 1 by 1e-7, the resolution of float32 there.
+LIMIT = 16.0
+
+
+def log_odds(probability: Floats) -> list[float]:
+    """Return the log-odds of probabilities [N], clipped to ±``LIMIT``."""
+    p = np.asarray(probability, np.float64)
+    with np.errstate(divide="ignore"):
+        return clipped(np.log(p) - np.log1p(-p))
+
+
+def clipped(values: Floats) -> list[float]:
+    """Return values [N] clipped to ±``LIMIT``; what is no number stays none."""
+    found: list[float] = np.clip(np.asarray(values, np.float64), -LIMIT, LIMIT).tolist()
+    return found
+
+
+def one_of(logits: Floats, chosen: Sequence[int]) -> list[float]:
+    """Return the log-odds that one of the chosen classes is the one (softmax).
+
+    Args:
+        logits: [N, classes].
+        chosen: Columns; not all of them.
+    """
+    rest = [column for column in range(logits.shape[1]) if column not in set(chosen)]
+    exact = np.asarray(logits, np.float64)
+    return clipped(_total(exact[:, list(chosen)]) - _total(exact[:, rest]))
+
+
+def any_of(logits: Floats, chosen: Sequence[int]) -> list[float]:
+    """Return the log-odds of the likeliest of the chosen classes (each its own sigmoid).
+
+    Args:
+        logits: [N, classes].
+        chosen: Columns.
+    """
+    return clipped(logits[:, list(chosen)].max(axis=1))
+
+
+def mean_odds(logits: Floats) -> Floats:
+    """Return the logarithm of the mean odds [N] over log-odds [N, several]."""
+    exact = np.asarray(logits, np.float64)
+    mean: NDArray[np.float64] = _total(exact) - np.log(exact.shape[1])
+    return mean
+
+
+def _total(exact: NDArray[np.float64]) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = np.logaddexp.reduce(exact, axis=1)
+    return total
