@@ -1,0 +1,240 @@
+"""The process of an engine and the engine in front of it, by a stand-in that starts at once."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from schemas.cascade import Member
+from schemas.errors import ConfigError, EngineDownError, ImageError
+from schemas.records import Head
+from stages.inference import Abstained, Picture, Pictures, Said, Score
+from streams.clock import SystemClock
+from tests import grey_vllm
+from tests.builders import cascade, tier
+from workers.engines.options import EngineOptions
+from workers.engines.vllm import engine as vllm_engine
+from workers.engines.vllm.engine import VllmEngine
+from workers.engines.vllm.interpreter import find_interpreter
+
+PATIENCE = 30.0
+CHILD = Path(vllm_engine.SCRIPT)
+
+
+@pytest.fixture(autouse=True)
+def grey(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "SCRIPT", Path(grey_vllm.__file__))
+
+
+def built(folder: Path, options: EngineOptions | None = None, **settings: Any) -> VllmEngine:
+    """Return an engine whose process is the stand-in."""
+    given = {"python": sys.executable, "patience": PATIENCE, **settings}
+    member = Member(name="vlm", engine="vllm", model=".", width=64, height=64, settings=given)
+    asked = replace(cascade(tier("one", member)), folder=str(folder))
+    return VllmEngine(asked, member, options or EngineOptions())
+
+
+@contextmanager
+def loaded(folder: Path, **settings: Any) -> Iterator[VllmEngine]:
+    engine = built(folder, **settings)
+    engine.load()
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def pictures(*levels: int, head: Head | None = None) -> Pictures:
+    return Pictures([Picture(np.full((64, 64, 3), level, np.uint8), head=head) for level in levels])
+
+
+def revived(engine: VllmEngine) -> list[Said]:
+    """Return what it says of a picture, once it runs again."""
+    assert engine.keeper.reached("up", PATIENCE)
+    return engine.infer(pictures(170))
+
+
+def test_an_answer_is_the_log_odds_of_yes_with_its_text(tmp_path: Path) -> None:
+    with loaded(tmp_path, max_leak=0.3) as engine:
+        found = engine.infer(pictures(170, 51))
+
+    (score, abstained) = found
+    assert isinstance(score, Score)
+    assert score.raw == pytest.approx(np.log((2 / 3) / (1 / 6)))
+    assert score.text.startswith("1 Is there active roadwork")
+    assert isinstance(abstained, Abstained)  # 0.4 leaks
+    assert engine.version == "active-roadwork@1"
+
+
+def test_each_picture_gets_what_became_of_it(tmp_path: Path) -> None:
+    head = Head(image_id="a", deadline_at=SystemClock().now() - 1)
+    with loaded(tmp_path) as engine:
+        refused, late, undecided = engine.infer(
+            pictures(grey_vllm.REFUSES, grey_vllm.LATE, grey_vllm.UNDECIDED)
+        )
+        (past,) = engine.infer(pictures(170, head=head))
+
+    assert isinstance(refused, ImageError)
+    assert str(refused) == "model_failed: too long"
+    assert isinstance(late, ImageError)
+    assert isinstance(past, ImageError)
+    assert late.fault == past.fault == "expired"
+    assert undecided == Abstained("no answer after 5 tokens")
+
+
+def test_several_batches_are_under_way_at_once(tmp_path: Path) -> None:
+    with loaded(tmp_path) as engine:
+        found: list[list[Said]] = []
+        threads = [
+            threading.Thread(target=lambda: found.append(engine.infer(pictures(200, 210))))
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+
+    assert len(found) == 8
+    assert all(one == found[0] for one in found)
+
+
+def test_a_death_fails_what_is_under_way_and_the_engine_comes_back(tmp_path: Path) -> None:
+    with loaded(tmp_path) as engine:
+        with pytest.raises(EngineDownError, match="the engine is down: its process ended"):
+            engine.infer(pictures(170, grey_vllm.DIES))
+        with pytest.raises(EngineDownError, match="its process ended"):
+            engine.infer(pictures(170))  # at once, as it died: nobody waits for that
+        (found,) = revived(engine)
+
+    assert isinstance(found, Score)
+
+
+def test_one_that_says_nothing_is_ended_and_comes_back(tmp_path: Path) -> None:
+    with loaded(tmp_path, request_timeout=0.2) as engine:
+        with pytest.raises(EngineDownError, match=r"vlm: no answer in 0\.2 s"):
+            engine.infer(pictures(grey_vllm.SILENT))
+        assert engine.keeper.reached("off", PATIENCE)
+        (found,) = revived(engine)
+
+    assert isinstance(found, Score)
+
+
+def test_a_silent_engine_costs_a_picture_with_a_deadline_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_engine, "_GRACE", 0.0)
+    head = Head(image_id="a", deadline_at=SystemClock().now() + 0.5)
+    with loaded(tmp_path) as engine:
+        (late,) = engine.infer(pictures(grey_vllm.SILENT, head=head))
+        (found,) = engine.infer(pictures(170))
+
+    assert isinstance(late, ImageError)
+    assert late.fault == "expired"
+    assert isinstance(found, Score)
+
+
+def test_one_that_waits_for_its_first_use_starts_then(tmp_path: Path) -> None:
+    with loaded(tmp_path, start="first_use", patience=0.0) as engine:
+        engine.warm_up(4)
+        assert engine.keeper.state == "off"
+        with pytest.raises(EngineDownError, match=r"the engine is (off|starting)"):
+            engine.infer(pictures(170))
+        (found,) = revived(engine)
+
+    assert isinstance(found, Score)
+
+
+@pytest.mark.parametrize(("can_sleep", "rests"), [(True, "asleep"), (False, "off")])
+def test_an_idle_one_rests_and_is_back_on_use(tmp_path: Path, can_sleep: bool, rests: str) -> None:
+    args = {"can_sleep": can_sleep}
+    with loaded(tmp_path, idle_after=0.05, engine_args=args) as engine:
+        for _ in range(2):
+            assert engine.keeper.reached("asleep" if rests == "asleep" else "off", PATIENCE)
+            (found,) = engine.infer(pictures(170))
+            assert isinstance(found, Score)
+
+
+def test_members_with_the_same_engine_share_its_process(tmp_path: Path) -> None:
+    options = EngineOptions()
+    one = built(tmp_path, options, frames=1)
+    two = built(tmp_path, options, prompt="active-roadwork-reasoned", frames=1)
+    other = built(tmp_path, options, seed=7, frames=1)
+    for engine in (one, two, other):
+        engine.load()
+
+    assert one.keeper is two.keeper
+    assert one.keeper is not other.keeper
+    keeper = one.keeper
+    one.close()
+    one.close()
+    assert not keeper.closed
+    (found,) = two.infer(pictures(170))
+    assert isinstance(found, Score)
+    two.close()
+    other.close()
+    assert keeper.closed
+    assert options.shared == {}
+
+
+def test_what_cannot_start_says_why_and_its_last_words(tmp_path: Path) -> None:
+    args = {"refuses": True, "mumbles": True}
+    with pytest.raises(ConfigError) as error, loaded(tmp_path, engine_args=args):
+        pass
+
+    assert "settings that vLLM can start with" in str(error.value)
+    assert "ValueError: no such model (the weights are odd)" in str(error.value)
+
+
+def test_a_prompt_whose_words_the_model_lacks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('version = "1"\ntext = "?"\nyes = ["ja"]\n')
+
+    with (
+        pytest.raises(ConfigError, match="words that the model knows"),
+        loaded(tmp_path, prompt="own.toml"),
+    ):
+        pass
+
+
+def test_an_interpreter_that_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"settings\.python: expected an interpreter"):
+        find_interpreter(str(tmp_path / "python"), "m: settings")
+    monkeypatch.delenv("ROADSTREAM_VLLM_PYTHON", raising=False)
+    with pytest.raises(ConfigError, match=r"uv pip install .* vllm`.*got nothing"):
+        find_interpreter(None, "m: settings")
+
+
+PARENT = """
+import os, sys
+from workers.engines.vllm.child import engine_wire as wire
+from workers.engines.vllm.process import EngineProcess
+process = EngineProcess([sys.argv[1], "-u", sys.argv[2]], dict(os.environ), "orphan")
+process.start(wire.Load(engine_args={"model": "/nowhere"}), print)
+print(process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.vllm
+def test_the_engine_ends_with_its_worker_even_before_it_runs() -> None:
+    command = [sys.executable, "-c", PARENT, find_interpreter(None, "here"), str(CHILD)]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with worker:
+        assert worker.stdout is not None
+        watched = os.pidfd_open(int(worker.stdout.readline()))
+        worker.send_signal(signal.SIGKILL)
+    ended, _, _ = select.select([watched], [], [], PATIENCE)
+    os.close(watched)
+
+    assert ended

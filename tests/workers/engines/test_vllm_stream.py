@@ -1,0 +1,117 @@
+"""A real vLLM is killed under the stream: answers say so, go on without it, and have it back."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio import to_thread
+from msgspec.structs import replace
+
+from schemas import codec
+from schemas.cascade import Member
+from schemas.records import Answer, Head, Image, Inline
+from schemas.topics import ANSWERS, all_topics
+from stages.breaker import Cooldown, MemberPolicy
+from stages.decode import encode_jpeg
+from streams.memory.log import MemoryLog
+from tests.builders import cascade, member, tier
+from tests.checkpoints.qwen3_vl import write_qwen3_vl
+from tests.tier_bench import LIMITS
+from tests.vllm_kit import pixels, vllm_member
+from workers.engines.options import EngineOptions
+from workers.engines.rules import NoopEngine
+from workers.engines.vllm.engine import VllmEngine
+from workers.judge import Judge, JudgeOptions
+from workers.runtime import build_consensus
+from workers.submit import Submitter
+from workers.tier import TierWorker
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
+PATIENCE = 300.0
+# Trials come soon, so that the test need not wait for them.
+POLICY = MemberPolicy(cooldown=Cooldown(first=0.05, growth=1.0))
+
+
+class Stream:
+    """A tier with a quick member and a vLLM, and its answers."""
+
+    def __init__(self, log: MemoryLog, engine: VllmEngine) -> None:
+        self._log, self.engine = log, engine
+
+    async def asks(self, name: str) -> Answer:
+        """Send a picture and wait for its answer."""
+        picture = encode_jpeg(pixels(1)[0], 95)
+        async with self._log.reader(ANSWERS, "end") as reader:
+            await self.sends(name, picture)
+            while True:
+                polled = await reader.poll(max_records=10, timeout=1)
+                for records in polled.values():
+                    for record in records:
+                        return codec.decode_answer(record.value or b"")
+
+    async def sends(self, name: str, picture: bytes) -> None:
+        """Send a picture."""
+        async with self._log.producer() as producer:
+            image = Image(Head(image_id=name, uri=name), Inline(picture))
+            await Submitter(producer, None, 1).submit([image])
+
+
+@asynccontextmanager
+async def streaming(engine: VllmEngine, asked: Member) -> AsyncIterator[Stream]:
+    quick = replace(member("quick"), width=160, height=96)
+    chosen = cascade(tier("look", quick, asked))
+    log = MemoryLog()
+    await log.create_topics(all_topics(chosen.tier_names), 1)
+    engines = {"quick": NoopEngine(), asked.name: engine}
+    judge = Judge(chosen, "look", engines, options=JudgeOptions(breaker=POLICY))
+    stopping = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(TierWorker(log, judge, limits=LIMITS).run, stopping)
+        tasks.start_soon(build_consensus(log, chosen).run, stopping)
+        yield Stream(log, engine)
+        stopping.set()
+
+
+def voters(answer: Answer) -> set[str]:
+    return {vote.member for vote in answer.votes}
+
+
+def core_of(leader: int) -> int:
+    """Return the process of the engine's core: the youngest child of its front end."""
+    children = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
+    return max(map(int, children))
+
+
+async def test_a_killed_engine_is_missed_named_and_comes_back(tmp_path: Path) -> None:
+    asked = vllm_member("vlm", write_qwen3_vl(tmp_path / "model"))
+    chosen = replace(cascade(tier("look", asked)), folder="/")
+    engine = VllmEngine(chosen, asked, EngineOptions())
+    await to_thread.run_sync(engine.load)
+    try:
+        async with streaming(engine, asked) as stream:
+            whole = await stream.asks("before")
+            first = engine.keeper.pid
+            assert first is not None
+            os.kill(core_of(first), signal.SIGKILL)
+            assert await to_thread.run_sync(engine.keeper.reached, "off", PATIENCE)
+            lacking = await stream.asks("meanwhile")
+            assert await to_thread.run_sync(engine.keeper.reached, "up", PATIENCE)
+            with anyio.fail_after(PATIENCE):
+                count = 0
+                while "vlm" not in voters(again := await stream.asks(f"after-{count}")):
+                    count += 1
+            second = engine.keeper.pid
+    finally:
+        await to_thread.run_sync(engine.close)
+
+    assert (whole.status, whole.flags, voters(whole)) == ("answered", [], {"quick", "vlm"})
+    assert whole.votes[1].model_version == "1+active-roadwork@1"
+    assert (lacking.status, lacking.flags, voters(lacking)) == ("answered", ["degraded"], {"quick"})
+    assert lacking.missing == ["vlm"]
+    assert (again.flags, voters(again)) == ([], {"quick", "vlm"})
+    assert again.votes[1].raw == pytest.approx(whole.votes[1].raw, abs=1e-4)
+    assert first != second

@@ -1,0 +1,1 @@
+"""Remote servers that speak the OpenAI chat protocol."""

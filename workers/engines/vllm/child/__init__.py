@@ -1,0 +1,1 @@
+"""Runs where vLLM is installed, not where Roadstream is: started as a script, by path."""

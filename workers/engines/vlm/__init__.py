@@ -1,0 +1,1 @@
+"""What engines for vision-language models share, wherever the model runs."""
