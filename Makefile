@@ -4,9 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 DEMO := demo
+# vLLM and Triton pin what others need otherwise, so each has an environment of its own. Triton's
+# stub wants a Python that was built with a shared library, as Debian's is.
+ENVIRONMENTS := .environments
+TRITON_PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock clean
+.PHONY: help demo test check engines lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,9 +30,27 @@ demo: $(UV) ## Render a drive, score it, show where the answers and the report a
 	@echo "answers:  $(CURDIR)/$(DEMO)/answers.parquet"
 	@echo "report:   $(CURDIR)/$(DEMO)/answers.html"
 
-test: $(UV) ## Run every check and test (starts a real Kafka by itself)
+$(ENVIRONMENTS)/vllm/installed: environments/vllm-cpu.txt | $(UV)
+	@$(UV) venv --quiet --clear --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --python $(@D)/bin/python $<
+	@touch $@
+
+$(ENVIRONMENTS)/triton/installed: environments/triton.txt | $(UV)
+	@$(UV) venv --quiet --clear --python $(TRITON_PYTHON) $(@D)
+	@$(UV) pip sync --quiet --python $(@D)/bin/python $<
+	@touch $@
+
+# AGPL-3.0: a folder of its own, which one child process of the tests imports, and nothing else.
+$(ENVIRONMENTS)/ultralytics/installed: environments/ultralytics.txt | $(UV)
+	@rm -rf $(@D)
+	@$(UV) pip install --quiet --no-deps --python $(BIN)/python --target $(@D) --requirement $<
+	@touch $@
+
+engines: $(addprefix $(ENVIRONMENTS)/,$(addsuffix /installed,vllm triton ultralytics)) ## Install vLLM for CPUs, a Triton server and ultralytics, each in a place of its own
+
+test: $(UV) ## Run every check and test (with a real Kafka, vLLM and Triton, which it starts by itself)
 	@$(UV) sync --quiet --locked --extra dev
-	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory check engines
 	@$(BIN)/pytest -n 3 --dist worksteal
 
 check: ## Lint, types, and who may import whom

@@ -17,8 +17,8 @@ from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = (
-    "aiokafka", "anyio", "av", "msgspec", "numpy", "onnxruntime", "opencv-python-headless",
-    "pillow", "simplejpeg", "uvloop",
+    "aiokafka", "anyio", "av", "ensemble-boxes", "msgspec", "numba", "numpy", "onnxruntime",
+    "opencv-python-headless", "pillow", "simplejpeg", "timm", "torch", "transformers", "uvloop",
 )  # fmt: skip
 
 

@@ -68,6 +68,8 @@ class _Tally:
                 said.decoding,
                 said.inferring,
                 said.boxes,
+                said.texts,
+                said.fused,
             )
         )
 

@@ -16,6 +16,7 @@ LoadImage = Callable[[str], NDArray[np.uint8] | None]
 MOST_BOXES = 32
 """Boxes drawn on a picture, the most confident ones."""
 MOST_VOTES = 32
+MOST_TEXT = 400
 """Votes listed for a picture."""
 BLANK = (320, 180)
 """Size of the placeholder for a picture that cannot be shown."""
@@ -57,7 +58,7 @@ class Sheet:
         small = thumbnail(pixels)
         size = small.width, small.height
         image = f'<image href="{small.uri}" width="{small.width}" height="{small.height}"/>'
-        boxes = join([_box(box, vote, size) for box, vote in _boxes(row)])
+        boxes = join([_box(box, finder, size) for box, finder in _boxes(row)])
         return Html(f'<g id="p{place}">{image}{boxes}</g>'), size
 
 
@@ -90,20 +91,25 @@ def _placeholder(row: AnswerRow, place: int) -> Html:
     )
 
 
-def _boxes(row: AnswerRow) -> list[tuple[BoxRow, VoteRow]]:
-    found = [(box, vote) for vote in row["votes"] for box in vote["boxes"]]
+def _boxes(row: AnswerRow) -> list[tuple[BoxRow, str]]:
+    """Return the boxes to draw and who found them: fused ones where a tier has such."""
+    fused = {box["tier"] for box in row["boxes"]}
+    found: list[tuple[BoxRow, str]] = [(box, box["tier"]) for box in row["boxes"]]
+    for vote in row["votes"]:
+        if vote["tier"] not in fused:
+            found += [(box, vote["member"]) for box in vote["boxes"]]
     found.sort(key=lambda pair: -pair[0]["confidence"])
     return found[:MOST_BOXES]
 
 
-def _box(box: BoxRow, vote: VoteRow, size: tuple[int, int]) -> Html:
+def _box(box: BoxRow, finder: str, size: tuple[int, int]) -> Html:
     left, right = sorted(min(max(box[x], 0.0), 1.0) * size[0] for x in ("x1", "x2"))
     top, bottom = sorted(min(max(box[y], 0.0), 1.0) * size[1] for y in ("y1", "y2"))
     shape = (
         f'x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 1):.1f}" '
         f'height="{max(bottom - top, 1):.1f}"'
     )
-    title = escape(f"{box['label'] or 'box'} {box['confidence']:.2f} · {vote['member']}", 80)
+    title = escape(f"{box['label'] or 'box'} {box['confidence']:.2f} · {finder}", 80)
     return Html(f'<g class="box"><title>{title}</title><rect {shape}/><rect {shape}/></g>')
 
 
@@ -184,6 +190,8 @@ def _vote(vote: VoteRow, *, shadow: bool) -> Html:
     side = "roadwork" if probability >= 0.5 else "none"
     notes = [note for note, holds in _notes(vote, shadow=shadow) if holds]
     small = f" <small>{', '.join(notes)}</small>" if notes else ""
+    if text := vote.get("text"):  # answers written before votes had texts lack it
+        small += f"<br><small><bdi>{escape(text, MOST_TEXT)}</bdi></small>"
     return Html(
         f"<tr><td>{escape(vote['tier'], 40)}</td>"
         f"<td>{escape(vote['member'], 60)} <small>{escape(vote['model_version'], 24)}</small>"

@@ -5,7 +5,7 @@ JSONL as JSON values, CSV as text with JSON in the cells of lists and structs.
 """
 
 import math
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from schemas.records import Answer, Box, Latency, TierLatency, Vote
 
@@ -22,7 +22,10 @@ class BoxRow(TypedDict):
 
 
 class VoteRow(TypedDict):
-    """A member's vote; ``latency`` in seconds, ``probability`` in [0, 1], ``raw`` as it came."""
+    """A member's vote; ``latency`` in seconds, ``probability`` in [0, 1], ``raw`` as it came.
+
+    Older files have no ``text``.
+    """
 
     tier: str
     member: str
@@ -34,6 +37,13 @@ class VoteRow(TypedDict):
     latency: float
     batch_size: int
     boxes: list[BoxRow]
+    text: NotRequired[str]
+
+
+class FusedBoxRow(BoxRow):
+    """A box that the detectors of a tier agreed on."""
+
+    tier: str
 
 
 class TierLatencyRow(TypedDict):
@@ -81,6 +91,7 @@ class AnswerRow(TypedDict):
     answered_at: float
     cascade: str
     cascade_hash: str
+    boxes: list[FusedBoxRow]
 
 
 COLUMNS: tuple[str, ...] = tuple(AnswerRow.__annotations__)
@@ -116,6 +127,7 @@ def defaults() -> AnswerRow:
         "answered_at": 0.0,
         "cascade": "",
         "cascade_hash": "",
+        "boxes": [],
     }
 
 
@@ -153,6 +165,9 @@ def row(answer: Answer) -> AnswerRow:
         "answered_at": float(answer.answered_at),
         "cascade": answer.cascade,
         "cascade_hash": answer.cascade_hash,
+        "boxes": [
+            {**_box(box), "tier": tier.tier} for tier in answer.tiers for box in tier.fused or ()
+        ],
     }
 
 
@@ -193,6 +208,7 @@ def _vote(vote: Vote) -> VoteRow:
         "latency": float(vote.latency),
         "batch_size": vote.batch_size,
         "boxes": [_box(box) for box in vote.boxes],
+        "text": _text(vote.text),
     }
 
 

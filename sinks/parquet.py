@@ -21,6 +21,7 @@ def _struct(**types: pa.DataType) -> pa.DataType:
 
 _TEXT, _REAL, _WHOLE, _TIME = pa.string(), pa.float64(), pa.int64(), pa.float64()
 _BOX = _struct(x1=_REAL, y1=_REAL, x2=_REAL, y2=_REAL, confidence=_REAL, label=_TEXT)
+_FUSED = _struct(x1=_REAL, y1=_REAL, x2=_REAL, y2=_REAL, confidence=_REAL, label=_TEXT, tier=_TEXT)
 _VOTE = _struct(
     tier=_TEXT,
     member=_TEXT,
@@ -32,6 +33,7 @@ _VOTE = _struct(
     latency=_TIME,
     batch_size=_WHOLE,
     boxes=pa.list_(_BOX),
+    text=_TEXT,
 )
 _TIER = _struct(tier=_TEXT, queued=_TIME, decoding=_TIME, inferring=_TIME)
 
@@ -61,6 +63,7 @@ _TYPES: dict[str, pa.DataType] = {
     "answered_at": _TIME,
     "cascade": _TEXT,
     "cascade_hash": _TEXT,
+    "boxes": pa.list_(_FUSED),
 }
 SCHEMA = pa.schema(_TYPES)
 

@@ -9,7 +9,7 @@ from bench.chaos.crew import Death
 from bench.faults.facts import Happened, Recovery
 from bench.faults.plan import KINDS, Fault
 from bench.harness import Spread, show, spread
-from sinks.verification import Report
+from sinks.verification.findings import Report
 
 MIB = 2**20
 SHOWN = 20

@@ -28,11 +28,11 @@ from bench.faults.scenarios import SCENARIOS
 from bench.faults.stage import START_WITHIN, start_all, stop_all
 from schemas.cascade import load_cascade
 from schemas.topics import all_topics
-from sinks.verification import Report
+from sinks.verification.findings import Report
 from streams.log import Log
 from workers.broker import BrokerSettings, Cluster, run_brokers
 from workers.connect import open_log
-from workers.verify import verify
+from workers.verify.run import verify
 
 PARTITIONS = 8
 # Of each tier, and of the consensus.

@@ -18,11 +18,11 @@ from schemas.events import (
 )
 from schemas.records import Answer, Escalation, Head, Image, Inline, Label, Vote
 from schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES, all_topics, tier_group
-from sinks.verification import Report
+from sinks.verification.findings import Report
 from streams.log import Output, TopicPartition
 from streams.memory.log import MemoryLog
 from tests.builders import answered, cascade, pack, tier, votes
-from workers.verify import verify
+from workers.verify.run import verify
 
 IMAGES, ESCALATED = "images.archive", "tier.two.archive"
 ONE, TWO = tier_group("one"), tier_group("two")
