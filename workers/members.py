@@ -30,6 +30,7 @@ class ModelStats(msgspec.Struct):
         runs: Calls of its engine; more than batches where pictures had to be told apart.
         failures: Pictures on which it raised, or gave no usable score.
         abstained: Pictures on which it gave no vote, of its own accord.
+        late: Pictures whose deadline passed while its engine had them.
         out_of_memory: Batches that did not fit into memory.
         too_large: Pictures that did not fit even alone.
         away: Pictures that it was not shown while its engine was away.
@@ -42,6 +43,7 @@ class ModelStats(msgspec.Struct):
     runs: int = 0
     failures: int = 0
     abstained: int = 0
+    late: int = 0
     out_of_memory: int = 0
     too_large: int = 0
     away: int = 0
@@ -124,7 +126,7 @@ class RunningMember:
             self._succeeded(now)
         elif isinstance(found[0], EngineDownError):
             self._trip(now, found[0])
-        else:
+        elif not all(map(is_late, found)):  # too slow for live images is not broken
             self._failed(names(), now, found[0])
             if trial:  # what failed in a trial failed by the member's fault
                 return Ballot(run, [self.out] * size, False, {}, findings.fits)
@@ -151,12 +153,14 @@ class RunningMember:
             return len(found)
         scored = sum(isinstance(one, Score) for one in found)
         abstained = sum(isinstance(one, Abstained) for one in found)
-        faults = sum(isinstance(one, ImageError) for one in found)
+        late = sum(map(is_late, found))
+        faults = sum(isinstance(one, ImageError) for one in found) - late
         away = sum(isinstance(one, EngineDownError) for one in found)
         stats.abstained += abstained
+        stats.late += late
         stats.failures += faults
         stats.away += away
-        stats.too_large += len(found) - scored - abstained - faults - away
+        stats.too_large += len(found) - scored - abstained - late - faults - away
         return scored + abstained
 
     def absent(self) -> MemberRun:
@@ -197,3 +201,8 @@ class RunningMember:
             retry_after=round(self.breaker.retry_at - now, 3),
             error=str(error),
         )
+
+
+def is_late(found: object) -> bool:
+    """Return whether an engine gave a picture back as its deadline had passed."""
+    return isinstance(found, ImageError) and found.fault == "expired"

@@ -99,6 +99,7 @@ METRICS: dict[str, Metric] = {
         member_out_of_memory="Batches that did not fit into memory.",
         member_too_large="Pictures that did not fit even alone.",
         member_abstained="Pictures on which it gave no vote, of its own accord.",
+        member_late="Pictures whose deadline passed while its engine had them.",
         member_away="Pictures that it was not shown while its engine was away.",
         member_skipped="Pictures not shown to it while it was out of service.",
         member_seconds="Time in its engine.",

@@ -99,6 +99,7 @@ def _model_samples(tier: str, running: RunningMember) -> Iterator[Sample]:
     yield Sample("roadstream_member_too_large_total", stats.too_large, of)
     yield Sample("roadstream_member_abstained_total", stats.abstained, of)
     yield Sample("roadstream_member_away_total", stats.away, of)
+    yield Sample("roadstream_member_late_total", stats.late, of)
     yield Sample("roadstream_member_skipped_total", stats.skipped, of)
     yield Sample("roadstream_member_seconds_total", stats.seconds, of)
     yield Sample("roadstream_member_breaker_opened_total", running.breaker.opened, of)

@@ -14,7 +14,7 @@ from stages.route import Router
 from stages.vote import decision_confidence, disagreement, pooled
 from workers.fusing import fusion_of
 from workers.intake import Item
-from workers.members import RunningMember
+from workers.members import RunningMember, is_late
 
 logger = structlog.get_logger()
 
@@ -137,7 +137,7 @@ class Voting:
             for (score, tries), running in zip(found, self._members, strict=True)
             # What a shadow member fails on is counted, and harms nobody; a deadline that passed at
             # a member is as little worth a second try as one that passed in the queue.
-            if (_is_fault(score) and running.member.weight > 0)
+            if (isinstance(score, ImageError) and not is_late(score) and running.member.weight > 0)
             # It ends here without a single vote, and not by its own fault.
             or (final and (score is running.out or isinstance(score, EngineDownError)))
         ]
@@ -146,10 +146,6 @@ class Voting:
         error = "; ".join(f"{name}: {problem}" for name, problem, _ in faults)
         logger.warning("member_failed", uri=item.head.uri, error=error)
         return Failure(row, faults[0][0], error, max(tries for _, _, tries in faults), final)
-
-
-def _is_fault(found: Finding | EngineError) -> bool:
-    return isinstance(found, ImageError) and found.fault != "expired"
 
 
 def _reason(problem: object) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from schemas.errors import EngineDownError
+from schemas.errors import EngineDownError, ImageError
 from schemas.records import Head, Inline
 from stages.breaker import MemberPolicy
 from stages.inference import Abstained, Engine, Pictures, Said, Score
@@ -113,7 +113,11 @@ def test_a_member_that_abstains_is_left_out_and_at_nobodys_fault() -> None:
         judgement = judge.judge(items(Inline(picture(1))))
 
     (said,) = judgement.votes
-    assert (said.raw, said.error, said.texts) == ([None, 2.0], None, ["", "ROAD WORK"])
+    assert (said.raw, said.error, said.texts) == (
+        [None, 2.0],
+        None,
+        ["nothing to read", "ROAD WORK"],
+    )
     assert judgement.failures == []
     assert judge.breakers["a"].state == "closed"
     assert judge.members[0].stats.abstained == 5
@@ -156,3 +160,20 @@ def test_a_member_whose_engine_is_away_is_out_at_once_and_comes_back() -> None:
     now, away = judge.breakers["a"].retry_at, False
     assert [said.raw for said in judge.judge(batch).votes] == [[1.0, 2.0]] * 8
     assert state(judge) == "closed"
+
+
+def test_a_member_too_slow_for_live_images_stays_in_service() -> None:
+    late = ImageError("expired", "the deadline passed at the server")
+    engines: dict[str, Engine] = {
+        "a": Speaker(lambda batch: [late] * len(batch), []),
+        "b": Speaker(says(2.0), []),
+    }
+    policy = MemberPolicy(pictures=1, batches=1)
+    judge = Judge(CASCADE, "one", engines, options=JudgeOptions(breaker=policy))
+
+    judgement = judge.judge(items(Inline(picture(1))))
+
+    assert [said.raw for said in judgement.votes] == [[None, 2.0]]
+    assert judgement.failures == []
+    assert state(judge) == "closed"
+    assert (judge.members[0].stats.late, judge.members[0].stats.failures) == (1, 0)

@@ -164,7 +164,7 @@ def test_the_order_of_text_and_pictures_is_that_of_the_prompt(
 
 
 def test_what_is_late_is_aborted_alone(asked: Asked) -> None:
-    engine = asked(template={"mode": "brood"}, reasoning_tokens=3000)
+    engine = asked(template={"mode": "brood"}, reasoning_tokens=1500)
     now = SystemClock().now()
     shown = pixels(3)
     heads = [
@@ -176,7 +176,7 @@ def test_what_is_late_is_aborted_alone(asked: Asked) -> None:
 
     found = engine.infer(batch)
 
-    assert isinstance(found[0], Score)  # 3000 tokens take seconds
+    assert isinstance(found[0], Score)  # 1500 tokens take a second
     assert [one.fault for one in found[1:] if isinstance(one, ImageError)] == ["expired"] * 2
 
 

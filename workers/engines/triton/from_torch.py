@@ -87,7 +87,7 @@ def _score_of(family: Family, where: str) -> Callable[[dict[str, Tensor]], Tenso
     if isinstance(family, Siglip):
         meant = len(family.settings.prompts)
         return lambda outputs: _against(outputs["logits"][:, :meant], outputs["logits"][:, meant:])
-    verdict = getattr(family, "_verdict", None)
+    verdict = getattr(family, "verdict", None)
     if isinstance(verdict, Verdict):
         return lambda outputs: log_odds_of(verdict, outputs["logits"])
     kind = type(family).__name__

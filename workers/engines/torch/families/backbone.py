@@ -31,7 +31,7 @@ class Backbone(Family):
         if settings.head is None:
             raise checkpoint.problem("head", "a safetensors file of a trained head", "nothing")
         self._head = HeadFile(checkpoint, settings.head)
-        self._verdict = Verdict.of(
+        self.verdict = Verdict.of(
             checkpoint,
             settings,
             settings.classes or [f"output {i}" for i in range(self._head.classes)],
@@ -87,7 +87,7 @@ class Backbone(Family):
 
     def scores(self, outputs: Outputs) -> Sequence[Score]:
         """Return the log-odds of roadwork."""
-        return self._verdict.scores(outputs["logits"])
+        return self.verdict.scores(outputs["logits"])
 
 
 def _reader(checkpoint: Checkpoint) -> type[Reader]:

@@ -26,7 +26,7 @@ class Classifier(Family):
         super().__init__(checkpoint, settings, size)
         names = _names(checkpoint)
         several = checkpoint.config.get("problem_type") == "multi_label_classification"
-        self._verdict = Verdict.of(checkpoint, settings, names, several=several)
+        self.verdict = Verdict.of(checkpoint, settings, names, several=several)
 
     def identity(self) -> str:
         """All that members ask of the network is its logits."""
@@ -49,7 +49,7 @@ class Classifier(Family):
 
     def scores(self, outputs: Outputs) -> Sequence[Score]:
         """Return the log-odds of roadwork."""
-        return self._verdict.scores(outputs["logits"])
+        return self.verdict.scores(outputs["logits"])
 
 
 def interpolation(module: nn.Module, size: tuple[int, int]) -> dict[str, bool]:

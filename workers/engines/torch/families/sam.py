@@ -17,7 +17,7 @@ from schemas.settings.torch import TorchSettings
 from stages.inference import Score
 from workers.engines.torch.checkpoint import Checkpoint, pretrained
 from workers.engines.torch.families.places import config_of
-from workers.engines.torch.families.processors import tokenizer_of
+from workers.engines.torch.families.processors import refuse_fixed, tokenizer_of
 from workers.engines.torch.family import Family, Outputs
 from workers.engines.torch.placement import Placement
 from workers.engines.torch.scoring import Floats, log_odds
@@ -38,6 +38,7 @@ class Sam(Family):
         if settings.other_prompts:
             expected = "nothing, as SAM 3 tells by itself whether a text fits"
             raise checkpoint.problem("other_prompts", expected, settings.other_prompts[0])
+        refuse_fixed(checkpoint, settings, "its position encodings are made on the host")
         width, height = size
         if width != height:
             raise checkpoint.damaged("width and height to be equal", f"{width} × {height}")

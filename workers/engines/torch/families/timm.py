@@ -29,7 +29,7 @@ class Timm(Family):
         names = checkpoint.config.get("label_names")
         if not isinstance(names, list) or len(names) != count:
             names = list(range(count))
-        self._verdict = Verdict.of(
+        self.verdict = Verdict.of(
             checkpoint, settings, [str(name) for name in names], several=False
         )
 
@@ -52,4 +52,4 @@ class Timm(Family):
 
     def scores(self, outputs: Outputs) -> Sequence[Score]:
         """Return the log-odds of roadwork."""
-        return self._verdict.scores(outputs["logits"])
+        return self.verdict.scores(outputs["logits"])
