@@ -188,9 +188,8 @@ def report(
     show(title, ["scene", "contender", "images/s", "× ensemble-boxes"], rows)
     worst = min(r.median for c, r in rates.items() if c.contender == "arrays")
     limit = (
-        "Bound by comparing each box with every cluster so far: at most "
-        f"{options.detectors * options.boxes} × {options.detectors * options.boxes} / 2 per image "
-        f"where no two boxes are one. Slowest scene: {worst:,.0f} images/s, aim {AIM:,}."
+        "Bound by sorting the boxes and by comparing each with every cluster of its label so far. "
+        f"Slowest scene: {worst:,.0f} images/s, aim {AIM:,}."
     )
     print(limit)
     result = {

@@ -86,8 +86,10 @@ def _gather(found: Detections, rules: Rules, image: int, rows: _Rows) -> int:
     count = 0
     for row in range(found.offsets[image], found.offsets[image + 1]):
         detector, score = found.detectors[row], found.scores[row]
-        x1, y1, x2, y2 = found.boxes[row]
-        if not found.looked[image, detector] or not np.isfinite(found.boxes[row]).all():
+        x1, y1 = found.boxes[row, 0], found.boxes[row, 1]
+        x2, y2 = found.boxes[row, 2], found.boxes[row, 3]
+        finite = np.isfinite(x1) and np.isfinite(y1) and np.isfinite(x2) and np.isfinite(y2)
+        if not finite or not found.looked[image, detector]:
             continue
         key = min(1.0, score) * rules.weights[detector]
         if not np.isfinite(score) or score < rules.skip or key < _NOTHING:
@@ -140,21 +142,21 @@ def _in_order(rows: _Rows, count: int) -> Wholes:
 in_order = _compiled(_in_order)
 
 
-def _match(rows: _Rows, row: int, clusters: _Clusters, count: int, iou: float) -> int:
-    """Return the cluster of the box's label that it overlaps most, by more than ``iou``, or -1."""
+def _match(rows: _Rows, row: int, clusters: _Clusters, span: tuple[int, int], iou: float) -> int:
+    """Return the cluster of a span that the box overlaps most, by more than ``iou``, or -1."""
     best, found = iou, -1
     x1, y1, x2, y2 = rows.sides[0, row], rows.sides[1, row], rows.sides[2, row], rows.sides[3, row]
-    area, label, sides, inter = rows.area[row], rows.label[row], clusters.rows.sides, clusters.inter
+    area, sides, inter = rows.area[row], clusters.rows.sides, clusters.inter
     left, top, right, bottom = sides[0], sides[1], sides[2], sides[3]
     # Without branches and divisions, so that the compiler takes several clusters at once.
-    for c in range(count):
+    for c in range(span[0], span[1]):
         width = min(right[c], x2) - max(left[c], x1)
         height = min(bottom[c], y2) - max(top[c], y1)
         inter[c] = max(width, 0.0) * max(height, 0.0)
     # What overlaps by more than ``iou`` shares at least that much of the box; less for rounding.
     least = iou * area * (1.0 - 1e-9)
-    for c in range(count):
-        if inter[c] > least and clusters.rows.label[c] == label:
+    for c in range(span[0], span[1]):
+        if inter[c] > least:
             overlap = inter[c] / (clusters.rows.area[c] + area - inter[c])
             if overlap > best:
                 best, found = overlap, c
@@ -196,27 +198,62 @@ def _join(clusters: _Clusters, c: int, rows: _Rows, row: int) -> None:
 join = _compiled(_join)
 
 
-def _confidence(clusters: _Clusters, c: int, rules: Rules, looked: Flags) -> float:
-    """Return a cluster's confidence; of the detectors, only those that looked count."""
-    total = agreeing = heaviest = 0.0
-    present = 0
+def _cluster(rows: _Rows, order: Wholes, clusters: _Clusters, iou: float) -> int:
+    """Put every box into a cluster, label by label; return how many clusters there are."""
+    count, size = 0, order.size
+    taken = np.zeros(size, np.bool_)
+    for i in range(size):
+        if taken[i]:
+            continue
+        # Clusters of one label lie together: boxes are compared with no others.
+        start, label = count, rows.label[order[i]]
+        for j in range(i, size):
+            row = order[j]
+            if rows.label[row] != label:
+                continue
+            taken[j] = True
+            c = match(rows, row, clusters, (start, count), iou)
+            if c >= 0:
+                join(clusters, c, rows, row)
+            else:
+                begin(clusters, count, rows, row)
+                count += 1
+    return count
+
+
+cluster = _compiled(_cluster)
+
+
+def _present(rules: Rules, looked: Flags) -> tuple[int, float, float]:
+    """Return how many detectors looked, the sum of their weights and the largest of them."""
+    count, total, heaviest = 0, 0.0, 0.0
     for detector in rules.lightest_first:
         if looked[detector]:
-            weight = rules.weights[detector]
-            present += 1
-            total += weight
-            heaviest = max(heaviest, weight)
-            agreeing += weight * clusters.seen[c, detector]
-    score, weight, count = clusters.scores[c], clusters.weights[c], clusters.sizes[c]
+            count += 1
+            total += rules.weights[detector]
+            heaviest = max(heaviest, rules.weights[detector])
+    return count, total, heaviest
+
+
+present = _compiled(_present)
+
+
+def _confidence(
+    clusters: _Clusters, c: int, rules: Rules, there: tuple[int, float, float]
+) -> float:
+    """Return a cluster's confidence; of the detectors, only those that looked count."""
+    count, total, heaviest = there
+    score, weight, size = clusters.scores[c], clusters.weights[c], clusters.sizes[c]
     if rules.confidence == _AVG:
-        found = score / count * min(present, count) / total
-    elif rules.confidence == _MAX:
-        found = clusters.highest[c] / heaviest
-    elif rules.confidence == _BOX_AND_MODEL:
-        found = score / weight * agreeing / total
-    else:
-        found = score / (weight + total - agreeing)
-    return min(1.0, float(found))
+        return min(1.0, float(score / size * min(count, size) / total))
+    if rules.confidence == _MAX:
+        return min(1.0, float(clusters.highest[c] / heaviest))
+    agreeing = 0.0
+    for detector in rules.lightest_first:
+        agreeing += rules.weights[detector] * clusters.seen[c, detector]
+    if rules.confidence == _BOX_AND_MODEL:
+        return min(1.0, float(score / weight * agreeing / total))
+    return min(1.0, float(score / (weight + total - agreeing)))
 
 
 confidence = _compiled(_confidence)
@@ -233,16 +270,11 @@ def _fuse(found: Detections, rules: Rules) -> Fused:
     offsets = np.zeros(images + 1, np.int64)
     filled = 0
     for image in range(images):
-        count = 0
-        for row in in_order(rows, gather(found, rules, image, rows)):
-            c = match(rows, row, clusters, count, rules.iou)
-            if c >= 0:
-                join(clusters, c, rows, row)
-            else:
-                begin(clusters, count, rows, row)
-                count += 1
+        order = in_order(rows, gather(found, rules, image, rows))
+        count = cluster(rows, order, clusters, rules.iou)
+        there = present(rules, found.looked[image])
         for c in range(count):
-            clusters.rows.key[c] = confidence(clusters, c, rules, found.looked[image])
+            clusters.rows.key[c] = confidence(clusters, c, rules, there)
             clusters.rows.weight[c] = 0.0
         for c in in_order(clusters.rows, count):
             for side in range(4):

@@ -4,6 +4,7 @@ A member has such a model per device and shape; a tier's batch is decoded, then 
 one after the other on one device and side by side on different ones.
 """
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
@@ -144,6 +145,8 @@ class Run(NamedTuple):
 class TierTime:
     """What a tier's batches of one shape take: decoding, then its members on their devices.
 
+    It is observed by the threads that judge, and asked by the event loop.
+
     Args:
         members: What each member is known to take, with its device; more may be observed.
 
@@ -154,16 +157,21 @@ class TierTime:
     def __init__(self, members: Mapping[str, tuple[str, ServiceTime]] | None = None) -> None:
         self.decoding = ServiceTime()
         self._members = dict(members or {})
+        self._learning = threading.Lock()
         self._add_up()
 
     def _add_up(self) -> None:
-        """Sum what the members of each device take, as they take turns on it."""
+        """Sum what the members of each device take, as they take turns on it.
+
+        What is asked for is replaced whole, never changed.
+        """
         sums: dict[str, tuple[float, float]] = {}
         for device, time in self._members.values():
             alpha, beta = sums.get(device, (0.0, 0.0))
             sums[device] = alpha + time.alpha, beta + time.beta
         self._devices = sums
         self._slowest = max(sums.values(), default=(0.0, 0.0))
+        self._margin = max([time.margin for _, time in self._members.values()], default=1.0)
 
     @property
     def alpha(self) -> float:
@@ -178,7 +186,7 @@ class TierTime:
     @property
     def margin(self) -> float:
         """See ``Pace``: that of the member whose time varies most."""
-        return max([time.margin for _, time in self._members.values()], default=1.0)
+        return self._margin
 
     def observe(self, size: int, decoding: float, runs: Iterable[Run]) -> None:
         """Learn what a batch took.
@@ -188,15 +196,16 @@ class TierTime:
             decoding: Seconds until its pictures were ready to be inferred.
             runs: What its members took; those that were shown nothing say nothing.
         """
-        self.decoding.observe(size, decoding)
-        for run in runs:
-            if not run.size:
-                continue
-            known = self._members.get(run.member)
-            if known is None or known[0] != run.device:
-                known = self._members[run.member] = run.device, ServiceTime()
-            known[1].observe(run.size, run.seconds)
-        self._add_up()
+        with self._learning:
+            self.decoding.observe(size, decoding)
+            for run in runs:
+                if not run.size:
+                    continue
+                known = self._members.get(run.member)
+                if known is None or known[0] != run.device:
+                    known = self._members[run.member] = run.device, ServiceTime()
+                known[1].observe(run.size, run.seconds)
+            self._add_up()
 
     def predict(self, size: int) -> float:
         """Return the expected seconds for a batch of ``size``, decoding included."""

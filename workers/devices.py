@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -95,16 +96,17 @@ class Devices:
         turns = self._turns
         turns.ask(asking)
         try:
-            while turns.choose(anyio.current_time()) is not asking:
-                now = anyio.current_time()
-                changed = self._changed
-                with anyio.move_on_after(turns.opens_at(now) - now):
+            while turns.choose(now := anyio.current_time()) is not asking:
+                changed, opens_at = self._changed, turns.opens_at(now)
+                if opens_at == math.inf:
+                    await changed.wait()
+                    continue
+                with anyio.move_on_after(opens_at - now):
                     await changed.wait()
         except BaseException:
             turns.withdraw(asking)
             self.changed()
             raise
-        now = anyio.current_time()
         held = Held(self, asking, turns.wait(asking.devices, now))
         turns.grant(asking, now)
         # There may be room for others too.
@@ -113,14 +115,14 @@ class Devices:
 
     def changed(self) -> None:
         """Let those who wait look again: what somebody has to run has changed."""
-        if self._turns.asked:
+        if self._turns.room:
             self._changed.set()
             self._changed = anyio.Event()
 
     def expect(self, asking: Asking, preparing: float, seconds: Mapping[str, float]) -> None:
         """See ``Held.expect``."""
+        # Nobody's turn comes sooner by it.
         self._turns.expect(asking, preparing, seconds, anyio.current_time())
-        self.changed()
 
     def over(self, asking: Asking, device: str) -> None:
         """See ``Held.over``."""

@@ -14,7 +14,7 @@ from schemas.records import ImageVotes, MemberRun
 from stages.breaker import MemberBreaker, MemberPolicy
 from stages.decode import DEFAULT, DecodeLimits, decode
 from stages.inference import Engine, Picture, Pictures
-from stages.service_time import Run, ServiceTime, TierTime
+from stages.service_time import ServiceTime, TierTime
 from stages.shapes import Shape, Shapes, Size, sizes_of
 from streams.clock import Clock, SystemClock
 from streams.sources.payload import Patience, read_payload
@@ -81,8 +81,6 @@ class Judgement(NamedTuple):
         failures: Images that call for a dead letter besides.
         fits: Largest batch that fitted into memory, if one did not; else ``None``.
         seconds: What it took.
-        decoding: How much of that passed before it needed a device.
-        taken: What the members took, on which devices.
     """
 
     runs: list[MemberRun]
@@ -90,8 +88,6 @@ class Judgement(NamedTuple):
     failures: Sequence[Failure] = ()
     fits: int | None = None
     seconds: float = 0.0
-    decoding: float = 0.0
-    taken: Sequence[Run] = ()
 
 
 def _ignore(device: str) -> None:
@@ -197,9 +193,10 @@ class Judge:
         stats.images += len(items)
         stats.decoding += decoding
         stats.inferring += inferring
-        return self._judgement(items, pictures, ballots, (began_at, decoding, inferring))._replace(
-            seconds=t2 - t0, decoding=decoding, taken=runs
-        )
+        judgement = self._judgement(items, pictures, ballots, (began_at, decoding, inferring))
+        if items and judgement.fits is None:
+            self.pace_of(items[0].shape).observe(len(items), decoding, runs)
+        return judgement._replace(seconds=t2 - t0)
 
     def _pictures(
         self, items: Sequence[Item], live: Sequence[int], now: float

@@ -289,8 +289,6 @@ class TierWorker:
             logger.warning("batch_cap", tier=self.tier, images=queue.cap.now)
         elif size:
             queue.cap.fitted(size)
-            pace = self.judge.pace_of(items[0].shape)
-            pace.observe(size, judgement.decoding, judgement.taken)
 
     def _learn(self, outcome: Outcome, expired: int = 0) -> None:
         """Count what came of a batch."""

@@ -73,9 +73,16 @@ class Turns:
         return len(self._flying)
 
     @property
-    def asked(self) -> bool:
-        """Whether anybody waits for a turn."""
-        return bool(self._asking)
+    def room(self) -> bool:
+        """Whether there is room for the batch of anybody who asks."""
+        return any(self._has_room(asking) for asking in self._asking)
+
+    def _has_room(self, asking: Asking) -> bool:
+        if asking.alone:
+            return not self._flying
+        if self._alone is not None:
+            return False
+        return all(len(self._device(name).flights) < self._slots for name in asking.devices)
 
     def wait(self, devices: Iterable[str], now: float) -> float:
         """Return the seconds until these devices are expected to be free."""

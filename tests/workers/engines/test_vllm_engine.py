@@ -1,6 +1,7 @@
 """A real vLLM on a tiny Qwen3-VL: pictures in, log-odds out, as transformers gives them.
 
-All members here share one engine, as it takes half a minute to start.
+All members here share one engine, as it takes half a minute to start. Its pictures are prepared in a
+rendering process; those of the stream's test are not.
 """
 
 import os
@@ -43,7 +44,7 @@ def asked(model: Path) -> Iterator[Asked]:
     options, made = EngineOptions(), list[VllmEngine]()
 
     def make(**settings: Any) -> VllmEngine:
-        member = vllm_member("vlm", model, **settings)
+        member = vllm_member("vlm", model, render_processes=1, **settings)
         engine = VllmEngine(asked_by(member), member, options)
         engine.load()
         made.append(engine)

@@ -1,7 +1,6 @@
 """Asks a running vLLM engine about pictures: prompt, one token, its log-probabilities."""
 
 import asyncio
-import pickle
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
@@ -55,7 +54,7 @@ class Asker:
         loop = asyncio.get_running_loop()
         asked = wire.encode(ask)
         done = await loop.run_in_executor(self._renderers, engine_rendering.render, asked)
-        return dict(pickle.loads(done))  # from our own child
+        return dict(done)
 
     async def _reason(
         self, prompt: Mapping[str, Any], ask: wire.Ask

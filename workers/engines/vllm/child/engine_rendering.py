@@ -6,7 +6,6 @@ own chat template and image processor: ``vllm.renderers``, the part that vLLM's 
 """
 
 import multiprocessing
-import pickle
 from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -64,9 +63,12 @@ def rendering_processes(config: Any, count: int) -> Executor | None:
     return pool
 
 
-def render(asked: bytes) -> bytes:
-    """Return the pickled engine input of an encoded ``Ask``; runs in a rendering process."""
+def render(asked: bytes) -> Any:
+    """Return the engine input of an encoded ``Ask``; runs in a rendering process.
+
+    PyTorch hands its tensors over in shared memory.
+    """
     ask = wire.decode_order(asked)
     assert isinstance(ask, wire.Ask)
     _, (prompt,) = _renderer.render_chat([conversation(ask)], chat_params(ask))
-    return pickle.dumps(prompt, protocol=pickle.HIGHEST_PROTOCOL)
+    return prompt
