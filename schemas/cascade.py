@@ -224,14 +224,13 @@ class Cascade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             ConfigError: The member names neither.
         """
         where = f"{self.name}: member {member.name}: model"
-        expected = "a folder of weights, or the id of a model on the hub (org/name)"
         if member.model is None:
-            raise ConfigError(where, expected, "nothing")
+            raise ConfigError(where, _wanted(member), "nothing")
         if (path := Path(self.folder, member.model)).exists():
             return path
         if _is_hub_id(member):
             return member.model
-        raise ConfigError(where, expected, f"{path}, which does not exist")
+        raise ConfigError(where, _wanted(member), f"{path}, which does not exist")
 
 
 def shipped_cascades() -> dict[str, Path]:
@@ -303,8 +302,7 @@ def _check_tier(tier: Tier, later: list[str], where: str) -> None:
     for index, member in enumerate(tier.members):
         fitted = member.calibration
         if member.model is None and member.engine not in ("cones", "noop"):
-            expected = "a model's name" if member.engine in _SERVED else "a weight file"
-            raise ConfigError(f"{where}.members[{index}].model", expected, "nothing")
+            raise ConfigError(f"{where}.members[{index}].model", _wanted(member), "nothing")
         if member.sizes and member.engine not in _SHAPED:
             expected = f"no further sizes for the engine {member.engine}"
             raise ConfigError(f"{where}.members[{index}].sizes", expected, f"{member.sizes}")
@@ -340,6 +338,13 @@ def _increases(fitted: Isotonic) -> bool:
     return len(fitted.raw) == len(fitted.probability) >= 2 and all(a < b for a, b in pairs)
 
 
+def _wanted(member: Member) -> str:
+    """Return what its ``model`` should name."""
+    if member.engine in _HUB:
+        return "a folder of weights, or the id of a model on the hub (org/name)"
+    return "a model's name" if member.engine in _SERVED else "a weight file"
+
+
 def _is_hub_id(member: Member) -> bool:
     return member.engine in _HUB and _HUB_ID.fullmatch(member.model or "") is not None
 
@@ -352,7 +357,7 @@ def _hash(cascade: Cascade, data: bytes, where: str) -> str:
             key = f"{where}: tiers[{i}].members[{j}]"
             if (path := _weights(cascade, member)) is not None:
                 folders = member.engine != "onnx"
-                digest.update(digest_of(path, f"{key}.model", "a weight file", folders=folders))
+                digest.update(digest_of(path, f"{key}.model", _wanted(member), folders=folders))
             for name in settings_of(member.settings, SETTINGS[member.engine]).files():
                 named = Path(cascade.folder, name)
                 digest.update(digest_of(named, f"{key}.settings", "a file"))

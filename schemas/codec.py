@@ -9,6 +9,7 @@ from schemas.cascade import Cascade
 from schemas.dead_letters import DeadLetter, DeadLetterSettled
 from schemas.errors import RecordError
 from schemas.events import Event
+from schemas.prompts import Prompt
 from schemas.records import Answer, Escalation, Image, VotesPack
 from schemas.settings.registry import SETTINGS
 
@@ -36,6 +37,7 @@ SCHEMAS: dict[str, type] = {
     "answer": Answer,
     "dead-letter": DeadLetter,
     "cascade": Cascade,
+    "prompt": Prompt,
     **{f"{engine}-settings": settings for engine, settings in SETTINGS.items()},
 }
 

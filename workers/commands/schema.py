@@ -17,6 +17,7 @@ def schema(
             "answer",
             "dead-letter",
             "cascade",
+            "prompt",
             "onnx-settings",
             "torch-settings",
             "vllm-settings",
@@ -28,5 +29,5 @@ def schema(
         Parameter(help="Which record, file, or engine's settings in a cascade file."),
     ],
 ) -> None:
-    """Print the JSON Schema of a record, of the cascade file, or of an engine's settings in it."""
+    """Print the JSON Schema of a record, a cascade or prompt file, or an engine's settings."""
     sys.stdout.buffer.write(json_schema(name) + b"\n")

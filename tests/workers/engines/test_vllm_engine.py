@@ -1,7 +1,7 @@
 """A real vLLM on a tiny Qwen3-VL: pictures in, log-odds out, as transformers gives them.
 
-All members here share one engine, as it takes half a minute to start. Its pictures are prepared in a
-rendering process; those of the stream's test are not.
+All members here share one engine, as it takes half a minute to start. Its pictures are prepared in
+a rendering process; those of the stream's test are not.
 """
 
 import os

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -124,15 +125,16 @@ class Server:
         self._tasks[number].add_done_callback(lambda _: self._tasks.pop(number, None))
 
     async def _answer(self, ask: wire.Ask) -> None:
-        from vllm.v1.engine.exceptions import EngineDeadError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         try:
             self._reply(await self._asker.ask(ask))
-        except EngineDeadError:
+        except (EngineDeadError, BrokenProcessPool):
             self.ended.set()  # the worker learns it from the end of this process
+        except EngineGenerateError as error:
+            self._reply(wire.Refused(ask.number, said(error.__cause__ or error)))
         except Exception as error:
-            cause = error.__cause__ or error
-            self._reply(wire.Refused(ask.number, said(cause)))
+            self._reply(wire.Refused(ask.number, said(error)))
 
     def _reply(self, message: wire.FromEngine) -> None:
         wire.send(self._sock, message)
