@@ -217,9 +217,9 @@ def test_a_short_campaign_on_the_embedded_log_loses_and_doubles_nothing(tmp_path
 @pytest.mark.kafka
 @pytest.mark.timeout(180)
 def test_a_short_campaign_on_kafka_loses_and_doubles_nothing(
-    kafka_bootstrap: str, tmp_path: Path
+    own_kafka: str, tmp_path: Path
 ) -> None:
-    result = campaign(tmp_path, kafka_bootstrap, "kill-worker-at", "kill-consensus-at", "odd-files")
+    result = campaign(tmp_path, own_kafka, "kill-worker-at", "kill-consensus-at", "odd-files")
 
     assert wrong(result) == []
     assert result.images.answered == result.images.acknowledged > 60
