@@ -84,6 +84,12 @@ class OutputError(RunError):
     """An output file or state file could not be written."""
 
 
+class MachineError(RunError):
+    """This machine has too little of something (open files, memory); no picture is at fault."""
+
+    retriable = True
+
+
 class FencedError(RunError):
     """A commit came from a consumer that has lost the partition since.
 

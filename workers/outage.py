@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import anyio
 import structlog
 
-from schemas.errors import LogUnavailableError, OutputError, RunError
+from schemas.errors import LogUnavailableError, MachineError, OutputError, RunError
 
 logger = structlog.get_logger()
 FIRST_DELAY, LAST_DELAY = 0.5, 15.0
@@ -18,8 +18,9 @@ FIRST_DELAY, LAST_DELAY = 0.5, 15.0
 SETTLED_AFTER = 10.0
 
 Part = Callable[[anyio.Event], Awaitable[None]]
-# What passes by itself: a broker comes back, a lock is let go of, somebody makes room on the disk.
-PASSING = (LogUnavailableError, OutputError)
+# What passes by itself: a broker comes back, a lock is let go of, somebody makes room on the disk,
+# another process gives back its files.
+PASSING = (LogUnavailableError, OutputError, MachineError)
 
 
 class Backoff:

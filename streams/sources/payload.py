@@ -11,9 +11,13 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from schemas.errors import ImageError
+from schemas.errors import ImageError, MachineError
 from schemas.records import Inline, Payload, Reference, Unreadable
+from streams.sources.beneath import READING, open_inside
+
+T = TypeVar("T")
 
 _VANISHED = "there is no such file (or it has vanished since)"
 _KINDS = {
@@ -26,12 +30,14 @@ _KINDS = {
 
 
 # Storage that may be well again in a moment: a network file system, a disk that is being moved.
-_TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR})
+_STORAGE = frozenset({errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR})
+# What the machine has too little of; it says nothing of the file.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class Patience:
-    """How long storage is waited for that fails in a way that may pass.
+    """How long a machine is waited for whose storage, files or memory fail in a way that may pass.
 
     One is shared by all pictures of a batch, so that a batch of files on a dead disk fails in
     bounded time too.
@@ -73,6 +79,7 @@ def read_payload(
         ImageError: ``refused`` outside the roots, and for URLs; ``changed`` where size or hash
             differ from the record's; ``missing``, ``unreadable``, ``too_large``; an `Unreadable`'s
             own fault.
+        MachineError: The machine has no file descriptor or no memory for it, after all patience.
     """
     match payload:
         case Inline(data):
@@ -90,23 +97,39 @@ def read_file(path: str, max_bytes: int, patience: Patience | None = None) -> by
 
     Raises:
         ImageError: ``missing``, ``unreadable``, ``bad_name`` or ``too_large``.
+        MachineError: As for ``read_payload``.
     """
-    patience, failures = patience or Patience(), 0
+    return _read(lambda: os.open(path, READING), max_bytes, patience or Patience())
+
+
+def _read(opening: Callable[[], int], max_bytes: int, patience: Patience) -> bytes:
+    return patiently(lambda: _read_once(opening, max_bytes), patience)
+
+
+def patiently(call: Callable[[], T], patience: Patience) -> T:
+    """Return what ``call`` returns, called again where an error may pass.
+
+    Raises:
+        ImageError: Its ``OSError``, as a fault of the file.
+        MachineError: The machine has too little of something, and says nothing of the file.
+    """
+    failures = 0
     while True:
         try:
-            return _read_once(path, max_bytes)
+            return call()
         except OSError as error:
             failures += 1
-            if error.errno in _TRANSIENT and patience.wait(failures):
+            if error.errno in _STORAGE | _EXHAUSTED and patience.wait(failures):
                 continue
             tries = f" (tried {failures} times)" if failures > 1 else ""
+            if error.errno in _EXHAUSTED:
+                raise MachineError(f"cannot open pictures: {error.strerror}{tries}") from None
             fault = file_fault(error)
             raise ImageError(fault.fault, f"{fault.problem}{tries}") from None
 
 
-def _read_once(path: str, max_bytes: int) -> bytes:
-    # O_NONBLOCK: a pipe put in the file's place must not hang the reader.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def _read_once(opening: Callable[[], int], max_bytes: int) -> bytes:
+    descriptor = opening()
     try:
         check_regular(os.fstat(descriptor))
         with open(descriptor, "rb", closefd=False) as file:
@@ -191,11 +214,12 @@ def _read_reference(
         raise ImageError("refused", f"{what}, expected an absolute path, got {path!r}")
     if not os.path.isabs(path) or "\0" in path:
         raise ImageError("refused", f"expected an absolute path, got {path!r}")
-    if roots is not None:
-        path = _inside(path, roots)
     if reference.size > max_bytes:
         raise too_large(reference.size, max_bytes)
-    data = read_file(path, max_bytes, patience)
+    if roots is None:
+        data = read_file(path, max_bytes, patience)
+    else:
+        data = _read(lambda: open_inside(path, roots), max_bytes, patience)
     if len(data) != reference.size:
         raise ImageError(
             "changed", f"expected {reference.size:,} bytes as when it was sent, got {len(data):,}"
@@ -203,12 +227,3 @@ def _read_reference(
     if reference.sha256 is not None and hashlib.sha256(data).digest() != reference.sha256:
         raise ImageError("changed", "its content is not what was sent (SHA-256 differs)")
     return data
-
-
-def _inside(path: str, roots: Sequence[Path]) -> str:
-    """Resolve all symlinks and insist on a place inside one of the roots."""
-    real = Path(os.path.realpath(path))
-    if any(real.is_relative_to(os.path.realpath(root)) for root in roots):
-        return str(real)
-    allowed = ", ".join(str(root) for root in roots) or "none"
-    raise ImageError("refused", f"{path} is not inside an allowed folder (allowed: {allowed})")

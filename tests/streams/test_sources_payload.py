@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import ImageError
+from schemas.errors import ImageError, MachineError
 from schemas.records import Inline, Payload, Reference, Unreadable
 from streams.sources.payload import Patience, read_payload
 
@@ -144,17 +144,18 @@ class Flaky:
         self.number, self.failures, self.calls = number, failures, 0
         self.open = os.open
 
-    def __call__(self, path: str, flags: int) -> int:
+    def __call__(self, path: str, flags: int, **more: int) -> int:
         self.calls += 1
         if self.calls <= self.failures:
             raise OSError(self.number, os.strerror(self.number))
-        return self.open(path, flags)
+        return self.open(path, flags, **more)
 
 
-TRANSIENT = [errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR]
+STORAGE = [errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR]
+EXHAUSTED = [errno.EMFILE, errno.ENFILE, errno.ENOMEM]
 
 
-@pytest.mark.parametrize("number", TRANSIENT, ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", [*STORAGE, *EXHAUSTED], ids=errno.errorcode.get)
 def test_an_error_that_passes_is_waited_out(
     picture: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -167,7 +168,7 @@ def test_an_error_that_passes_is_waited_out(
     assert len(waited) == 3
 
 
-@pytest.mark.parametrize("number", TRANSIENT, ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", STORAGE, ids=errno.errorcode.get)
 def test_an_error_that_does_not_pass_is_given_up_on(
     picture: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -178,6 +179,21 @@ def test_an_error_that_does_not_pass_is_given_up_on(
 
     assert str(caught.value) == f"unreadable: {os.strerror(number)} (tried 4 times)"
     assert len(waited) == 3
+
+
+@pytest.mark.parametrize("number", EXHAUSTED, ids=errno.errorcode.get)
+def test_what_the_machine_lacks_is_no_fault_of_the_picture(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("os.open", Flaky(number, 100))
+    for roots in (None, [picture.parent]):
+        with pytest.raises(MachineError, match=f"{os.strerror(number)} .tried 4 times"):
+            read_payload(
+                Reference(path=str(picture), size=7), roots, LIMIT, Patience(waited.append)
+            )
+
+    assert len(waited) == 6
 
 
 def test_pictures_of_a_batch_share_their_patience(
@@ -193,7 +209,7 @@ def test_pictures_of_a_batch_share_their_patience(
     assert 0.6 < sum(waited) <= 1.0
 
 
-@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.EMFILE])
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ELOOP])
 def test_an_error_that_will_not_pass_is_told_at_once(
     picture: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
