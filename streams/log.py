@@ -227,7 +227,12 @@ class Log(ABC):
     def reader(
         self, topic: str, start: Start | Mapping[int, int]
     ) -> AbstractAsyncContextManager[Reader]:
-        """Read ``topic`` from its beginning, its end, or given offsets per partition."""
+        """Read ``topic`` from its beginning, its end, or given offsets per partition.
+
+        A partition without an offset is read from its beginning. An offset below the oldest record
+        means the oldest, and one beyond the end means the end: a log that was put back to an older
+        state goes on from there.
+        """
 
     @abstractmethod
     async def __aenter__(self) -> "Log":

@@ -4,9 +4,10 @@ It is what makes a run resumable, whatever log it runs on: an image is submitted
 kept once, and the reading position moves in the same transaction as the answers it covers.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from streams.database import Database
 
@@ -22,12 +23,18 @@ CREATE TABLE IF NOT EXISTS contents(
 CREATE TABLE IF NOT EXISTS positions(partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
 """
 READ_BATCH = 512
+_ENDS = "log_ends"
 _CONTENT = "SELECT hash, uri FROM contents WHERE image_id=?"
 _KEEP = """
 INSERT INTO images(image_id, sequence, status, exit_tier, label, answer) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT(image_id) DO UPDATE SET status=excluded.status, exit_tier=excluded.exit_tier,
     label=excluded.label, answer=excluded.answer
 WHERE answer IS NULL"""
+
+
+def _forget_unanswered(tx: Any) -> None:
+    tx.execute("DELETE FROM images WHERE answer IS NULL")
+    tx.execute("DELETE FROM contents WHERE image_id NOT IN (SELECT image_id FROM images)")
 
 
 class LedgerRow(NamedTuple):
@@ -140,9 +147,38 @@ class RunLedger:
 
     def _forget_unanswered(self) -> None:
         with self.database.transaction() as tx:
-            tx.execute("DELETE FROM images WHERE answer IS NULL")
-            tx.execute("DELETE FROM contents WHERE image_id NOT IN (SELECT image_id FROM images)")
+            _forget_unanswered(tx)
             tx.execute("DELETE FROM positions")
+            tx.execute("DELETE FROM facts WHERE name=?", (_ENDS,))
+
+    async def note_ends(self, ends: Mapping[int, int]) -> None:
+        """Note where the log ended, per partition, after what is noted as submitted."""
+        await self.set_facts({_ENDS: json.dumps(dict(ends))})
+
+    async def follow_back(self, ends: Mapping[int, int], answers: Mapping[int, int]) -> bool:
+        """Go back with a log that has lost its last records; return whether it has.
+
+        A power cut can put the log back to an older state than this file, and so can a copy of it.
+        Reading goes on from where the log ends, and what has no answer counts as not submitted.
+
+        Args:
+            ends: Where the log ends now, per partition of the topic it was submitted to.
+            answers: The same of the topic of answers.
+        """
+        return await self.database.run(self._follow_back, ends, answers)
+
+    def _follow_back(self, ends: Mapping[int, int], answers: Mapping[int, int]) -> bool:
+        noted = json.loads(self._facts().get(_ENDS, "{}"))
+        stood = self._positions()
+        lost = any(ends.get(int(partition), 0) < at for partition, at in noted.items())
+        if not lost and all(answers.get(partition, 0) >= at for partition, at in stood.items()):
+            return False
+        positions = [(p, min(at, answers.get(p, 0))) for p, at in stood.items()]
+        with self.database.transaction() as tx:
+            _forget_unanswered(tx)
+            tx.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?)", positions)
+            tx.execute("DELETE FROM facts WHERE name=?", (_ENDS,))
+        return True
 
     async def record(
         self, rows: Sequence[LedgerRow], positions: Mapping[int, int]

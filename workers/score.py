@@ -23,6 +23,7 @@ from schemas.topics import (
     CONSENSUS_GROUP,
     VOTES,
     all_topics,
+    images,
     tier_group,
     tier_inputs,
 )
@@ -40,6 +41,8 @@ from workers.supervisor import GRACE, Supervisor
 
 logger = structlog.get_logger()
 
+# What is scored is archive work.
+INPUT = images("archive")
 SCAN_BATCH = 256
 COUNT_SLICE = 1024
 # Images submitted and not answered, at most: bounds the log and what a stop leaves behind.
@@ -72,11 +75,13 @@ class Notes(NamedTuple):
         ledger: Makes it resumable; open.
         run_id: Its id there.
         events: For ``roadstream verify``.
+        own_log: Whether the log is the run's own, in files that a power cut can put back.
     """
 
     ledger: RunLedger
     run_id: str
     events: EventLedger
+    own_log: bool = False
 
 
 class Score:
@@ -100,7 +105,7 @@ class Score:
     ) -> None:
         self._log, self._tiers, self._ledger, self._run_id = log, tiers, notes.ledger, notes.run_id
         self._found, self._tally = found, tally
-        self._events = notes.events
+        self._events, self._own_log = notes.events, notes.own_log
         self._answered = anyio.Event()
         # Found and not submitted yet: it outlives an outage of the log.
         self._batch: list[Image] = []
@@ -175,6 +180,8 @@ class Score:
                     self._tally.found_all = True
                     return
                 self._tally.submitted += await submitter.submit(self._batch)
+                if self._own_log:
+                    await self._ledger.note_ends(await _ends(self._log, INPUT))
                 self._submitted_at, self._batch = time.monotonic(), []
                 await self._wait_for_room(stopping)
 
@@ -226,6 +233,22 @@ class Score:
             self._tally.add(row.status, row.exit_tier, row.label)
         self._answered.set()
         self._answered = anyio.Event()
+
+
+async def follow_back(log: Log, ledger: RunLedger) -> bool:
+    """Go back with a log that was put back to an older state; return whether it was.
+
+    Raises:
+        LogUnavailableError: The log does not answer.
+    """
+    if not await log.partition_counts([ANSWERS]):
+        return False  # the first start
+    return await ledger.follow_back(await _ends(log, INPUT), await _ends(log, ANSWERS))
+
+
+async def _ends(log: Log, topic: str) -> Mapping[int, int]:
+    async with log.reader(topic, "end") as reader:
+        return reader.positions
 
 
 def owned(found: Iterator[Image], run_id: str) -> Iterator[Image]:

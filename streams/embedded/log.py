@@ -125,7 +125,7 @@ class EmbeddedLog(Log):
         positions = {
             tp: end
             if start == "end"
-            else max(first, 0 if start == "beginning" else start.get(tp.partition, 0))
+            else min(end, max(first, 0 if start == "beginning" else start.get(tp.partition, 0)))
             for tp, (first, end) in ends.items()
         }
         yield EmbeddedReader(self.store, topic, positions)
@@ -142,6 +142,8 @@ class _EmbeddedProducer(Producer):
         await self._log.database.run(self._publish, outputs)
 
     def _publish(self, outputs: Sequence[Output]) -> None:
-        with self._log.database.transaction():
+        # Who sends from outside may forget what is acknowledged, so it must outlive a power cut.
+        # What is lost between tiers is done again from there.
+        with self._log.database.durable():
             self._log.store.append(outputs)
         self._log.stats.appended += len(outputs)

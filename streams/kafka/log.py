@@ -150,8 +150,12 @@ class KafkaLog(Log):
             with answering(self._link):
                 find = client.end_offsets if start == "end" else client.beginning_offsets
                 positions = {tp.partition: at for tp, at in (await find(tps)).items()}
-            if not isinstance(start, str):
-                positions |= {p: at for p, at in start.items() if p in positions}
+                if not isinstance(start, str):
+                    ends = {tp.partition: at for tp, at in (await client.end_offsets(tps)).items()}
+                    positions = {
+                        p: min(ends[p], max(oldest, start.get(p, oldest)))
+                        for p, oldest in positions.items()
+                    }
             for tp in tps:
                 client.seek(tp, positions[tp.partition])
             yield KafkaReader(client, self._link, positions)

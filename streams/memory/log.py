@@ -173,7 +173,8 @@ class MemoryLog(Log):
         positions: dict[TopicPartition, int] = {}
         for number, partition in enumerate(self.topics[topic]):
             wanted = 0 if isinstance(start, str) else start.get(number, 0)
-            at = partition.end if start == "end" else max(partition.first, wanted)
+            at = max(partition.first, partition.end if start == "end" else wanted)
+            at = min(partition.end, at)
             positions[TopicPartition(topic, number)] = at
         yield _MemoryReader(self.broker, topic, positions)
 

@@ -18,6 +18,30 @@ from tests.streams.contract import values
 from tests.streams.embedded_kit import everything, forward
 
 TP = TopicPartition("t", 0)
+
+
+async def test_what_a_producer_is_told_is_acknowledged_is_on_the_disk(tmp_path: Path) -> None:
+    said: list[str] = []
+    async with EmbeddedLog(tmp_path / "log.db") as log, log.producer() as producer:
+        await log.create_topics(["t"], 1)
+        log.database.connection.set_trace_callback(said.append)
+        await producer.publish([Output("t", None, b"1", 0)])
+        async with log.consumer("g", ["t"]) as consumer:
+            await consumer.poll(max_records=0, timeout=0)
+            said.append("hop")
+            await consumer.publish([Output("t", None, b"2", 0)], {TP: 0}, consumer.assignment.epoch)
+        log.database.connection.set_trace_callback(None)
+        level = log.database.connection.execute("PRAGMA synchronous").fetchone()
+
+    steps = [word for word in said if word.startswith(("PRAGMA sync", "BEGIN", "COMMIT", "hop"))]
+    assert steps[:4] == [
+        "PRAGMA synchronous=FULL", "BEGIN IMMEDIATE", "COMMIT", "PRAGMA synchronous=NORMAL"
+    ]  # fmt: skip
+    hop = steps[steps.index("hop") :]
+    assert not any("FULL" in step for step in hop)
+    assert level == (1,)
+
+
 FORWARD = """
 import sys
 from pathlib import Path

@@ -133,6 +133,19 @@ async def test_a_reader_starts_at_the_beginning_the_end_or_given_offsets(
             assert whole.positions == tail.positions == chosen.positions == {0: 6, 1: 6}
 
 
+async def test_a_reader_goes_on_from_the_end_where_the_log_ends_before_its_offsets(
+    log: Log, topic: str
+) -> None:
+    async with log, log.producer() as producer:
+        await log.create_topics([topic], 2)
+        await producer.publish(numbered(topic, range(10), 2))
+        async with log.reader(topic, {0: 3, 1: 900}) as reader:
+            assert reader.positions == {0: 3, 1: 5}
+            await producer.publish(numbered(topic, range(10, 12), 2))
+
+            assert {r.value for _, r in await take(reader, 4)} == {b"6", b"8", b"10", b"11"}
+
+
 async def test_a_reader_takes_no_more_than_it_was_asked_for(log: Log, topic: str) -> None:
     async with log, log.producer() as producer:
         await log.create_topics([topic], 2)

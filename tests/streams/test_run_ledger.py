@@ -83,6 +83,26 @@ async def test_forgetting_keeps_what_was_answered(tmp_path: Path) -> None:
         assert rows_of(ledger) == [b"a"]
 
 
+async def test_a_log_that_was_put_back_takes_the_ledger_with_it(tmp_path: Path) -> None:
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
+        await ledger.submitted([("a", 0), ("b", 1)])
+        await ledger.note_ends({0: 4, 1: 2})
+        await ledger.record([row("a")], {0: 5, 1: 7})
+
+        assert not await ledger.follow_back({0: 4, 1: 2}, {0: 5, 1: 9})
+        assert await ledger.unknown(["a", "b"]) == set()
+        assert await ledger.follow_back({0: 4, 1: 2}, {0: 6, 1: 3})  # answers were lost
+        assert await ledger.positions() == {0: 5, 1: 3}
+        assert await ledger.unknown(["a", "b"]) == {"b"}
+        assert rows_of(ledger) == [b"a"]
+
+        await ledger.submitted([("b", 1)])
+        await ledger.note_ends({0: 4, 1: 3})
+        assert await ledger.follow_back({0: 4, 1: 2}, {0: 6, 1: 3})  # images were
+        assert await ledger.unknown(["a", "b"]) == {"b"}
+        assert not await ledger.follow_back({0: 4, 1: 2}, {0: 6, 1: 3})
+
+
 async def test_answers_come_in_input_order_when_asked_for(tmp_path: Path) -> None:
     count = READ_BATCH + 100
     async with RunLedger(tmp_path / "ledger.db") as ledger:

@@ -35,7 +35,16 @@ from workers.logging import Level
 from workers.progress import Progress, Tally
 from workers.rundir import RunFolder, RunKey, resume, working_folder
 from workers.runtime import build_consensus
-from workers.score import Found, Notes, Score, export, owned, prepare_log, run_until_stopped
+from workers.score import (
+    Found,
+    Notes,
+    Score,
+    export,
+    follow_back,
+    owned,
+    prepare_log,
+    run_until_stopped,
+)
 from workers.supervisor import Care, ChildSpec, Supervisor
 
 # Enough partitions for as many worker processes as a large machine has cores.
@@ -162,9 +171,11 @@ async def _score(
     url = f"embedded:{folder.log}" if embedded else key.log
     async with RunLedger(folder.ledger) as ledger:
         run_id = await resume(ledger, key, folder.out)
+        progress = Progress(tally := Tally(), cascade.tier_names, console())
         if embedded and not folder.log.exists():
             await ledger.forget_unanswered()
-        tally = Tally()
+        elif embedded and await _follow_back(url, ledger):
+            progress.say("the log was put back to an older state: what has no answer is sent again")
         for group in await ledger.counts():
             tally.count(group)
         already = tally.total_answered
@@ -173,7 +184,6 @@ async def _score(
             carry="reference" if embedded else "inline",
             video=VideoOptions(encode=encode_jpeg, fps=key.fps),
         )
-        progress = Progress(tally, cascade.tier_names, console())
         if already:
             progress.say(f"going on: {already:,} images were answered before")
         common = ["--log", url, "--cascade", cascade_name, "--state", str(folder.state)]
@@ -191,7 +201,7 @@ async def _score(
                 iter(()) if "-" in key.paths else scan(key.paths, ScanOptions()),
             )
             events = EventLedger(options.events, "producer", member=run_id)
-            notes = Notes(ledger, run_id, events)
+            notes = Notes(ledger, run_id, events, own_log=embedded)
             job = Score(log, cascade.tier_names, notes, found, tally)
             consensus = (
                 build_consensus(
@@ -206,6 +216,11 @@ async def _score(
     if finished and embedded:
         folder.remove_log()
     return tally, finished
+
+
+async def _follow_back(url: str, ledger: RunLedger) -> bool:
+    async with open_log(url) as log:
+        return await follow_back(log, ledger)
 
 
 def _worker(index: int, run_id: str, common: list[str], options: _Options) -> ChildSpec:
