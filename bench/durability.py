@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="folder on the disk to be measured")
     parser.add_argument("--name", default="durability", help="name of the result")
     options = parser.parse_args()
-    runs = []
+    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         for images, size in BATCHES:
             full, normal = measure(Path(scratch), images, size, options.rounds)

@@ -3,14 +3,20 @@
 Image to two votes to one answer, one process per hop, no decoding, models that do nothing. The
 clock runs from the first record that the first hop is given to the last answer that the log has
 acknowledged; every image must have been answered exactly once, else the run is void.
+
+``--before REVISION`` compares the working tree with another revision instead, each with its own
+benchmark, in turn; the exit status is 1 if it is slower.
 """
 
 import argparse
+import sys
 import tempfile
+import uuid
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
+import msgspec
 
 from bench.engine_contenders import (
     Contender,
@@ -24,10 +30,13 @@ from bench.engine_floor import Floor, measure_floor
 from bench.engine_plan import Plan
 from bench.engine_run import Outcome
 from bench.harness import Spread, show, spread, write_result
+from bench.revisions import LEAST_ROUNDS, both_trees, check_rounds, in_turn, python_in, verdict
 from workers.broker import BrokerSettings, run_brokers
 
 LOGS = ("embedded", "memory", "kafka")
 PEER = "aiokafka loop"
+# What another revision's benchmark is told too.
+PASSED_ON = ("log", "images", "payload", "partitions", "batch")
 
 
 def parse() -> argparse.Namespace:
@@ -36,14 +45,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--log", choices=[*LOGS, "all"], default="all", help="which logs to run on")
     parser.add_argument("--images", type=int, default=200_000, help="images per run")
     parser.add_argument("--payload", type=int, default=1024, help="bytes per image, inline")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds, contenders in turn")
+    parser.add_argument("--rounds", type=int, help="timed rounds in turn; 5, or 7 with --before")
     parser.add_argument("--partitions", type=int, default=4, help="partitions of every topic")
     parser.add_argument("--batch", type=int, default=1000, help="largest batch of the tier")
     parser.add_argument("--no-peer", action="store_true", help="leave the aiokafka loop out")
     parser.add_argument("--no-crc", action="store_true", help="Kafka clients check no checksums")
     parser.add_argument("--folder", type=Path, help="where logs lie; a temporary folder by default")
     parser.add_argument("--name", help="name of the result; made from the options by default")
-    return parser.parse_args()
+    parser.add_argument("--before", help="revision to compare with, without the peer")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (LEAST_ROUNDS if options.before else 5)
+    return options
 
 
 async def contenders(
@@ -94,6 +106,8 @@ async def measure(
 def main() -> None:
     """Measure, print the table, write the JSON."""
     options = parse()
+    if options.before:
+        sys.exit(against(options))
     plan = Plan(
         log="",
         images=options.images,
@@ -106,6 +120,39 @@ def main() -> None:
         outcomes = anyio.run(measure, options, plan, Path(folder))
     floor = measure_floor(plan)
     report(options, plan, outcomes, floor)
+
+
+def against(options: argparse.Namespace) -> int:
+    """Compare with another revision, print the table, write the JSON; return the exit status."""
+    rounds = check_rounds(options.rounds)
+    with both_trees(options.before) as trees:
+        found = in_turn(trees, rounds, lambda tree: _speeds(tree, options))
+    compared, slower = verdict(f"The engine alone, beside {options.before}", found)
+    result = {
+        "options": {k: str(v) for k, v in vars(options).items()},
+        "comparison": compared,
+        "images_per_second": found,
+        "limit_in_words": "Ratios of rounds; both revisions ran on the same machine in turn.",
+    }
+    name = options.name or f"engine-{options.log}-{options.payload}-before"
+    print(f"written: {write_result(name, result)}")
+    return int(slower)
+
+
+def _speeds(tree: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Run a tree's own benchmark once; return images per second by contender."""
+    name = f"scratch-{uuid.uuid4().hex}"
+    words = [f"--{key}={getattr(options, key)}" for key in PASSED_ON]
+    words += ["--no-crc"] if options.no_crc else []
+    words += [f"--folder={options.folder.resolve()}"] if options.folder else []
+    python_in(tree, "-m", "bench.engine", *words, "--no-peer", "--rounds=1", f"--name={name}")
+    file = tree / "bench" / "results" / f"{name}.json"
+    told = msgspec.json.decode(file.read_bytes())
+    file.unlink()
+    return {
+        contender: facts["images_per_second"]["median"]
+        for contender, facts in told["contenders"].items()
+    }
 
 
 def report(

@@ -17,39 +17,19 @@ repository that has the in-memory log.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import tarfile
 import tempfile
 from contextlib import ExitStack
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from bench.engines import cascades
 from bench.harness import Spread, show, spread, write_result
+from bench.revisions import python_in, tree_at
 
 HERE = Path(__file__).resolve().parent
 CHILD = HERE / "overhead_child.py"
 FEW, MANY = 2, 10
 TORCH = "torch resnet18"
-
-
-def tree_at(revision: str, folder: Path) -> Path:
-    """Unpack a revision of the repository.
-
-    Raises:
-        SystemExit: There is no such revision.
-    """
-    packed = subprocess.run(
-        ["git", "archive", revision], cwd=HERE.parent, capture_output=True, check=False
-    )
-    if packed.returncode:
-        raise SystemExit(f"--before {revision}: {packed.stderr.decode().strip()}")
-    with tarfile.open(fileobj=BytesIO(packed.stdout)) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
 
 
 def run(tree: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -58,17 +38,8 @@ def run(tree: Path, options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SystemExit: It failed, or ran on another tree.
     """
-    done = subprocess.run(
-        [sys.executable, "-P", str(CHILD), json.dumps(options)],
-        cwd=tree,
-        env={**os.environ, "PYTHONPATH": str(tree)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"void: {tree}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    told = python_in(tree, str(CHILD), json.dumps(options))
+    found: dict[str, Any] = json.loads(told.splitlines()[-1])
     if Path(found.pop("tree")).resolve() != tree.resolve():
         raise SystemExit(f"void: expected to measure {tree}")
     return found

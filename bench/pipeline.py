@@ -5,26 +5,28 @@ between processes, votes or answers: what it reaches is what the machine can do,
 what the product costs. Starting and loading models are left out on both sides: ``score`` is timed
 from the moment its first batch begins to its last answer, the loop from when all its models are
 warm. The time of the whole command stands beside it.
+
+``--before REVISION`` compares ``score`` of the working tree with that of another revision instead,
+in turn; the exit status is 1 if it is slower.
 """
 
 import argparse
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-import anyio
 import msgspec
 
 from bench.bare_loop import run_bare
 from bench.harness import machine, show, spread, write_result
-from schemas import codec
-from streams.run_ledger import RunLedger
+from bench.revisions import LEAST_ROUNDS, both_trees, check_rounds, in_turn, python_in, verdict
+from sinks.readers import read_answers
 from streams.sources.synthetic import write_drive
-from workers.rundir import RunFolder
+
+TREE = Path(__file__).resolve().parents[1]
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,39 +45,34 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pictures", type=Path, help="folder of JPEGs; rendered by default")
     parser.add_argument("--images", type=int, default=600, help="pictures to render, or to take")
     parser.add_argument("--cascade", default="lite", help="cascade file or name")
-    parser.add_argument("--rounds", type=int, default=3, help="timed rounds, in turn")
-    parser.add_argument("--name", default="pipeline", help="name of the result")
-    return parser.parse_args()
+    parser.add_argument("--rounds", type=int, help="timed rounds in turn; 3, or 7 with --before")
+    parser.add_argument("--name", help="name of the result; pipeline or pipeline-before by default")
+    parser.add_argument("--before", help="revision to compare score with, without the bare loop")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (LEAST_ROUNDS if options.before else 3)
+    options.name = options.name or ("pipeline-before" if options.before else "pipeline")
+    return options
 
 
-def run_score(folder: Path, cascade: str, images: int, scratch: Path) -> Run:
-    """Run the command in fresh processes, and read the times off its answers."""
+def run_score(folder: Path, cascade: str, images: int, scratch: Path, tree: Path = TREE) -> Run:
+    """Run a tree's command in fresh processes, and read the times off its answers."""
     out = scratch / "answers.parquet"
     began, cpu = time.perf_counter(), _children_cpu()
-    subprocess.run(
-        [sys.executable, "-m", "workers.cli", "score", str(folder), "--out", str(out),
-         "--cascade", cascade, "--restart"],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    python_in(tree, "-m", "workers.cli", "score", str(folder), "--out", str(out),
+              "--cascade", cascade, "--restart", folder=scratch)  # fmt: skip
     whole = time.perf_counter() - began
-    values = anyio.run(_answers, RunFolder(out).ledger)
-    answers = [codec.decode_answer(value) for value in values]
-    if len(answers) != images or any(a.status != "answered" for a in answers):
+    answers = list(read_answers(out))
+    if len(answers) != images or any(a["status"] != "answered" for a in answers):
         raise SystemExit(f"void: expected {images} images answered, got {len(answers)}")
-    first = min(a.head.submitted_at + a.latency.tiers[0].queued for a in answers)
-    seconds = max(a.answered_at for a in answers) - first
+    first = min(a["submitted_at"] + a["latency"]["tiers"][0]["queued"] for a in answers)
+    seconds = max(a["answered_at"] for a in answers) - first
     return Run(
         images_per_second=images / seconds,
         seconds=seconds,
         cpu_milliseconds=(_children_cpu() - cpu) / images * 1e3,
-        exits=dict(Counter(a.exit_tier or "" for a in answers)),
+        exits=dict(Counter(a["exit_tier"] or "" for a in answers)),
         command_seconds=whole,
     )
-
-
-async def _answers(ledger: Path) -> list[bytes]:
-    async with RunLedger(ledger) as opened:
-        return [value for batch in opened.answers(in_order=False) for value in batch]
 
 
 def run_loop(paths: list[str], cascade: str, cores: int) -> Run:
@@ -100,8 +97,8 @@ def _children_cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measure(options: argparse.Namespace, scratch: Path) -> dict[str, list[Run]]:
-    """Run both in turn; the first round warms up."""
+def gather(options: argparse.Namespace, scratch: Path) -> Path:
+    """Return a folder with the pictures to be scored, rendered if none are given."""
     folder = scratch / "pictures"
     if options.pictures is None:
         write_drive(folder, options.images, seed=1)
@@ -113,6 +110,35 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, list[Run]]:
         )
         for i, path in enumerate(found[: options.images]):
             (folder / f"{i:06d}.jpg").symlink_to(path.resolve())
+    return folder
+
+
+def against(options: argparse.Namespace, scratch: Path) -> int:
+    """Compare with another revision, print the table, write the JSON; return the exit status."""
+    rounds, folder = check_rounds(options.rounds), gather(options, scratch)
+    images = sum(1 for _ in folder.iterdir())
+
+    def speeds(tree: Path) -> dict[str, float]:
+        run = run_score(folder, options.cascade, images, scratch, tree)
+        per_core_second = 1e3 / run.cpu_milliseconds
+        return {"score": run.images_per_second, "score, per CPU second": per_core_second}
+
+    with both_trees(options.before) as trees:
+        found = in_turn(trees, rounds, speeds)
+    compared, slower = verdict(f"{images:,} pictures, beside {options.before}", found)
+    result = {
+        "options": {k: str(v) for k, v in vars(options).items()},
+        "comparison": compared,
+        "images_per_second": found,
+        "limit_in_words": "Ratios of rounds; both revisions ran on the same machine in turn.",
+    }
+    print(f"written: {write_result(options.name, result)}")
+    return int(slower)
+
+
+def measure(options: argparse.Namespace, scratch: Path) -> dict[str, list[Run]]:
+    """Run both in turn; the first round warms up."""
+    folder = gather(options, scratch)
     paths = sorted(map(str, folder.iterdir()))
     cores = machine().cores
     runs: dict[str, list[Run]] = {"roadstream score": [], "bare loop": []}
@@ -133,6 +159,8 @@ def main() -> None:
     """Measure, print the table, write the JSON."""
     options = parse()
     with tempfile.TemporaryDirectory(prefix="roadstream-bench-") as scratch:
+        if options.before:
+            sys.exit(against(options, Path(scratch)))
         runs = measure(options, Path(scratch))
     speeds = {name: spread([r.images_per_second for r in found]) for name, found in runs.items()}
     ratio = speeds["roadstream score"].median / speeds["bare loop"].median
