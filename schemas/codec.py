@@ -10,7 +10,7 @@ from schemas.dead_letters import DeadLetter, DeadLetterSettled
 from schemas.errors import RecordError
 from schemas.events import Event
 from schemas.prompts import Prompt
-from schemas.records import Answer, Escalation, Image, VotesPack
+from schemas.records import Answer, Escalation, Image, VotesPack, uneven
 from schemas.settings.registry import SETTINGS
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ encode_json: Encode = _json_encoder.encode
 decode_image = msgspec.msgpack.Decoder(Image).decode
 decode_escalation = msgspec.msgpack.Decoder(Escalation).decode
 decode_votes = msgspec.msgpack.Decoder(VotesPack).decode
-decode_answer = msgspec.msgpack.Decoder(Answer).decode
+_decode_answer = msgspec.msgpack.Decoder(Answer).decode
 decode_dead_letter = msgspec.msgpack.Decoder(DeadLetter).decode
 decode_dead_letter_or_settled = msgspec.msgpack.Decoder(DeadLetter | DeadLetterSettled).decode
 decode_event = msgspec.json.Decoder(Event).decode
@@ -40,6 +40,22 @@ SCHEMAS: dict[str, type] = {
     "prompt": Prompt,
     **{f"{engine}-settings": settings for engine, settings in SETTINGS.items()},
 }
+
+
+def decode_answer(value: bytes) -> Answer:
+    """Decode an answer, in which every tier's lists are as long as that of its member runs.
+
+    Raises:
+        msgspec.DecodeError: The bytes are no such answer.
+    """
+    answer = _decode_answer(value)
+    for i, tier in enumerate(answer.tiers):
+        if (field := uneven(tier, len(tier.runs))) is not None:
+            runs, got = len(tier.runs), len(getattr(tier, field))
+            raise msgspec.ValidationError(
+                f"Expected `array` of length {runs}, got {got} - at `$.tiers[{i}].{field}`"
+            )
+    return answer
 
 
 def decode(

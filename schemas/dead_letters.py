@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from schemas.bounds import Count, ImageId, Partition, Text, Time, Word
+
 DeadLetterReason = Literal["unreadable_record", "model_failed", "process_killed", "duplicate"]
 
 
@@ -30,19 +32,19 @@ class DeadLetter(
         member: Member that failed on it, if one did.
     """
 
-    topic: str
-    partition: int
-    offset: int
+    topic: Word
+    partition: Partition
+    offset: Count
     key: bytes | None
     value: bytes
-    error: str
-    group: str
-    failed_at: float
-    attempts: int = 1
+    error: Text
+    group: Word
+    failed_at: Time
+    attempts: Count = 1
     reason: DeadLetterReason = "unreadable_record"
-    image_id: str | None = None
-    tier: str | None = None
-    member: str | None = None
+    image_id: ImageId | None = None
+    tier: Word | None = None
+    member: Word | None = None
 
 
 class DeadLetterSettled(
@@ -57,7 +59,7 @@ class DeadLetterSettled(
         image_id: The id under which the image was sent again, if it was.
     """
 
-    offset: int
+    offset: Count
     action: Literal["replayed", "discarded"]
-    at: float
-    image_id: str | None = None
+    at: Time
+    image_id: ImageId | None = None

@@ -2,7 +2,8 @@
 
 Every top-level record carries its schema and version in the field ``schema``. A field is only ever
 added with a default, so old bytes still decode; anything else is a new version with a new tag.
-Times are seconds since the epoch (``…_at``) or plain seconds, as float.
+Times are seconds since the epoch (``…_at``) or plain seconds, as float. Numbers and strings are
+bounded by their types, see ``schemas.bounds``: what lies outside does not decode.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,22 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from schemas.bounds import (
+    Coordinate,
+    Count,
+    Digest,
+    ImageId,
+    Latitude,
+    Longitude,
+    NonNegative,
+    Raw,
+    Seconds,
+    Share,
+    Text,
+    Time,
+    Uri,
+    Word,
+)
 from schemas.errors import ImageFault
 
 Lane = Literal["live", "archive"]
@@ -39,19 +56,19 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
             with different hashes are two pictures: the second is refused.
     """
 
-    image_id: str
-    uri: str = ""
-    session_id: str | None = None
-    frame_index: int | None = None
-    captured_at: float | None = None
-    latitude: float | None = None
-    longitude: float | None = None
+    image_id: ImageId
+    uri: Uri = ""
+    session_id: Uri | None = None
+    frame_index: Count | None = None
+    captured_at: Time | None = None
+    latitude: Latitude | None = None
+    longitude: Longitude | None = None
     lane: Lane = "archive"
-    submitted_at: float = 0.0
-    deadline_at: float | None = None
-    run_id: str | None = None
-    sequence: int | None = None
-    content_hash: bytes | None = None
+    submitted_at: Time = 0.0
+    deadline_at: Time | None = None
+    run_id: Word | None = None
+    sequence: Count | None = None
+    content_hash: Digest | None = None
 
     @property
     def key(self) -> bytes:
@@ -76,16 +93,16 @@ class Reference(
         sha256: Content hash, checked on reading; ``None`` leaves only the size to be checked.
     """
 
-    path: str
-    size: int
-    sha256: bytes | None = None
+    path: Uri
+    size: Count
+    sha256: Digest | None = None
 
 
 class Unreadable(msgspec.Struct, frozen=True, tag_field="kind", tag="unreadable", gc=False):
     """A picture that its source could not read; it still gets its answer, a failed one."""
 
     fault: ImageFault
-    problem: str
+    problem: Text
 
 
 Payload = Inline | Reference | Unreadable
@@ -101,20 +118,20 @@ class Image(msgspec.Struct, frozen=True, tag_field="schema", tag="image.v1", gc=
 class Box(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A box in [0, 1] of the upright picture's width and height, with a confidence in [0, 1]."""
 
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-    confidence: float
-    label: str = ""
+    x1: Coordinate
+    y1: Coordinate
+    x2: Coordinate
+    y2: Coordinate
+    confidence: Share
+    label: Word = ""
 
 
 class PriorVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A vote already cast by an earlier tier, as far as routing needs it."""
 
-    member: str
-    weight: float
-    probability: float
+    member: Word
+    weight: NonNegative
+    probability: Share
 
 
 class Escalation(msgspec.Struct, frozen=True, tag_field="schema", tag="escalation.v1", gc=False):
@@ -123,7 +140,7 @@ class Escalation(msgspec.Struct, frozen=True, tag_field="schema", tag="escalatio
     head: Head
     payload: Payload
     votes: list[PriorVote]
-    reason: str = ""
+    reason: Text = ""
 
 
 class MemberRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -138,12 +155,12 @@ class MemberRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
         batch_size: Images in that batch.
     """
 
-    member: str
-    model_version: str
-    weight: float
+    member: Word
+    model_version: Word
+    weight: NonNegative
     calibrated: bool
-    latency: float
-    batch_size: int
+    latency: Seconds
+    batch_size: Count
 
 
 class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -166,17 +183,30 @@ class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """
 
     head: Head
-    raw: list[float | None]
-    probability: list[float | None]
-    next_tier: str | None = None
-    reason: str = ""
-    queued: float = 0.0
-    decoding: float = 0.0
-    inferring: float = 0.0
+    raw: list[Raw | None]
+    probability: list[Share | None]
+    next_tier: Word | None = None
+    reason: Text = ""
+    queued: Seconds = 0.0
+    decoding: Seconds = 0.0
+    inferring: Seconds = 0.0
     boxes: list[list[Box]] | None = None
-    error: str | None = None
-    texts: list[str] | None = None
+    error: Text | None = None
+    texts: list[Text] | None = None
     fused: list[Box] | None = None
+
+
+def uneven(said: "ImageVotes | AnswerTier", runs: int) -> str | None:
+    """Return which list of ``said`` does not hold an entry per member run; ``None`` if all do."""
+    if len(said.raw) != runs:
+        return "raw"
+    if len(said.probability) != runs:
+        return "probability"
+    if said.boxes is not None and len(said.boxes) != runs:
+        return "boxes"
+    if said.texts is not None and len(said.texts) != runs:
+        return "texts"
+    return None
 
 
 class VotesPack(
@@ -184,10 +214,10 @@ class VotesPack(
 ):
     """All votes of one tier batch for one partition, on ``votes``: one record, many images."""
 
-    tier: str
-    cascade: str
-    cascade_hash: str
-    sent_at: float
+    tier: Word
+    cascade: Word
+    cascade_hash: Word
+    sent_at: Time
     runs: list[MemberRun]
     images: list[ImageVotes]
 
@@ -280,15 +310,15 @@ class AnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
         fused: The boxes of its detectors as one set, if the tier fuses them.
     """
 
-    tier: str
+    tier: Word
     runs: list[MemberRun]
-    raw: list[float | None]
-    probability: list[float | None]
-    queued: float = 0.0
-    decoding: float = 0.0
-    inferring: float = 0.0
+    raw: list[Raw | None]
+    probability: list[Share | None]
+    queued: Seconds = 0.0
+    decoding: Seconds = 0.0
+    inferring: Seconds = 0.0
     boxes: list[list[Box]] | None = None
-    texts: list[str] | None = None
+    texts: list[Text] | None = None
     fused: list[Box] | None = None
 
     def votes(self) -> Iterator[Vote]:
@@ -347,20 +377,20 @@ class Answer(
     head: Head
     status: Status
     label: Label | None = None
-    probability: float | None = None
-    confidence: float | None = None
-    threshold: float = 0.5
-    exit_tier: str | None = None
+    probability: Share | None = None
+    confidence: Share | None = None
+    threshold: Share = 0.5
+    exit_tier: Word | None = None
     tiers: list[AnswerTier] = []
-    disagreement: float | None = None
-    losing: int = 0
+    disagreement: NonNegative | None = None
+    losing: Count = 0
     flags: list[Flag] = []
-    error: str | None = None
-    cascade: str = ""
-    cascade_hash: str = ""
-    answered_at: float = 0.0
-    took: float = 0.0
-    joining: float = 0.0
+    error: Text | None = None
+    cascade: Word = ""
+    cascade_hash: Word = ""
+    answered_at: Time = 0.0
+    took: Seconds = 0.0
+    joining: Seconds = 0.0
 
     @property
     def votes(self) -> list[Vote]:

@@ -279,6 +279,8 @@ class Join:
 
     def _resolve(self, image_id: str, now: float, *, complete: bool, resolved: Resolved) -> None:
         found = self._open.pop(image_id)
+        self._deadlines.discard(image_id)
+        self._orphans.discard(image_id)
         part = self._partitions[found.partition]
         passed = sorted(
             (said.voted for said in found.said.values()),

@@ -7,7 +7,7 @@ import msgspec
 
 from schemas import codec
 from schemas.errors import RecordError
-from schemas.records import ImageVotes, VotesPack
+from schemas.records import ImageVotes, VotesPack, uneven
 from schemas.topics import CONSENSUS_GROUP, DEAD_LETTERS
 from sinks.answered import Content
 from streams.dead_letter import UNREADABLE, Cause, dead_letter
@@ -69,9 +69,13 @@ def check(pack: VotesPack, tiers: Container[str], source: Source) -> list[ImageV
     if pack.tier not in tiers:
         raise RecordError(*tp, offset, f"expected votes of a tier of the cascade, got {pack.tier}")
     runs, lost = len(pack.runs), list[ImageVotes]()
-    for votes in pack.images:
-        if len(votes.raw) != runs or len(votes.probability) != runs:
-            problem = f"expected {runs} votes for {votes.head.image_id}, got {len(votes.raw)}"
+    for i, votes in enumerate(pack.images):
+        if (field := uneven(votes, runs)) is not None:
+            got = len(getattr(votes, field))
+            problem = (
+                f"expected {runs} votes for {votes.head.image_id}, "
+                f"got {got} - at `$.images[{i}].{field}`"
+            )
             raise RecordError(*tp, offset, problem)
         if votes.next_tier is not None and votes.next_tier not in tiers:
             lost.append(votes)

@@ -12,6 +12,9 @@ class Arrivals:
     # The rate is that of the last so many items, or of the last two deadlines if more came in them:
     # fewer tell little, and an older past tells nothing of a burst.
     ITEMS, BUDGETS = 30.0, 2.0
+    # Budgets are taken for at least and at most so many seconds: no clock tells less apart, and
+    # rates and windows that follow from them stay finite.
+    LEAST, MOST = 1e-6, 1e9
 
     def __init__(self) -> None:
         # Budgets of live items as (until, budget), both growing: the first is the tightest.
@@ -21,8 +24,9 @@ class Arrivals:
 
     def note(self, budget: float, now: float) -> None:
         """Note a live item that has ``budget`` seconds left; one that is too late says nothing."""
-        if budget <= 0:
+        if not budget > 0.0:  # or is no number
             return
+        budget = min(max(budget, self.LEAST), self.MOST)
         while self._budgets and self._budgets[-1][1] >= budget:
             self._budgets.pop()
         self._budgets.append((now + self.MEMORY, budget))

@@ -60,6 +60,11 @@ class Standing(NamedTuple):
     running: float = 0.0
 
 
+def _whole(number: float, most: int) -> int:
+    """Return the next whole number, or ``most`` if that is less, or the number is none."""
+    return math.ceil(number) if number < most else most
+
+
 class BatchCap:
     """The largest batch that is tried: lowered when memory runs out, and slowly raised again.
 
@@ -188,7 +193,8 @@ class Batcher(Generic[W]):
             if lanes is None:
                 lanes = self._lanes[item.shape] = _Lanes(self.pace_of(item.shape))
             deadline = item.deadline_at
-            if deadline is None:
+            # One without end is none, and what is no number would put the heap out of order.
+            if deadline is None or not -math.inf < deadline < math.inf:
                 lanes.archive.append((self._serial, item))
             else:
                 heapq.heappush(lanes.live, (deadline, self._serial, item))
@@ -261,7 +267,7 @@ class Batcher(Generic[W]):
         rate, tightest = self.arrivals.rate(now), self.arrivals.tightest(now)
         most = max(1, pace.largest_within(self.ARCHIVE_SHARE * tightest, self.cap.now))
         left = 1.0 - rate * pace.alpha
-        return most if left <= 0.0 else min(most, max(1, math.ceil(rate * pace.beta / left)))
+        return most if left <= 0.0 else max(1, _whole(rate * pace.beta / left, most))
 
     def _archive_room(self, pace: Pace, now: float, wait: float, taken: list[W]) -> int:
         """Return how many archive items may go along."""
@@ -287,7 +293,7 @@ class Batcher(Generic[W]):
             middle = (low + high + 1) // 2
             seconds = pace.predict(middle) * pace.margin
             come = rate * seconds
-            most = min(self.cap.now, math.ceil(come + self.CROWD * math.sqrt(come)))
+            most = _whole(come + self.CROWD * math.sqrt(come), self.cap.now)
             if seconds + pace.predict(most) * pace.margin <= budget:
                 low = middle
             else:
@@ -313,7 +319,7 @@ class Batcher(Generic[W]):
     def _is_worth(self, lanes: _Lanes[W], now: float) -> bool:
         pace, enough = lanes.pace, self.cap.now
         if pace.alpha > 0.0:
-            enough = min(enough, math.ceil(self.WORTH * pace.beta / pace.alpha))
+            enough = _whole(self.WORTH * pace.beta / pace.alpha, enough)
         return len(lanes) >= min(enough, self._archive_room(pace, now, 0.0, []))
 
     def standing(self, now: float) -> Standing:

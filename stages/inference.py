@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.bounds import MOST_COORDINATE
 from schemas.cascade import Member
 from schemas.errors import DeviceMemoryError, EngineDownError, EngineError, ImageError
 from schemas.records import Box, Head
@@ -243,6 +244,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 _CV2_NO_MEMORY = -4
+_ROUNDING = 1e-5
 # Characters of a vote's text: reasoning of a few hundred words.
 MAX_TEXT = 4000
 
@@ -293,6 +295,12 @@ def _box(box: object) -> Box:
     if not all(isfinite(number) for number in numbers):
         raise EngineError(f"expected a box of finite numbers, got {numbers}")
     x1, y1, x2, y2, confidence = numbers
+    if max(map(abs, (x1, y1, x2, y2))) > MOST_COORDINATE:
+        raise EngineError(f"expected a box in widths and heights of the picture, got {numbers}")
+    # Sums of products of 32-bit floats leave [0, 1] by their last digits.
+    if not -_ROUNDING <= confidence <= 1.0 + _ROUNDING:
+        raise EngineError(f"expected a confidence in [0, 1], got {confidence}")
+    confidence = min(max(confidence, 0.0), 1.0)
     return Box(x1, y1, x2, y2, confidence, _line(str(box.label)))
 
 

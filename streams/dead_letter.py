@@ -5,6 +5,7 @@ from typing import Protocol
 import msgspec
 
 from schemas import codec
+from schemas.bounds import MOST_TEXT
 from schemas.dead_letters import DeadLetter, DeadLetterReason
 from streams.log import TopicPartition
 
@@ -54,7 +55,7 @@ def dead_letter(
             offset=record.offset,
             key=record.key,
             value=record.value or b"",
-            error=str(error),
+            error=str(error)[:MOST_TEXT],
             group=group,
             failed_at=now,
             attempts=cause.attempts,

@@ -6,6 +6,7 @@ import msgspec
 import structlog
 
 from schemas import codec
+from schemas.bounds import Text
 from schemas.errors import RecordError
 from schemas.records import Head, Inline, Payload, PriorVote, Reference, Unreadable
 from schemas.topics import DEAD_LETTERS, tier_group
@@ -43,11 +44,11 @@ class EscalationView(
     head: Head
     payload: PayloadView
     votes: list[PriorVote]
-    reason: str = ""
+    reason: Text = ""
 
 
-_decode_image = msgspec.msgpack.Decoder(_Image).decode
-_decode_escalation = msgspec.msgpack.Decoder(EscalationView).decode
+decode_image_view = msgspec.msgpack.Decoder(_Image).decode
+decode_escalation_view = msgspec.msgpack.Decoder(EscalationView).decode
 
 
 class Item(msgspec.Struct, gc=False):
@@ -59,7 +60,7 @@ class Item(msgspec.Struct, gc=False):
         prior: Votes of earlier tiers.
         tp: Partition it was read from.
         offset: Its offset there.
-        arrived_at: When it was appended to this tier's topic.
+        arrived_at: When it was appended to this tier's topic, or read where the record has no time.
         deadline_at: Copied from the head.
         size: Bytes held in memory.
         key: The record's key.
@@ -124,7 +125,7 @@ class Intake:
         for tp, records in polled.items():
             for record in records:
                 try:
-                    taken.items.append(item(tp, record))
+                    taken.items.append(item(tp, record, now))
                 except RecordError as error:
                     taken.letters.append(self._letter(tp, record, error, now))
                     taken.unread.setdefault(tp, []).append(record.offset)
@@ -137,9 +138,9 @@ class Intake:
         """Return the shape of a picture; of one kept elsewhere it is not known yet."""
         return shapes.of(payload.data) if isinstance(payload, InlineView) else shapes.plain
 
-    def _image(self, tp: TopicPartition, record: Record) -> Item:
-        value = record.value
-        image = codec.decode(_decode_image, value, *tp, record.offset)
+    def _image(self, tp: TopicPartition, record: Record, now: float) -> Item:
+        value, timestamp = record.value, record.timestamp
+        image = codec.decode(decode_image_view, value, *tp, record.offset)
         head = image.head
         return Item(
             head,
@@ -147,16 +148,16 @@ class Intake:
             [],
             tp,
             record.offset,
-            record.timestamp / 1000,
+            timestamp / 1000 if timestamp > 0 else now,
             head.deadline_at,
             len(value or b"") + OVERHEAD,
             record.key,
             value,
         )
 
-    def _escalation(self, tp: TopicPartition, record: Record) -> Item:
-        value = record.value
-        escalated = codec.decode(_decode_escalation, value, *tp, record.offset)
+    def _escalation(self, tp: TopicPartition, record: Record, now: float) -> Item:
+        value, timestamp = record.value, record.timestamp
+        escalated = codec.decode(decode_escalation_view, value, *tp, record.offset)
         head = escalated.head
         return Item(
             head,
@@ -164,7 +165,7 @@ class Intake:
             escalated.votes,
             tp,
             record.offset,
-            record.timestamp / 1000,
+            timestamp / 1000 if timestamp > 0 else now,
             head.deadline_at,
             len(value or b"") + OVERHEAD,
             record.key,

@@ -81,7 +81,7 @@ async def test_a_pack_whose_votes_do_not_match_its_members_is_a_dead_letter() ->
         (value,) = await receive(log, DEAD_LETTERS, 1)
 
     letter = codec.decode_dead_letter(value)
-    assert letter.error == "votes[0]@0: expected 1 votes for b, got 2"
+    assert letter.error == "votes[0]@0: expected 1 votes for b, got 2 - at `$.images[1].raw`"
     assert await lag(log) == 0
 
 

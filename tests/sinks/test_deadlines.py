@@ -1,5 +1,8 @@
 """Deadlines on a wall clock that steps: no answer is postponed beyond the time that was left."""
 
+import math
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,3 +80,51 @@ def test_no_image_waits_longer_than_it_had_left(
         for image_id in deadlines.pop(now):
             left_until.pop(image_id, None)
         assert all(until > steady for until in left_until.values())
+
+
+def test_what_was_answered_is_kept_no_longer() -> None:
+    deadlines = started()
+    most = 0
+    for number in range(10_000):
+        deadlines.push(NOW + 1e9 - number, f"{number}", NOW)
+        deadlines.push(NOW + 1e9, f"open {number % 10}", NOW)
+        deadlines.discard(f"{number}")
+        most = max(most, deadlines.entries)
+
+    assert len(deadlines) == 10
+    assert most < 200
+    assert deadlines.next_at == NOW + 1e9
+    assert set(deadlines.pop(NOW + 1e9)) == {f"open {i}" for i in range(10)}
+    assert deadlines.next_at is None
+
+
+def test_what_was_answered_is_not_due() -> None:
+    deadlines = started()
+    deadlines.push(NOW + 5, "a", NOW)
+    deadlines.push(NOW + 6, "b", NOW)
+    deadlines.discard("a")
+    deadlines.discard("never there")
+
+    assert deadlines.next_at == NOW + 6
+    assert list(deadlines.pop(NOW + 6)) == ["b"]
+
+
+def test_an_image_that_comes_again_is_due_at_its_new_deadline() -> None:
+    deadlines = started()
+    deadlines.push(NOW + 5, "a", NOW)
+    deadlines.discard("a")
+    deadlines.push(NOW + 9, "a", NOW)
+
+    assert list(deadlines.pop(NOW + 8)) == []
+    assert list(deadlines.pop(NOW + 9)) == ["a"]
+
+
+@pytest.mark.parametrize("absurd", [math.nan, math.inf, -math.inf])
+def test_a_deadline_that_is_no_time_is_none(absurd: float) -> None:
+    deadlines = started()
+    deadlines.push(absurd, "absurd", NOW)
+    deadlines.push(NOW + 5, "a", NOW)
+
+    assert deadlines.next_at == NOW + 5
+    assert list(deadlines.pop(NOW + 1e12)) == ["a"]
+    assert deadlines.next_at is None

@@ -347,3 +347,22 @@ def test_no_more_images_expire_at_once_than_are_asked_for() -> None:
     join.add(pack("one", *live), (TP, 0), NOW)
 
     assert [len(join.expire(NOW + 6, 2).answers) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_deadlines_of_answered_images_are_forgotten() -> None:
+    join = new_join()
+    for i in range(100):
+        image = head(f"{i}", deadline_at=NOW + 3_600)
+        first = votes(image, 0.9, next_tier="two")
+        join.add(pack("one", first), (TP, 2 * i), NOW)
+        assert join.next_deadline_at == NOW + 3_600
+        assert ids(join.add(pack("two", votes(image, 0.9)), (TP, 2 * i + 1), NOW)) == [f"{i}"]
+        assert join.next_deadline_at is None
+
+
+def test_an_image_that_waits_for_its_first_tier_alone_is_no_orphan_once_answered() -> None:
+    join = new_join()
+    join.add(pack("two", votes("a")), (TP, 0), NOW)
+    assert join.next_deadline_at == NOW + ORPHAN_AFTER
+    join.add(pack("one", votes("a", next_tier="two")), (TP, 1), NOW)
+    assert join.next_deadline_at is None

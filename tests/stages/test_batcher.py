@@ -391,3 +391,50 @@ def test_a_cap_stays_between_one_and_its_limit(limit: int, events: list[tuple[bo
             cap.lower(size)
             assert cap.now <= before
         assert 1 <= cap.now <= limit
+
+
+@pytest.mark.parametrize("absurd", [math.inf, math.nan, -math.inf])
+def test_a_deadline_that_is_no_time_counts_as_none(absurd: float) -> None:
+    batcher = Batcher[Waiting](4, ServiceTime(0.001, 0.01))
+    batcher.add([live(1, absurd)], 1_000.0)
+    batcher.add([live(2, 4_600.0), archive(3)], 1_000.0)
+
+    assert batcher.next_deadline_at == 4_600.0
+    assert batcher.standing(1_000.0).slack < 3_600.0
+    assert batcher.patience(1_000.0, 0.0) == 0.0
+    taken = batcher.next_batch(1_000.0)
+    assert [item.serial for item in taken.items] == [2, 1, 3]
+    assert not taken.expired
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(), st.floats(0, 1e11, allow_nan=False)), min_size=1, max_size=30)
+)
+def test_arrivals_stay_numbers_whatever_comes(seen: list[tuple[float, float]]) -> None:
+    arrivals = Arrivals()
+    for budget, now in seen:
+        arrivals.note(budget, now)
+        assert 0.0 <= arrivals.rate(now) < math.inf
+        assert arrivals.tightest(now) > 0.0
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.none() | st.floats(), st.floats(0, 1e11)), min_size=1, max_size=20),
+    st.floats(0, 1e9),
+    st.floats(0, 1e9),
+)
+def test_every_item_is_handed_out_whatever_its_deadline(
+    items: list[tuple[float | None, float]], alpha: float, beta: float
+) -> None:
+    batcher, left = Batcher[Waiting](8, ServiceTime(alpha, beta)), len(items)
+    for serial, (deadline_at, now) in enumerate(items):
+        batcher.add([Waiting(serial, deadline_at, 1)], now)
+    for _ in range(2 * len(items)):
+        now = items[0][1]
+        assert batcher.patience(now, 0.0) < math.inf
+        assert batcher.standing(now).size > 0 or not len(batcher)
+        batch = batcher.next_batch(now)
+        left -= len(batch.items) + len(batch.expired)
+    assert left == len(batcher) == 0

@@ -233,7 +233,7 @@ def test_programs_read_one_json_object(
 @pytest.mark.parametrize(
     ("options", "cascade", "said"),
     [
-        (["--show", "-1"], "noop.toml", "--show: expected 0 or more, got -1"),
+        (["--show", "-1"], "noop.toml", "--show: expected ids, 0 to 1000000, got -1"),
         (["--ledger", "nowhere"], "noop.toml", "--ledger: nowhere: expected a folder of ledgers"),
         (["--baseline", "no.jsonl"], "noop.toml", "no.jsonl: expected a file of answers"),
         ([], "lite", "expected topics tier."),

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from schemas.cascade import load_cascade
-from schemas.errors import UsageError
 from workers.commands.common import CascadeName, LogLevel, console
+from workers.commands.numbers import MOST_SHOWN, MOST_WORKERS, check_number
 from workers.engines.triton.export import REPOSITORY, Wanted, claim_folder, export_members
 from workers.logging import configure_logging
 
@@ -57,9 +57,8 @@ def triton(
     in FOLDER/cascade.toml and can be edited there. See docs/triton.md.
     """
     configure_logging(log_level)
-    for name, value in (("--instances", instances), ("--max-batch", max_batch)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name}: expected at least 1, got {value}")
+    check_number("--instances", instances, 1, MOST_WORKERS, "instances")
+    check_number("--max-batch", max_batch, 1, MOST_SHOWN, "pictures")
     loaded = load_cascade(cascade)
     claim_folder(out, force=force)
     wanted = Wanted(member or (), url, f"KIND_{device.upper()}", instances, max_batch)

@@ -31,6 +31,7 @@ from workers.commands.common import (
     console,
     run_async,
 )
+from workers.commands.numbers import MOST_FPS, MOST_SECONDS, check_above, check_number
 from workers.connect import open_log
 from workers.outage import Persistent
 from workers.runtime import check_topics
@@ -72,8 +73,10 @@ def produce(
     sent, 1 when some were refused, 75 when the log was gone for too long.
     """
     check_paths("produce", paths)
-    if deadline is not None and (lane != "live" or deadline <= 0):
-        raise UsageError("--deadline: expected seconds above 0, with --lane live")
+    if deadline is not None and lane != "live":
+        raise UsageError(f"--deadline: expected --lane live with it, got --lane {lane}")
+    check_above("--deadline", deadline, MOST_SECONDS, "seconds")
+    check_above("--fps", fps, MOST_FPS, "pictures per second of video")
     options = ScanOptions(
         lane=lane,
         carry="reference" if by_reference else "inline",
@@ -99,10 +102,9 @@ def check_patience(patience: float) -> None:
     """Check ``--patience``.
 
     Raises:
-        UsageError: It is negative or no number.
+        UsageError: It is negative, no number, or without end.
     """
-    if not patience >= 0:
-        raise UsageError(f"--patience: expected seconds, 0 or more, got {patience}")
+    check_number("--patience", patience, 0, MOST_SECONDS, "seconds")
 
 
 class _Notes(NamedTuple):

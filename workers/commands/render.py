@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from schemas.errors import UsageError
 from workers.commands.common import console
+from workers.commands.numbers import MOST_SHOWN, check_number
 
 
 def render(
@@ -22,7 +22,7 @@ def render(
     """
     from streams.sources.synthetic import write_drive
 
-    if frames < 1:
-        raise UsageError(f"--frames: expected 1 or more, got {frames}")
+    check_number("--frames", frames, 1, MOST_SHOWN, "pictures")
+    check_number("--seed", seed, 0, 2**63 - 1, "a number")
     write_drive(folder, frames=frames, seed=seed)
     console().print(f"{frames} pictures and labels.csv: {folder}", highlight=False, soft_wrap=True)

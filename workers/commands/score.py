@@ -30,6 +30,7 @@ from workers.commands.common import (
     console,
     run_async,
 )
+from workers.commands.numbers import MOST_FPS, MOST_WORKERS, check_above, check_number
 from workers.connect import open_log
 from workers.logging import Level
 from workers.progress import Progress, Tally
@@ -124,8 +125,8 @@ def _check_numbers(workers: int | None, fps: float | None, log: str) -> None:
     """
     if workers is not None and (workers < 0 or (workers == 0 and log == "embedded")):
         raise UsageError(f"--workers: expected 1 or more (0 on Kafka only), got {workers}")
-    if fps is not None and not 0 < fps <= 1000:
-        raise UsageError(f"--fps: expected pictures per second above 0, got {fps:g}")
+    check_number("--workers", workers, 0, MOST_WORKERS, "processes")
+    check_above("--fps", fps, MOST_FPS, "pictures per second")
 
 
 def _keep_promise(group: BaseExceptionGroup[BaseException], folder: RunFolder) -> BaseException:

@@ -29,6 +29,7 @@ from workers.commands.common import (
     run_async,
     state_folder,
 )
+from workers.commands.numbers import MOST_PARTITIONS, MOST_WORKERS, check_number
 from workers.commands.topics import create_topics
 from workers.connect import open_log
 from workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
@@ -70,6 +71,7 @@ def work(
     are loaded and warm, and keeps them when the log is away. Stop it with Ctrl-C or SIGTERM: it
     finishes its batches first.
     """
+    check_number("--threads", threads, 1, MOST_WORKERS, "threads")
     loaded, member = load_cascade(cascade), member_name(member)
     options = WorkOptions(
         tiers=tier or [],
@@ -132,9 +134,9 @@ def up(
     Processes that die, or stand still for a minute, are started again. Ctrl-C stops them all; each
     finishes its batches first. With --metrics its processes serve theirs at the ports that follow.
     """
+    check_number("--workers", workers, 1, MOST_WORKERS, "processes")
+    check_number("--partitions", partitions, 1, MOST_PARTITIONS, "partitions")
     loaded = load_cascade(cascade)
-    if workers < 1:
-        raise UsageError(f"--workers: expected 1 or more, got {workers}")
     common = ["--log", log, "--cascade", cascade, "--log-level", log_level]
     common += ["--drain-timeout", f"{check_drain_timeout(drain_timeout):g}"]
     if ledger is not None:

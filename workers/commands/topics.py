@@ -15,6 +15,7 @@ from workers.commands.common import (
     console,
     run_async,
 )
+from workers.commands.numbers import MOST_PARTITIONS, check_number
 from workers.connect import open_log
 
 topics = App(name="topics", help="Make the topics that a cascade needs.")
@@ -35,6 +36,7 @@ def create(
     log_level: LogLevel = "warning",
 ) -> None:
     """Create the topics that do not exist yet, all with the same number of partitions."""
+    check_number("--partitions", partitions, 1, MOST_PARTITIONS, "partitions")
     loaded = load_cascade(cascade)
     names = all_topics(loaded.tier_names)
     counts = run_async(log_level, create_topics, log, names, partitions)

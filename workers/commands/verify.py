@@ -12,9 +12,9 @@ from rich.table import Table
 
 from schemas import codec
 from schemas.cascade import Cascade, load_cascade
-from schemas.errors import UsageError
 from sinks.verification.findings import MEANINGS, Kind, Report
 from workers.commands.common import DEFAULT_KAFKA, CascadeName, LogLevel, LogUrl, run_async
+from workers.commands.numbers import MOST_SHOWN, check_number
 from workers.connect import open_log
 from workers.verify.run import KEEP
 from workers.verify.run import verify as verify_log
@@ -54,8 +54,7 @@ def verify(
 
     Exit status: 0 if there is none and every image has its answer, 1 if not, 2 wrong usage.
     """
-    if show < 0:
-        raise UsageError(f"--show: expected 0 or more, got {show}")
+    check_number("--show", show, 0, MOST_SHOWN, "ids")
     keep = max(show, KEEP)
     report = run_async(log_level, _verify, log, ledger, load_cascade(cascade), baseline, keep)
     if json:

@@ -113,7 +113,7 @@ def test_the_command_explains_itself_and_spares_what_is_there(tmp_path: Path) ->
     [
         (["--member", "cones"], "--member cones: expected a member with weights to export, got a"),
         (["--member", "nobody"], "--member: expected one of tiny, cones, lite0, tiles, got nobody"),
-        (["--instances", "0"], "--instances: expected at least 1, got 0"),
+        (["--instances", "0"], "--instances: expected instances, 1 to 1024, got 0"),
         (["--cascade", "nope"], "--cascade: expected a cascade file or one of lite"),
     ],
 )
