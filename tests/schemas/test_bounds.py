@@ -48,7 +48,7 @@ def put(value: Any, path: Path_, new: object) -> Any:
     if not path:
         return new
     first, rest = path[0], path[1:]
-    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy: Any = value.copy()
     copy[first] = put(value[first], rest, new)
     return copy
 
