@@ -56,9 +56,9 @@ def triton(
     Give `--member NAME` to export some only, and `--url` if the server runs elsewhere; both stand
     in FOLDER/cascade.toml and can be edited there. See docs/triton.md.
     """
-    configure_logging(log_level)
     check_number("--instances", instances, 1, MOST_WORKERS, "instances")
     check_number("--max-batch", max_batch, 1, MOST_SHOWN, "pictures")
+    configure_logging(log_level)
     loaded = load_cascade(cascade)
     claim_folder(out, force=force)
     wanted = Wanted(member or (), url, f"KIND_{device.upper()}", instances, max_batch)
