@@ -70,8 +70,56 @@ class MemberStats(msgspec.Struct):
     polled_at: float = 0.0
 
 
+class _Session:
+    """One time in the group, from joining to leaving, with a ledger of its own.
+
+    What the log tells of a consumer is noted where its work was noted: a commit that is told while
+    the consumer leaves, after an error, must not stand in the ledger of the next session.
+
+    Args:
+        ledger: Where to note it.
+        before: Added to the consumer's epochs, which it counts from 0: above all of earlier
+            sessions, so that their work does not pass for work of this one.
+    """
+
+    def __init__(self, ledger: EventLedger, before: int) -> None:
+        self.ledger, self.before = ledger, before
+        # Noted after the work that allowed them, whatever the log tells first.
+        self._commits: list[Committed] = []
+        self._acknowledged: dict[TopicPartition, int] = {}
+
+    def committed(self, offsets: Offsets) -> None:
+        """Take in offsets that the log acknowledged."""
+        if not self.ledger.on:
+            return
+        # Batches that end out of order ask out of order; the log keeps the highest.
+        stood = self._acknowledged
+        higher = {tp: at for tp, at in offsets.items() if at > stood.get(tp, -1)}
+        if higher:
+            stood.update(higher)
+            self._commits.append(Committed(moment(), [(*tp, at) for tp, at in higher.items()]))
+
+    def note_commits(self) -> None:
+        """Note the commits that were told so far."""
+        for event in self._commits:
+            self.ledger.write(event)
+        self._commits.clear()
+
+    def begin(self) -> None:
+        """Begin an epoch; commits that were told before it are of an earlier one."""
+        self.note_commits()
+        self._acknowledged = {}
+
+    def close(self) -> None:
+        """End the ledger with all that was told."""
+        self.note_commits()
+        self.ledger.close()
+
+
 class GroupMember:
     """A consumer with its bookkeeping, once ``joined``; it can join again after it has left.
+
+    Epochs grow from one session to the next, so that work of an earlier one is fenced.
 
     Args:
         owner: Does the work.
@@ -91,13 +139,10 @@ class GroupMember:
     ) -> None:
         self._owner, self._role, self._options = owner, role, options
         self.group, self._topics = group, list(topics)
-        self._ledger = EventLedger(None, role)
+        self._session, self._highest = _Session(EventLedger(None, role), 0), 0
         self.stats = MemberStats()
         self._tracker = OffsetTracker()
         self._open: Consumer | None = None
-        # Noted after the work that allowed them, whatever the log tells first.
-        self._commits: list[Committed] = []
-        self._acknowledged: dict[TopicPartition, int] = {}
 
     @property
     def _consumer(self) -> Consumer:
@@ -120,13 +165,13 @@ class GroupMember:
         """See ``Consumer.poll``. What it returns is in flight until it is finished."""
         polled = await self._consumer.poll(max_records=max_records, timeout=timeout, topics=topics)
         self.stats.polled_at = time.monotonic()
-        self._note_commits()
+        self._session.note_commits()
         for tp, records in polled.items():
             self._tracker.deliver(tp, [record.offset for record in records])
             self.stats.delivered += len(records)
-        if polled and self._ledger.on:
+        if polled and self._session.ledger.on:
             found = ranges((tp, [r.offset for r in records]) for tp, records in polled.items())
-            self._ledger.write(Delivered(moment(), self.epoch, found))
+            self._session.ledger.write(Delivered(moment(), self.epoch, found))
         return polled
 
     async def finish(self, outputs: Sequence[Output], done: OffsetsDone, epoch: int) -> bool:
@@ -153,24 +198,20 @@ class GroupMember:
     async def _publish(
         self, outputs: Sequence[Output], commit: Offsets, epoch: int, done: OffsetsDone
     ) -> bool:
+        session = self._session
         try:
-            await self._consumer.publish(outputs, commit, epoch)
+            await self._consumer.publish(outputs, commit, epoch - session.before)
         except FencedError as error:
             self.stats.fenced += 1
             logger.warning("fenced", error=str(error))
-            self._ledger.write(Fenced(moment(), epoch))
+            session.ledger.write(Fenced(moment(), epoch))
             return False
         self.stats.published += len(outputs)
-        if done and self._ledger.on:
-            self._ledger.write(Done(moment(), epoch, ranges(done.items())))
+        if done and session.ledger.on:
+            session.ledger.write(Done(moment(), epoch, ranges(done.items())))
         self._tracker.committed(commit, epoch)
-        self._note_commits()
+        session.note_commits()
         return True
-
-    def _note_commits(self) -> None:
-        for event in self._commits:
-            self._ledger.write(event)
-        self._commits.clear()
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """See ``GroupListener``."""
@@ -179,33 +220,26 @@ class GroupMember:
         await self.flush()
         self._tracker.assign(-1, [])
         self.stats.partitions = 0
-        self._note_commits()
-        self._ledger.write(Revoked(moment(), epoch))
+        self._session.note_commits()
+        self._session.ledger.write(Revoked(moment(), epoch))
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """See ``GroupListener``."""
-        self._note_commits()
-        self._acknowledged = {}
+        self._session.begin()
         await self._owner.take_over(partitions)
-        epoch = self._consumer.assignment.epoch
+        epoch = self._highest = self._session.before + self._consumer.assignment.epoch
         self._tracker.assign(epoch, partitions)
         self.stats.assignments += 1
         self.stats.partitions = len({tp.partition for tp in partitions})
-        if self._ledger.on:
+        if self._session.ledger.on:
             stood = await self._consumer.committed()
             places = [(*tp, stood.get(tp, -1)) for tp in sorted(partitions)]
-            self._ledger.write(Assigned(moment(), epoch, places))
+            self._session.ledger.write(Assigned(moment(), epoch, places))
 
     def committed(self, offsets: Offsets) -> None:
         """See ``GroupListener``."""
         self.stats.commits += 1
-        if self._ledger.on:
-            # Batches that end out of order ask out of order; the log keeps the highest.
-            stood = self._acknowledged
-            higher = {tp: at for tp, at in offsets.items() if at > stood.get(tp, -1)}
-            if higher:
-                stood.update(higher)
-                self._commits.append(Committed(moment(), [(*tp, at) for tp, at in higher.items()]))
+        self._session.committed(offsets)
 
     def missed(self, tp: TopicPartition, first: int, oldest: int) -> None:
         """See ``GroupListener``."""
@@ -218,7 +252,7 @@ class GroupMember:
             oldest=oldest,
             hint="retention is shorter than the group's lag; going on from the oldest record",
         )
-        self._ledger.write(Missed(moment(), *tp, first, oldest))
+        self._session.ledger.write(Missed(moment(), *tp, first, oldest))
 
     @asynccontextmanager
     async def joined(self, log: Log) -> AsyncIterator[None]:
@@ -229,18 +263,16 @@ class GroupMember:
             OutputError: The event ledger cannot be written.
         """
         options = self._options
-        self._ledger = EventLedger(
-            options.ledger, self._role, self.group, options.member_id or "unnamed"
-        )
+        ledger = EventLedger(options.ledger, self._role, self.group, options.member_id or "unnamed")
+        session = self._session = _Session(ledger, self._highest + 1 if self._highest else 0)
         try:
             async with log.consumer(
                 self.group, self._topics, listener=self, member_id=options.member_id
             ) as consumer:
                 self._open = consumer
                 yield
-            self._note_commits()
         finally:
             self._open = None
             self._tracker.assign(-1, [])
             self.stats.partitions = 0
-            self._ledger.close()
+            session.close()

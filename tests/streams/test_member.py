@@ -176,3 +176,41 @@ async def test_a_member_that_joins_again_keeps_its_counters_and_begins_a_new_led
     second = [event for event in events(tmp_path) if isinstance(event, Assigned)][1]
     assert second.committed == [("in", 0, 3)]
     assert worker.in_flight == 0
+
+
+async def test_commits_that_are_told_while_a_member_leaves_stand_in_the_ledger_of_that_session(
+    tmp_path: Path,
+) -> None:
+    """After an error, too: in the next ledger they would be those of a member that owns nothing."""
+    log, worker = await filled(atomic=False), member(tmp_path)
+    with pytest.raises(LogUnavailableError):
+        async with worker.joined(log):
+            polled = await worker.poll(max_records=4, timeout=0.1)
+            await worker.finish([], offsets(polled), worker.epoch)
+            raise LogUnavailableError("gone")
+    async with worker.joined(log):
+        await worker.poll(max_records=0, timeout=0)
+
+    first, second = (list(file) for file in ledger_files(tmp_path))
+    assert [type(e) for e in first] == [Opened, Assigned, Delivered, Done, Committed, Closed]
+    assert [type(e) for e in second] == [Opened, Assigned, Closed]
+    assert isinstance(second[1], Assigned)
+    assert second[1].committed == [("in", 0, 4)]
+
+
+async def test_work_of_an_earlier_session_is_fenced_though_the_consumer_counts_anew(
+    tmp_path: Path,
+) -> None:
+    log, worker = await filled(), member(tmp_path)
+    async with worker.joined(log):
+        polled, epoch = await worker.poll(max_records=4, timeout=0.1), worker.epoch
+    late = [Output("out", None, b"late", 0)]
+    async with worker.joined(log):
+        before = await worker.finish(late, offsets(polled), epoch)
+        await worker.poll(max_records=4, timeout=0.1)
+        assert worker.epoch > epoch
+        assert not before
+        assert not await worker.finish(late, offsets(polled), epoch)
+
+    assert log.topics["out"][0].end == 0
+    assert kinds(tmp_path).count(Fenced) == 2
