@@ -1,8 +1,9 @@
 """What a process notes in its event ledger, so that ``roadstream verify`` can tell what happened.
 
-One JSON object a line, in the order in which it happened in that process. ``at`` is the wall clock,
-in seconds since the epoch, as the process found it at its start: later steps do not show.
-A place in the log is ``[topic, partition, offset]``; a range of offsets
+One JSON object a line, in the order in which it happened in that process; its last fields are the
+number of the line and a checksum of what stands before it (``streams/event_ledger.py``).
+``at`` is the wall clock, in seconds since the epoch, as the process found it at its start: later
+steps do not show. A place in the log is ``[topic, partition, offset]``; a range of offsets
 ``[topic, partition, first, last]``, both ends included.
 """
 
@@ -32,6 +33,7 @@ class Opened(_Event, frozen=True, tag="opened", gc=False):
         boot: Identity of the host since it was started; empty if it has none.
         clock: ``at`` less this is the host's monotonic clock, which puts the events of all
             processes of one boot in order whatever happens to the wall clock.
+        log: Identity of the log that it works on; empty in ledgers of older versions.
     """
 
     role: Role
@@ -41,6 +43,7 @@ class Opened(_Event, frozen=True, tag="opened", gc=False):
     host: str
     boot: str = ""
     clock: float = 0.0
+    log: str = ""
 
 
 class Acknowledged(_Event, frozen=True, tag="acknowledged", gc=False):

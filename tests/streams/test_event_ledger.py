@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,9 +99,11 @@ def test_a_full_disk_ends_the_ledger_and_not_the_work(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
 
-    assert file.path.stat().st_size == before + 10
-    assert [type(event) for event in file] == [Opened]
-    assert file.torn is None
+    [cut] = ledger_files(tmp_path)
+    assert cut.path.stat().st_size == before + 10
+    assert [type(event) for event in cut] == [Opened]
+    assert cut.torn is None
+    assert (file.cut, cut.cut) == (False, True)
 
 
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
@@ -113,14 +116,119 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     assert (file.torn, file.events) == (None, 1)
 
 
-def test_reading_ends_at_a_line_that_is_no_event_and_says_where(tmp_path: Path) -> None:
+def written(folder: Path, count: int = 5) -> tuple[Path, list[bytes]]:
+    """Return a ledger of so many lines, and the lines."""
+    ledger = EventLedger(folder, "worker", "g", "m", log="here")
+    for number in range(1, count - 1):
+        ledger.write(Fenced(1.0, number))
+    ledger.close()
+    [file] = ledger_files(folder)
+    return file.path, file.path.read_bytes().splitlines(keepends=True)
+
+
+DAMAGES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], list[int], str]] = {
+    "overwritten": (
+        lambda x: [*x[:2], b"\0" * len(x[2]), *x[3:]],
+        [1],
+        "line 3: expected another checksum",
+    ),
+    "no UTF-8": (
+        lambda x: [*x[:2], b'{"event":"\xff\xfe"}\n', *x[3:]],
+        [1, 3],
+        "line 3: expected a number and a checksum",
+    ),
+    "nested too deeply": (
+        lambda x: [*x[:2], b"[" * 100_000 + b"\n", *x[3:]],
+        [1, 3],
+        "line 3: expected a number and a checksum",
+    ),
+    "a digit changed": (
+        lambda x: [*x[:2], x[2].replace(b'"epoch":2', b'"epoch":7'), *x[3:]],
+        [1, 3],
+        "line 3: expected another checksum: the line was changed",
+    ),
+    "its number changed": (
+        lambda x: [*x[:2], x[2].replace(b'"n":3', b'"n":4'), *x[3:]],
+        [1, 3],
+        "line 3: expected another checksum",
+    ),
+    "taken out": (
+        lambda x: [*x[:2], *x[3:]],
+        [1, 3],
+        "line 3: expected line 3 as it was written, got 4",
+    ),
+    "written twice": (
+        lambda x: [*x[:3], x[1], *x[3:]],
+        [1, 2, 3],
+        "line 4: expected line 4 as it was written, got 2",
+    ),
+    "the first taken out": (
+        lambda x: x[1:],
+        [1, 2, 3],
+        "line 1: expected line 1 as it was written, got 2",
+    ),
+    "two that became one": (
+        lambda x: [*x[:2], x[2].rstrip(b"\n") + x[3], x[4]],
+        [1],
+        "line 3: expected another checksum",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_line_that_was_changed_or_lost_is_known_and_those_around_it_are_read(
+    tmp_path: Path, how: str
+) -> None:
+    path, lines = written(tmp_path)
+    damage, left, said = DAMAGES[how]
+    path.write_bytes(b"".join(damage(lines)))
+
+    file = LedgerFile(path)
+    assert [event.epoch for event in file if isinstance(event, Fenced)] == left
+    assert (file.torn or "").startswith(said)
+    assert file.damages > 0
+
+
+def test_a_ledger_that_is_whole_has_no_damage(tmp_path: Path) -> None:
+    path, lines = written(tmp_path)
+    file = LedgerFile(path)
+
+    assert len(list(file)) == len(lines)
+    assert (file.torn, file.damages) == (None, 0)
+
+
+def test_a_ledger_that_is_cut_anywhere_has_no_damage(tmp_path: Path) -> None:
+    """As a kill leaves it, or a reader finds it while it is written."""
+    path, lines = written(tmp_path)
+    whole = b"".join(lines)
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        file = LedgerFile(path)
+        assert len(list(file)) == whole[:end].count(b"\n")
+        assert file.torn is None
+
+
+def test_a_line_beyond_all_bounds_is_damage_and_takes_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.event_ledger.LONGEST_LINE", 400)
+    path, lines = written(tmp_path)
+    path.write_bytes(b"".join([*lines[:2], b"x" * 5000 + b"\n", *lines[3:], b"y" * 5000]))
+
+    file = LedgerFile(path)
+    assert [event.epoch for event in file if isinstance(event, Fenced)] == [1, 3]
+    assert file.damages == 1
+
+
+def test_a_ledger_of_an_older_version_has_no_seals_and_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     line = codec.encode_json(Fenced(1.0, 1)) + b"\n"
     path.write_bytes(line + b'{"event":"unheard"}\n' + line)
 
     file = LedgerFile(path)
-    assert list(file) == [Fenced(1.0, 1)]
+    assert list(file) == [Fenced(1.0, 1)] * 2
     assert (file.torn or "").startswith("line 2: ")
+    assert file.damages == 1
 
 
 def test_a_file_that_has_gone_is_an_error(tmp_path: Path) -> None:
