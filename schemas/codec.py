@@ -42,6 +42,10 @@ SCHEMAS: dict[str, type] = {
 }
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no such record: wrong, no UTF-8, or nested too deeply."""
+
+
 def decode_answer(value: bytes) -> Answer:
     """Decode an answer, in which every tier's lists are as long as that of its member runs.
 
@@ -68,7 +72,7 @@ def decode(
     """
     try:
         return decoder(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise RecordError(topic, partition, offset, str(error)) from None
 
 

@@ -25,7 +25,7 @@ logger = structlog.get_logger()
 _CLOCK = time.time() - time.monotonic()
 
 CUT = ".cut.jsonl"
-"""How the name of a ledger ends that could not be written to its end, though its process went on."""
+"""How the name of a ledger ends that could not be written any more, though its process went on."""
 
 LONGEST_LINE = 1 << 26
 """Bytes; a batch of acknowledgements takes a few hundred thousand."""
@@ -207,7 +207,7 @@ def _read(file: BinaryIO) -> Iterator[Event | Damage]:
             numbered = number
         try:
             yield codec.decode_event(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        except codec.UNREADABLE as problem:
             yield Damage(at, str(problem))
 
 

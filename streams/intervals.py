@@ -34,6 +34,11 @@ class Intervals:
         """The lowest offset; ``None`` if there is none."""
         return self._firsts[0] if self._firsts else None
 
+    @property
+    def highest(self) -> int | None:
+        """The highest offset; ``None`` if there is none."""
+        return self._lasts[-1] if self._lasts else None
+
     def add(self, first: int, last: int) -> None:
         """Add the offsets from ``first`` to ``last``, both included."""
         firsts, lasts = self._firsts, self._lasts

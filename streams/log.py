@@ -196,6 +196,10 @@ class Log(ABC):
         For those who look on from outside the group.
         """
 
+    async def identity(self) -> str:
+        """Return what tells this log from every other, whatever its address."""
+        return ""
+
     async def trim(self, topics: Collection[str], group: str) -> None:
         """Let go of the records that ``group`` has committed past.
 

@@ -1,46 +1,59 @@
 """Comparing answers: two of one image, and one with that of a clean run. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from schemas.records import Answer, AnswerTier
+from schemas.records import Answer, AnswerTier, Head, MemberRun
 from sinks.columns import AnswerRow, VoteRow, row
 from sinks.verification.findings import Kind
 
+TIMINGS: dict[type[msgspec.Struct], frozenset[str]] = {
+    Answer: frozenset({"answered_at", "took", "joining"}),
+    Head: frozenset({"submitted_at"}),
+    AnswerTier: frozenset({"queued", "decoding", "inferring"}),
+    MemberRun: frozenset({"latency", "batch_size"}),
+}
+"""What may differ between two answers that are the same: when it was done, and in what company."""
+
 
 def compare(first: Answer, later: Answer) -> tuple[Kind, str]:
-    """Say what a second answer to an image is, and how it differs; timings are no difference."""
-    if (one := _content(first)) == (two := _content(later)):
+    """Say what a second answer to an image is, and how it differs; ``TIMINGS`` are no difference.
+
+    Every other field is compared, to the last bit, whatever fields there will be.
+    """
+    one, two = dict(_contents(first)), dict(_contents(later))
+    if one == two:
         return "doubled", f"the same answer twice: {_said(first)}"
     before, after = ({tier.tier for tier in answer.tiers} for answer in (first, later))
     if before < after:
         more = ", ".join(sorted(after - before))
         return "late vote changed an answer", f"{_said(first)}, then with {more}: {_said(later)}"
     if _said(first) == _said(later):
-        what = next(n for n, a, b in zip(_FIELDS, one, two, strict=True) if a != b)
-        return "divergent", f"both {_said(first)}, but their {what} differ"
+        what = next(name for name in one | two if one.get(name) != two.get(name))
+        return "divergent", (
+            f"both {_said(first)}, but their {what} differ: "
+            f"{_short(one.get(what))}, then {_short(two.get(what))}"
+        )
     return "divergent", f"{_said(first)}, then {_said(later)}"
 
 
-_FIELDS = ("status", "label", "probability", "exit tier", "contents", "errors", "votes")
+def _contents(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every field that is no timing, down to the leaves, by its place in the answer."""
+    if isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            if name not in TIMINGS.get(type(value), ()):
+                yield from _contents(getattr(value, name), f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        yield f"{path} (number)", str(len(value))
+        for i, one in enumerate(value):
+            yield from _contents(one, f"{path}[{i}]")
+    else:
+        yield path, repr(value)  # exact for floats, and tells −0 from 0, but not NaN from NaN
 
 
-def _content(answer: Answer) -> tuple[object, ...]:
-    return (
-        answer.status,
-        answer.label,
-        answer.probability,
-        answer.exit_tier,
-        answer.head.content_hash,
-        answer.error,
-        [_tier_content(tier) for tier in answer.tiers],
-    )
-
-
-def _tier_content(tier: AnswerTier) -> tuple[object, ...]:
-    runs = [(run.member, run.model_version, run.weight, run.calibrated) for run in tier.runs]
-    return (tier.tier, runs, tier.raw, tier.probability, tier.boxes, tier.texts, tier.fused)
+def _short(text: str | None) -> str:
+    return "nothing" if text is None else text if len(text) <= 60 else text[:60] + "…"
 
 
 def _said(answer: Answer) -> str:

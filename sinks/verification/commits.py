@@ -3,10 +3,11 @@
 A file of events is in the order in which things happened in one process. Between processes order is
 told by the host's monotonic clock, which every file is tied to; between hosts by the wall clock,
 with a tolerance. What a killed member did and could no longer note is never held against anybody:
-a member's first position shows what the log had acknowledged before.
+a member's first position shows what the log had acknowledged before. Nor is what stood in a part of
+a ledger that cannot be read: what follows it is compared again from the next assignment on.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.events import (
@@ -20,7 +21,8 @@ from schemas.events import (
     Range,
     Revoked,
 )
-from sinks.verification.findings import Findings, place_name
+from sinks.verification.findings import Findings, Kind, place_name
+from streams.event_ledger import Damage
 from streams.intervals import Intervals
 from streams.log import Offsets, TopicPartition
 
@@ -48,6 +50,15 @@ class Moment(NamedTuple):
         return self.at + CLOCK_TOLERANCE < other.at
 
 
+class Accusation(NamedTuple):
+    """What a group's commits look like, unless its topic was made anew."""
+
+    tp: TopicPartition
+    kind: Kind
+    what: str
+    detail: str
+
+
 class Tenure:
     """One member's time with one partition.
 
@@ -55,10 +66,13 @@ class Tenure:
         member: Name and process.
         epoch: Its epoch of that time.
         position: Where the group stood when it began.
+        fresh: Whether nothing was committed then, as far as the log knew.
         begin: When.
         end: When it was revoked, or the last sign of life.
         over: Whether it was revoked, or followed by another assignment.
         delivered: What it was given.
+        fed_from: When it was given the first of that, on the wall clock.
+        fed_to: When it was given the last.
         pending: What of that was not done while it held the partition.
         late: What of that was done afterwards.
         commit: The highest offset that the log acknowledged to it.
@@ -72,6 +86,9 @@ class Tenure:
         "delivered",
         "end",
         "epoch",
+        "fed_from",
+        "fed_to",
+        "fresh",
         "late",
         "member",
         "over",
@@ -80,8 +97,11 @@ class Tenure:
     )
 
     def __init__(self, member: str, epoch: int, position: int, begin: Moment) -> None:
-        self.member, self.epoch, self.position = member, epoch, position
+        self.member, self.epoch = member, epoch
+        # Nothing committed and offset 0 are one: a log need not tell them apart.
+        self.position, self.fresh = max(0, position), position < 0
         self.begin = self.end = begin
+        self.fed_from = self.fed_to = 0.0
         self.over = False
         self.delivered, self.pending, self.late = Intervals(), Intervals(), Intervals()
         self.commit = -1
@@ -93,21 +113,35 @@ class GroupHistory:
 
     Args:
         name: The group.
+        topics: What it consumes; of others, as another cascade's, nothing is taken in.
         findings: Where anomalies go.
+
+    Attributes:
+        elsewhere: Other topics that its ledgers name.
+        whole: Whether all its ledgers could be read to the end of what their processes did.
+        forgotten: Partitions of which the log no longer knows what had been committed: the group
+            was deleted, or its offsets have expired.
     """
 
-    def __init__(self, name: str, findings: Findings) -> None:
-        self.name, self._findings = name, findings
+    def __init__(self, name: str, topics: Collection[str], findings: Findings) -> None:
+        self.name, self.topics, self._findings = name, frozenset(topics), findings
         self.tenures: dict[TopicPartition, list[Tenure]] = {}
         self.delivered: dict[TopicPartition, Intervals] = {}
         self.done: dict[TopicPartition, Intervals] = {}
         self.missed: dict[TopicPartition, Intervals] = {}
+        self.elsewhere: set[str] = set()
+        self.forgotten: set[TopicPartition] = set()
+        self.whole = True
+        self.last_held: dict[tuple[str, str, int, str], dict[TopicPartition, Tenure]] = {}
 
-    def read(self, opened: Opened, events: Iterable[Event]) -> None:
+    def read(self, opened: Opened, events: Iterable[Event | Damage]) -> None:
         """Take in the events of one file, from after its ``Opened``."""
         member = _MemberReader(self, opened, self._findings)
         for event in events:
-            member.take(event)
+            if isinstance(event, Damage):
+                member.lose()
+            else:
+                member.take(event)
         member.finish()
 
     def start(self, tp: TopicPartition) -> int | None:
@@ -127,25 +161,51 @@ class GroupHistory:
             found.remove(*run)
         return found
 
-    def check(self, committed: Offsets) -> None:
-        """Look for commits that were undone, or made by a member that had lost its partition.
+    def beyond(self, ends: Mapping[TopicPartition, int]) -> Iterator[TopicPartition]:
+        """Yield the partitions that end before what was delivered of them."""
+        for tp, delivered in self.delivered.items():
+            if (last := delivered.highest) is not None and last >= ends.get(tp, 0):
+                yield tp
+
+    def knew_another(self, tp: TopicPartition, oldest: int, appended_at: float) -> bool:
+        """Return whether an offset was delivered before the record that stands there was appended.
+
+        Args:
+            tp: The partition.
+            oldest: The offset of its oldest record.
+            appended_at: When that was appended, on the wall clock.
+        """
+        for tenure in self.tenures.get(tp, ()):
+            if oldest in tenure.delivered:
+                first = oldest == tenure.delivered.lowest
+                if (tenure.fed_from if first else tenure.fed_to) + CLOCK_TOLERANCE < appended_at:
+                    return True
+        return False
+
+    def accusations(self, committed: Offsets) -> list[Accusation]:
+        """Return the commits that were undone, or made by a member that had lost its partition.
 
         Args:
             committed: Where the group stands on the log, asked after the ledgers were read.
         """
+        found: list[Accusation] = []
         for tp, tenures in self.tenures.items():
-            self._check_order(tp, _in_order(tenures))
+            found += self._out_of_order(tp, _in_order(tenures))
             highest = max(tenures, key=lambda tenure: tenure.commit)
-            stands = committed.get(tp, 0)
-            if highest.commit > stands:
-                self._findings.add(
-                    "commit moved backwards",
-                    place_name(*tp, stands),
+            stands = committed.get(tp)
+            if stands is None and highest.commit > 0:
+                self.forgotten.add(tp)
+            elif stands is not None and highest.commit > stands:
+                detail = (
                     f"{self.name} stands at {stands}; the log had acknowledged {highest.commit} "
-                    f"to {highest.member}",
+                    f"to {highest.member}"
                 )
+                found.append(
+                    Accusation(tp, "commit moved backwards", place_name(*tp, stands), detail)
+                )
+        return found
 
-    def _check_order(self, tp: TopicPartition, tenures: list[Tenure]) -> None:
+    def _out_of_order(self, tp: TopicPartition, tenures: list[Tenure]) -> Iterator[Accusation]:
         """Compare where each tenure began with what had been acknowledged to those before it."""
         highest: Tenure | None = None
         for tenure in tenures:
@@ -155,29 +215,30 @@ class GroupHistory:
                 and highest.begin.before(tenure.begin)
                 and highest.commit_at is not None
             ):
-                self._add_undone(tp, highest, tenure, highest.commit_at)
+                undone = highest.commit_at.before(tenure.begin)
+                if undone and tenure.fresh:
+                    self.forgotten.add(tp)
+                else:
+                    yield self._undone(tp, highest, tenure, surely=undone)
                 highest = None
             if highest is None or tenure.commit > highest.commit:
                 highest = tenure
 
-    def _add_undone(
-        self, tp: TopicPartition, first: Tenure, second: Tenure, commit_at: Moment
-    ) -> None:
+    def _undone(
+        self, tp: TopicPartition, first: Tenure, second: Tenure, *, surely: bool
+    ) -> Accusation:
         what = place_name(*tp, first.commit)
-        if commit_at.before(second.begin):
-            self._findings.add(
-                "commit moved backwards",
-                what,
+        if surely:
+            detail = (
                 f"acknowledged to {first.member}; later {self.name} stood at {second.position}, "
-                f"where {second.member} began",
+                f"where {second.member} began"
             )
-        else:
-            self._findings.add(
-                "stale-epoch commit",
-                what,
-                f"by {first.member} (epoch {first.epoch}), after {second.member} had taken over "
-                f"at {second.position}",
-            )
+            return Accusation(tp, "commit moved backwards", what, detail)
+        detail = (
+            f"by {first.member} (epoch {first.epoch}), after {second.member} had taken over "
+            f"at {second.position}"
+        )
+        return Accusation(tp, "stale-epoch commit", what, detail)
 
     def by_zombie(self, places: Iterable[tuple[TopicPartition, int]]) -> bool:
         """Return whether records were worked on by a member that had been replaced, and lived."""
@@ -207,7 +268,12 @@ class _MemberReader:
     def __init__(self, history: GroupHistory, opened: Opened, findings: Findings) -> None:
         self._history, self._opened, self._findings = history, opened, findings
         self._name = f"{opened.member} (pid {opened.pid} on {opened.host})"
+        self._process = (opened.boot, opened.host, opened.pid, opened.member)
         self._held: dict[TopicPartition, Tenure] = {}
+        # Whether it is known what the member held: from an assignment on, until a damage.
+        self._certain = False
+        # What the member's process held last: commits told before the first assignment are of it.
+        self._earlier = history.last_held.get(self._process, {})
         self._now = self._moment(opened.at)
 
     def _moment(self, at: float) -> Moment:
@@ -227,26 +293,41 @@ class _MemberReader:
                 self._done(event)
             case Committed():
                 for topic, partition, offset in event.offsets:
-                    self._committed(TopicPartition(topic, partition), offset)
-            case Missed():
-                tp = TopicPartition(event.topic, event.partition)
-                missed = self._history.missed.setdefault(tp, Intervals())
-                missed.add(event.first, event.oldest - 1)
+                    if self._is_ours(topic):
+                        self._committed(TopicPartition(topic, partition), offset)
+            case Missed() if self._is_ours(event.topic):
+                self._missed(event)
             case _:
                 pass
+
+    def lose(self) -> None:
+        """Pass over events that cannot be read: what the member holds is not known any more."""
+        self._end()
+        self._history.whole = self._certain = False
+        self._held, self._earlier = {}, {}
 
     def finish(self) -> None:
         """Note the last sign of life of what is held still."""
         for tenure in self._held.values():
             if not tenure.over:
                 tenure.end = self._now
+        if self._held:
+            self._history.last_held[self._process] = self._held
+
+    def _is_ours(self, topic: str) -> bool:
+        ours = topic in self._history.topics
+        if not ours:
+            self._history.elsewhere.add(topic)
+        return ours
 
     def _assigned(self, event: Assigned) -> None:
         self._end()
+        self._certain = True
         for topic, partition, position in event.committed:
+            if not self._is_ours(topic):
+                continue
             tp = TopicPartition(topic, partition)
-            # Nothing committed and offset 0 are one: a log need not tell them apart.
-            tenure = Tenure(self._name, event.epoch, max(0, position), self._now)
+            tenure = Tenure(self._name, event.epoch, position, self._now)
             self._held[tp] = tenure
             self._history.tenures.setdefault(tp, []).append(tenure)
 
@@ -257,14 +338,19 @@ class _MemberReader:
 
     def _ranges(self, ranges: Iterable[Range]) -> Iterator[tuple[TopicPartition, int, int]]:
         for topic, partition, first, last in ranges:
-            yield TopicPartition(topic, partition), first, last
+            if self._is_ours(topic):
+                yield TopicPartition(topic, partition), first, last
 
     def _delivered(self, event: Delivered) -> None:
         for tp, first, last in self._ranges(event.ranges):
             self._history.delivered.setdefault(tp, Intervals()).add(first, last)
-            if (tenure := self._held.get(tp)) is not None:
-                tenure.delivered.add(first, last)
-                tenure.pending.add(first, last)
+            tenure = self._held.get(tp)
+            if tenure is None:  # the line of its assignment is missing
+                self._history.whole = False
+                continue
+            tenure.delivered.add(first, last)
+            tenure.pending.add(first, last)
+            tenure.fed_from, tenure.fed_to = tenure.fed_from or event.at, event.at
 
     def _done(self, event: Done) -> None:
         for tp, first, last in self._ranges(event.ranges):
@@ -277,12 +363,19 @@ class _MemberReader:
             else:
                 tenure.pending.remove(first, last)
 
+    def _missed(self, event: Missed) -> None:
+        tp = TopicPartition(event.topic, event.partition)
+        self._history.missed.setdefault(tp, Intervals()).add(event.first, event.oldest - 1)
+
     def _committed(self, tp: TopicPartition, offset: int) -> None:
         tenure, what = self._held.get(tp), place_name(*tp, offset)
+        if not self._certain:
+            tenure = self._earlier.get(tp)
         if tenure is None:
-            self._findings.add(
-                "stale-epoch commit", what, f"{self._name} was never given that partition"
-            )
+            if self._certain:
+                self._findings.add(
+                    "stale-epoch commit", what, f"{self._name} was never given that partition"
+                )
             return
         if offset <= tenure.position and tenure.commit < 0:
             return  # an earlier tenure's, which the log told late
@@ -291,17 +384,17 @@ class _MemberReader:
                 "commit moved backwards", what, f"{self._name} had committed {tenure.commit}"
             )
             return
-        self._check_work(tenure, what, offset)
+        self._check_work(tenure, tp, offset)
         tenure.commit, tenure.commit_at = offset, self._now
 
-    def _check_work(self, tenure: Tenure, what: str, offset: int) -> None:
+    def _check_work(self, tenure: Tenure, tp: TopicPartition, offset: int) -> None:
+        what = place_name(*tp, offset)
         open_below = [run for run in tenure.pending if run[0] < offset]
         if open_below:
             lowest = open_below[0][0]
-            if tenure.over and all(
-                number in tenure.late
+            if tenure.over and not any(
+                next(tenure.late.gaps(first, min(last + 1, offset)), None)
                 for first, last in open_below
-                for number in range(first, min(last + 1, offset))
             ):
                 self._findings.add(
                     "stale-epoch commit",
@@ -314,7 +407,12 @@ class _MemberReader:
                     what,
                     f"{self._name} had not finished {lowest} (epoch {tenure.epoch})",
                 )
-        elif offset not in tenure.delivered and offset - 1 not in tenure.delivered:
+        elif not self._was_given(tenure, tp, offset):
             self._findings.add(
                 "commit ahead of work", what, f"{self._name} was given nothing just before it"
             )
+
+    def _was_given(self, tenure: Tenure, tp: TopicPartition, offset: int) -> bool:
+        """Return whether a record was given just before it, or retention took what was there."""
+        missed = self._history.missed.get(tp, ())
+        return offset in tenure.delivered or offset - 1 in tenure.delivered or offset - 1 in missed

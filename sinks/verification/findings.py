@@ -35,6 +35,7 @@ MEANINGS: dict[Kind, str] = {
 }
 """Every anomaly and what it is, worst first. The last is the one that the product allows."""
 
+Verdict = Literal["clean", "anomalies", "open", "unchecked"]
 Side = Literal["broker", "worker", "sink", "retention", "unknown"]
 
 
@@ -64,7 +65,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         waiting: Images still being worked on, per place.
         waiting_ids: The first of them.
         explained: What is no anomaly and yet worth a line.
-        unchecked: What could not be checked, and why.
+        unchecked: What should have been checked and could not be, and why: it is not cleared.
         images: Distinct images seen, by the topics and the producers' ledgers.
         acknowledged: Images that the producers' ledgers say were acknowledged.
         answers: Answer records on the log.
@@ -86,14 +87,28 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     events: int
 
     @property
+    def verdict(self) -> Verdict:
+        """What it amounts to: the first that holds of these.
+
+        ``anomalies``: there are some. ``open``: images are still being worked on. ``unchecked``:
+        nothing was found, but not all could be checked. ``clean``: all is well.
+        """
+        if self.anomalies:
+            return "anomalies"
+        if self.unfinished:
+            return "open"
+        return "unchecked" if self.unchecked else "clean"
+
+    @property
     def clean(self) -> bool:
-        """Whether there is no anomaly and nothing is being worked on."""
-        return not self.anomalies and not self.unfinished
+        """Whether everything was checked, there is no anomaly and nothing is being worked on."""
+        return self.verdict == "clean"
 
     @property
     def tolerable(self) -> bool:
         """Whether it is clean but for answers that a zombie doubled, which are allowed."""
-        return not self.unfinished and not self.anomalies.keys() - {"doubled by a zombie"}
+        others = self.anomalies.keys() - {"doubled by a zombie"}
+        return not (self.unfinished or self.unchecked or others)
 
     @property
     def unfinished(self) -> int:

@@ -62,6 +62,8 @@ class Standing(NamedTuple):
         oldest: Oldest offset that each partition still has.
         histories: What the groups did, by their ledgers; groups without any are absent.
         letters: Places of all records of which the whole became a dead letter.
+        patchy: Groups of which some work may stand in no ledger that can be read.
+        remade: Partitions that were made anew since the ledgers tell of them.
     """
 
     tiers: Sequence[str]
@@ -69,6 +71,8 @@ class Standing(NamedTuple):
     oldest: Mapping[TopicPartition, int]
     histories: Mapping[str, GroupHistory]
     letters: Collection[Place]
+    patchy: Collection[str] = ()
+    remade: Collection[TopicPartition] = ()
 
     def passed(self, group: str, place: Place) -> bool:
         """Return whether a group has committed past a record."""
@@ -85,6 +89,12 @@ class Standing(NamedTuple):
         return history is not None and any(
             offset in history.done[tp] for tp, offset in places if tp in history.done
         )
+
+    def culprit(self, group: str, places: Iterable[Place]) -> Side:
+        """Return who lost the outputs of records: the broker, if a ledger saw them acknowledged."""
+        if self.was_done(group, places):
+            return "broker"
+        return "unknown" if group in self.patchy else "worker"
 
     def was_missed(self, group: str, places: Iterable[Place]) -> bool:
         """Return whether a ledger says that retention took one of these."""
@@ -130,6 +140,8 @@ def _traceless(trail: Trail, log: Standing) -> Outcome:
     if trail.replayed:
         return Outcome("lost", "replayed from the dead letters, but not on the log", "broker")
     topics = [images(lane) for lane in LANES]
+    if any(tp.topic in topics for tp in log.remade):
+        return Outcome("unknown", "it may have been on images.* before that was made anew")
     if not log.trimmed(topics):
         return Outcome("lost", "acknowledged, but not on images.*", "broker")
     group = tier_group(log.tiers[0])
@@ -176,7 +188,7 @@ def _swallowed(log: Standing, tier: str, came: Sequence[Place]) -> Outcome:
         return Outcome("lost", detail, "sink" if done else "unknown")
     if done:
         return Outcome("lost", f"{where}; its votes were acknowledged and are not there", "broker")
-    return Outcome("lost", f"{where} without votes", "worker")
+    return Outcome("lost", f"{where} without votes", log.culprit(tier_group(tier), came))
 
 
 def _unsent(trail: Trail, log: Standing, tier: str, passed: Sequence[str]) -> Outcome:
@@ -192,7 +204,7 @@ def _unsent(trail: Trail, log: Standing, tier: str, passed: Sequence[str]) -> Ou
     topics = [f"tier.{tier}.{lane}" for lane in LANES]
     if log.trimmed(topics):
         return Outcome("lost", f"{detail} (the topic was trimmed)", "unknown")
-    return Outcome("lost", detail, "broker" if log.was_done(group, came) else "worker")
+    return Outcome("lost", detail, log.culprit(group, came))
 
 
 def _held(trail: Trail, log: Standing, passed: Sequence[str]) -> bool:

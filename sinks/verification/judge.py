@@ -21,7 +21,9 @@ class Judged(msgspec.Struct):
         waiting_ids: The first of them.
         letters: Images that ended as dead letters and have no answer, per reason and place.
         refused: Images of which a second picture under the same id was refused.
-        unknown: Acknowledged images that cannot be judged.
+        unknown: Images whose answer may have been trimmed.
+        gone: Acknowledged images whose topic was made anew.
+        unreadable: Second answers that cannot be read, or cannot be compared with one.
     """
 
     waiting: Counter[str] = msgspec.field(default_factory=Counter)
@@ -29,6 +31,8 @@ class Judged(msgspec.Struct):
     letters: int = 0
     refused: int = 0
     unknown: int = 0
+    gone: int = 0
+    unreadable: int = 0
 
 
 class Judge:
@@ -84,6 +88,8 @@ class Judge:
                 self.wait(image_id, outcome.detail)
             case "dead letter":
                 self.result.letters += 1
+            case "unknown":
+                self.result.gone += 1
             case "lost":
                 self._findings.add("lost", image_id, outcome.detail, outcome.side)
 
@@ -94,7 +100,11 @@ class Judge:
         first, *more = trail.answers
         for later in more:
             places = " and ".join(place_name(*place[0], place[1]) for place, _ in (first, later))
-            kind, detail = compare(codec.decode_answer(first[1]), codec.decode_answer(later[1]))
+            try:
+                kind, detail = compare(*(codec.decode_answer(value) for _, value in (first, later)))
+            except codec.UNREADABLE:
+                self.result.unreadable += 1
+                continue
             if kind == "doubled" and self._by_zombie(trail):
                 kind = "doubled by a zombie"
             self._findings.add(kind, image_id, f"{detail} ({places})")
@@ -108,9 +118,9 @@ class Judge:
         if trail.sent or trail.acknowledged or trail.replayed:
             return
         (tp, offset), _ = trail.answers[0]
-        topics = [images(lane) for lane in LANES]
-        if any(self._log.oldest.get(tp._replace(topic=topic), 0) > 0 for topic in topics):
-            return  # what it answers was trimmed; said once, for all
+        places = [tp._replace(topic=images(lane)) for lane in LANES]
+        if any(self._log.oldest.get(at, 0) > 0 or at in self._log.remade for at in places):
+            return  # what it answers was trimmed, or is gone with its topic; said once, for all
         detail = f"answered at {place_name(*tp, offset)}, and on no images.* topic"
         self._findings.add("phantom", image_id, detail)
 

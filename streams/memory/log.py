@@ -110,6 +110,9 @@ class MemoryLog(Log):
         offsets = self.broker.group(group).offsets
         return {tp: at for tp, at in offsets.items() if tp.topic in topics}
 
+    async def identity(self) -> str:
+        return f"memory-{id(self):x}"
+
     async def trim(self, topics: Collection[str], group: str) -> None:
         for tp, offset in self.broker.group(group).offsets.items():
             if tp.topic in topics:

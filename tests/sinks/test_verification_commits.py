@@ -145,7 +145,7 @@ class Group:
 
 def read(group: Group) -> tuple[GroupHistory, Findings]:
     findings = Findings()
-    history = GroupHistory("g", findings)
+    history = GroupHistory("g", ["t"], findings)
     for member in group.members:
         for opened, *events in member.files:
             assert isinstance(opened, Opened)
@@ -161,8 +161,8 @@ def test_a_sound_group_shows_no_anomaly(steps: Sequence[tuple[str, int, int]]) -
         group.step(name, number, amount)
     history, findings = read(group)
 
-    history.check({TP: group.committed} if group.committed else {})
-
+    assert history.accusations({TP: group.committed} if group.committed else {}) == []
+    assert not history.forgotten
     assert findings.kept == []
     assert not history.gaps(TP, group.committed)
 
@@ -178,10 +178,24 @@ def test_a_group_that_is_set_back_is_found_out(
     history, findings = read(group)
     acknowledged = max((t.commit for t in history.tenures.get(TP, [])), default=-1)
 
-    history.check({TP: max(0, acknowledged - back)})
-
-    found = [finding.kind for finding in findings.kept]
+    found = [a.kind for a in history.accusations({TP: max(0, acknowledged - back)})]
     assert found == (["commit moved backwards"] if acknowledged > 0 else [])
+    assert findings.kept == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(STEP, max_size=40))
+def test_a_group_whose_offsets_are_gone_is_not_accused_and_not_cleared(
+    steps: Sequence[tuple[str, int, int]],
+) -> None:
+    group = Group()
+    for name, number, amount in steps:
+        group.step(name, number, amount)
+    history, _ = read(group)
+    acknowledged = any(t.commit > 0 for t in history.tenures.get(TP, []))
+
+    assert history.accusations({}) == []
+    assert history.forgotten == ({TP} if acknowledged else set())
 
 
 def test_moments_of_one_boot_are_ordered_by_its_monotonic_clock_whatever_the_wall_clock_says() -> (

@@ -19,6 +19,8 @@ from schemas.events import (
 from schemas.records import Answer, Escalation, Head, Image, Inline, Label, Vote
 from schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES, all_topics, tier_group
 from sinks.verification.findings import Report
+from streams.clock import ManualClock
+from streams.event_ledger import sealed
 from streams.log import Output, TopicPartition
 from streams.memory.log import MemoryLog
 from tests.builders import answered, cascade, pack, tier, votes
@@ -61,7 +63,8 @@ class SoundRun:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.log, self.cascade = folder, MemoryLog(), CASCADE
+        self.folder, self.cascade = folder, CASCADE
+        self.log = MemoryLog(ManualClock(0.5))
         self.records: dict[str, list[object]] = {
             IMAGES: [Image(Head(image_id=name), Inline(name.encode())) for name in "abcd"],
             ESCALATED: [Escalation(Head(image_id=name), Inline(b""), []) for name in "cd"],
@@ -107,8 +110,10 @@ class SoundRun:
             self.log.truncate(topic, 0, before)
         folder = self.folder / "ledgers"
         folder.mkdir()
+        identity = await self.log.identity()
         for name, events in self.events.items():
-            lines = [codec.encode_json(event) + b"\n" for event in events]
+            named = (of(event, identity) for event in events)
+            lines = [sealed(event, number) for number, event in enumerate(named, 1)]
             (folder / f"{name}.jsonl").write_bytes(b"".join(lines))
         return await verify(self.log, folder if ledgers else None, CASCADE, baseline=baseline)
 
@@ -122,6 +127,13 @@ def worked(role: Role, group: str, member: str, topic: str, count: int) -> list[
         Done(3.0, 1, [(topic, 0, 0, count - 1)]),
         Committed(4.0, [(topic, 0, count)]),
     ]
+
+
+def of(event: Event, identity: str) -> Event:
+    """Return an event that opens a ledger as one of this log, unless it names one."""
+    if isinstance(event, Opened) and not event.log:
+        return msgspec.structs.replace(event, log=identity)
+    return event
 
 
 def retimed(events: Sequence[Event], by: float) -> list[Event]:

@@ -213,7 +213,7 @@ def test_people_read_each_anomaly_what_is_open_what_was_not_checked_and_the_verd
     said = " ".join(capsys.readouterr().out.split())
     assert "phantom 1 an answer for an image that nobody sent" in said
     assert "[ghost]: answered at answers[0]@0, and on no images.* topic" in said
-    assert "still being worked on at tier first: 1 0 not checked: no ledgers" in said
+    assert "still being worked on at tier first: 1 0 note: without --ledger only" in said
     assert "2 images, 0 acknowledgements, 1 answers; 0 ledgers with 0 events" in said
     assert said.endswith("not clean: 1 phantom, 1 still being worked on")
 
@@ -225,6 +225,7 @@ def test_programs_read_one_json_object(
 
     found = msgspec.json.decode(capsysbinary.readouterr().out)
     assert (found["clean"], found["tolerable"]) == (False, False)
+    assert found["verdict"] == "anomalies"
     assert found["anomalies"] == {"phantom": 1}
     assert found["findings"][0]["what"] == "[ghost]"
     assert found["waiting"] == {"tier first": 1}

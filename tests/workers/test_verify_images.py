@@ -9,7 +9,7 @@ from schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from sinks.verification.findings import Side
 from tests.builders import pack, votes
 from tests.workers.sound_run import ESCALATED, IMAGES, ONE, TWO, SoundRun, answer, opened, worked
-from tests.workers.verify_kit import letter, lost, without
+from tests.workers.verify_kit import letter, lost, unchecked, without
 
 # Lost
 
@@ -109,7 +109,18 @@ async def test_an_image_that_retention_took_before_it_was_worked_on_is_laid_to_r
     report = await run.verify(trimmed=[(IMAGES, 1)])
 
     assert "retention passed" in lost(report, "e", "retention")
-    assert report.unchecked == ["images.archive was trimmed: what is gone from it"]
+    assert report.unchecked == [
+        "retention took 1 records of images.archive that roadstream.tier.one had not committed"
+    ]
+
+
+async def test_what_retention_took_before_it_was_worked_on_keeps_a_run_from_being_cleared(
+    run: SoundRun,
+) -> None:
+    """Nobody knows which images they were, unless their producer kept a ledger."""
+    run.events["one"].insert(1, Missed(0.5, IMAGES, 0, 0, 2))
+
+    assert "retention took 2 records of images.archive" in unchecked(await run.verify())
 
 
 async def test_a_second_picture_under_one_id_that_nobody_refused_is_lost(run: SoundRun) -> None:

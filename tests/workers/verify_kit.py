@@ -15,6 +15,15 @@ def only(report: Report, kind: Kind, what: str) -> Finding:
     return report.findings[0]
 
 
+def unchecked(report: Report) -> str:
+    """Return the one thing that could not be checked, in a run in which nothing else was found."""
+    assert report.verdict == "unchecked", (report.findings, report.waiting)
+    assert not report.clean
+    assert not report.tolerable
+    [said] = report.unchecked
+    return said
+
+
 def lost(report: Report, image_id: str, side: Side) -> str:
     """Return what is said of the one lost image, which this side lost."""
     finding = only(report, "lost", image_id)

@@ -12,12 +12,14 @@ from rich.table import Table
 
 from schemas import codec
 from schemas.cascade import Cascade, load_cascade
-from sinks.verification.findings import MEANINGS, Kind, Report
+from sinks.verification.findings import MEANINGS, Kind, Report, Verdict
 from workers.commands.common import DEFAULT_KAFKA, CascadeName, LogLevel, LogUrl, run_async
 from workers.commands.numbers import MOST_SHOWN, check_number
 from workers.connect import open_log
 from workers.verify.run import KEEP
 from workers.verify.run import verify as verify_log
+
+STATUSES: dict[Verdict, int] = {"clean": 0, "anomalies": 1, "open": 1, "unchecked": 3}
 
 
 def verify(
@@ -52,7 +54,10 @@ def verify(
     commit moved backwards, stale-epoch commit, late vote changed an answer, deadline ignored,
     neighbour changed by a poison image (with --baseline), doubled by a zombie.
 
-    Exit status: 0 if there is none and every image has its answer, 1 if not, 2 wrong usage.
+    Exit status: 0 clean: there is none, every image has its answer, and all could be checked; 1 if
+    there are some, or images are still being worked on; 2 wrong usage; 3 if nothing was found, but
+    not all could be checked (a damaged ledger, one that is missing, topics that were trimmed or made
+    anew): what is missing may hide what was lost.
     """
     check_number("--show", show, 0, MOST_SHOWN, "ids")
     keep = max(show, KEEP)
@@ -61,7 +66,7 @@ def verify(
         sys.stdout.buffer.write(as_json(report) + b"\n")
     else:
         print_report(report, show, Console(file=sys.stdout))
-    return 0 if report.clean else 1
+    return STATUSES[report.verdict]
 
 
 async def _verify(
@@ -73,7 +78,11 @@ async def _verify(
 
 def as_json(report: Report) -> bytes:
     """Return a report as JSON, with its verdict."""
-    verdict = {"clean": report.clean, "tolerable": report.tolerable}
+    verdict = {
+        "verdict": report.verdict,
+        "clean": report.clean,
+        "tolerable": report.tolerable,
+    }
     return codec.encode_json(verdict | msgspec.structs.asdict(report))
 
 
@@ -86,7 +95,7 @@ def print_report(report: Report, show: int, screen: Console) -> None:
     if report.waiting_ids and show:
         screen.print(f"  {_some(report.waiting_ids, report.unfinished, show)}", highlight=False)
     for line in report.explained:
-        screen.print(f"no anomaly: {escape(line)}", highlight=False)
+        screen.print(f"note: {escape(line)}", highlight=False)
     for line in report.unchecked:
         screen.print(f"not checked: {escape(line)}", highlight=False)
     screen.print(
@@ -126,8 +135,13 @@ def _some(ids: list[str], count: int, show: int) -> str:
 
 
 def _verdict(report: Report) -> str:
-    if report.clean:
-        return "[bold green]clean[/]: nothing lost, nothing doubled"
+    match report.verdict:
+        case "clean":
+            return "[bold green]clean[/]: nothing lost, nothing doubled"
+        case "unchecked":
+            return "[bold yellow]not all checked[/]: nothing was found in what could be compared"
+        case _:
+            pass
     words = [f"{count:,} {kind}" for kind, count in report.anomalies.items()]
     if report.unfinished:
         words.append(f"{report.unfinished:,} still being worked on")

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 
-import msgspec
-
 from schemas import codec
 from schemas.dead_letters import DeadLetter, DeadLetterReason
 from schemas.glimpse import glimpse_answer, glimpse_image
@@ -20,8 +18,6 @@ _ANSWERED, _TWICE, _SENT, _RESENT, _ACKNOWLEDGED, _REPLAYED, _PASSED, _UNSURE = 
 """Answered, more than once; sent, more than once; by a producer's ledger; by replaying a dead
 letter; its tier has committed past it; its record may have been trimmed. Numbers as small as these
 cost no memory of their own."""
-
-_Unreadable = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class Census:
@@ -77,7 +73,7 @@ class Census:
         try:
             answer = glimpse_answer(value)
             whole = None if self._baseline is None else codec.decode_answer(value)
-        except _Unreadable:
+        except codec.UNREADABLE:
             self.unreadable += 1
             return
         self.answers += 1
@@ -105,7 +101,7 @@ class Census:
         """Take in an image. One that cannot be read is its dead letter's, or a worker's, matter."""
         try:
             image_id = glimpse_image(record.value or b"").head.image_id
-        except _Unreadable:
+        except codec.UNREADABLE:
             return
         bits = _RESENT if self._images.get(image_id, 0) & _SENT else 0
         if self._committed.get(tp, 0) > record.offset:
@@ -116,7 +112,7 @@ class Census:
         """Take in a dead letter, or the note that one was settled."""
         try:
             letter = codec.decode_dead_letter_or_settled(record.value or b"")
-        except _Unreadable:
+        except codec.UNREADABLE:
             self.unreadable += 1
             return
         if isinstance(letter, DeadLetter):
@@ -127,6 +123,11 @@ class Census:
                 self.letters.setdefault(letter.image_id, {})[place] = letter.reason
         elif letter.image_id is not None:
             self._mark(letter.image_id, _REPLAYED)
+
+    def unacknowledged(self) -> int:
+        """Return how many images are on the log that no ledger of a producer knows."""
+        known = _ACKNOWLEDGED | _REPLAYED
+        return sum(bits & _SENT > 0 and not bits & known for bits in self._images.values())
 
     def waiting(self) -> Iterator[str]:
         """Yield the images that the first tier has yet to commit."""

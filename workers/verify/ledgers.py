@@ -1,76 +1,129 @@
 """Reads the event ledgers of producers, workers and consensus, for ``verify``. Blocking."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
-from schemas.errors import UsageError
-from schemas.events import Acknowledged, Event, Opened
+from schemas.errors import RunError, UsageError
+from schemas.events import Acknowledged, Closed, Event, Opened
 from sinks.verification.commits import GroupHistory
 from sinks.verification.findings import Findings
-from streams.event_ledger import LedgerFile, ledger_files
+from streams.event_ledger import Damage, LedgerFile, ledger_files
 
 
 class Ledgers:
-    """What the ledgers of a folder say.
+    """What the ledgers of a folder say about one log.
+
+    Args:
+        log: Identity of the log; ledgers of others are left out.
+        groups: The groups that are looked at, with the topics that each consumes.
+        findings: Where anomalies go that a single file shows.
 
     Attributes:
         histories: What each group did; groups without a ledger are absent.
         producers: Ledgers of producers.
-        files: Ledgers in all.
+        producers_open: Those of them that did not end in order, or are still written.
+        files: Ledgers of this log.
         events: Events in them.
-        damaged: Files of which only the beginning could be read, and why.
+        damaged: Files of which some part could not be read, and why.
+        cut: Files that their processes could no longer write, though they went on.
+        strangers: Ledgers of other logs, per identity.
+        nameless: Ledgers that do not say which log they are of, as older versions wrote them.
+        other_groups: Groups that have a ledger and are none of these.
+        uncertain: Whether there is a ledger of which nobody knows whose it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: str, groups: Mapping[str, Collection[str]], findings: Findings) -> None:
+        self._log, self._groups, self._findings = log, groups, findings
         self.histories: dict[str, GroupHistory] = {}
-        self.producers = self.files = self.events = 0
+        self.producers = self.producers_open = self.files = self.events = self.nameless = 0
         self.damaged: list[str] = []
+        self.cut: list[str] = []
+        self.strangers: Counter[str] = Counter()
+        self.other_groups: set[str] = set()
+        self.uncertain = False
 
-    def read(
-        self, folder: Path, findings: Findings, acknowledged: Callable[[list[str]], None]
-    ) -> None:
+    def read(self, folder: Path, acknowledged: Callable[[list[str]], None]) -> None:
         """Read every ledger in a folder.
 
         Args:
             folder: The folder.
-            findings: Where anomalies go that a single file shows.
             acknowledged: Hears of the images of producers.
 
         Raises:
             UsageError: There is no such folder.
-            RunError: A file cannot be read.
         """
         if not folder.is_dir():
             raise UsageError(f"--ledger: {folder}: expected a folder of ledgers")
         for file in ledger_files(folder):
-            self._read_file(file, findings, acknowledged)
-            self.events += file.events
+            try:
+                self._read_file(file, acknowledged)
+            except RunError as problem:
+                self._damage(file, str(problem))
             if file.torn is not None:
-                self.damaged.append(f"{file.path.name}: {file.torn}")
+                more = f" and {file.damages - 1} more places" if file.damages > 1 else ""
+                self.damaged.append(f"{file.path.name}: {file.torn}{more}")
 
-    def _read_file(
-        self, file: LedgerFile, findings: Findings, acknowledged: Callable[[list[str]], None]
-    ) -> None:
-        events = iter(file)
+    def patchy(self, group: str) -> bool:
+        """Return whether something that this group did may stand in no ledger that can be read."""
+        history = self.histories.get(group)
+        return self.uncertain or (history is not None and not history.whole)
+
+    def _damage(self, file: LedgerFile, problem: str) -> None:
+        self.uncertain = True
+        self.damaged.append(f"{file.path.name}: {problem}")
+
+    def _read_file(self, file: LedgerFile, acknowledged: Callable[[list[str]], None]) -> None:
+        events = file.walk()
         opened = next(events, None)
         if opened is None:  # killed before its first line
             return
-        self.files += 1
         if not isinstance(opened, Opened):
-            self.damaged.append(f"{file.path.name}: expected an opened event first")
+            if isinstance(opened, Damage):  # which is said by ``torn``
+                self.uncertain = True
+            else:
+                self._damage(file, "expected an opened event first")
             return
+        if opened.log and opened.log != self._log:
+            self.strangers[opened.log] += 1
+            return
+        if opened.group and opened.group not in self._groups:
+            self.other_groups.add(opened.group)
+            return
+        self.files += 1
+        self.nameless += not opened.log
+        if file.cut:
+            self.cut.append(file.path.name)
+        self._take(opened, file, events, acknowledged)
+        self.events += file.events
+
+    def _take(
+        self,
+        opened: Opened,
+        file: LedgerFile,
+        events: Iterator[Event | Damage],
+        acknowledged: Callable[[list[str]], None],
+    ) -> None:
+        closed = False
+
+        def tapped() -> Iterator[Event | Damage]:
+            nonlocal closed
+            for event in events:
+                if isinstance(event, Acknowledged):
+                    acknowledged(event.ids)
+                closed = isinstance(event, Closed)
+                yield event
+
+        if opened.group:
+            topics = self._groups[opened.group]
+            history = self.histories.setdefault(
+                opened.group, GroupHistory(opened.group, topics, self._findings)
+            )
+            history.read(opened, tapped())
+            history.whole &= not file.cut
+        else:
+            for _ in tapped():
+                pass
         if opened.role == "producer":
             self.producers += 1
-        if opened.group:
-            history = self.histories.setdefault(opened.group, GroupHistory(opened.group, findings))
-            history.read(opened, _tapped(events, acknowledged))
-        else:
-            for _ in _tapped(events, acknowledged):
-                pass
-
-
-def _tapped(events: Iterator[Event], acknowledged: Callable[[list[str]], None]) -> Iterator[Event]:
-    for event in events:
-        if isinstance(event, Acknowledged):
-            acknowledged(event.ids)
-        yield event
+            self.producers_open += not closed

@@ -8,7 +8,6 @@ Memory: 150 to 250 bytes per image, and about 1 kB per image that needs a second
 more than one, or sent more than once). The topics are read once, and once more for those.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -30,14 +29,16 @@ from schemas.topics import (
 )
 from sinks.readers import read_answers
 from sinks.verification.answers import Baseline
+from sinks.verification.commits import Accusation
 from sinks.verification.findings import Findings, Report, place_name
 from sinks.verification.images import Standing, Trail
 from sinks.verification.judge import Judge
 from streams.intervals import Intervals
 from streams.log import Log, Offsets, TopicPartition
 from workers.verify.census import Census
+from workers.verify.coverage import Coverage
 from workers.verify.ledgers import Ledgers
-from workers.verify.topics import bounds, scan
+from workers.verify.topics import bounds, oldest_record, scan
 from workers.verify.trails import Trails, Undelivered
 
 KEEP = 1000
@@ -69,7 +70,8 @@ async def verify(
     clean_run = None
     if baseline is not None:
         clean_run = await to_thread.run_sync(lambda: Baseline(read_answers(baseline)))
-    verification = _Verification(log, cascade.tier_names, topics, clean_run, keep)
+    identity = await log.identity()
+    verification = _Verification(log, identity, cascade.tier_names, topics, clean_run, keep)
     return await verification.run(ledgers)
 
 
@@ -86,30 +88,35 @@ class _Verification:
     """One verification, step by step."""
 
     def __init__(
-        self, log: Log, tiers: list[str], topics: list[str], baseline: Baseline | None, keep: int
+        self,
+        log: Log,
+        identity: str,
+        tiers: list[str],
+        topics: list[str],
+        baseline: Baseline | None,
+        keep: int,
     ) -> None:
         self._log, self._tiers, self._topics = log, tiers, topics
         self._baseline, self._keep, self._findings = baseline, keep, Findings(keep)
         self._inputs = {
             tier_group(tier): list(tier_inputs(tier, first=i == 0)) for i, tier in enumerate(tiers)
         } | {CONSENSUS_GROUP: [topic for topic in (VOTES, CARRIED) if topic in topics]}
-        self._ledgers = Ledgers()
+        self._ledgers = Ledgers(identity, self._inputs, self._findings)
         self._oldest: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
         self._committed: dict[str, Offsets] = {}
-        self._unchecked: list[str] = []
+        self._coverage = Coverage(self._ledgers, self._inputs)
 
     async def run(self, ledgers: Path | None) -> Report:
         self._committed = await self._ask_committed()
         first = self._committed[tier_group(self._tiers[0])]
         census = Census(self._findings, self._oldest, first, self._baseline)
         if ledgers is not None:
-            await to_thread.run_sync(
-                self._ledgers.read, ledgers, self._findings, census.take_acknowledged
-            )
+            self._coverage.asked = True
+            await to_thread.run_sync(self._ledgers.read, ledgers, census.take_acknowledged)
         stand = await self._ask_committed()
-        for group, history in self._ledgers.histories.items():
-            history.check(stand.get(group, {}))
         await self._ask_bounds()
+        await self._check_commits(stand)
         await self._read(census)
         return self._written(census, await self._judge(census))
 
@@ -124,14 +131,42 @@ class _Verification:
         for topic in self._topics:
             found = await bounds(self._log, topic)
             self._oldest.update(found.oldest)
-            for group, offsets in self._committed.items():
-                for tp, end in found.ends.items():
-                    if offsets.get(tp, 0) > end:
-                        self._findings.add(
-                            "commit ahead of work",
-                            place_name(*tp, offsets[tp]),
-                            f"{group} has committed {offsets[tp]}; the partition ends at {end}",
-                        )
+            self._ends.update(found.ends)
+
+    async def _check_commits(self, stand: Mapping[str, Offsets]) -> None:
+        """Accuse groups of their commits, but not of those on topics that were made anew."""
+        found = [*self._past_the_end()]
+        suspects = {accusation.tp for accusation in found}
+        for group, history in self._ledgers.histories.items():
+            accusations = history.accusations(stand.get(group, {}))
+            suspects |= {accusation.tp for accusation in accusations}
+            suspects |= set(history.beyond(self._ends))
+            found += accusations
+        remade = self._coverage.remade
+        remade |= {tp for tp in sorted(suspects) if await self._is_made_anew(tp)}
+        for accusation in found:
+            if accusation.tp not in remade:
+                self._findings.add(accusation.kind, accusation.what, accusation.detail)
+
+    def _past_the_end(self) -> Iterator[Accusation]:
+        for group, offsets in self._committed.items():
+            for tp, at in offsets.items():
+                if at > (end := self._ends.get(tp, 0)):
+                    detail = f"{group} has committed {at}; the partition ends at {end}"
+                    yield Accusation(tp, "commit ahead of work", place_name(*tp, at), detail)
+
+    async def _is_made_anew(self, tp: TopicPartition) -> bool:
+        """Return whether a topic was deleted and made again since the ledgers tell of it.
+
+        Then an offset was delivered before the record that stands there now was appended, or
+        nothing is there at all. A partition that has only lost its end still has older records.
+        """
+        histories = self._ledgers.histories.values()
+        oldest = await oldest_record(self._log, tp)
+        if oldest is None:
+            return any(tp in history.beyond(self._ends) for history in histories)
+        appended_at = oldest.timestamp / 1000
+        return any(history.knew_another(tp, oldest.offset, appended_at) for history in histories)
 
     async def _read(self, census: Census) -> None:
         """Read the answers first, which need little room, and at last those that came meanwhile."""
@@ -148,8 +183,15 @@ class _Verification:
         census.check_neighbours()
 
     async def _judge(self, census: Census) -> Judge:
+        ledgers = self._ledgers
         standing = Standing(
-            self._tiers, self._committed, self._oldest, self._ledgers.histories, census.buried
+            self._tiers,
+            self._committed,
+            self._oldest,
+            ledgers.histories,
+            census.buried,
+            [group for group in self._inputs if ledgers.patchy(group)],
+            self._coverage.remade,
         )
         trimmed = {tp.partition for tp, at in self._oldest.items() if tp.topic == ANSWERS and at}
         since = {partition: census.since.get(partition, 1 << 62) for partition in trimmed}
@@ -170,7 +212,7 @@ class _Verification:
         """Yield the offsets below what a group has committed that no ledger saw delivered."""
         for group, history in self._ledgers.histories.items():
             for tp, at in self._committed.get(group, {}).items():
-                if gaps := history.gaps(tp, at):
+                if tp not in self._coverage.remade and (gaps := history.gaps(tp, at)):
                     yield tp, gaps
 
     def _check_undelivered(
@@ -179,39 +221,46 @@ class _Verification:
         """Tell records that were skipped from those that a member without a ledger worked on."""
         groups = {topic: group for group, topics in self._inputs.items() for topic in topics}
         tiers = {tier_group(tier): tier for tier in self._tiers}
-        elsewhere: Counter[str] = Counter()
+        coverage = self._coverage
         for (tp, offset), ids in found.items():
             group = groups[tp.topic]
             worked_on = (_worked_on(trails.get(name), tiers.get(group)) for name in ids)
             if (tp, offset) in census.buried or (ids and all(worked_on)):
-                elsewhere[group] += 1
+                coverage.elsewhere[group] += 1
+                continue
+            if self._ledgers.patchy(group):
+                coverage.untold[group] += 1
                 continue
             detail = (
                 f"{group} stands at {self._committed[group][tp]}; nobody was given it "
                 f"({', '.join(ids[:3]) or 'unreadable'})"
             )
             self._findings.add("skipped offset", place_name(*tp, offset), detail)
-        for group, count in elsewhere.items():
-            self._unchecked.append(
-                f"{group}: {count:,} records were worked on by members without a ledger here"
-            )
 
     def _written(self, census: Census, judge: Judge) -> Report:
-        found = judge.result
+        found, coverage = judge.result, self._coverage
         return Report(
             anomalies=self._findings.counts,
             findings=self._findings.kept,
             lost=self._findings.lost,
             waiting=dict(found.waiting.most_common()),
             waiting_ids=found.waiting_ids,
-            explained=list(self._explained(judge)),
-            unchecked=[*self._unchecked, *self._not_checked(census, judge)],
+            explained=[*self._explained(judge), *coverage.explained(self._oldest)],
+            unchecked=[
+                *coverage.unchecked(census, found, self._oldest, self._committed),
+                *self._not_compared(),
+            ],
             images=len(census),
             acknowledged=census.acknowledged,
             answers=census.answers,
             ledgers=self._ledgers.files,
             events=self._ledgers.events,
         )
+
+    def _not_compared(self) -> Iterator[str]:
+        clean_run = self._baseline
+        if clean_run is not None and clean_run.unknown and not clean_run.compared:
+            yield f"none of the {clean_run.unknown:,} answers is in the clean run"
 
     def _explained(self, judge: Judge) -> Iterator[str]:
         found = judge.result
@@ -224,27 +273,8 @@ class _Verification:
                 f"{clean_run.compared:,} answers compared with the clean run, "
                 f"{clean_run.in_part:,} of them in part"
             )
-
-    def _not_checked(self, census: Census, judge: Judge) -> Iterator[str]:
-        ledgers = self._ledgers
-        if not ledgers.files:
-            yield "no ledgers: commits, and images that were acknowledged and never kept"
-        else:
-            if not ledgers.producers:
-                yield "no ledger of a producer: images that were acknowledged and never kept"
-            for group in self._inputs:
-                if group not in ledgers.histories:
-                    yield f"no ledger of {group}: its commits"
-        for damage in ledgers.damaged:
-            yield f"ledger {damage}; the rest of it was not read"
-        if census.unreadable:
-            yield f"{census.unreadable:,} answers and dead letters that cannot be read"
-        if judge.result.unknown:
-            yield f"{judge.result.unknown:,} images older than the oldest answers that are left"
-        if self._baseline is not None and self._baseline.unknown:
-            yield f"{self._baseline.unknown:,} answers that the clean run has not"
-        for topic in dict.fromkeys(tp.topic for tp, at in self._oldest.items() if at > 0):
-            yield f"{topic} was trimmed: what is gone from it"
+            if clean_run.compared and clean_run.unknown:
+                yield f"{clean_run.unknown:,} answers that the clean run has not"
 
 
 def _worked_on(trail: Trail | None, tier: str | None) -> bool:

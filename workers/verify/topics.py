@@ -32,6 +32,26 @@ async def bounds(log: Log, topic: str) -> Bounds:
     return Bounds(oldest, ends)
 
 
+async def oldest_record(log: Log, tp: TopicPartition) -> Record | None:
+    """Return the oldest record that a partition has; ``None`` if it has none, or is none.
+
+    Raises:
+        LogUnavailableError: The log does not answer, or the record does not come.
+    """
+    oldest, ends = await bounds(log, tp.topic)
+    if oldest.get(tp, 0) >= ends.get(tp, 0):
+        return None
+    start = {other.partition: end for other, end in ends.items()} | {tp.partition: oldest[tp]}
+    async with log.reader(tp.topic, start) as reader:
+        waited = 0
+        while waited < PATIENCE:
+            polled = await reader.poll(max_records=1, timeout=1.0)
+            if records := polled.get(tp):
+                return records[0]
+            waited += not polled
+    raise LogUnavailableError(f"{tp.topic}: records exist, but none arrive")
+
+
 async def scan(
     log: Log, topic: str, start: Start | Mapping[int, int], take: Take
 ) -> dict[int, int]:

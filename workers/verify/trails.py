@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
+from schemas import codec
 from schemas.glimpse import glimpse_answer, glimpse_escalation, glimpse_image, glimpse_votes
 from schemas.topics import ANSWERS, tier_inputs
 from sinks.verification.images import Place, Said, Trail
@@ -57,7 +56,7 @@ class Trails:
     def _image(self, tp: TopicPartition, record: Record) -> None:
         try:
             head = glimpse_image(record.value or b"").head
-        except msgspec.DecodeError:
+        except codec.UNREADABLE:
             self._note(tp, record.offset, [])
             return
         self._note(tp, record.offset, [head.image_id])
@@ -71,7 +70,7 @@ class Trails:
         def take(tp: TopicPartition, record: Record) -> None:
             try:
                 image_id = glimpse_escalation(record.value or b"").head.image_id
-            except msgspec.DecodeError:
+            except codec.UNREADABLE:
                 self._note(tp, record.offset, [])
                 return
             self._note(tp, record.offset, [image_id])
@@ -84,7 +83,7 @@ class Trails:
         place = tp, record.offset
         try:
             pack = glimpse_votes(record.value or b"")
-        except msgspec.DecodeError:
+        except codec.UNREADABLE:
             self._note(*place, [])
             return
         self._note(*place, [votes.head.image_id for votes in pack.images])
@@ -97,7 +96,7 @@ class Trails:
         value = record.value or b""
         try:
             image_id = glimpse_answer(value).head.image_id
-        except msgspec.DecodeError:
+        except codec.UNREADABLE:
             return
         if (trail := self._trails.get(image_id)) is not None:
             trail.answers.append(((tp, record.offset), value))

@@ -1,0 +1,147 @@
+"""What ``verify`` could not check, which keeps a run from being cleared, and what it need not."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+
+from schemas.records import LANES
+from schemas.topics import images
+from sinks.verification.judge import Judged
+from streams.log import Offsets, TopicPartition
+from workers.verify.census import Census
+from workers.verify.ledgers import Ledgers
+
+
+class Coverage:
+    """Gathers what evidence there was.
+
+    Args:
+        ledgers: The ledgers, read.
+        groups: The groups that are looked at, with the topics that each consumes.
+
+    Attributes:
+        asked: Whether ledgers were to be compared at all.
+        elsewhere: Records per group that a member without a ledger worked on.
+        untold: Records per group that nobody was given, unless a part of a ledger says so that
+            cannot be read.
+        remade: Partitions that were made anew since the ledgers tell of them.
+    """
+
+    def __init__(self, ledgers: Ledgers, groups: Mapping[str, Collection[str]]) -> None:
+        self._ledgers, self._groups = ledgers, groups
+        self.asked = False
+        self.elsewhere: Counter[str] = Counter()
+        self.untold: Counter[str] = Counter()
+        self.remade: set[TopicPartition] = set()
+
+    def explained(self, oldest: Mapping[TopicPartition, int]) -> Iterator[str]:
+        """Yield what lies outside of the question, and what is known by other evidence."""
+        ledgers = self._ledgers
+        if not self.asked:
+            yield (
+                "without --ledger only the topics were compared: not commits, "
+                "and not images that were acknowledged and never kept"
+            )
+        if ledgers.strangers:
+            which = ", ".join(sorted(ledgers.strangers))
+            yield f"{ledgers.strangers.total():,} ledgers of another log were left out ({which})"
+        if ledgers.other_groups:
+            which = ", ".join(sorted(ledgers.other_groups))
+            yield f"ledgers of {which} were left out: no group of this cascade"
+        if ledgers.nameless:
+            yield (
+                f"{ledgers.nameless:,} ledgers do not say of which log they are, "
+                "and were taken for this one's"
+            )
+        for topic in _topics(tp for tp, at in oldest.items() if at > 0):
+            yield f"{topic} was trimmed: its oldest records are gone"
+
+    def unchecked(
+        self,
+        census: Census,
+        judged: Judged,
+        oldest: Mapping[TopicPartition, int],
+        committed: Mapping[str, Offsets],
+    ) -> Iterator[str]:
+        """Yield what should have been compared and could not be.
+
+        Args:
+            census: What is known of the images.
+            judged: What became of those in question.
+            oldest: Oldest offset that each partition still has.
+            committed: What each group has committed.
+        """
+        if self.asked:
+            yield from self._missing_ledgers(census, committed)
+        yield from self._damaged_ledgers()
+        yield from self._lost_records(oldest, committed)
+        unreadable = census.unreadable + judged.unreadable
+        if unreadable:
+            yield f"{unreadable:,} answers and dead letters that cannot be read"
+        if judged.unknown:
+            yield f"{judged.unknown:,} images older than the oldest answers that are left"
+        if judged.gone:
+            yield f"{judged.gone:,} acknowledged images that are on no topic since it was made anew"
+
+    def _missing_ledgers(self, census: Census, committed: Mapping[str, Offsets]) -> Iterator[str]:
+        ledgers = self._ledgers
+        worked = [group for group in self._groups if any(committed.get(group, {}).values())]
+        if not ledgers.files and (worked or len(census)):
+            yield "no ledgers of this log: commits, and acknowledged images that were never kept"
+            return
+        for group in worked:
+            if group not in ledgers.histories:
+                yield f"no ledger of {group}: its commits"
+        if not ledgers.producers:
+            if len(census):
+                yield "no ledger of a producer: images that were acknowledged and never kept"
+        elif not ledgers.producers_open and (count := census.unacknowledged()):
+            yield (
+                f"{count:,} images were sent by a producer without a ledger here: "
+                "others of its images that were acknowledged and never kept"
+            )
+        for group, count in self.elsewhere.items():
+            yield f"{group}: {count:,} records were worked on by members without a ledger here"
+
+    def _damaged_ledgers(self) -> Iterator[str]:
+        for damage in self._ledgers.damaged:
+            yield f"ledger {damage}; what stood there"
+        for name in self._ledgers.cut:
+            yield f"ledger {name}: its process went on when it could not be written any more"
+        for group, count in self.untold.items():
+            yield f"{group}: {count:,} records that only a damaged ledger may tell of"
+
+    def _lost_records(
+        self, oldest: Mapping[TopicPartition, int], committed: Mapping[str, Offsets]
+    ) -> Iterator[str]:
+        for group, history in self._ledgers.histories.items():
+            for topic in _topics(iter(history.missed)):
+                runs = (
+                    run for tp, gone in history.missed.items() if tp.topic == topic for run in gone
+                )
+                count = sum(last - first + 1 for first, last in runs)
+                yield f"retention took {count:,} records of {topic} that {group} had not committed"
+            if history.forgotten:
+                yield (
+                    f"{group} has no committed offsets on {_names(history.forgotten)} any more "
+                    "(deleted, or expired): its commits"
+                )
+        if self.remade:
+            yield f"{_names(self.remade)} made anew since: what was there before"
+        sent = [images(lane) for lane in LANES]
+        if not self._ledgers.producers:
+            for topic in _topics(tp for tp, at in oldest.items() if at > 0 and tp.topic in sent):
+                yield f"{topic} was trimmed, and no ledger says what was sent: what is gone from it"
+        for group, topics in self._groups.items():
+            offsets = committed.get(group, {})
+            for topic in topics:
+                ours = ((tp, at) for tp, at in oldest.items() if tp.topic == topic)
+                if (count := sum(max(0, at - offsets.get(tp, 0)) for tp, at in ours)) > 0:
+                    yield f"{topic} was trimmed before {group} had committed it: {count:,} records"
+
+
+def _topics(partitions: Iterator[TopicPartition]) -> dict[str, None]:
+    return dict.fromkeys(tp.topic for tp in partitions)
+
+
+def _names(partitions: Collection[TopicPartition]) -> str:
+    return ", ".join(_topics(iter(sorted(partitions))))
