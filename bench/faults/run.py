@@ -231,8 +231,10 @@ async def _look(campaign: Campaign, log: Log, tell: Tell) -> Verdict:
         if found.kind not in allowed
         and (not campaign.harmless or found.what.startswith(answers.tag))
     ]
-    if report.unfinished and not campaign.harmless:
-        anomalies.append(Anomaly("verify: unfinished", "", str(report.waiting)))
+    if not campaign.harmless:
+        if report.unfinished:
+            anomalies.append(Anomaly("verify: unfinished", "", str(report.waiting)))
+        anomalies += [Anomaly("verify: not checked", "", line) for line in report.unchecked]
     acknowledged = len(campaign.load.acknowledged)
     images = Images(
         acknowledged=acknowledged,

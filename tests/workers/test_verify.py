@@ -29,10 +29,8 @@ async def test_without_ledgers_the_topics_alone_are_checked_and_the_rest_is_said
     report = await run.verify(ledgers=False)
 
     assert report.clean
-    assert report.explained == [
-        "without --ledger only the topics were compared: not commits, "
-        "and not images that were acknowledged and never kept"
-    ]
+    [said] = report.explained
+    assert said.startswith("without --ledger only the topics were compared: not commits, ")
 
 
 # Ledgers and topics that are not what they should be

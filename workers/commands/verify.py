@@ -56,8 +56,8 @@ def verify(
 
     Exit status: 0 clean: there is none, every image has its answer, and all could be checked; 1 if
     there are some, or images are still being worked on; 2 wrong usage; 3 if nothing was found, but
-    not all could be checked (a damaged ledger, one that is missing, topics that were trimmed or made
-    anew): what is missing may hide what was lost.
+    not all could be checked (a ledger that is damaged or missing, topics that were trimmed too
+    early or made anew): what is missing may hide what was lost.
     """
     check_number("--show", show, 0, MOST_SHOWN, "ids")
     keep = max(show, KEEP)
