@@ -115,8 +115,8 @@ class Coverage:
     ) -> Iterator[str]:
         for group, history in self._ledgers.histories.items():
             for topic in _topics(iter(history.missed)):
-                ours = (gone for tp, gone in history.missed.items() if tp.topic == topic)
-                count = sum(last - first + 1 for gone in ours for first, last in gone)
+                missed = (gone for tp, gone in history.missed.items() if tp.topic == topic)
+                count = sum(last - first + 1 for gone in missed for first, last in gone)
                 yield f"retention took {count:,} records of {topic} that {group} had not committed"
             if history.forgotten:
                 yield (
