@@ -1,10 +1,14 @@
 """What many tests need: open logs, a clock, and a broker for those marked ``kafka``."""
 
+import gc
 import importlib.util
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from streams.clock import ManualClock
 from streams.memory.log import MemoryLog
@@ -33,6 +37,24 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def _process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what commands and benchmarks set for their whole process when they run in this one."""
+    logs, thresholds = structlog.get_config(), gc.get_threshold()
+    level, configure = logging.getLogger("aiokafka").level, structlog.configure
+    # Cached, the loggers of this process would write where this test's went, for ever.
+    monkeypatch.setattr(
+        structlog,
+        "configure",
+        lambda **given: configure(**given | {"cache_logger_on_first_use": False}),
+    )
+    yield
+    configure(**logs)
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
+    logging.getLogger("aiokafka").setLevel(level)
 
 
 @pytest.fixture

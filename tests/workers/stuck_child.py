@@ -1,15 +1,14 @@
 """A worker process whose model hangs, for tests of how a process ends nevertheless.
 
 ``python stuck_child.py HOW LOG CASCADE DRAIN_TIMEOUT``, where HOW is ``waits`` (for something that
-never comes) or ``computes`` (for ever from when a file ``go`` is in its working folder, and never
-lets another thread of Python run).
+never comes) or ``computes`` (for ever from when its time to end begins to count, and never lets
+another thread of Python run).
 """
 
 import functools
 import re
 import sys
 import threading
-import time
 from pathlib import Path
 
 import anyio
@@ -17,10 +16,22 @@ import anyio
 from schemas.cascade import Cascade, Member, load_cascade
 from stages.inference import Engine, Pictures, Score
 from streams.embedded.log import EmbeddedLog
-from workers import runtime
+from workers import process, runtime
 from workers.engines.rules import NoopEngine
+from workers.lifecycle import Deadline
 from workers.logging import configure_logging
 from workers.process import ServiceOptions
+
+counting = threading.Event()
+
+
+class CountingDeadline(Deadline):
+    """Says when it has begun to count."""
+
+    def start(self) -> None:
+        """See ``Deadline.start``."""
+        super().start()
+        counting.set()
 
 
 class StuckEngine(NoopEngine):
@@ -37,8 +48,7 @@ class StuckEngine(NoopEngine):
         sys.stderr.write("stuck\n")
         sys.stderr.flush()
         if self._how == "computes":
-            while not Path("go").exists():
-                time.sleep(0.01)
+            counting.wait()
             # Exponential backtracking, all within one call that keeps the interpreter's lock.
             re.match("(a+)+$", "a" * 60 + "b")
         threading.Event().wait()
@@ -53,6 +63,7 @@ def build(how: str, _cascade: Cascade, _member: Member, _threads: int) -> Engine
 if __name__ == "__main__":
     configure_logging("info")
     how, log, cascade, drain = sys.argv[1:]
+    vars(process)["Deadline"] = CountingDeadline
     vars(runtime)["build_engine"] = functools.partial(build, how)
     anyio.run(
         runtime.serve_workers,

@@ -1,13 +1,11 @@
 """The dead-letters command on the embedded log: list, show, replay, discard."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-import structlog
 
 from schemas import codec
 from schemas.dead_letters import DeadLetter
@@ -85,19 +83,9 @@ class Command:
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Command]:
+def command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Command:
     anyio.run(prepare, tmp_path)
-    # Cached, this process's loggers would write to this test's standard error for ever.
-    configure = structlog.configure
-    monkeypatch.setattr(
-        structlog,
-        "configure",
-        lambda **given: configure(**given | {"cache_logger_on_first_use": False}),
-    )
-    yield Command(tmp_path, capfd)
-    structlog.reset_defaults()
+    return Command(tmp_path, capfd)
 
 
 def test_letters_are_listed_shown_replayed_and_discarded(command: Command) -> None:

@@ -7,7 +7,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import anyio
@@ -23,8 +22,8 @@ from workers.lifecycle import Deadline, Heartbeat, drain_within
 
 TIERS = ["first", "second"]
 STUCK = Path(__file__).with_name("stuck_child.py")
-# Far below what hangs for ever or for the half minute of SQLite's patience; far above a slow host.
-BOUND = 25.0
+# What hangs here hangs for ever, so this bounds a failure only, however slow the host is.
+BOUND = 100.0
 
 
 async def prepared(folder: Path, pictures: int) -> Path:
@@ -79,12 +78,11 @@ async def test_a_model_that_hangs_does_not_keep_its_process(
     try:
         await anyio.to_thread.run_sync(wait_for_line, process, "stuck")
         process.send_signal(signal.SIGTERM)
-        await anyio.to_thread.run_sync(wait_for_line, process, "stopping")
-        (tmp_path / "go").touch()
         _, said = process.communicate(timeout=BOUND)
     finally:
         process.kill()
     assert process.returncode == 1
+    assert "stopping" in said
     assert last_words in said
 
 
@@ -102,14 +100,12 @@ async def test_a_process_ends_in_time_while_another_holds_the_lock_of_its_log(
         await anyio.to_thread.run_sync(wait_for_line, process, '"assigned"')
         holder.execute("BEGIN IMMEDIATE")
         process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
         _, said = process.communicate(timeout=BOUND)
-        took = time.monotonic() - began
     finally:
         holder.close()
         process.kill()
-    assert took < BOUND
     assert "stopping" in said
+    assert "expected the file's lock within" not in said  # SQLite's own patience is far longer
 
 
 async def test_a_second_signal_ends_a_process_at_once(tmp_path: Path) -> None:
