@@ -8,7 +8,7 @@ has ended, it and all before it are on the disk.
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -86,8 +86,14 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._turn = anyio.CapacityLimiter(1)
 
-    def open(self, schema: str, version: int) -> None:
+    def open(self, schema: str, version: int, migrations: Mapping[int, str] | None = None) -> None:
         """Open or create the file with these tables.
+
+        Args:
+            schema: Statements that make the tables where they are not there.
+            version: That of the tables.
+            migrations: Per older version, the statements that make the next one of it. All of them
+                are done in one transaction, in place.
 
         Raises:
             OutputError: The file cannot be written.
@@ -106,24 +112,41 @@ class Database:
                 check_same_thread=False,
             )
             try:
-                self._prepare(self._connection, schema, version)
+                self._prepare(self._connection, schema, version, migrations or {})
             except BaseException:
                 self.close()
                 raise
 
-    def _prepare(self, connection: sqlite3.Connection, schema: str, version: int) -> None:
+    def _prepare(
+        self,
+        connection: sqlite3.Connection,
+        schema: str,
+        version: int,
+        migrations: Mapping[int, str],
+    ) -> None:
+        self._check(connection, version, migrations)  # before anything is written to it
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        with self.transaction() as tx:
+            # Again, with the lock: another process may have migrated it meanwhile.
+            found = self._check(connection, version, migrations)
+            older = range(found, version) if found in migrations else ()
+            for script in (*(migrations[at] for at in older), schema):
+                for statement in filter(str.strip, script.split(";")):
+                    tx.execute(statement)
+            tx.execute(f"PRAGMA user_version={version}")
+
+    def _check(
+        self, connection: sqlite3.Connection, version: int, migrations: Mapping[int, str]
+    ) -> int:
+        """Return the version found; raise ``UsageError`` for one that this cannot make of it."""
         found, tables = connection.execute(_WHOSE).fetchone()
-        if found != version and (found or tables):  # before anything is written to it
+        if found != version and found not in migrations and (found or tables):
             raise UsageError(
                 f"{self.path}: expected a state file of version {version}, got {found}; "
                 "use the Roadstream that wrote it, or another path"
             )
-        for pragma in _PRAGMAS:
-            connection.execute(pragma)
-        with self.transaction() as tx:
-            for statement in filter(str.strip, schema.split(";")):
-                tx.execute(statement)
-            tx.execute(f"PRAGMA user_version={version}")
+        return int(found)
 
     def close(self) -> None:
         """Close the connection; closing twice is fine."""

@@ -1,35 +1,76 @@
-"""The ledger of a scoring run: what was submitted and what was answered, in one SQLite file.
+"""The ledger of a run: what was submitted and what was answered, in one SQLite file.
 
 It is what makes a run resumable, whatever log it runs on: an image is submitted once, an answer is
-kept once, and the reading position moves in the same transaction as the answers it covers.
+kept once, and the reading position moves in the same transaction as the answers it covers. At each
+place that a scan came by, one image is current: the one of the content that was there last.
 """
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from schemas import codec
+from schemas.errors import LogUnavailableError
 from streams.database import Database
+from streams.run_places import PathOnly, Placing, decide
+from streams.sources.identity import owned_id, path_id
+from streams.sources.places import FileState, Known, Scanned
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS images(
     image_id BLOB PRIMARY KEY, sequence INTEGER NOT NULL,
+    current INTEGER NOT NULL, unread INTEGER NOT NULL DEFAULT 0,
     status TEXT, exit_tier TEXT, label TEXT, answer BLOB);
 CREATE INDEX IF NOT EXISTS by_sequence ON images(sequence);
+CREATE TABLE IF NOT EXISTS places(
+    place BLOB PRIMARY KEY, image_id BLOB NOT NULL,
+    size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS videos(place BLOB PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS path_only(image_id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS contents(
     image_id BLOB PRIMARY KEY, hash BLOB NOT NULL, uri TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS positions(partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
 """
+# Version 1 knew no places, and its ids told the path alone. Its images stay current until a scan
+# comes by their places.
+MIGRATIONS = {
+    1: """
+ALTER TABLE images ADD COLUMN current INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE images ADD COLUMN unread INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE path_only(image_id BLOB PRIMARY KEY) WITHOUT ROWID;
+INSERT INTO path_only SELECT image_id FROM images;
+"""
+}
 READ_BATCH = 512
 _ENDS = "log_ends"
 _CONTENT = "SELECT hash, uri FROM contents WHERE image_id=?"
 _KEEP = """
-INSERT INTO images(image_id, sequence, status, exit_tier, label, answer) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO images(image_id, sequence, status, exit_tier, label, answer, unread, current)
+VALUES (?, ?, ?, ?, ?, ?, ?, 0)
 ON CONFLICT(image_id) DO UPDATE SET status=excluded.status, exit_tier=excluded.exit_tier,
-    label=excluded.label, answer=excluded.answer
-WHERE answer IS NULL"""
+    label=excluded.label, answer=excluded.answer, unread=excluded.unread
+WHERE answer IS NULL
+RETURNING current"""
+_SUBMIT = """
+INSERT INTO images(image_id, sequence, current) VALUES (?, ?, 1)
+ON CONFLICT(image_id) DO UPDATE SET current=1 WHERE NOT current
+RETURNING status, exit_tier, label"""
+_RETIRE = """
+UPDATE images SET current=0 WHERE image_id=? AND current RETURNING status, exit_tier, label"""
+_PLACE = """
+SELECT places.image_id, size, mtime_ns, ctime_ns, unread FROM places JOIN images USING(image_id)
+WHERE place=?"""
+_PATH_ONLY = """
+SELECT status, hash, answer FROM path_only JOIN images USING(image_id) LEFT JOIN contents
+USING(image_id) WHERE path_only.image_id=?"""
+# All places of a video's frames: "=" is followed by ">".
+_FRAMES = "FROM places WHERE place>=? AND place<?"
 
 
 def _forget_unanswered(tx: Any) -> None:
@@ -38,7 +79,10 @@ def _forget_unanswered(tx: Any) -> None:
 
 
 class LedgerRow(NamedTuple):
-    """An answer to be kept: its encoded bytes and what is counted by."""
+    """An answer to be kept: its encoded bytes and what is counted by.
+
+    ``unread`` says that the picture could not be read where it lay, which another try may mend.
+    """
 
     image_id: str
     sequence: int
@@ -46,6 +90,7 @@ class LedgerRow(NamedTuple):
     exit_tier: str | None
     label: str | None
     answer: bytes
+    unread: bool = False
 
 
 class SentContent(NamedTuple):
@@ -61,7 +106,10 @@ class SentContent(NamedTuple):
 
 
 class Count(NamedTuple):
-    """How many images share status, exit tier and label; status ``None`` is not answered yet."""
+    """How many images share status, exit tier and label; status ``None`` is not answered yet.
+
+    Where it is a change, the number may be negative.
+    """
 
     status: str | None
     exit_tier: str | None
@@ -74,13 +122,29 @@ class RunLedger:
 
     def __init__(self, path: Path) -> None:
         self.database = Database(path)
+        # For the thread that scans: it looks places up while another thread writes.
+        self._places = Database(path)
+        self._run_id: str | None = None
+        self._path_only = False
 
     async def __aenter__(self) -> "RunLedger":
-        await self.database.run(self.database.open, SCHEMA, SCHEMA_VERSION)
+        try:
+            await self.database.run(self.database.open, SCHEMA, SCHEMA_VERSION, MIGRATIONS)
+            await self._places.run(self._places.open, SCHEMA, SCHEMA_VERSION)
+            self._run_id = (await self.facts()).get("run_id")
+            self._path_only = await self.database.run(self._any_path_only)
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._places.close()
         self.database.close()
+
+    def _any_path_only(self) -> bool:
+        query = "SELECT EXISTS(SELECT 1 FROM path_only)"
+        return bool(self.database.connection.execute(query).fetchone()[0])
 
     async def facts(self) -> dict[str, str]:
         """Return the run's facts (what it was started with)."""
@@ -123,7 +187,7 @@ class RunLedger:
         images: Sequence[tuple[str, int]],
         contents: Mapping[str, SentContent] | None = None,
     ) -> None:
-        """Note images whose records the log has acknowledged.
+        """Note images without a place whose records the log has acknowledged.
 
         Args:
             images: As (id, sequence).
@@ -135,11 +199,120 @@ class RunLedger:
         self, images: Sequence[tuple[str, int]], contents: Mapping[str, SentContent]
     ) -> None:
         with self.database.transaction() as tx:
-            tx.executemany("INSERT OR IGNORE INTO images(image_id, sequence) VALUES (?, ?)", images)
+            for image in images:
+                tx.execute(_SUBMIT, image).fetchall()
             tx.executemany(
                 "INSERT OR IGNORE INTO contents VALUES (?, ?, ?)",
                 [(image_id, *sent) for image_id, sent in contents.items()],
             )
+
+    def known(self, place: str) -> Known | None:
+        """Return what stands at a place; blocking, for the one thread that scans."""
+        try:
+            with self._places.honest():
+                return self._known(place)
+        except LogUnavailableError:  # locked: reading the file once more does no harm
+            return None
+
+    def _known(self, place: str) -> Known | None:
+        execute = self._places.connection.execute
+        if row := execute(_PLACE, (os.fsencode(place),)).fetchone():
+            image_id, size, mtime_ns, ctime_ns, unread = row
+            trusted = size is not None and not unread
+            return Known(image_id, FileState(size, mtime_ns, ctime_ns) if trusted else None)
+        old = self._old(execute, place)
+        return None if old is None else Known(old.image_id, None)
+
+    def _old(self, execute: Any, place: str) -> PathOnly | None:
+        if not self._path_only:
+            return None
+        ids = [path_id(place)]
+        if self._run_id is not None:
+            ids.append(owned_id(self._run_id, ids[0]))
+        for image_id in ids:
+            if row := execute(_PATH_ONLY, (image_id,)).fetchone():
+                status, content, answer = row
+                sent_at = codec.decode_answer(answer).head.submitted_at if answer else None
+                return PathOnly(image_id, status == "failed", content, sent_at)
+        return None
+
+    async def plan(self, batch: Sequence[Scanned]) -> list[Placing]:
+        """Return what is to be done about the places of a batch."""
+        return await self.database.run(self._plan, batch)
+
+    def _plan(self, batch: Sequence[Scanned]) -> list[Placing]:
+        execute = self.database.connection.execute
+
+        def sent(image_id: str) -> bool | None:
+            row = execute("SELECT unread FROM images WHERE image_id=?", (image_id,)).fetchone()
+            return None if row is None else bool(row[0])
+
+        placings = (
+            decide(s, partial(self._stands, s.place), partial(self._old, execute, s.place), sent)
+            for s in batch
+        )
+        return [placing for placing in placings if placing is not None]
+
+    def _stands(self, place: str) -> bool:
+        execute, key = self.database.connection.execute, (os.fsencode(place),)
+        return bool(
+            execute(_PLACE, key).fetchone()
+            or execute("SELECT 1 FROM videos WHERE place=?", key).fetchone()
+            or self._old(execute, place)
+        )
+
+    async def note(self, placings: Sequence[Placing]) -> list[Count]:
+        """Note what stands where now, once the log has acknowledged what was to be sent.
+
+        Returns:
+            By how much the counts of current images have changed.
+        """
+        return await self.database.run(self._note, placings)
+
+    def _note(self, placings: Sequence[Placing]) -> list[Count]:
+        changes: Counter[tuple[str | None, str | None, str | None]] = Counter()
+        with self.database.transaction() as tx:
+            for placing in placings:
+                if placing.action == "enter":
+                    self._enter(tx, placing.scanned, changes)
+                elif placing.image is not None:
+                    head = placing.image.head
+                    self._leave(tx, placing.scanned.place, head.image_id, changes)
+                    row = (head.image_id, head.sequence or 0)
+                    changes.update(tx.execute(_SUBMIT, row).fetchall())
+                    state = placing.scanned.state or (None, None, None)
+                    tx.execute(
+                        "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?)",
+                        (os.fsencode(placing.scanned.place), head.image_id, *state),
+                    )
+        return [Count(*group, images) for group, images in changes.items() if images]
+
+    def _leave(self, tx: Any, place: str, image_id: str, changes: "Counter[Any]") -> None:
+        """Retire what stands at a place, unless it is this image."""
+        key = os.fsencode(place)
+        row = tx.execute("SELECT image_id FROM places WHERE place=?", (key,)).fetchone()
+        before = [row[0]] if row else []
+        if not row and (old := self._old(tx.execute, place)) is not None:
+            before.append(old.image_id)
+            tx.execute("DELETE FROM path_only WHERE image_id=?", (old.image_id,))
+        for found in before:
+            if found != image_id:
+                changes.subtract(tx.execute(_RETIRE, (found,)).fetchall())
+
+    def _enter(self, tx: Any, scanned: Scanned, changes: "Counter[Any]") -> None:
+        """Retire what stood for a folder or video as a whole, and the frames of another video."""
+        key = os.fsencode(scanned.place)
+        if scanned.holds:
+            row = tx.execute("SELECT content FROM videos WHERE place=?", (key,)).fetchone()
+            if row and row[0] == scanned.holds:
+                return
+            tx.execute("INSERT OR REPLACE INTO videos VALUES (?, ?)", (key, scanned.holds))
+            frames = (key + b"#t=", key + b"#t>")
+            for (image_id,) in tx.execute(f"SELECT image_id {_FRAMES}", frames).fetchall():
+                changes.subtract(tx.execute(_RETIRE, (image_id,)).fetchall())
+            tx.execute(f"DELETE {_FRAMES}", frames)
+        self._leave(tx, scanned.place, "", changes)
+        tx.execute("DELETE FROM places WHERE place=?", (key,))
 
     async def forget_unanswered(self) -> None:
         """Forget what was submitted and not answered, and where reading stood: the log is gone."""
@@ -183,15 +356,18 @@ class RunLedger:
     async def record(
         self, rows: Sequence[LedgerRow], positions: Mapping[int, int]
     ) -> list[LedgerRow]:
-        """Keep answers and the reading positions after them; return those that were new.
+        """Keep answers and the reading positions after them; return what is new at its place.
 
-        The first answer of an image stays. An answer may come before its image is noted.
+        The first answer of an image stays. An answer may come before its image is noted, and is
+        counted when it is; one of an image that is no longer current is not counted.
         """
         return await self.database.run(self._record, rows, positions)
 
     def _record(self, rows: Sequence[LedgerRow], positions: Mapping[int, int]) -> list[LedgerRow]:
         with self.database.transaction() as tx:
-            new = [row for row in rows if tx.execute(_KEEP, row).rowcount]
+            new = [
+                row for row in rows if (kept := tx.execute(_KEEP, row).fetchall()) and kept[0][0]
+            ]
             tx.executemany(
                 "INSERT OR REPLACE INTO positions VALUES (?, ?)", list(positions.items())
             )
@@ -205,17 +381,17 @@ class RunLedger:
         return dict(self.database.connection.execute("SELECT partition, next FROM positions"))
 
     async def counts(self) -> list[Count]:
-        """Return the images counted by status, exit tier and label."""
+        """Return the current images counted by status, exit tier and label."""
         return await self.database.run(self._counts)
 
     def _counts(self) -> list[Count]:
         rows = self.database.connection.execute(
-            "SELECT status, exit_tier, label, COUNT(*) FROM images GROUP BY 1, 2, 3"
+            "SELECT status, exit_tier, label, COUNT(*) FROM images WHERE current GROUP BY 1, 2, 3"
         )
         return [Count(*row) for row in rows]
 
     def answers(self, *, in_order: bool) -> Iterator[list[bytes]]:
-        """Yield the encoded answers in batches; blocking, so call it in a thread.
+        """Yield the encoded answers of current images in batches; blocking, so call it in a thread.
 
         Args:
             in_order: By the images' input order instead of any.
@@ -223,7 +399,7 @@ class RunLedger:
         order = " ORDER BY sequence" if in_order else ""
         with self.database.honest():
             cursor = self.database.connection.execute(
-                f"SELECT answer FROM images WHERE answer IS NOT NULL{order}"
+                f"SELECT answer FROM images WHERE current AND answer IS NOT NULL{order}"
             )
             while rows := cursor.fetchmany(READ_BATCH):
                 yield [answer for (answer,) in rows]

@@ -26,6 +26,7 @@ class Tally(msgspec.Struct):
         answered: Terminal answers so far, by status.
         exits: Answers by the tier they left at, failures apart.
         roadwork: Answers whose label is roadwork.
+        vanished: Files that are gone; what they were answered stays.
     """
 
     submitted: int = 0
@@ -34,6 +35,7 @@ class Tally(msgspec.Struct):
     answered: dict[str, int] = msgspec.field(default_factory=dict)
     exits: dict[str, int] = msgspec.field(default_factory=dict)
     roadwork: int = 0
+    vanished: int = 0
 
     @property
     def total(self) -> int:
@@ -46,7 +48,7 @@ class Tally(msgspec.Struct):
         return sum(self.answered.values())
 
     def count(self, group: Count) -> None:
-        """Add a group of images."""
+        """Add a group of images, or take one away where their number is negative."""
         self.submitted += group.images
         if group.status is not None:
             self.add(group.status, group.exit_tier, group.label, group.images)

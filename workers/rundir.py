@@ -5,18 +5,24 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
 from schemas.errors import OutputError, UsageError
 from streams.run_ledger import RunLedger
+from streams.sources.listing import keep_list
 
 
 class RunKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What must be the same for a run to be resumed."""
+    """What must be the same for a run to be resumed.
+
+    ``listed`` tells the list on standard input from any other; ``None`` if there is none.
+    """
 
     paths: list[str]
     folder: str
@@ -24,6 +30,7 @@ class RunKey(msgspec.Struct, frozen=True, kw_only=True):
     cascade: str
     cascade_hash: str
     fps: float | None
+    listed: str | None = None
 
 
 class RunFolder:
@@ -59,6 +66,25 @@ class RunFolder:
                 self.remove_log()
             yield
 
+    @contextlib.contextmanager
+    def list_kept(self, stream: BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
+        """Read a list of paths to its end; yield a file without a name, and what tells the list.
+
+        Raises:
+            UsageError: It is no list.
+            OutputError: The disk is full.
+        """
+        try:
+            file = tempfile.TemporaryFile(dir=self.path)  # noqa: SIM115 (it is closed below)
+            with contextlib.ExitStack() as opened:
+                opened.enter_context(file)
+                listed = keep_list(stream, file)
+                opened.pop_all()
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        with file:
+            yield file, listed
+
     def remove_log(self) -> None:
         """Delete the embedded log, and the notes of workers on it; the ledger stays."""
         self._remove("log.db")
@@ -81,17 +107,23 @@ async def resume(ledger: RunLedger, key: RunKey, out: Path) -> str:
     """
     facts = await ledger.facts()
     wanted = msgspec.to_builtins(key)
-    if not facts:
+    if "run_id" not in facts:
         run_id = uuid.uuid4().hex
         await ledger.set_facts({"run_id": run_id, "key": json.dumps(wanted)})
         return run_id
     found = json.loads(facts["key"])
     for name, value in wanted.items():
-        if found.get(name) != value:
+        # Runs that noted nothing of their list are taken at their word, once.
+        if found.get(name, value if name == "listed" else None) != value:
+            holds = f"a run with {name} {found.get(name)!r}, not {value!r}"
+            if name == "listed":
+                holds = "a run over another list on standard input"
             raise UsageError(
-                f"{out}.roadstream holds a run with {name} {found.get(name)!r}, not {value!r}; "
+                f"{out}.roadstream holds {holds}; "
                 "give another --out, or --restart to forget that run"
             )
+    if "listed" not in found:
+        await ledger.set_facts({"key": json.dumps(wanted)})
     return facts["run_id"]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import anyio
-import msgspec
 import structlog
 from anyio import to_thread
 
@@ -32,11 +31,12 @@ from sinks.writers import open_writer
 from streams.event_ledger import EventLedger
 from streams.log import Log, Polled, Start
 from streams.run_ledger import LedgerRow, RunLedger
-from streams.sources.identity import image_id
+from streams.run_places import UNREAD
+from streams.sources.places import Scanned
 from workers.lifecycle import DRAIN_TIMEOUT, LEAVING, Deadline, drain_within, stop_on_signal
 from workers.outage import Persistent
 from workers.progress import Progress, Tally
-from workers.submit import Submitter
+from workers.submit import Submitter, next_batch
 from workers.supervisor import GRACE, Supervisor
 
 logger = structlog.get_logger()
@@ -60,11 +60,11 @@ class Found(NamedTuple):
     """The images to be scored, in input order, as blocking iterators.
 
     Attributes:
-        images: What is scored.
+        places: Where they are found, with what is scored.
         ahead: The same once more, only counted, for the time left; empty if it cannot be had.
     """
 
-    images: Iterator[Image]
+    places: Iterator[Scanned]
     ahead: Iterator[Image]
 
 
@@ -108,7 +108,7 @@ class Score:
         self._events, self._own_log = notes.events, notes.own_log
         self._answered = anyio.Event()
         # Found and not submitted yet: it outlives an outage of the log.
-        self._batch: list[Image] = []
+        self._batch: list[Scanned] = []
         self._submitted_at = self._collected_at = 0.0
 
     async def run(
@@ -179,7 +179,9 @@ class Score:
                 if not self._batch:
                     self._tally.found_all = True
                     return
-                self._tally.submitted += await submitter.submit(self._batch)
+                for change in await submitter.submit_places(self._batch):
+                    self._tally.count(change)
+                self._tally.vanished = submitter.vanished
                 if self._own_log:
                     await self._ledger.note_ends(await _ends(self._log, INPUT))
                 self._submitted_at, self._batch = time.monotonic(), []
@@ -210,8 +212,8 @@ class Score:
                     await self._log.trim(list(tier_inputs(tier, first=i == 0)), tier_group(tier))
                 await self._log.trim([CARRIED, VOTES], CONSENSUS_GROUP)
 
-    def _next_batch(self) -> list[Image]:
-        return list(itertools.islice(self._found.images, SCAN_BATCH))
+    def _next_batch(self) -> list[Scanned]:
+        return next_batch(self._found.places, SCAN_BATCH)
 
     async def _keep(self, polled: Polled) -> None:
         rows: list[LedgerRow] = []
@@ -251,24 +253,21 @@ async def _ends(log: Log, topic: str) -> Mapping[int, int]:
         return reader.positions
 
 
-def owned(found: Iterator[Image], run_id: str) -> Iterator[Image]:
-    """Give every image an id of this run's own.
-
-    On a shared log another run may have had the same picture answered, and an id has one answer.
-    """
-    for image in found:
-        own = image_id(f"{run_id}/{image.head.image_id}")
-        yield Image(msgspec.structs.replace(image.head, image_id=own), image.payload)
-
-
 def _count(found: Iterator[Image]) -> int:
     return sum(1 for _ in itertools.islice(found, COUNT_SLICE))
 
 
 def _row(answer: Answer, value: bytes) -> LedgerRow:
     head = answer.head
+    unread = answer.status == "failed" and (answer.error or "").split(":", 1)[0] in UNREAD
     return LedgerRow(
-        head.image_id, head.sequence or 0, answer.status, answer.exit_tier, answer.label, value
+        head.image_id,
+        head.sequence or 0,
+        answer.status,
+        answer.exit_tier,
+        answer.label,
+        value,
+        unread,
     )
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import msgspec
@@ -13,14 +14,16 @@ from schemas.records import Image, Inline, Reference
 from schemas.topics import images, spread
 from streams.event_ledger import EventLedger
 from streams.log import Output, Producer
-from streams.run_ledger import RunLedger, SentContent
+from streams.run_ledger import Count, RunLedger, SentContent
+from streams.sources.files import HASH_BYTES
+from streams.sources.places import Scanned
 
 logger = structlog.get_logger()
 
-# Bytes of a SHA-256 that tell two pictures apart, as ``Head.content_hash`` has them.
-HASH_BYTES = 16
 # Ids remembered where no ledger does it: 30 MB at most.
 REMEMBERED = 131_072
+# Seconds after which what was scanned is sent: pictures on a slow disk need not wait for others.
+SCAN_TIME = 0.25
 
 
 class Submitter:
@@ -40,6 +43,9 @@ class Submitter:
 
     Attributes:
         producer: Where to; another one may take its place after an outage.
+        sent: Images sent so far.
+        repeated: Images so far that had been sent before.
+        vanished: Files so far that are no longer where an image was sent from.
         refused: Images refused so far.
     """
 
@@ -55,7 +61,31 @@ class Submitter:
         self._partitions, self._deadline = partitions, deadline
         self._events = events or EventLedger(None, "producer")
         self._sent: dict[str, SentContent] = {}
-        self.refused = 0
+        self.sent = self.repeated = self.vanished = self.refused = 0
+
+    async def submit_places(self, batch: Sequence[Scanned]) -> list[Count]:
+        """Send the images of the places that hold something new; note what stands where.
+
+        After an error it may be called with the same batch again; raises as ``submit`` does.
+
+        Returns:
+            By how much the counts of current images have changed; nothing without a ledger.
+        """
+        if self._ledger is None:
+            await self.submit([scanned.image for scanned in batch if scanned.image is not None])
+            return []
+        placings = await self._ledger.plan(batch)
+        unique = {
+            p.image.head.image_id: p.image for p in placings if p.action == "send" and p.image
+        }
+        if unique:
+            await self._publish(unique)
+        changes = await self._ledger.note(placings)
+        unchanged = sum(s.image is None and s.holds is None for s in batch)
+        actions = Counter(placing.action for placing in placings)
+        self.repeated += unchanged + actions["stand"] + actions["send"] - len(unique)
+        self.vanished += actions["keep"]
+        return changes
 
     async def submit(self, batch: Sequence[Image]) -> int:
         """Send those images of ``batch`` that were not sent before; return how many.
@@ -69,6 +99,7 @@ class Submitter:
         known = await self._known([image.head.image_id for image in batch])
         unique: dict[str, Image] = {}
         refused: list[tuple[Image, SentContent]] = []
+        repeated = 0
         for image in map(_hashed, batch):
             head = image.head
             first = known.get(head.image_id)
@@ -77,10 +108,13 @@ class Submitter:
                 known[head.image_id] = SentContent(head.content_hash, head.uri)
             elif _differs(first, image):
                 refused.append((image, first))
+            else:
+                repeated += 1
         if unique:
             await self._send(unique)
         for image, first in refused:
             self._refuse(image, first)
+        self.repeated += repeated
         return len(unique)
 
     async def _known(self, image_ids: Sequence[str]) -> dict[str, SentContent]:
@@ -94,9 +128,7 @@ class Submitter:
         return known
 
     async def _send(self, unique: dict[str, Image]) -> None:
-        now = time.time()
-        await self.producer.publish([self._output(image, now) for image in unique.values()])
-        self._events.acknowledged(list(unique))
+        await self._publish(unique)
         if self._ledger is None:
             self._sent |= {
                 image_id: SentContent(image.head.content_hash, image.head.uri)
@@ -114,6 +146,12 @@ class Submitter:
         noted = [(key, image.head.sequence or 0) for key, image in unique.items()]
         await self._ledger.submitted(noted, contents)
 
+    async def _publish(self, unique: dict[str, Image]) -> None:
+        now = time.time()
+        await self.producer.publish([self._output(image, now) for image in unique.values()])
+        self._events.acknowledged(list(unique))
+        self.sent += len(unique)
+
     def _refuse(self, image: Image, first: SentContent) -> None:
         self.refused += 1
         logger.error(
@@ -130,6 +168,20 @@ class Submitter:
         partition = None if self._partitions is None else spread(head.image_id, self._partitions)
         value = codec.encode(Image(head, image.payload))
         return Output(images(head.lane), head.key, value, partition)
+
+
+def next_batch(found: Iterator[Scanned], most: int) -> list[Scanned]:
+    """Return what a scan finds next (blocking): so many places, or fewer where reading is slow.
+
+    Nothing is the end.
+    """
+    batch: list[Scanned] = []
+    ends_at = time.monotonic() + SCAN_TIME
+    for scanned in found:
+        batch.append(scanned)
+        if len(batch) == most or time.monotonic() > ends_at:
+            break
+    return batch
 
 
 def _hashed(image: Image) -> Image:

@@ -7,9 +7,11 @@ Order: arguments as given; in a folder its pictures and videos sorted by name (f
 # Paths stay strings as the user spelled them; Path would rewrite "./a" and "a//b", and costs more.
 # ruff: noqa: PTH112, PTH116, PTH118, PTH120, PTH122, PTH123
 
+import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
@@ -18,8 +20,23 @@ import msgspec
 from schemas.errors import ImageError, UsageError
 from schemas.records import Head, Image, Inline, Lane, Payload, Reference, Unreadable
 from streams.sources import listing
-from streams.sources.identity import bad_name, display, image_id
-from streams.sources.payload import file_fault, hash_file, look, read_file, too_large
+from streams.sources.identity import (
+    bad_name,
+    display,
+    fault_content,
+    frame_place,
+    image_id,
+    owned_id,
+)
+from streams.sources.payload import (
+    file_fault,
+    hash_file,
+    look,
+    read_file,
+    too_large,
+    video_content,
+)
+from streams.sources.places import Known, Scanned, file_state, settled
 
 if TYPE_CHECKING:
     from streams.sources.video import VideoOptions
@@ -34,6 +51,9 @@ VIDEO_SUFFIXES = frozenset([
     ".3gp", ".wmv", ".flv", ".ogv", ".insv", ".360", ".lrv",
 ])
 # fmt: on
+Knower = Callable[[str], Known | None]
+# Bytes of a SHA-256 that tell two pictures apart, as ``Head.content_hash`` has them.
+HASH_BYTES = 16
 _SYNC_BYTE = b"\x47"  # begins every MPEG transport stream; TypeScript files are named .ts as well
 
 
@@ -43,7 +63,6 @@ class ScanOptions:
 
     Attributes:
         carry: ``reference`` points to the file, ``inline`` puts its bytes into the record.
-        hashed: Whether references carry the content's SHA-256 (this reads every file).
         max_inline: Largest file, in bytes, to be carried inline.
         max_bytes: Largest picture file, in bytes, to be referred to.
         lane: Lane of the records.
@@ -51,10 +70,14 @@ class ScanOptions:
         first_sequence: Sequence number of the first record.
         video: How to read videos; ``None`` leaves them out, counted as skipped.
         stdin: Where the list for ``-`` is read from; ``None`` for standard input.
+        known: What an earlier scan has noted about a place; a file that is unchanged since is not
+            read again.
+        owned: Whether the ids are the run's own: on a shared log another run may have had the same
+            picture answered, and an id has one answer.
+        counted: Whether the pictures are only counted: none is read, and no id tells the content.
     """
 
     carry: Literal["reference", "inline"] = "reference"
-    hashed: bool = False
     max_inline: int = 8 << 20
     max_bytes: int = 64 << 20
     lane: Lane = "archive"
@@ -62,6 +85,9 @@ class ScanOptions:
     first_sequence: int = 0
     video: "VideoOptions | None" = None
     stdin: BinaryIO | None = None
+    known: Knower | None = None
+    owned: bool = False
+    counted: bool = False
 
 
 @dataclass(slots=True)
@@ -69,13 +95,15 @@ class ScanStats:
     """What a scan has met so far; another thread may look at it.
 
     Attributes:
-        images: Records yielded, video frames and unreadable ones included.
+        images: Pictures found, video frames and unreadable ones included.
+        unchanged: Those of them whose files are unchanged since an earlier scan.
         unreadable: Those of them that could not be read.
         videos: Videos opened.
         skipped: Files in folders that are neither picture nor video by their name.
     """
 
     images: int = 0
+    unchanged: int = 0
     unreadable: int = 0
     videos: int = 0
     skipped: int = 0
@@ -86,7 +114,8 @@ def scan(
 ) -> Iterator[Image]:
     """Yield one record per picture or sampled video frame; a bad file yields an `Unreadable`.
 
-    Each record is made when it is asked for. Memory does not grow with the number of files.
+    Each record is made when it is asked for: a picture is read for its id then. Memory does not
+    grow with the number of files.
 
     Args:
         paths: Folders, files, globs, or ``-`` for a list of folders and files on standard input.
@@ -95,7 +124,15 @@ def scan(
 
     Raises:
         UsageError: A glob matches nothing, or the list on standard input is no list.
+        MachineError: The machine has no file descriptor left.
     """
+    return (found.image for found in scan_places(paths, options, stats) if found.image is not None)
+
+
+def scan_places(
+    paths: Iterable[str], options: ScanOptions, stats: ScanStats | None = None
+) -> Iterator[Scanned]:
+    """Yield what ``scan`` does with the places it comes from, and places that are unchanged."""
     return _Scan(options, stats if stats is not None else ScanStats()).arguments(paths)
 
 
@@ -120,7 +157,7 @@ class _Scan:
     drive: str | None = None
     drive_length: int = 0
 
-    def arguments(self, paths: Iterable[str]) -> Iterator[Image]:
+    def arguments(self, paths: Iterable[str]) -> Iterator[Scanned]:
         for path in paths:
             if path == "-":
                 for listed in listing.read_list(self.options.stdin or sys.stdin.buffer):
@@ -130,7 +167,7 @@ class _Scan:
             else:
                 yield from self.given(path)
 
-    def glob(self, pattern: str) -> Iterator[Image]:
+    def glob(self, pattern: str) -> Iterator[Scanned]:
         """Scan what a glob matches. After ``**`` the folders are left to the glob itself."""
         matched = False
         deep = pattern.rstrip(os.sep).endswith("**")
@@ -142,7 +179,7 @@ class _Scan:
         if not matched:
             raise UsageError(f"{display(pattern)} matches no file")
 
-    def given(self, path: str) -> Iterator[Image]:
+    def given(self, path: str) -> Iterator[Scanned]:
         """Scan one path that was asked for by name, whatever its suffix."""
         if os.path.isdir(path):
             yield from self.folder(path)
@@ -154,7 +191,7 @@ class _Scan:
             self.drive = drive
             yield from self.file(path, drive, self.drive_length)
 
-    def folder(self, top: str) -> Iterator[Image]:
+    def folder(self, top: str) -> Iterator[Scanned]:
         """Scan a folder and all below it; a stack, not recursion, so that depth costs nothing."""
         stack: list[_Folder] = []
         pending: str | None = top
@@ -181,7 +218,7 @@ class _Scan:
         except OSError:  # its pictures could not be listed either, and that has been told
             return
 
-    def pictures(self, folder: str) -> Iterator[Image]:
+    def pictures(self, folder: str) -> Iterator[Scanned]:
         """Scan the files that lie directly in a folder."""
         session = folder.rstrip(os.sep) or folder
         position = 0
@@ -195,6 +232,9 @@ class _Scan:
                     position += 1
         except OSError as error:
             yield self.unreadable(folder, file_fault(error), session, None)
+        else:
+            if self.known(folder) is not None:  # it could not be listed then
+                yield Scanned(folder, None, holds="")
 
     def counts(self, entry: listing.Entry) -> bool:
         """Whether a folder's entry is a picture or video by its name; count the files left out."""
@@ -209,7 +249,7 @@ class _Scan:
         self.stats.skipped += 1
         return False
 
-    def file(self, path: str, session: str | None, position: int | None) -> Iterator[Image]:
+    def file(self, path: str, session: str | None, position: int | None) -> Iterator[Scanned]:
         """Yield a picture's record, or a video's frames."""
         if (problem := bad_name(path)) is not None:
             yield self.unreadable(path, ImageError("bad_name", problem), session, position)
@@ -217,60 +257,106 @@ class _Scan:
             yield from self.video(path, self.options.video)
         else:
             try:
-                payload = self.payload(path)
+                yield self.picture(path, session, position)
             except ImageError as error:
                 yield self.unreadable(path, error, session, position)
-            else:
-                yield self.record(path, payload, session, position)
 
-    def video(self, path: str, options: "VideoOptions") -> Iterator[Image]:
-        from streams.sources.video import read_video  # here, as loading FFmpeg takes long
+    def video(self, path: str, options: "VideoOptions") -> Iterator[Scanned]:
+        # Here, as loading FFmpeg takes long.
+        from streams.sources.video import read_frames, unreadable_video
 
         self.stats.videos += 1
-        for image in read_video(path, options):
-            self.stats.unreadable += isinstance(image.payload, Unreadable)
-            head = msgspec.structs.replace(
-                image.head,
-                lane=self.options.lane,
-                run_id=self.options.run_id,
-                sequence=self.next_sequence(),
-            )
-            yield Image(head, image.payload)
+        try:
+            content = video_content(path)
+        except ImageError as error:
+            if error.fault != "missing":  # else its frames are still those of the file that was
+                yield Scanned(path, None, holds=image_id(path, fault_content(error.fault)))
+            yield self.frame(path, unreadable_video(path, error))
+            return
+        yield Scanned(path, None, holds=image_id(path, content))
+        for image in read_frames(path, content, options):
+            yield self.frame(path, image)
 
-    def payload(self, path: str) -> Payload:
-        """Look at a picture file, and read it where the options want that.
+    def frame(self, path: str, image: Image) -> Scanned:
+        self.stats.unreadable += isinstance(image.payload, Unreadable)
+        head = msgspec.structs.replace(
+            image.head,
+            image_id=self.own(image.head.image_id),
+            lane=self.options.lane,
+            run_id=self.options.run_id,
+            sequence=self.next_sequence(),
+        )
+        at = image.head.captured_at
+        return Scanned(frame_place(path, at), Image(head, image.payload))
+
+    def picture(self, path: str, session: str | None, position: int | None) -> Scanned:
+        """Look at a picture file, and read it unless it is unchanged.
 
         Raises:
             ImageError: It is missing, empty, too large or no file.
         """
+        now_ns = time.time_ns()
         status = look(path)
-        inline = self.options.carry == "inline"
-        limit = self.options.max_inline if inline else self.options.max_bytes
+        limit = self.options.max_inline if self.inline else self.options.max_bytes
         if status.st_size > limit:
             raise too_large(status.st_size, limit)
-        if inline:
-            return Inline(read_file(path, limit))
+        state = file_state(status)
+        known = self.known(path)
+        if known is not None and known.state == state:
+            self.stats.unchanged += 1
+            self.next_sequence()
+            return Scanned(path, None)
+        payload, content = self.read(path, status.st_size, limit)
+        image = self.record(path, payload, content, session, position)
+        return Scanned(path, image, settled(state, now_ns))
+
+    def read(self, path: str, size: int, limit: int) -> tuple[Payload, bytes]:
+        """Return a picture's payload, and the SHA-256 of its content."""
         absolute = os.path.join(self.cwd, path)
-        digest = hash_file(path) if self.options.hashed else None
-        return Reference(path=absolute, size=status.st_size, sha256=digest)
+        if self.options.counted:
+            return Reference(path=absolute, size=size), b""
+        if self.inline:
+            data = read_file(path, limit)
+            return Inline(data), hashlib.sha256(data).digest()
+        size, digest = hash_file(path, limit)
+        return Reference(path=absolute, size=size, sha256=digest), digest
+
+    @property
+    def inline(self) -> bool:
+        return self.options.carry == "inline"
+
+    def known(self, place: str) -> Known | None:
+        return None if self.options.known is None else self.options.known(place)
+
+    def own(self, image: str) -> str:
+        return owned_id(self.options.run_id or "", image) if self.options.owned else image
 
     def unreadable(
         self, path: str, error: ImageError, session: str | None, position: int | None
-    ) -> Image:
+    ) -> Scanned:
         self.stats.unreadable += 1
-        return self.record(path, Unreadable(error.fault, error.problem), session, position)
+        payload = Unreadable(error.fault, error.problem)
+        image = self.record(path, payload, fault_content(error.fault), session, position)
+        return Scanned(path, image)
 
     def record(
-        self, path: str, payload: Payload, session: str | None, position: int | None
+        self,
+        path: str,
+        payload: Payload,
+        content: bytes,
+        session: str | None,
+        position: int | None,
     ) -> Image:
+        unread = isinstance(payload, Unreadable) or not content
         head = Head(
-            image_id=image_id(path),
+            image_id=self.own(image_id(path, content)),
             uri=display(path),
             session_id=display(session) if session is not None else None,
             frame_index=position,
             lane=self.options.lane,
             run_id=self.options.run_id,
             sequence=self.next_sequence(),
+            content_hash=None if unread else content[:HASH_BYTES],
         )
         return Image(head, payload)
 

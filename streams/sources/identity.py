@@ -1,13 +1,49 @@
-"""Names of pictures: the uri that people see, and the id that follows from it."""
+"""Names of pictures: the uri that people see, and the id that follows from it and the content."""
 
 import hashlib
 import os
 import unicodedata
 
 
-def image_id(uri: str) -> str:
-    """Derive an image id from a uri: 32 hexadecimal digits, the same on every run and machine."""
-    return hashlib.blake2b(os.fsencode(uri), digest_size=16).hexdigest()
+def image_id(uri: str, content: bytes) -> str:
+    """Derive an image id: 32 hexadecimal digits, the same on every run and machine.
+
+    Args:
+        uri: Where the picture is, as given; two places of one content are two images.
+        content: What tells the content from any other, at most 64 bytes: the SHA-256 of a picture,
+            what ``video_content`` returns for a video's frame, or what ``fault_content`` does.
+    """
+    return hashlib.blake2b(os.fsencode(uri), key=content, digest_size=16).hexdigest()
+
+
+def fault_content(fault: str, content: bytes = b"") -> bytes:
+    """Return what stands for the content of what cannot be read: the kind of its fault.
+
+    Args:
+        fault: One of ``ImageFault``.
+        content: Content of the video of which a part cannot be decoded.
+    """
+    return content + fault.encode()
+
+
+def owned_id(owner: str, image: str) -> str:
+    """Derive the id that a picture has in one run, where other runs share the log."""
+    return path_id(f"{owner}/{image}")
+
+
+def next_id(image: str) -> str:
+    """Derive the id under which a picture is sent again: what has its answer gets no second one."""
+    return path_id(f"again/{image}")
+
+
+def path_id(path: str) -> str:
+    """Derive an id from a path alone, as ledgers of the first version have them."""
+    return hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
+
+
+def frame_place(path: str, at: float | None) -> str:
+    """Return where a frame of a video stands, as its uri has it; without a time, the video."""
+    return path if at is None else f"{path}#t={at:.3f}"
 
 
 def display(path: str) -> str:

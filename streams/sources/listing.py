@@ -4,11 +4,12 @@
 # ruff: noqa: PTH118, PTH206
 
 import fnmatch
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from schemas.errors import UsageError
 
@@ -98,7 +99,14 @@ def _listable(folder: str, wanted: Callable[[Entry], bool]) -> Iterator[Entry]:
         return
 
 
-def read_list(stream: BinaryIO) -> Iterator[str]:
+class Readable(Protocol):
+    """What a list is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most so many bytes; none at the end."""
+
+
+def read_list(stream: Readable) -> Iterator[str]:
     """Yield the paths of a list: one per line, or NUL-separated if a NUL comes in its beginning.
 
     Empty lines are left out.
@@ -122,6 +130,34 @@ def read_list(stream: BinaryIO) -> Iterator[str]:
                 "list on standard input: expected one path per line, got a line "
                 f"of more than {_MAX_LISTED_PATH:,} bytes"
             )
+
+
+class _Copying:
+    """A stream whose bytes are kept in a file as they are read."""
+
+    def __init__(self, stream: BinaryIO, file: BinaryIO) -> None:
+        self._stream, self._file = stream, file
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._file.write(data)
+        return data
+
+
+def keep_list(stream: BinaryIO, file: BinaryIO) -> str:
+    """Copy a list of paths to a file, and go back to its beginning; return what tells the list.
+
+    That is the SHA-256 of its paths, however they are separated.
+
+    Raises:
+        UsageError: The list is no list of paths.
+        OSError: The file cannot be written.
+    """
+    found = hashlib.sha256()
+    for path in read_list(_Copying(stream, file)):
+        found.update(os.fsencode(path) + b"\0")
+    file.seek(0)
+    return found.hexdigest()
 
 
 def _listed(line: bytes, separator: bytes) -> Iterator[str]:

@@ -11,7 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from schemas.errors import ImageError, MachineError
 from schemas.records import Inline, Payload, Reference, Unreadable
@@ -33,6 +33,8 @@ _KINDS = {
 _STORAGE = frozenset({errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR})
 # What the machine has too little of; it says nothing of the file.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_BLOCK = 1 << 16
+_ENDS = 1 << 20
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -162,17 +164,53 @@ def look(path: str) -> os.stat_result:
     return status
 
 
-def hash_file(path: str) -> bytes:
-    """Return a file's SHA-256 without holding the file in memory.
+def hash_file(path: str, max_bytes: int, patience: Patience | None = None) -> tuple[int, bytes]:
+    """Return a file's size and SHA-256 without holding the file in memory.
 
     Raises:
-        ImageError: ``missing`` or ``unreadable``.
+        ImageError: ``missing``, ``unreadable``, ``bad_name`` or ``too_large``.
+        MachineError: As for ``read_payload``.
     """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise file_fault(error) from None
+    return _with_file(path, lambda file: _hash(file, max_bytes), patience)
+
+
+def video_content(path: str, patience: Patience | None = None) -> bytes:
+    """Return 32 bytes that tell a video's content: a hash of its size, first and last MiB.
+
+    Raises:
+        ImageError: ``missing``, ``unreadable``, ``bad_name`` or ``empty``.
+        MachineError: As for ``read_payload``.
+    """
+    look(path)
+    return _with_file(path, _hash_ends, patience)
+
+
+def _with_file(path: str, use: Callable[[BinaryIO], T], patience: Patience | None) -> T:
+    def once() -> T:
+        with open(os.open(path, READING), "rb") as file:
+            check_regular(os.fstat(file.fileno()))
+            return use(file)
+
+    return patiently(once, patience or Patience())
+
+
+def _hash(file: BinaryIO, max_bytes: int) -> tuple[int, bytes]:
+    found, size = hashlib.sha256(), 0
+    while block := file.read(_BLOCK):
+        found.update(block)
+        size += len(block)
+        if size > max_bytes:
+            raise too_large(os.fstat(file.fileno()).st_size, max_bytes)
+    return size, found.digest()
+
+
+def _hash_ends(file: BinaryIO) -> bytes:
+    size = os.fstat(file.fileno()).st_size
+    found = hashlib.sha256(size.to_bytes(8, "big"))
+    found.update(file.read(_ENDS))
+    file.seek(max(size - _ENDS, 0))
+    found.update(file.read(_ENDS))
+    return found.digest()
 
 
 def check_regular(status: os.stat_result) -> None:

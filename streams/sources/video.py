@@ -19,8 +19,8 @@ from av.video.stream import VideoStream
 
 from schemas.errors import ImageError, UsageError
 from schemas.records import Head, Image, Inline, Payload, Unreadable
-from streams.sources.identity import display, image_id
-from streams.sources.payload import look
+from streams.sources.identity import display, fault_content, frame_place, image_id
+from streams.sources.payload import video_content
 
 # Playlists would make a “video” read other files or the network; they are not on the list.
 _OPEN = {
@@ -83,18 +83,51 @@ def read_video(path: str, options: VideoOptions) -> Iterator[Image]:
     Their uri is ``<path>#t=<seconds>``, the same on every run. A file that is no video yields one
     `Unreadable` under its own name.
     """
-    place: tuple[float, float] | None = None
     try:
-        look(path)
+        content = video_content(path)
+    except ImageError as error:
+        yield unreadable_video(path, error)
+        return
+    yield from read_frames(path, content, options)
+
+
+def unreadable_video(path: str, error: ImageError) -> Image:
+    """Return the record of a video of which nothing can be read."""
+    head = _head(path, fault_content(error.fault), None, None, None)
+    return Image(head, Unreadable(error.fault, error.problem))
+
+
+def read_frames(path: str, content: bytes, options: VideoOptions) -> Iterator[Image]:
+    """Yield what ``read_video`` does.
+
+    Args:
+        path: The file.
+        content: What ``video_content`` returns for it.
+        options: How it is sampled.
+    """
+    try:
         with _open(path) as container:
             if not container.streams.video:
                 raise ImageError("unsupported", "the file holds sound but no video")
             place = _place(container)
             for index, found in enumerate(_sample(container, options.fps)):
-                payload = _payload(found, options)
-                yield Image(_head(path, found.at, index, place), payload)
+                yield _frame(path, content, found, index, place, options)
     except ImageError as error:
-        yield Image(_head(path, None, None, place), Unreadable(error.fault, error.problem))
+        yield unreadable_video(path, error)
+
+
+def _frame(
+    path: str,
+    content: bytes,
+    found: "_Picture | _Damage",
+    index: int,
+    place: tuple[float, float] | None,
+    options: VideoOptions,
+) -> Image:
+    payload = _payload(found, options)
+    if isinstance(payload, Unreadable):
+        content = fault_content(payload.fault, content)
+    return Image(_head(path, content, found.at, index, place), payload)
 
 
 def _open(path: str) -> InputContainer:
@@ -143,18 +176,25 @@ def picture_at(path: str, seconds: float) -> npt.NDArray[np.uint8] | None:
 
 
 def _head(
-    path: str, at: float | None, index: int | None, place: tuple[float, float] | None
+    path: str,
+    content: bytes,
+    at: float | None,
+    index: int | None,
+    place: tuple[float, float] | None,
 ) -> Head:
     uri = display(path)
     latitude, longitude = place or (None, None)
+    identity = image_id(frame_place(path, at), content)
     return Head(
-        image_id=image_id(path if at is None else f"{path}#t={at:.3f}"),
-        uri=uri if at is None else f"{uri}#t={at:.3f}",
+        image_id=identity,
+        uri=frame_place(uri, at),
         session_id=uri,
         frame_index=index,
         captured_at=at,
         latitude=latitude,
         longitude=longitude,
+        # Not of the JPEG: another version of the encoder makes another one of the same frame.
+        content_hash=None if at is None else bytes.fromhex(identity),
     )
 
 

@@ -61,6 +61,6 @@ async def test_a_run_ledger_that_is_damaged_while_it_is_read_says_so(tmp_path: P
     data = bytearray(path.read_bytes())
     data[5 * 16_384 :] = b"\xa5" * (len(data) - 5 * 16_384)
     path.write_bytes(data)
-    async with RunLedger(path) as ledger:
-        with pytest.raises(RunError, match=r"ledger\.db: is damaged"):
+    with pytest.raises(RunError, match=r"ledger\.db: is damaged"):
+        async with RunLedger(path) as ledger:
             list(ledger.answers(in_order=False))

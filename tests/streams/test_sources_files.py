@@ -14,8 +14,9 @@ import pytest
 from schemas.errors import UsageError
 from schemas.records import Image, Inline, Reference, Unreadable
 from streams.sources import listing
-from streams.sources.files import ScanOptions, ScanStats, scan
+from streams.sources.files import ScanOptions, ScanStats, scan, scan_places
 from streams.sources.identity import image_id
+from streams.sources.places import FileState, Known, file_state, settled
 from streams.sources.video import VideoOptions
 
 OPTIONS = ScanOptions()
@@ -84,8 +85,11 @@ def test_a_record_says_where_its_file_is(here: Path) -> None:
 
     first, second = scan(["drive/"], ScanOptions(run_id="r", first_sequence=5, lane="live"))
 
-    assert first.payload == Reference(path=f"{here}/drive/a.jpg", size=7)
-    assert first.head.image_id == hashlib.blake2b(b"drive/a.jpg", digest_size=16).hexdigest()
+    digest = hashlib.sha256(b"picture").digest()
+    named = hashlib.blake2b(b"drive/a.jpg", key=digest, digest_size=16)
+    assert first.payload == Reference(path=f"{here}/drive/a.jpg", size=7, sha256=digest)
+    assert first.head.image_id == named.hexdigest()
+    assert first.head.content_hash == digest[:16]
     assert (first.head.session_id, first.head.frame_index, first.head.sequence) == ("drive", 0, 5)
     assert (second.head.session_id, second.head.frame_index, second.head.sequence) == (
         "drive",
@@ -188,12 +192,93 @@ def test_inline_carries_the_bytes() -> None:
     assert only(scan(["a.jpg"], ScanOptions(carry="inline"))).payload == Inline(b"abc")
 
 
-def test_hashed_references_carry_the_content_hash() -> None:
-    write("a.jpg", data=b"abc")
-    payload = only(scan(["a.jpg"], ScanOptions(hashed=True))).payload
+def ids(*paths: str, options: ScanOptions = OPTIONS) -> list[str]:
+    return [image.head.image_id for image in scan(paths, options)]
 
-    assert isinstance(payload, Reference)
-    assert payload.sha256 == hashlib.sha256(b"abc").digest()
+
+def test_an_id_tells_the_path_and_the_content() -> None:
+    write("d/a.jpg", "d/copy.jpg", data=b"one")
+    a, copy = ids("d")
+    assert a != copy
+
+    write("d/a.jpg", data=b"two")
+    assert ids("d/a.jpg") != [a]
+    write("d/a.jpg", data=b"one")
+    assert ids("d/a.jpg") == [a]
+
+
+def test_an_id_is_the_same_however_the_bytes_are_carried() -> None:
+    write("a.jpg")
+
+    assert ids("a.jpg") == ids("a.jpg", options=ScanOptions(carry="inline"))
+
+
+def test_runs_on_a_shared_log_have_ids_of_their_own() -> None:
+    write("a.jpg")
+    shared, one, two = (
+        ids("a.jpg", options=ScanOptions(run_id=run, owned=run is not None))
+        for run in (None, "one", "two")
+    )
+
+    assert len({*shared, *one, *two}) == 3
+
+
+def test_the_id_of_an_unreadable_file_tells_its_fault() -> None:
+    missing = ids("a.jpg")
+    write("a.jpg", data=b"")
+    empty = ids("a.jpg")
+
+    assert missing != empty
+    assert ids("a.jpg") == empty
+
+
+def test_an_unchanged_file_is_not_read_and_keeps_its_place_in_the_order() -> None:
+    write("d/a.jpg", "d/b.jpg", "d/c.jpg")
+    os.utime("d/b.jpg", (1, 1))
+    stats, state = ScanStats(), file_state(Path("d/b.jpg").stat())
+    known = {"d/b.jpg": Known("x", state), "d/c.jpg": Known("y", None)}
+    options = ScanOptions(known=known.get)
+
+    a, b, c = scan_places(["d"], options, stats)
+
+    assert (b.place, b.image, b.holds) == ("d/b.jpg", None, None)
+    assert [found.image.head.sequence for found in (a, c) if found.image] == [0, 2]
+    assert (stats.images, stats.unchanged) == (3, 1)
+
+    write("d/b.jpg")
+    (changed,) = scan_places(["d/b.jpg"], options)
+    assert changed.image is not None
+
+
+@pytest.mark.parametrize(
+    ("mtime", "ctime", "trusted"),
+    [(0, 0, True), (7, 7, True), (8, 0, False), (0, 8, False), (99, 0, False)],
+)
+def test_a_file_that_was_written_just_now_is_read_again(
+    *, mtime: int, ctime: int, trusted: bool
+) -> None:
+    state = FileState(5, mtime * 1_000_000_000, ctime * 1_000_000_000)
+
+    assert settled(state, 10_000_000_000) == (state if trusted else None)
+
+
+def test_a_scan_that_only_counts_reads_nothing() -> None:
+    write("d/a.jpg", data=b"")
+    os.mkfifo("d/b.jpg")
+    write("d/c.jpg")
+    Path("d/c.jpg").chmod(0o000)
+
+    assert len(uris("d", options=ScanOptions(counted=True))) == 3
+
+
+def test_a_folder_that_can_be_listed_again_is_told() -> None:
+    write("d/a.jpg")
+    options = ScanOptions(known={"d": Known("x", None)}.get)
+
+    assert [(found.place, found.holds) for found in scan_places(["d"], options)] == [
+        ("d/a.jpg", None),
+        ("d", ""),
+    ]
 
 
 def test_limits_depend_on_how_bytes_are_carried() -> None:
@@ -281,7 +366,8 @@ def test_bad_names_are_told_and_their_uris_are_valid_text(
 
     assert image.head.uri == uri
     assert image.payload == Unreadable("bad_name", problem)
-    assert image.head.image_id == hashlib.blake2b(name, digest_size=16).hexdigest()
+    named = hashlib.blake2b(name, key=b"bad_name", digest_size=16)
+    assert image.head.image_id == named.hexdigest()
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(image), type=Image) == image
 
 
@@ -292,7 +378,7 @@ def test_names_in_any_script_are_fine() -> None:
 
 
 def test_names_with_different_bytes_have_different_ids() -> None:
-    assert image_id(os.fsdecode(b"a\xff.jpg")) != image_id("a\\xff.jpg")
+    assert image_id(os.fsdecode(b"a\xff.jpg"), b"x") != image_id("a\\xff.jpg", b"x")
 
 
 def test_links_to_folders_are_followed_but_never_in_a_circle() -> None:

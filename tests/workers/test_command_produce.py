@@ -69,7 +69,7 @@ async def test_a_producer_that_was_killed_goes_on_where_it_was(tmp_path: Path) -
     assert acknowledged <= after.keys()
 
 
-async def test_a_picture_that_changed_under_its_id_is_refused_and_said(tmp_path: Path) -> None:
+async def test_what_was_sent_is_counted_and_new_content_is_a_new_image(tmp_path: Path) -> None:
     common = await prepare(tmp_path)
     folder = write_pictures(tmp_path / "pictures", 2)
     words = ["produce", "pictures", "--resume", "sent.db", *common]
@@ -78,11 +78,12 @@ async def test_a_picture_that_changed_under_its_id_is_refused_and_said(tmp_path:
 
     done = roadstream(*words, folder=tmp_path)
 
-    assert done.returncode == 1
-    assert "duplicate_refused" in done.stderr
-    assert "00000.jpg" in done.stderr
-    assert "0 images sent; 1 refused as duplicates" in done.stderr
-    assert (await received(tmp_path)).total() == 2
+    assert (done.returncode, done.stderr) == (0, "1 images sent; 1 already sent\n")
+    (folder / "00001.jpg").unlink()
+    again = roadstream(*words, "pictures/00001.jpg", folder=tmp_path)
+    assert again.stderr == "0 images sent; 1 already sent; 1 no longer there\n"
+    assert set((await received(tmp_path)).values()) == {1}
+    assert (await received(tmp_path)).total() == 3
 
 
 def test_a_log_that_is_gone_is_waited_for_and_then_reported(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -14,11 +14,12 @@ from cyclopts import Parameter
 
 from schemas.cascade import Cascade, load_cascade
 from schemas.errors import LogUnavailableError, UsageError
-from schemas.records import Image, Lane
+from schemas.records import Lane
 from stages.decode import encode_jpeg
 from streams.event_ledger import EventLedger
 from streams.run_ledger import RunLedger
-from streams.sources.files import ScanOptions, scan
+from streams.sources.files import ScanOptions, scan_places
+from streams.sources.places import Scanned
 from streams.sources.video import VideoOptions
 from workers.commands.common import (
     DEFAULT_KAFKA,
@@ -35,7 +36,7 @@ from workers.commands.numbers import MOST_FPS, MOST_SECONDS, check_above, check_
 from workers.connect import open_log
 from workers.outage import Persistent
 from workers.runtime import check_topics
-from workers.submit import Submitter
+from workers.submit import Submitter, next_batch
 
 SEND_BATCH = 64
 SAY_EVERY = 5.0
@@ -80,12 +81,12 @@ def produce(
     options = ScanOptions(
         lane=lane,
         carry="reference" if by_reference else "inline",
-        hashed=by_reference,
         video=VideoOptions(encode=encode_jpeg, fps=fps),
     )
     check_patience(patience)
     sending = _Sending(
-        scan(paths, options),
+        paths,
+        options,
         load_cascade(cascade),
         _Notes(resume, ledger),
         spread=not by_session,
@@ -119,19 +120,20 @@ class _Sending:
 
     def __init__(
         self,
-        found: Iterator[Image],
+        paths: Sequence[str],
+        options: ScanOptions,
         cascade: Cascade,
         notes: _Notes,
         *,
         spread: bool,
         deadline: float | None,
     ) -> None:
-        self._found, self._cascade, self._notes = found, cascade, notes
+        self._paths, self._options, self._cascade, self._notes = paths, options, cascade, notes
+        self._found: Iterator[Scanned] = iter(())
         self._spread, self._deadline = spread, deadline
         # Found and not sent yet: it outlives an outage of the log.
-        self._batch: list[Image] = []
+        self._batch: list[Scanned] = []
         self._submitter: Submitter | None = None
-        self.sent = 0
         self._worked_at = 0.0
         self._said_at = time.monotonic()
 
@@ -143,8 +145,16 @@ class _Sending:
     @property
     def summary(self) -> str:
         """What was done, in a line."""
-        refused = f"; {self.refused:,} refused as duplicates" if self.refused else ""
-        return f"{self.sent:,} images sent{refused}"
+        done = self._submitter
+        if done is None:
+            return "0 images sent"
+        more = {
+            "already sent": done.repeated,
+            "no longer there": done.vanished,
+            "refused as duplicates": done.refused,
+        }
+        parts = [f"{done.sent:,} images sent", *(f"{n:,} {what}" for what, n in more.items() if n)]
+        return "; ".join(parts)
 
     async def run(self, url: str, patience: float) -> None:
         """Send everything; wait for a log that is gone.
@@ -161,6 +171,8 @@ class _Sending:
             patience=patience,
         )
         async with _ledger(self._notes.resume) as ledger:
+            known = ledger.known if ledger else None
+            self._found = scan_places(self._paths, replace(self._options, known=known))
             await waiting.run(partial(self._send, url, ledger, events), anyio.Event())
         events.close()
 
@@ -183,11 +195,11 @@ class _Sending:
 
     async def _more(self) -> bool:
         if not self._batch:
-            self._batch = await to_thread.run_sync(lambda: list(islice(self._found, SEND_BATCH)))
+            self._batch = await to_thread.run_sync(next_batch, self._found, SEND_BATCH)
         return bool(self._batch)
 
     async def _submit(self, submitter: Submitter) -> None:
-        self.sent += await submitter.submit(self._batch)
+        await submitter.submit_places(self._batch)
         self._batch, self._worked_at = [], time.monotonic()
         if self._worked_at - self._said_at > SAY_EVERY:
             self._said_at = self._worked_at

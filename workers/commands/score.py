@@ -5,7 +5,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, BinaryIO, NamedTuple
 
 from anyio import to_thread
 from cyclopts import Parameter
@@ -19,7 +19,7 @@ from stages.decode import encode_jpeg
 from streams.event_ledger import EventLedger
 from streams.member import MemberOptions
 from streams.run_ledger import RunLedger
-from streams.sources.files import ScanOptions, scan
+from streams.sources.files import ScanOptions, scan, scan_places
 from streams.sources.video import VideoOptions
 from workers.commands.common import (
     CascadeName,
@@ -42,7 +42,6 @@ from workers.score import (
     Score,
     export,
     follow_back,
-    owned,
     prepare_log,
     run_until_stopped,
 )
@@ -95,17 +94,23 @@ def score(
     check_output(out)
     loaded = load_cascade(cascade)
     folder = RunFolder(out)
-    key = RunKey(
-        paths=list(paths),
-        folder=working_folder(),
-        log=log,
-        cascade=loaded.name,
-        cascade_hash=loaded.hash,
-        fps=fps,
-    )
     count = len(os.sched_getaffinity(0)) if workers is None else workers
-    with folder.locked(restart=restart):
-        options = _Options(count, sort, ledger, log_level)
+    with contextlib.ExitStack() as held:
+        held.enter_context(folder.locked(restart=restart))
+        # To its end, before anything is done: another list must not get into the same output.
+        stdin, listed = None, None
+        if "-" in paths:
+            stdin, listed = held.enter_context(folder.list_kept(sys.stdin.buffer))
+        key = RunKey(
+            paths=list(paths),
+            folder=working_folder(),
+            log=log,
+            cascade=loaded.name,
+            cascade_hash=loaded.hash,
+            fps=fps,
+            listed=listed,
+        )
+        options = _Options(count, sort, ledger, log_level, stdin)
         tally, finished = _run(key, loaded, cascade, folder, options)
     _summarise(tally, out, finished=finished)
     if not finished:
@@ -146,6 +151,7 @@ class _Options(NamedTuple):
     sort: bool
     events: Path | None
     log_level: Level
+    stdin: BinaryIO | None
 
 
 def _run(
@@ -184,6 +190,9 @@ async def _score(
             run_id=run_id,
             carry="reference" if embedded else "inline",
             video=VideoOptions(encode=encode_jpeg, fps=key.fps),
+            stdin=options.stdin,
+            known=ledger.known,
+            owned=not embedded,
         )
         if already:
             progress.say(f"going on: {already:,} images were answered before")
@@ -195,11 +204,10 @@ async def _score(
         )
         async with open_log(url) as log, open_log(url) as consensus_log:
             await prepare_log(log, cascade, EMBEDDED_PARTITIONS)
-            images = scan(key.paths, scanned)
             found = Found(
-                images if embedded else owned(images, run_id),
+                scan_places(key.paths, scanned),
                 # A list on standard input can be read once only.
-                iter(()) if "-" in key.paths else scan(key.paths, ScanOptions()),
+                iter(()) if "-" in key.paths else scan(key.paths, ScanOptions(counted=True)),
             )
             events = EventLedger(options.events, "producer", member=run_id)
             notes = Notes(ledger, run_id, events, own_log=embedded)
@@ -240,7 +248,10 @@ def _summarise(tally: Tally, out: Path, *, finished: bool) -> None:
     table.add_row("roadwork", f"{tally.roadwork:,}")
     decided = max(1, sum(tally.exits.values()))
     for tier, images in sorted(tally.exits.items()):
-        table.add_row(f"left at {tier}", f"{images:,} ({images / decided:.0%})")
+        if images:
+            table.add_row(f"left at {tier}", f"{images:,} ({images / decided:.0%})")
+    if tally.vanished:
+        table.add_row("no longer there", f"{tally.vanished:,} (their answers stay)")
     screen = Console(file=sys.stdout)
     screen.print(table)
     screen.print(f"answers: {out}", soft_wrap=True, highlight=False)
