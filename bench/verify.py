@@ -154,7 +154,7 @@ async def _verified(count: int, scratch: Path) -> VerifyCost:
     log, ledger = MemoryLog(), scratch / "verify"
     await _fill(log, count)
     await _commit_all(log, ledger)
-    events = EventLedger(ledger, "producer")
+    events = EventLedger(ledger, "producer", log=await log.identity())
     for first in range(0, count, BATCH):
         events.acknowledged([f"{i:032x}" for i in range(first, min(first + BATCH, count))])
     events.close()

@@ -263,7 +263,9 @@ class GroupMember:
             OutputError: The event ledger cannot be written.
         """
         options = self._options
-        ledger = EventLedger(options.ledger, self._role, self.group, options.member_id or "unnamed")
+        name = options.member_id or "unnamed"
+        identity = "" if options.ledger is None else await log.identity()
+        ledger = EventLedger(options.ledger, self._role, self.group, name, log=identity)
         session = self._session = _Session(ledger, self._highest + 1 if self._highest else 0)
         try:
             async with log.consumer(

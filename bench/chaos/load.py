@@ -28,15 +28,15 @@ class Load:
         catalogue: The pictures.
         namer: Names them.
         partitions: Of the topics.
-        ledger: Folder of the event ledgers.
+        ledger: Where acknowledgements are noted.
     """
 
     def __init__(
-        self, log: Log, catalogue: Catalogue, namer: Namer, partitions: int, ledger: Path
+        self, log: Log, catalogue: Catalogue, namer: Namer, partitions: int, ledger: EventLedger
     ) -> None:
         self.log, self.catalogue, self._namer = log, catalogue, namer
         self._partitions = partitions
-        self._ledger = EventLedger(ledger, "producer", member="campaign")
+        self._ledger = ledger
         self._extra: deque[Image] = deque()
         self.rate = 0.0
         self.acknowledged: dict[str, float] = {}

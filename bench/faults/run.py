@@ -29,6 +29,7 @@ from bench.faults.stage import START_WITHIN, start_all, stop_all
 from schemas.cascade import load_cascade
 from schemas.topics import all_topics
 from sinks.verification.findings import Report
+from streams.event_ledger import EventLedger
 from streams.log import Log
 from workers.broker import BrokerSettings, Cluster, run_brokers
 from workers.connect import open_log
@@ -181,7 +182,8 @@ async def _prepared(options: Options, url: str, log: Log) -> Campaign:
     catalogue = Catalogue()
     namer = Namer(catalogue, options.seed)
     answers = Answers(log, await expected_verdicts(cascade, catalogue), namer.tag, folder)
-    load = Load(log, catalogue, namer, partitions, ledger)
+    events = EventLedger(ledger, "producer", member="campaign", log=await log.identity())
+    load = Load(log, catalogue, namer, partitions, events)
     disk = Disk(folder / "log", options.disk_bytes)
     crew = Crew(folder / "logs", panel)
     campaign = Campaign(setting, crew, load, answers, Ledgers(ledger), disk)

@@ -52,7 +52,7 @@ SESSION = 10.0
 async def send(log: MemoryLog, count: int, ledgers: Path) -> None:
     """Make the topics, and send images as a producer with a ledger does."""
     await log.create_topics(all_topics(CASCADE.tier_names), PARTITIONS)
-    events = EventLedger(ledgers, "producer")
+    events = EventLedger(ledgers, "producer", log=await log.identity())
     async with log.producer() as producer:
         submitter = Submitter(producer, None, PARTITIONS, events=events)
         assert await submitter.submit(images(count)) == count

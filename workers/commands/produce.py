@@ -134,6 +134,7 @@ class _Sending:
         # Found and not sent yet: it outlives an outage of the log.
         self._batch: list[Scanned] = []
         self._submitter: Submitter | None = None
+        self._events: EventLedger | None = None
         self._worked_at = 0.0
         self._said_at = time.monotonic()
 
@@ -163,7 +164,6 @@ class _Sending:
             LogUnavailableError: It did not come back within ``patience`` seconds.
             RoadstreamError: The images cannot be sent.
         """
-        events = EventLedger(self._notes.events, "producer")
         waiting = Persistent(
             "produce",
             lambda: self._worked_at,
@@ -173,21 +173,23 @@ class _Sending:
         async with _ledger(self._notes.resume) as ledger:
             known = ledger.known if ledger else None
             self._found = scan_places(self._paths, replace(self._options, known=known))
-            await waiting.run(partial(self._send, url, ledger, events), anyio.Event())
-        events.close()
+            await waiting.run(partial(self._send, url, ledger), anyio.Event())
+        if self._events is not None:
+            self._events.close()
 
-    async def _send(
-        self, url: str, ledger: RunLedger | None, events: EventLedger, stopping: anyio.Event
-    ) -> None:
+    async def _send(self, url: str, ledger: RunLedger | None, stopping: anyio.Event) -> None:
         async with open_log(url) as log:
             partitions = await check_topics(log, self._cascade)
+            if self._events is None:
+                identity = await log.identity()
+                self._events = EventLedger(self._notes.events, "producer", log=identity)
             async with log.producer() as producer:
                 submitter = self._submitter or Submitter(
                     producer,
                     ledger,
                     partitions if self._spread else None,
                     self._deadline,
-                    events=events,
+                    events=self._events,
                 )
                 self._submitter, submitter.producer = submitter, producer
                 while not stopping.is_set() and await self._more():

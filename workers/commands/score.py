@@ -209,7 +209,8 @@ async def _score(
                 # A list on standard input can be read once only.
                 iter(()) if "-" in key.paths else scan(key.paths, ScanOptions(counted=True)),
             )
-            events = EventLedger(options.events, "producer", member=run_id)
+            identity = await log.identity()
+            events = EventLedger(options.events, "producer", member=run_id, log=identity)
             notes = Notes(ledger, run_id, events, own_log=embedded)
             job = Score(log, cascade.tier_names, notes, found, tally)
             consensus = (
