@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 
 import anyio
 
