@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from schemas.events import (
     Assigned,
+    Closed,
     Committed,
     Delivered,
     Done,
@@ -119,6 +120,8 @@ class GroupHistory:
     Attributes:
         elsewhere: Other topics that its ledgers name.
         whole: Whether all its ledgers could be read to the end of what their processes did.
+        unassigned: Deliveries of which no assignment is noted, though nothing is damaged.
+        unended: Ledgers that did not end in order, or are still written.
         forgotten: Partitions of which the log no longer knows what had been committed: the group
             was deleted, or its offsets have expired.
     """
@@ -131,7 +134,7 @@ class GroupHistory:
         self.missed: dict[TopicPartition, Intervals] = {}
         self.elsewhere: set[str] = set()
         self.forgotten: set[TopicPartition] = set()
-        self.whole = True
+        self.whole, self.unassigned, self.unended = True, 0, 0
         self.last_held: dict[tuple[str, str, int, str], dict[TopicPartition, Tenure]] = {}
 
     def read(self, opened: Opened, events: Iterable[Event | Damage]) -> None:
@@ -142,7 +145,7 @@ class GroupHistory:
                 member.lose()
             else:
                 member.take(event)
-        member.finish()
+        member.close()
 
     def start(self, tp: TopicPartition) -> int | None:
         """Return the first position that the ledgers know of; ``None`` if they know none."""
@@ -160,6 +163,18 @@ class GroupHistory:
         for run in self.missed.get(tp, ()):
             found.remove(*run)
         return found
+
+    def unexplained(self, committed: Offsets) -> Iterator[TopicPartition]:
+        """Yield the partitions that were committed further than any ledger knows.
+
+        Processes that were killed, or run on, may have yet to note what the log knows already.
+        """
+        if self.unended:
+            return
+        for tp, at in committed.items():
+            known = (max(tenure.commit, tenure.position) for tenure in self.tenures.get(tp, ()))
+            if at > max(known, default=0):
+                yield tp
 
     def beyond(self, ends: Mapping[TopicPartition, int]) -> Iterator[TopicPartition]:
         """Yield the partitions that end before what was delivered of them."""
@@ -271,7 +286,7 @@ class _MemberReader:
         self._process = (opened.boot, opened.host, opened.pid, opened.member)
         self._held: dict[TopicPartition, Tenure] = {}
         # Whether it is known what the member held: from an assignment on, until a damage.
-        self._certain = False
+        self._certain = self._damaged = self._ended = False
         # What the member's process held last: commits told before the first assignment are of it.
         self._earlier = history.last_held.get(self._process, {})
         self._now = self._moment(opened.at)
@@ -297,12 +312,15 @@ class _MemberReader:
                         self._committed(TopicPartition(topic, partition), offset)
             case Missed() if self._is_ours(event.topic):
                 self._missed(event)
+            case Closed():
+                self._ended = True
             case _:
                 pass
 
     def lose(self) -> None:
         """Pass over events that cannot be read: what the member holds is not known any more."""
         self._end()
+        self._damaged = True
         self._history.whole = self._certain = False
         self._held, self._earlier = {}, {}
 
@@ -313,6 +331,11 @@ class _MemberReader:
                 tenure.end = self._now
         if self._held:
             self._history.last_held[self._process] = self._held
+
+    def close(self) -> None:
+        """Note the end of the file."""
+        self.finish()
+        self._history.unended += not self._ended
 
     def _is_ours(self, topic: str) -> bool:
         ours = topic in self._history.topics
@@ -345,7 +368,9 @@ class _MemberReader:
         for tp, first, last in self._ranges(event.ranges):
             self._history.delivered.setdefault(tp, Intervals()).add(first, last)
             tenure = self._held.get(tp)
-            if tenure is None:  # the line of its assignment is missing
+            if tenure is None or tenure.epoch != event.epoch:  # the line of its assignment is gone
+                if self._certain or not self._damaged:
+                    self._history.unassigned += 1
                 self._history.whole = False
                 continue
             tenure.delivered.add(first, last)

@@ -58,13 +58,15 @@ class SoundRun:
         records: Values per topic, to be appended in order.
         events: Ledger lines per file.
         commits: Where each group stands on the log.
+        clock: When the records are appended.
         log: The log they are written to.
         cascade: Of tiers one and two.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.cascade = folder, CASCADE
-        self.log = MemoryLog(ManualClock(0.5))
+        self.clock = ManualClock(0.5)
+        self.log = MemoryLog(self.clock)
         self.records: dict[str, list[object]] = {
             IMAGES: [Image(Head(image_id=name), Inline(name.encode())) for name in "abcd"],
             ESCALATED: [Escalation(Head(image_id=name), Inline(b""), []) for name in "cd"],

@@ -57,6 +57,22 @@ async def test_records_that_a_member_without_a_ledger_did_were_not_skipped(run: 
 
 
 async def test_ledgers_that_begin_later_say_nothing_about_what_was_before(run: SoundRun) -> None:
+    ledgers_begin_later(run)
+
+    assert unchecked(await run.verify()) == (
+        "roadstream.tier.one: 3 records were worked on by members without a ledger here"
+    )
+
+
+async def test_ledgers_that_begin_with_the_oldest_record_that_is_left_say_it_all(
+    run: SoundRun,
+) -> None:
+    ledgers_begin_later(run)
+
+    assert (await run.verify(trimmed=[(IMAGES, 3)])).clean
+
+
+def ledgers_begin_later(run: SoundRun) -> None:
     run.events["one"] = [
         opened("worker", ONE, "w1"),
         Assigned(1.0, 1, [(IMAGES, 0, 3)]),
@@ -64,8 +80,6 @@ async def test_ledgers_that_begin_later_say_nothing_about_what_was_before(run: S
         Done(3.0, 1, [(IMAGES, 0, 3, 3)]),
         Committed(4.0, [(IMAGES, 0, 4)]),
     ]
-
-    assert (await run.verify()).clean
 
 
 async def test_a_commit_past_work_that_is_not_done_is_ahead_of_it(run: SoundRun) -> None:

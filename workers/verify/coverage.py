@@ -47,6 +47,10 @@ class Coverage:
         if ledgers.other_groups:
             which = ", ".join(sorted(ledgers.other_groups))
             yield f"ledgers of {which} were left out: no group of this cascade"
+        for group, history in ledgers.histories.items():
+            if history.elsewhere:
+                which = ", ".join(sorted(history.elsewhere))
+                yield f"{group} has {which} in ledgers of another cascade: left out"
         if ledgers.nameless:
             yield (
                 f"{ledgers.nameless:,} ledgers do not say of which log they are, "
@@ -71,8 +75,8 @@ class Coverage:
             committed: What each group has committed.
         """
         if self.asked:
-            yield from self._missing_ledgers(census, committed)
-        yield from self._damaged_ledgers()
+            yield from self._missing_ledgers(census, oldest, committed)
+        yield from self._damaged_ledgers(committed)
         yield from self._lost_records(oldest, committed)
         unreadable = census.unreadable + judged.unreadable
         if unreadable:
@@ -82,7 +86,12 @@ class Coverage:
         if judged.gone:
             yield f"{judged.gone:,} acknowledged images that are on no topic since it was made anew"
 
-    def _missing_ledgers(self, census: Census, committed: Mapping[str, Offsets]) -> Iterator[str]:
+    def _missing_ledgers(
+        self,
+        census: Census,
+        oldest: Mapping[TopicPartition, int],
+        committed: Mapping[str, Offsets],
+    ) -> Iterator[str]:
         ledgers = self._ledgers
         worked = [group for group in self._groups if any(committed.get(group, {}).values())]
         if not ledgers.files and (worked or len(census)):
@@ -99,14 +108,33 @@ class Coverage:
                 f"{count:,} images were sent by a producer without a ledger here: "
                 "others of its images that were acknowledged and never kept"
             )
+        self._count_before_the_ledgers(oldest, committed)
         for group, count in self.elsewhere.items():
             yield f"{group}: {count:,} records were worked on by members without a ledger here"
 
-    def _damaged_ledgers(self) -> Iterator[str]:
+    def _count_before_the_ledgers(
+        self, oldest: Mapping[TopicPartition, int], committed: Mapping[str, Offsets]
+    ) -> None:
+        for group, history in self._ledgers.histories.items():
+            for tp, at in committed.get(group, {}).items():
+                start = history.start(tp)
+                end = at if start is None else min(start, at)
+                if tp not in self.remade and (count := end - oldest.get(tp, 0)) > 0:
+                    self.elsewhere[group] += count
+
+    def _damaged_ledgers(self, committed: Mapping[str, Offsets]) -> Iterator[str]:
         for damage in self._ledgers.damaged:
             yield f"ledger {damage}; what stood there"
         for name in self._ledgers.cut:
             yield f"ledger {name}: its process went on when it could not be written any more"
+        for group, history in self._ledgers.histories.items():
+            if further := [*history.unexplained(committed.get(group, {}))]:
+                yield f"{group} stands further on {_names(further)} than any of its ledgers knows"
+            if history.unassigned:
+                yield (
+                    f"{group}: {history.unassigned:,} deliveries for which its ledgers name no "
+                    "assignment"
+                )
         for group, count in self.untold.items():
             yield f"{group}: {count:,} records that only a damaged ledger may tell of"
 
