@@ -7,6 +7,7 @@ place that a scan came by, one image is current: the one of the content that was
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -69,8 +70,9 @@ WHERE place=?"""
 _PATH_ONLY = """
 SELECT status, hash, answer FROM path_only JOIN images USING(image_id) LEFT JOIN contents
 USING(image_id) WHERE path_only.image_id=?"""
-# All places of a video's frames: "=" is followed by ">".
-_FRAMES = "FROM places WHERE place>=? AND place<?"
+# "=" is followed by ">". What else begins so is a file that somebody has named so.
+_FRAMES = "SELECT place, image_id FROM places WHERE place>=? AND place<?"
+_FRAME = re.compile(rb"#t=\d+\.\d{3}$")
 
 
 def _forget_unanswered(tx: Any) -> None:
@@ -307,10 +309,10 @@ class RunLedger:
             if row and row[0] == scanned.holds:
                 return
             tx.execute("INSERT OR REPLACE INTO videos VALUES (?, ?)", (key, scanned.holds))
-            frames = (key + b"#t=", key + b"#t>")
-            for (image_id,) in tx.execute(f"SELECT image_id {_FRAMES}", frames).fetchall():
-                changes.subtract(tx.execute(_RETIRE, (image_id,)).fetchall())
-            tx.execute(f"DELETE {_FRAMES}", frames)
+            for place, image_id in tx.execute(_FRAMES, (key + b"#t=", key + b"#t>")).fetchall():
+                if _FRAME.match(place, len(key)):
+                    changes.subtract(tx.execute(_RETIRE, (image_id,)).fetchall())
+                    tx.execute("DELETE FROM places WHERE place=?", (place,))
         self._leave(tx, scanned.place, "", changes)
         tx.execute("DELETE FROM places WHERE place=?", (key,))
 

@@ -11,10 +11,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from sinks.readers import read_answers
+from stages.decode import encode_jpeg
 from streams.sources.synthetic import write_drive
 from tests.command import ROADSTREAM, roadstream, started, write_cascade, write_pictures
 
@@ -262,6 +264,69 @@ def test_other_inputs_for_the_same_output_are_refused(tmp_path: Path) -> None:
         "other/00000.jpg",
         "other/00001.jpg",
     }
+
+
+def test_each_place_has_the_answer_of_what_stands_there_now(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "sd", 0)
+    command = ("score", "sd", "sd/named.jpg", "--out", "a.jsonl", "--workers", "1")
+
+    def shade(name: str, level: int) -> None:
+        (folder / name).write_bytes(encode_jpeg(np.full((360, 640, 3), level, np.uint8)))
+
+    def run() -> dict[str, tuple[str, float | None]]:
+        done = roadstream(*command, folder=tmp_path)
+        rows = answers(tmp_path / "a.jsonl")
+        found = {row["uri"]: (row["error"] or "", row["probability"]) for row in rows}
+        assert len(found) == len(rows)
+        assert done.returncode == (1 if any(error for error, _ in found.values()) else 0)
+        assert ("no longer there" in done.stdout) == (not (folder / "named.jpg").exists())
+        return found
+
+    for name, level in [("changed.jpg", 30), ("spoilt.jpg", 60), ("named.jpg", 90)]:
+        shade(name, level)
+    first = run()
+    assert {error for error, _ in first.values()} == {""}
+
+    shade("changed.jpg", 220)
+    (folder / "spoilt.jpg").write_text("no picture")
+    (folder / "late.jpg").touch()
+    (folder / "named.jpg").unlink()
+    second = run()
+    assert second["sd/named.jpg"] == first["sd/named.jpg"]
+    assert second["sd/changed.jpg"][1] not in (None, first["sd/changed.jpg"][1])
+    assert second["sd/spoilt.jpg"][0].startswith("not_an_image: ")
+    assert second["sd/late.jpg"][0].startswith("empty: ")
+
+    shade("spoilt.jpg", 60)
+    shade("late.jpg", 60)
+    third = run()
+    assert third["sd/spoilt.jpg"] == first["sd/spoilt.jpg"]
+    assert third["sd/late.jpg"] == ("", first["sd/spoilt.jpg"][1])
+    assert {uri: third[uri] for uri in ("sd/named.jpg", "sd/changed.jpg")} == {
+        uri: second[uri] for uri in ("sd/named.jpg", "sd/changed.jpg")
+    }
+    assert len(third) == 4
+
+
+def test_another_list_for_the_same_output_is_refused(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 3)
+    command = ("score", "-", "--cascade", write_cascade(tmp_path), "--out", "a.jsonl")
+    first = "in/00000.jpg\nin/00001.jpg\n"
+    assert roadstream(*command, folder=tmp_path, stdin=first).returncode == 0
+    before = (tmp_path / "a.jsonl").read_bytes()
+
+    for other in ("in/00002.jpg\n", first + "in/00002.jpg\n", ""):
+        refused = roadstream(*command, folder=tmp_path, stdin=other)
+        assert refused.returncode == 2
+        assert "a run over another list on standard input; give another --out, or" in refused.stderr
+        assert (tmp_path / "a.jsonl").read_bytes() == before
+
+    again = roadstream(*command, folder=tmp_path, stdin=first.replace("\n", "\0"))
+    assert again.returncode == 0, again.stderr
+    assert "going on: 2 images" in again.stderr
+    anew = roadstream(*command, "--restart", folder=tmp_path, stdin="in/00002.jpg\n")
+    assert anew.returncode == 0
+    assert [row["uri"] for row in answers(tmp_path / "a.jsonl")] == ["in/00002.jpg"]
 
 
 def test_report_and_evaluation_follow_a_run(drive: Path, tmp_path: Path) -> None:

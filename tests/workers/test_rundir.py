@@ -1,5 +1,7 @@
 """The folder of a run: one process at a time, resumed only by the very same command."""
 
+import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,7 @@ async def test_the_same_run_is_resumed_under_its_id(tmp_path: Path) -> None:
         ({"cascade": "mine"}, "a run with cascade 'lite', not 'mine'"),
         ({"cascade_hash": "4567"}, "a run with cascade_hash '0123', not '4567'"),
         ({"fps": 2.0}, "a run with fps None, not 2.0"),
+        ({"listed": "89ab"}, "a run over another list on standard input"),
     ],
 )
 async def test_another_run_is_refused_and_the_difference_is_named(
@@ -118,6 +121,41 @@ async def test_another_run_is_refused_and_the_difference_is_named(
         await resume(ledger, KEY, OUT)
         with pytest.raises(UsageError, match=rf"answers\.parquet\.roadstream holds {said}; give"):
             await resume(ledger, msgspec.structs.replace(KEY, **change), OUT)
+
+
+async def test_a_run_that_noted_nothing_of_its_list_is_taken_at_its_word_once(
+    tmp_path: Path,
+) -> None:
+    old = {k: v for k, v in msgspec.to_builtins(KEY).items() if k != "listed"}
+    async with RunLedger(tmp_path / "ledger.db") as ledger:
+        await ledger.set_facts({"run_id": "r", "key": json.dumps(old)})
+        listed = msgspec.structs.replace(KEY, listed="0123")
+        assert await resume(ledger, listed, OUT) == "r"
+        with pytest.raises(UsageError, match="another list on standard input"):
+            await resume(ledger, msgspec.structs.replace(KEY, listed="4567"), OUT)
+
+
+@pytest.mark.parametrize("data", [b"a.jpg\nb.jpg\n", b"a.jpg\r\n\r\nb.jpg", b"a.jpg\0b.jpg\0"])
+def test_a_list_is_kept_and_told_from_others_by_its_paths(tmp_path: Path, data: bytes) -> None:
+    folder = RunFolder(tmp_path / "answers.csv")
+    with folder.locked(restart=False):
+        with folder.list_kept(io.BytesIO(data)) as (kept, listed):
+            assert kept.read() == data
+        with folder.list_kept(io.BytesIO(b"a.jpg\nb.jpg")) as (_, same):
+            assert listed == same
+        with folder.list_kept(io.BytesIO(b"b.jpg\na.jpg\n")) as (_, other):
+            assert listed != other
+        assert [path.name for path in folder.path.iterdir()] == ["lock"]
+
+
+def test_a_list_that_is_none_is_refused_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "answers.csv")
+    with (
+        folder.locked(restart=False),
+        pytest.raises(UsageError, match="expected one path per line"),
+        folder.list_kept(io.BytesIO(b"\xff" * 2_000_000)),
+    ):
+        pass
 
 
 def test_relative_paths_are_relative_to_the_working_folder() -> None:
