@@ -170,7 +170,7 @@ def picture_at(path: str, seconds: float) -> npt.NDArray[np.uint8] | None:
             for frame in islice(container.decode(stream), _MAX_SEEK_FRAMES):
                 if frame.time is not None and frame.time - start >= seconds - 0.001:
                     return _upright(frame)
-    except (ImageError, av.FFmpegError, IndexError, ValueError):
+    except (ImageError, av.FFmpegError, IndexError, ValueError, OverflowError):
         pass
     return None
 

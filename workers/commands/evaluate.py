@@ -1,5 +1,6 @@
 """``roadstream evaluate`` and ``roadstream report``: what a file of answers is worth and shows."""
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ from streams.sources.payload import read_file
 from workers.commands.common import console
 
 THUMBNAIL = (320, 180)
+# As ``read_video`` writes it.
+_FRAME = re.compile(r"(?P<path>.+)#t=(?P<seconds>[0-9]{1,12}(\.[0-9]{1,6})?)", re.DOTALL)
 MAX_PICTURE_BYTES = 64 << 20
 
 
@@ -68,14 +71,16 @@ def report(
 
 def load_image(uri: str) -> Pixels | None:
     """Return a picture, or a frame of a video, for a thumbnail; ``None`` if it cannot be had."""
-    path, is_frame, seconds = uri.rpartition("#t=")
-    if is_frame and not Path(uri).exists():
-        from streams.sources.video import picture_at
-
-        return picture_at(path, float(seconds)) if seconds.replace(".", "", 1).isdigit() else None
+    if "\0" in uri:
+        return None
     try:
         return decode(
             read_file(uri, MAX_PICTURE_BYTES), min_width=THUMBNAIL[0], min_height=THUMBNAIL[1]
         )
     except ImageError:
+        frame = _FRAME.fullmatch(uri)
+    if frame is None:
         return None
+    from streams.sources.video import picture_at
+
+    return picture_at(frame["path"], float(frame["seconds"]))

@@ -1,0 +1,108 @@
+"""Whatever decodes can be written, read back, shown and measured, its extremes included."""
+
+import csv
+import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from schemas import codec
+from schemas.dead_letters import DeadLetter, DeadLetterSettled
+from schemas.errors import RecordError, UsageError
+from schemas.records import Answer, Escalation, Image, VotesPack
+from schemas.topics import VOTES, images
+from schemas.topics import tier as tier_topic
+from sinks import dead_letters
+from sinks.columns import row
+from sinks.evaluation import evaluate, join_labels
+from sinks.evaluation_table import render
+from sinks.readers import read_answers
+from sinks.report import ReportOptions, write_report
+from sinks.writers import FORMATS, open_writer
+from tests.records_kit import around, evened, packed, within
+from workers.commands.evaluate import load_image
+
+SLOW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> list[Answer]:
+    drawn = draw(st.lists(within(Answer).map(evened), min_size=1, max_size=3))
+    return [codec.decode_answer(packed(one)) for one in drawn]
+
+
+@SLOW
+@given(answers())
+def test_any_answer_is_written_and_read_back_as_it_is(some: list[Answer]) -> None:
+    with TemporaryDirectory() as folder:
+        for suffix in FORMATS:
+            path = Path(folder, f"a{suffix}")
+            with open_writer(path) as writer:
+                writer.write(some)
+            assert list(read_answers(path)) == [row(one) for one in some]
+
+
+@SLOW
+@given(answers())
+def test_any_answer_is_shown_in_the_report_and_measured(some: list[Answer]) -> None:
+    with TemporaryDirectory() as folder:
+        file, labels = Path(folder, "a.jsonl"), Path(folder, "l.csv")
+        with open_writer(file) as writer:
+            writer.write(some)
+        write_report(
+            file, Path(folder, "a.html"), ReportOptions(load_image=load_image, made_at=1.7e9)
+        )
+        with labels.open("w", newline="") as out:
+            names = {answer.head.uri for answer in some}
+            csv.writer(out).writerows([("file", "label"), *((uri, "1") for uri in names)])
+        try:
+            found = evaluate(join_labels(file, labels, None, None, None))
+        except UsageError as error:  # a name that belongs to none, such as one without letters
+            assert "expected" in str(error)  # noqa: PT017
+        else:
+            Console(file=io.StringIO()).print(render(found))
+
+
+LETTERS = {
+    VOTES: (VotesPack, evened),
+    images("live"): (Image, None),
+    tier_topic("two", "live"): (Escalation, None),
+}
+
+
+@SLOW
+@given(within(DeadLetter), st.sampled_from([*LETTERS]), st.data())
+def test_any_dead_letter_is_listed_shown_and_replayed(
+    drawn: dict[str, Any], topic: str, data: st.DataObject
+) -> None:
+    kind, made = LETTERS[topic]
+    held = data.draw(around(kind) | (within(kind).map(made) if made else within(kind)))
+    letter = codec.decode_dead_letter(packed(drawn | {"topic": topic, "value": packed(held)}))
+    dead_letters.contents(letter)
+    try:
+        sent = dead_letters.replay(letter, 7, 1.7e9)
+    except RecordError:
+        return
+    if sent.image_id is not None:
+        again = dead_letters.replay(letter, 8, 1.7e9).image_id
+        assert again != sent.image_id
+        decode = codec.decode_votes if topic == VOTES else codec.decode_image
+        decode(sent.output.value or b"")
+
+
+@given(around(DeadLetter) | around(DeadLetterSettled))
+def test_what_is_no_dead_letter_is_a_record_error(drawn: Any) -> None:
+    try:
+        codec.decode(codec.decode_dead_letter_or_settled, packed(drawn), "t", 0, 1)
+    except RecordError as error:
+        assert str(error).startswith("t[0]@1: ")  # noqa: PT017 (either may happen)
+
+
+@pytest.mark.parametrize("time", ["²", "9" * 400, "nan", "1e9", "-1", "", "٣"])
+def test_a_uri_with_a_time_that_is_none_shows_no_picture(time: str) -> None:
+    assert load_image(f"nothing-there.mp4#t={time}") is None
