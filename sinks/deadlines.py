@@ -58,6 +58,10 @@ class Deadlines:
         """Return the number of images with a deadline."""
         return len(self._walls)
 
+    def __contains__(self, image_id: str) -> bool:
+        """Return whether an image has a deadline."""
+        return image_id in self._walls
+
     @property
     def entries(self) -> int:
         """Number of entries held for them: at most a small multiple, and a constant besides."""

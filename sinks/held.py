@@ -72,6 +72,15 @@ class OpenImage:
             tier = said.voted.votes.next_tier
         return tier is None or tier in self.said
 
+    def is_orphan(self, first: str) -> bool:
+        """Return whether it may wait for ever: its path has no beginning, or misses an exit.
+
+        To be asked of an image whose path is not complete.
+        """
+        if first not in self.said:
+            return True
+        return any(said.voted.votes.next_tier is None for said in self.said.values())
+
 
 class OwnedPartition:
     """What is kept of one partition.

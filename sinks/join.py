@@ -6,7 +6,8 @@ votes of one tier the later one in ``votes`` counts until the answer is given: a
 half way wrote the first, and only of the second it is certain that its escalation is out.
 
 An image whose first tier's votes do not come within ``ORPHAN_AFTER`` of a later tier's is answered
-with what there is: retention took them, and it would wait for ever.
+with what there is: retention took them, and it would wait for ever. So is one that a tier has let
+go while the path leads elsewhere, as votes of another client may say, to a tier that stays silent.
 
 A pack's offset is done when every image in it is resolved, so a crash replays exactly the open
 joins. What was answered meanwhile is read back from the last ``JoinLimits.window`` answers of the
@@ -253,8 +254,6 @@ class Join:
             found = self._open[head.image_id] = OpenImage(partition, head.content_hash, now)
             if head.deadline_at is not None:
                 self._deadlines.push(head.deadline_at, head.image_id, now)
-            if tier != self._first:
-                self._orphans.push(now + ORPHAN_AFTER, head.image_id, now)
         elif differs(found.content_hash, head):
             self._refuse(held.pack, votes, held.source, found.content_hash, resolved)
             return
@@ -266,6 +265,9 @@ class Join:
         found.said[tier] = Said(held, votes)
         if found.is_complete(self._first):
             self._resolve(head.image_id, now, complete=True, resolved=resolved)
+        elif (tier != self._first or len(found.said) > 1) and found.is_orphan(self._first):
+            if head.image_id not in self._orphans:
+                self._orphans.push(now + ORPHAN_AFTER, head.image_id, now)
 
     def _counts(
         self, part: OwnedPartition, said: Said | None, held: HeldPack, image_id: str
@@ -315,7 +317,7 @@ class Join:
     def _orphaned(self, now: float) -> Iterator[str]:
         for image_id in self._orphans.pop(now):
             found = self._open.get(image_id)
-            if found is not None and self._first not in found.said:
+            if found is not None and found.is_orphan(self._first):
                 logger.warning("orphan", image_id=image_id, tiers=list(found.said))
                 yield image_id
 

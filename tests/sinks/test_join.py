@@ -366,3 +366,28 @@ def test_an_image_that_waits_for_its_first_tier_alone_is_no_orphan_once_answered
     assert join.next_deadline_at == NOW + ORPHAN_AFTER
     join.add(pack("one", votes("a", next_tier="two")), (TP, 1), NOW)
     assert join.next_deadline_at is None
+
+
+def test_an_image_that_was_let_go_off_its_path_does_not_wait_for_ever() -> None:
+    join = new_join()
+    join.add(pack("two", votes("a", 0.9)), (TP, 0), NOW)
+    join.add(pack("one", votes("a", 0.8, next_tier="three")), (TP, 1), NOW + 1)
+    assert ids(join.expire(NOW + ORPHAN_AFTER - 1)) == []
+
+    resolved = join.expire(NOW + ORPHAN_AFTER)
+
+    (_, answer), *others = resolved.answers
+    assert not others
+    assert answer.head.image_id == "a"
+    assert answer.status == "partial"
+    assert [tier.tier for tier in answer.tiers] == ["one", "two"]
+    assert sorted(resolved.done[TP]) == [0, 1]
+
+
+def test_an_image_whose_path_goes_on_waits_as_long_as_it_takes() -> None:
+    join = new_join()
+    join.add(pack("one", votes("a", 0.8, next_tier="two")), (TP, 0), NOW)
+    join.add(pack("two", votes("a", 0.8, next_tier="three")), (TP, 1), NOW + 1)
+    assert join.next_deadline_at is None
+    assert ids(join.expire(NOW + 1e6)) == []
+    assert ids(join.add(pack("three", votes("a")), (TP, 2), NOW + 1e6)) == ["a"]
