@@ -265,9 +265,13 @@ class Join:
         found.said[tier] = Said(held, votes)
         if found.is_complete(self._first):
             self._resolve(head.image_id, now, complete=True, resolved=resolved)
-        elif (tier != self._first or len(found.said) > 1) and found.is_orphan(self._first):
-            if head.image_id not in self._orphans:
-                self._orphans.push(now + ORPHAN_AFTER, head.image_id, now)
+        elif tier != self._first or len(found.said) > 1:
+            self._watch(found, head.image_id, now)
+
+    def _watch(self, found: OpenImage, image_id: str, now: float) -> None:
+        """See that an open image that may wait for ever does not."""
+        if image_id not in self._orphans and found.is_orphan(self._first):
+            self._orphans.push(now + ORPHAN_AFTER, image_id, now)
 
     def _counts(
         self, part: OwnedPartition, said: Said | None, held: HeldPack, image_id: str
