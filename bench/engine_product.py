@@ -93,6 +93,10 @@ class TimedLog(Log):
         """See ``Log.create_topics``."""
         await self._inner.create_topics(topics, partitions)
 
+    async def identity(self) -> str:
+        """See ``Log``."""
+        return await self._inner.identity()
+
     async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
         """See ``Log.partition_counts``."""
         return await self._inner.partition_counts(topics)

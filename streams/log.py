@@ -196,9 +196,15 @@ class Log(ABC):
         For those who look on from outside the group.
         """
 
+    @abstractmethod
     async def identity(self) -> str:
-        """Return what tells this log from every other, whatever its address."""
-        return ""
+        """Return what tells this log from every other, by whatever address it is reached.
+
+        A log that is deleted and made again, in the same file or elsewhere, has another one.
+
+        Raises:
+            LogUnavailableError: The log does not answer.
+        """
 
     async def trim(self, topics: Collection[str], group: str) -> None:
         """Let go of the records that ``group`` has committed past.

@@ -27,6 +27,10 @@ class ProcessLog(Log):
         """See ``Log``."""
         await self._log.create_topics(topics, partitions)
 
+    async def identity(self) -> str:
+        """See ``Log``."""
+        return await self._log.identity()
+
     async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
         """See ``Log``."""
         return await self._log.partition_counts(topics)

@@ -65,6 +65,9 @@ class EmbeddedLog(Log):
             raise UsageError(f"expected 1 to {MAX_PARTITIONS} partitions, got {partitions}")
         await self.database.run(self.store.create_topics, topics, partitions)
 
+    async def identity(self) -> str:
+        return await self.database.run(self.store.identity)
+
     async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
         return await self.database.run(self.store.partition_counts, topics)
 

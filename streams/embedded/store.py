@@ -32,6 +32,8 @@ CREATE TABLE IF NOT EXISTS records(
 CREATE TABLE IF NOT EXISTS offsets(
     grp TEXT, topic INTEGER, partition INTEGER, next INTEGER NOT NULL,
     PRIMARY KEY(grp, topic, partition)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS identity(id TEXT NOT NULL);
+INSERT INTO identity SELECT lower(hex(randomblob(16))) WHERE NOT EXISTS (SELECT * FROM identity);
 """
     + GROUP_SCHEMA
 )
@@ -86,6 +88,13 @@ class Store:
                         "INSERT INTO ends VALUES (?, ?, 0, 0)",
                         [(row[0], partition) for partition in range(partitions)],
                     )
+
+    def identity(self) -> str:
+        """Return what the file was given when it was made, or first opened by this version."""
+        row = self.database.connection.execute("SELECT id FROM identity").fetchone()
+        if row is None:
+            raise self.database.damaged("it has no identity")
+        return f"embedded:{row[0]}"
 
     def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
         """Return the partition count of each of these topics that exists."""

@@ -82,6 +82,15 @@ class KafkaAdmin:
         answer = await self._ask(lambda client: client.describe_cluster())
         return len(answer["brokers"])
 
+    async def cluster_id(self) -> str:
+        """Return what its storage was formatted with.
+
+        Raises:
+            LogUnavailableError: Kafka does not answer.
+        """
+        answer = await self._ask(lambda client: client.describe_cluster())
+        return str(answer["cluster_id"])
+
     async def create_topics(self, topics: Collection[str], partitions: int) -> None:
         """See ``Log.create_topics``.
 

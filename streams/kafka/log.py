@@ -61,6 +61,10 @@ class KafkaLog(Log):
         """
         return await self._admin.broker_count()
 
+    async def identity(self) -> str:
+        """See ``Log.identity``."""
+        return f"kafka:{await self._admin.cluster_id()}"
+
     async def create_topics(self, topics: Collection[str], partitions: int) -> None:
         """See ``Log.create_topics``.
 

@@ -7,6 +7,7 @@ timeout on an injected clock), and retention passes whom it will (``truncate``).
 """
 
 import math
+import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -66,7 +67,7 @@ class MemoryLog(Log):
         self.store, self.groups = self.broker.store, self.broker.groups
         self.topics, self.faults = self.store.topics, self.store.faults
         self._open: list[MemoryConsumer] = []
-        self._joined = 0
+        self._joined, self._identity = 0, f"memory:{uuid.uuid4().hex}"
 
     def crash(self, member: str) -> None:
         """Let a member die: it does nothing more, and its group learns of it by its silence."""
@@ -111,7 +112,7 @@ class MemoryLog(Log):
         return {tp: at for tp, at in offsets.items() if tp.topic in topics}
 
     async def identity(self) -> str:
-        return f"memory-{id(self):x}"
+        return self._identity
 
     async def trim(self, topics: Collection[str], group: str) -> None:
         for tp, offset in self.broker.group(group).offsets.items():

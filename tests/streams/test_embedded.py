@@ -20,6 +20,28 @@ from tests.streams.embedded_kit import everything, forward
 TP = TopicPartition("t", 0)
 
 
+async def test_a_file_that_is_removed_and_made_again_is_another_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    found: list[str] = []
+    for _ in range(2):
+        async with EmbeddedLog(path) as log, EmbeddedLog(path) as other:
+            found += [await log.identity(), await other.identity()]
+        for file in tmp_path.iterdir():
+            file.unlink()
+
+    assert found[0] == found[1]
+    assert found[2] == found[3] != found[0]
+
+
+async def test_a_file_of_an_older_version_is_given_an_identity(tmp_path: Path) -> None:
+    async with EmbeddedLog(tmp_path / "log.db") as log:
+        log.database.connection.execute("DROP TABLE identity")
+    async with EmbeddedLog(tmp_path / "log.db") as log:
+        first = await log.identity()
+    async with EmbeddedLog(tmp_path / "log.db") as log:
+        assert await log.identity() == first
+
+
 async def test_what_a_producer_is_told_is_acknowledged_is_on_the_disk(tmp_path: Path) -> None:
     said: list[str] = []
     async with EmbeddedLog(tmp_path / "log.db") as log, log.producer() as producer:

@@ -165,6 +165,18 @@ async def test_a_reader_takes_no_more_than_it_was_asked_for(log: Log, topic: str
 # Topics and lag
 
 
+async def test_a_log_keeps_its_identity_whoever_asks(log: Log) -> None:
+    async with log:
+        first = await log.identity()
+    async with log:
+        again = await log.identity()
+
+    assert first == again
+    kind, _, name = first.partition(":")
+    assert kind in {"embedded", "kafka", "memory"}
+    assert len(name) > 10
+
+
 async def test_topics_that_exist_are_left_as_they_are(log: Log, topic: str) -> None:
     async with log, log.producer() as producer:
         await log.create_topics([topic], 2)
