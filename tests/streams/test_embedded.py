@@ -20,14 +20,18 @@ from tests.streams.embedded_kit import everything, forward
 TP = TopicPartition("t", 0)
 
 
+def remove_all(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
 async def test_a_file_that_is_removed_and_made_again_is_another_log(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     found: list[str] = []
     for _ in range(2):
         async with EmbeddedLog(path) as log, EmbeddedLog(path) as other:
             found += [await log.identity(), await other.identity()]
-        for file in tmp_path.iterdir():
-            file.unlink()
+        remove_all(tmp_path)
 
     assert found[0] == found[1]
     assert found[2] == found[3] != found[0]
