@@ -35,11 +35,15 @@ MOST_COORDINATE = 1e6
 Coordinate = Annotated[float, Meta(ge=-MOST_COORDINATE, le=MOST_COORDINATE)]
 # What SQLite and Parquet can hold, and a log counts offsets in.
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+# Of a place where a group stands: −1 is none yet.
+Offset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 Partition = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 # In characters. A path has at most 4,096 bytes, which escapes make four times as many.
 MOST_ID, MOST_URI, MOST_TEXT = 4096, 32_768, 65_536
 ImageId = Annotated[str, Meta(min_length=1, max_length=MOST_ID)]
 Word = Annotated[str, Meta(max_length=MOST_ID)]
+# In a cascade file: less than a record's words, as more may be put behind it.
+Short = Annotated[str, Meta(max_length=1024)]
 Uri = Annotated[str, Meta(max_length=MOST_URI)]
 Text = Annotated[str, Meta(max_length=MOST_TEXT)]
 Digest = Annotated[bytes, Meta(min_length=1, max_length=64)]

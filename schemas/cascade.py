@@ -21,6 +21,7 @@ from schemas.bounds import (
     PositiveInt,
     Probability,
     Share,
+    Short,
 )
 from schemas.complaints import config_error
 from schemas.errors import ConfigError
@@ -81,7 +82,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: Name
     engine: Literal["onnx", "torch", "vllm", "openai", "triton", "cones", "noop"]
     model: str | None = None
-    model_version: str = "1"
+    model_version: Short = "1"
     weight: NonNegative = 1.0
     width: PositiveInt = 512
     height: PositiveInt = 352
@@ -105,7 +106,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     min_confidence: Share | None = None
     max_confidence: Share | None = None
     max_disagreement: NonNegative | None = None
-    reason: str = ""
+    reason: Short = ""
 
 
 FusionConfidence = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
@@ -128,7 +129,7 @@ class Fusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     skip: Share = 0.05
     confidence: FusionConfidence = "avg"
     members: list[Name] = []
-    labels: dict[str, str] = {}
+    labels: dict[str, Short] = {}
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,13 +11,15 @@ from typing import Literal
 
 import msgspec
 
+from schemas.bounds import Count, ImageId, Offset, Partition, Time, Word
+
 Role = Literal["producer", "worker", "consensus"]
-Place = tuple[str, int, int]
-Range = tuple[str, int, int, int]
+Place = tuple[Word, Partition, Offset]
+Range = tuple[Word, Partition, Offset, Offset]
 
 
 class _Event(msgspec.Struct, frozen=True, tag_field="event", gc=False):
-    at: float
+    at: Time
 
 
 class Opened(_Event, frozen=True, tag="opened", gc=False):
@@ -37,45 +39,45 @@ class Opened(_Event, frozen=True, tag="opened", gc=False):
     """
 
     role: Role
-    group: str
-    member: str
-    pid: int
-    host: str
-    boot: str = ""
-    clock: float = 0.0
-    log: str = ""
+    group: Word
+    member: Word
+    pid: Count
+    host: Word
+    boot: Word = ""
+    clock: Time = 0.0
+    log: Word = ""
 
 
 class Acknowledged(_Event, frozen=True, tag="acknowledged", gc=False):
     """The log has acknowledged these images of a producer."""
 
-    ids: list[str]
+    ids: list[ImageId]
 
 
 class Assigned(_Event, frozen=True, tag="assigned", gc=False):
     """A member was given partitions; where its group stood on each (−1: nothing committed yet)."""
 
-    epoch: int
+    epoch: Count
     committed: list[Place]
 
 
 class Revoked(_Event, frozen=True, tag="revoked", gc=False):
     """A member has given up the partitions of this epoch."""
 
-    epoch: int
+    epoch: Count
 
 
 class Delivered(_Event, frozen=True, tag="delivered", gc=False):
     """A poll brought these records."""
 
-    epoch: int
+    epoch: Count
     ranges: list[Range]
 
 
 class Done(_Event, frozen=True, tag="done", gc=False):
     """The outputs of these records were acknowledged."""
 
-    epoch: int
+    epoch: Count
     ranges: list[Range]
 
 
@@ -88,16 +90,16 @@ class Committed(_Event, frozen=True, tag="committed", gc=False):
 class Fenced(_Event, frozen=True, tag="fenced", gc=False):
     """Work of this epoch was refused: its partitions have another owner by now."""
 
-    epoch: int
+    epoch: Count
 
 
 class Missed(_Event, frozen=True, tag="missed", gc=False):
     """Retention took records from ``first`` up to ``oldest`` that were never committed."""
 
-    topic: str
-    partition: int
-    first: int
-    oldest: int
+    topic: Word
+    partition: Partition
+    first: Offset
+    oldest: Offset
 
 
 class Closed(_Event, frozen=True, tag="closed", gc=False):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import msgspec
 
 from schemas import codec
+from schemas.bounds import MOST_ID
 from schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
 from schemas.errors import RecordError, UsageError
 from schemas.records import (
@@ -21,7 +22,7 @@ from schemas.topics import CARRIED, DEAD_LETTERS, VOTES, images
 from streams.log import Output
 
 T = TypeVar("T")
-_PLACE = re.compile(r"(?:dead-letters)?\[?(\d+)\]?@(\d+)")
+_PLACE = re.compile(r"(?:dead-letters)?\[?([0-9]{1,9})\]?@([0-9]{1,18})")
 _REPLAY = re.compile(r"~replay-\d+$")
 
 
@@ -239,7 +240,8 @@ def replay(letter: DeadLetter, number: int, now: float) -> Replay:
 
 
 def _renamed(head: Head, number: int, now: float) -> Head:
-    image_id = f"{_REPLAY.sub('', head.image_id)}~replay-{number}"
+    mark = f"~replay-{number}"
+    image_id = _REPLAY.sub("", head.image_id)[: MOST_ID - len(mark)] + mark
     return msgspec.structs.replace(
         head, image_id=image_id, submitted_at=now, deadline_at=None, run_id=None, sequence=None
     )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import structlog
 
+from schemas.bounds import MOST_TEXT
 from schemas.cascade import Cascade
 from schemas.errors import EngineDownError, EngineError, ImageError
 from schemas.records import Box, Head, ImageVotes
@@ -177,4 +178,5 @@ def _said(score: Finding | EngineError) -> str:
 def unjudged(head: Head, members: int, error: str, queued: float = 0.0) -> ImageVotes:
     """Return the votes of a tier that could not judge an image: none, an exit, and why."""
     nothing: list[float | None] = [None] * members
+    error = error[:MOST_TEXT]  # it may quote a path of another client
     return ImageVotes(head, nothing, nothing, None, "not judged", queued, error=error)

@@ -36,9 +36,10 @@ from schemas.records import (
     VotesPack,
 )
 from sinks.writers import open_writer
+from streams.database import Database
 from streams.embedded.log import EmbeddedLog
 from streams.log import Output
-from streams.run_ledger import LedgerRow, RunLedger
+from streams.run_ledger import SCHEMA, SCHEMA_VERSION, LedgerRow, RunLedger
 
 HEAD = Head(
     image_id="0123456789abcdef0123456789abcdef",
@@ -167,13 +168,17 @@ async def run_file(folder: Path) -> bytes:
     path = folder / "seed-run.db"
     path.unlink(missing_ok=True)
     async with RunLedger(path) as ledger:
-        ledger.database.connection.execute("PRAGMA page_size=512")
-        ledger.database.connection.execute("PRAGMA journal_mode=DELETE")
         await ledger.set_facts({"run_id": "r"})
         await ledger.submitted([("a", 0), ("b", 1), ("c", 2)])
         rows = [LedgerRow("a", 0, "answered", "look", "none", b"a")]
         await ledger.record(rows, {0: 7})
-        ledger.database.connection.execute("VACUUM")
+    # On a connection of its own, as only one alone may leave the write-ahead log.
+    database = Database(path)
+    await database.run(database.open, SCHEMA, SCHEMA_VERSION)
+    database.connection.execute("PRAGMA page_size=512")
+    database.connection.execute("PRAGMA journal_mode=DELETE")
+    database.connection.execute("VACUUM")
+    database.close()
     return path.read_bytes()
 
 

@@ -4,6 +4,11 @@ import hashlib
 import os
 import unicodedata
 
+from schemas.bounds import MOST_URI
+
+# Of a path, in characters: the time of a frame must still fit behind it.
+MOST_SHOWN = MOST_URI - 64
+
 
 def image_id(uri: str, content: bytes) -> str:
     """Derive an image id: 32 hexadecimal digits, the same on every run and machine.
@@ -47,8 +52,12 @@ def frame_place(path: str, at: float | None) -> str:
 
 
 def display(path: str) -> str:
-    """Spell a path as valid Unicode; bytes that are not UTF-8 become a backslash and hex digits."""
-    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+    """Spell a path as valid Unicode; bytes that are not UTF-8 become a backslash and hex digits.
+
+    What is longer than any path that there can be is cut, so that a record can carry it.
+    """
+    text = os.fsencode(path).decode("utf-8", errors="backslashreplace")
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def bad_name(path: str) -> str | None:

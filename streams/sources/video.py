@@ -17,6 +17,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from schemas.bounds import MOST_TIME
 from schemas.errors import ImageError, UsageError
 from schemas.records import Head, Image, Inline, Payload, Unreadable
 from streams.sources.identity import display, fault_content, frame_place, image_id
@@ -190,7 +191,7 @@ def _head(
         uri=frame_place(uri, at),
         session_id=uri,
         frame_index=index,
-        captured_at=at,
+        captured_at=at if at is None or abs(at) <= MOST_TIME else None,
         latitude=latitude,
         longitude=longitude,
         # Not of the JPEG: another version of the encoder makes another one of the same frame.

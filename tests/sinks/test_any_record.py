@@ -14,7 +14,7 @@ from rich.console import Console
 from schemas import codec
 from schemas.dead_letters import DeadLetter, DeadLetterSettled
 from schemas.errors import RecordError, UsageError
-from schemas.records import Answer, Escalation, Image, VotesPack
+from schemas.records import Answer, Escalation, Head, Image, Inline, VotesPack
 from schemas.topics import VOTES, images
 from schemas.topics import tier as tier_topic
 from sinks import dead_letters
@@ -106,3 +106,27 @@ def test_what_is_no_dead_letter_is_a_record_error(drawn: Any) -> None:
 @pytest.mark.parametrize("time", ["²", "9" * 400, "nan", "1e9", "-1", "", "٣"])
 def test_a_uri_with_a_time_that_is_none_shows_no_picture(time: str) -> None:
     assert load_image(f"nothing-there.mp4#t={time}") is None
+
+
+def test_a_replayed_image_whose_id_is_as_long_as_one_may_be_keeps_its_letters_number() -> None:
+    image = Image(Head(image_id="x" * 4096), Inline(b""))
+    letter = codec.decode_dead_letter(
+        packed(
+            {
+                "schema": "dead_letter.v1", "topic": images("live"), "partition": 0, "offset": 0,
+                "key": None, "value": codec.encode(image), "error": "", "group": "g",
+                "failed_at": 0, "reason": "model_failed",
+            }
+        )
+    )  # fmt: skip
+    for number in (7, 2**63 - 1):
+        sent = dead_letters.replay(letter, number, 1.7e9)
+        replayed = codec.decode_image(sent.output.value or b"").head.image_id
+        assert replayed == sent.image_id
+        assert replayed.endswith(f"x~replay-{number}")
+
+
+@pytest.mark.parametrize("place", ["9" * 5000 + "@1", "1@" + "9" * 5000, "1@-1", "٣@٣", "1@"])
+def test_a_place_that_no_log_has_is_wrong_usage(place: str) -> None:
+    with pytest.raises(UsageError, match="expected a place such as"):
+        dead_letters.parse_place(place)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from schemas import codec
 from schemas.errors import UsageError
 from schemas.records import Image, Inline, Reference, Unreadable
 from streams.sources import listing
@@ -449,3 +450,14 @@ def test_a_folder_named_like_a_video_is_just_a_folder() -> None:
     write("d/trip.mp4/a.jpg")
 
     assert uris("d", options=ScanOptions(video=VideoOptions(encode=bytes))) == ["d/trip.mp4/a.jpg"]
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "x" * 32_704, "x" * 32_703, "\udcff" * 20_000])
+def test_a_path_longer_than_any_is_a_record_that_decodes(name: str) -> None:
+    image = only(scan([name], OPTIONS))
+    assert codec.decode_image(codec.encode(image)) == image
+    assert isinstance(image.payload, Unreadable)
+    assert image.payload.fault == "bad_name"
+    assert image.head.uri.startswith(name[:100] if name.isascii() else "\\xff" * 25)
+    assert only(scan([name], OPTIONS)).head.image_id == image.head.image_id
+    assert only(scan([name + "y"], OPTIONS)).head.image_id != image.head.image_id

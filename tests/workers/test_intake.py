@@ -1,5 +1,7 @@
 """Intake: records become items that share the records' bytes, and hand them on unchanged."""
 
+import pytest
+
 from schemas import codec
 from schemas.records import (
     Escalation,
@@ -71,3 +73,17 @@ def test_records_that_are_none_become_dead_letters_at_once() -> None:
     assert {(x.reason, x.tier, x.failed_at, x.key) for x in letters} == {
         ("unreadable_record", "one", 5.0, b"k")
     }
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "arrived_at"),
+    [(1500, 1.5), (-1, 77.0), (0, 77.0), (-(2**63), 77.0), (2**63 - 1, (2**63 - 1) / 1000)],
+)
+def test_a_record_without_a_time_arrived_when_it_was_read(
+    timestamp: int, arrived_at: float
+) -> None:
+    value = codec.encode(Image(HEAD, PAYLOADS[0]))
+    for key in (None, b"", b"\xff"):
+        record = MemoryRecord(3, key, value, timestamp)
+        (item,) = Intake("one", first=True).take({TP: [record]}, 77.0).items
+        assert item.arrived_at == arrived_at

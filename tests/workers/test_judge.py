@@ -23,6 +23,7 @@ from tests.fake_engine import POISON, GreyEngine, picture
 from workers.devices import Devices
 from workers.intake import Intake, Item
 from workers.judge import Judge, JudgeOptions
+from workers.packs import Packer
 
 CASCADE = cascade(tier("one", member("a")))
 TP = TopicPartition("images.archive", 0)
@@ -200,3 +201,16 @@ def test_what_fails_in_a_trial_is_no_fault_of_the_images() -> None:
     assert trial.votes[0].error == "model_failed: a is out of service, as it kept failing"
     assert judge.breakers["a"].opened == 2
     assert judge.members[0].stats.batches == 2
+
+
+@pytest.mark.parametrize("path", ["\0" * 32_768, "/" + "\0" * 32_000, "s3://" + "\x01" * 32_000])
+def test_votes_on_a_path_that_is_long_to_tell_decode(path: str) -> None:
+    judge = Judge(CASCADE, "one", {"a": GreyEngine()})
+    wanted = items(Reference(path=path, size=1), Inline(picture(200)))
+    judgement = judge.judge(wanted)
+
+    for output in Packer(CASCADE, "one").outputs(wanted, judgement, 0.0):
+        pack = codec.decode_votes(output.value or b"")
+        assert pack.images[0].error
+        assert pack.images[0].error.startswith("refused: ")
+        assert pack.images[1].error is None
