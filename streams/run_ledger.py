@@ -293,13 +293,12 @@ class RunLedger:
         """Retire what stands at a place, unless it is this image."""
         key = os.fsencode(place)
         row = tx.execute("SELECT image_id FROM places WHERE place=?", (key,)).fetchone()
-        before = [row[0]] if row else []
+        before = row[0] if row else None
         if not row and (old := self._old(tx.execute, place)) is not None:
-            before.append(old.image_id)
-            tx.execute("DELETE FROM path_only WHERE image_id=?", (old.image_id,))
-        for found in before:
-            if found != image_id:
-                changes.subtract(tx.execute(_RETIRE, (found,)).fetchall())
+            before = old.image_id
+        if before not in (None, image_id):
+            changes.subtract(tx.execute(_RETIRE, (before,)).fetchall())
+            tx.execute("DELETE FROM path_only WHERE image_id=?", (before,))
 
     def _enter(self, tx: Any, scanned: Scanned, changes: "Counter[Any]") -> None:
         """Retire what stood for a folder or video as a whole, and the frames of another video."""

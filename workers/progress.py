@@ -109,9 +109,9 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Answers per second lately."""
+        """Answers per second lately; answers that new content has replaced count for nothing."""
         (then, before), (now, answered) = self._history[0], self._history[-1]
-        return (answered - before) / (now - then) if now > then else 0.0
+        return max(0.0, (answered - before) / (now - then)) if now > then else 0.0
 
     def _time_left(self) -> str:
         rate = self.rate

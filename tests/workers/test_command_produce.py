@@ -86,6 +86,20 @@ async def test_what_was_sent_is_counted_and_new_content_is_a_new_image(tmp_path:
     assert (await received(tmp_path)).total() == 3
 
 
+async def test_the_same_path_on_two_hosts_is_one_image_only_with_the_same_content(
+    tmp_path: Path,
+) -> None:
+    common = await prepare(tmp_path)
+    log = ["--log", f"embedded:{tmp_path / FILE}", "--cascade", str(tmp_path / common[-1])]
+    first, second = (write_pictures(tmp_path / host / "cam", 2) for host in ("one", "two"))
+    (second / "00000.jpg").write_bytes((first / "00001.jpg").read_bytes())
+    for host, more in [("one", []), ("two", ["--by-reference"])]:
+        done = roadstream("produce", "cam", *log, *more, folder=tmp_path / host)
+        assert (done.returncode, done.stderr) == (0, "2 images sent\n")
+
+    assert sorted((await received(tmp_path)).values()) == [1, 1, 2]
+
+
 def test_a_log_that_is_gone_is_waited_for_and_then_reported(tmp_path: Path) -> None:
     write_pictures(tmp_path / "pictures", 1)
     done = roadstream(

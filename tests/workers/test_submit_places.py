@@ -1,5 +1,6 @@
 """Runs over files that change in between: each place has the answer of what stands there."""
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -422,6 +423,21 @@ async def test_a_run_of_the_first_version_goes_on_and_judges_what_may_have_chang
     }
     assert await run.once("d") == []
     assert run.tally.submitted == 5
+
+
+async def test_what_a_producer_noted_in_the_first_version_is_told_by_its_content(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "SETTLING_NS", 10**18)  # no state of a file is ever trusted
+    write("d/same.jpg", "one")
+    write("d/changed.jpg", "two")
+    hashes = {name: hashlib.sha256(b"one").digest()[:16] for name in ("same", "changed")}
+    old = [(f"d/{name}.jpg", "answered", 5.0, content) for name, content in hashes.items()]
+    old_ledger(here / "ledger.db", iter(old))
+    run = await started(here)
+
+    assert await run.once("d") == ["d/changed.jpg"]
+    assert (await run.once("d"), run.repeated) == ([], 2)
 
 
 async def test_a_ledger_of_a_later_version_names_itself_and_both_versions(tmp_path: Path) -> None:
