@@ -52,7 +52,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
         deadline_at: When an answer is no longer worth anything; ``None`` for never.
         run_id: The job that asked, so that it finds its answers on a shared log.
         sequence: Position in that job's input order, counted from 0.
-        content_hash: First 16 bytes of the SHA-256 of the picture's bytes. Two records of one id
+        content_hash: First 16 bytes of the SHA-256 of the picture's bytes; for a video's frame, of
+            what its id tells, as encoders differ. Two records of one id
             with different hashes are two pictures: the second is refused.
     """
 
