@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from schemas import codec
-from schemas.errors import LogUnavailableError
+from schemas.errors import LogUnavailableError, RecordError
 from streams.database import Database
 from streams.run_places import PathOnly, Placing, decide
 from streams.sources.identity import owned_id, path_id
@@ -78,6 +78,17 @@ _FRAME = re.compile(rb"#t=\d+\.\d{3}$")
 def _forget_unanswered(tx: Any) -> None:
     tx.execute("DELETE FROM images WHERE answer IS NULL")
     tx.execute("DELETE FROM contents WHERE image_id NOT IN (SELECT image_id FROM images)")
+
+
+def _sent_at(answer: object) -> float | None:
+    """Return when an answer's image was sent, unless nobody knows."""
+    if not isinstance(answer, bytes):
+        return None
+    try:
+        found = codec.decode(codec.decode_answer, answer, "run ledger", 0, 0)
+    except RecordError:
+        return None
+    return found.head.submitted_at
 
 
 class LedgerRow(NamedTuple):
@@ -234,8 +245,8 @@ class RunLedger:
         for image_id in ids:
             if row := execute(_PATH_ONLY, (image_id,)).fetchone():
                 status, content, answer = row
-                sent_at = codec.decode_answer(answer).head.submitted_at if answer else None
-                return PathOnly(image_id, status == "failed", content, sent_at)
+                told = content if isinstance(content, bytes) else None
+                return PathOnly(image_id, status == "failed", told, _sent_at(answer))
         return None
 
     async def plan(self, batch: Sequence[Scanned]) -> list[Placing]:

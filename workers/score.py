@@ -228,7 +228,7 @@ class Score:
                     logger.warning("foreign_answer", error=str(error))
                     continue
                 if answer.head.run_id == self._run_id:
-                    rows.append(_row(answer, value))
+                    rows.append(ledger_row(answer, value))
         if not positions:
             return
         for row in await self._ledger.record(rows, positions):
@@ -257,9 +257,13 @@ def _count(found: Iterator[Image]) -> int:
     return sum(1 for _ in itertools.islice(found, COUNT_SLICE))
 
 
-def _row(answer: Answer, value: bytes) -> LedgerRow:
+def ledger_row(answer: Answer, value: bytes) -> LedgerRow:
+    """Return what is kept of an answer.
+
+    Whatever its status, one that tells that a picture could not be read is no last word.
+    """
     head = answer.head
-    unread = answer.status == "failed" and (answer.error or "").split(":", 1)[0] in UNREAD
+    unread = (answer.error or "").split(":", 1)[0] in UNREAD
     return LedgerRow(
         head.image_id,
         head.sequence or 0,

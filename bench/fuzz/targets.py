@@ -17,6 +17,7 @@ from bench.fuzz.mutations import Data, Mutator, Target, mend_png
 from schemas import codec, glimpse
 from schemas.cascade import parse_cascade
 from schemas.errors import ConfigError, ImageError, RecordError, RunError, UsageError
+from schemas.records import Head, Image, Inline
 from sinks.labels import read_labels
 from sinks.readers import read_answers
 from stages import jpeg
@@ -29,6 +30,7 @@ from streams.log import Output
 from streams.run_ledger import LedgerRow, RunLedger
 from streams.sources import identity, listing
 from streams.sources.payload import read_payload
+from streams.sources.places import FileState, Scanned
 from workers.connect import open_log
 
 SMALL = DecodeLimits(max_pixels=1 << 20, max_jpeg_pixels=1 << 20)
@@ -161,6 +163,12 @@ async def _use_run(ledger: RunLedger) -> None:
         await ledger.positions()
         await ledger.submitted([("d", 3)])
         await ledger.record([LedgerRow("d", 3, "answered", None, None, b"d")], {0: 9})
+        scanned = [
+            Scanned(place, Image(Head(image_id=place), Inline(b"d")), FileState(1, 2, 3))
+            for place in ("a.jpg", "v.mp4", "v.mp4#t=1.000")
+        ]
+        await ledger.note(await ledger.plan([Scanned("v.mp4", None, holds="c"), *scanned]))
+        ledger.known("a.jpg")
         for some in ledger.answers(in_order=True):
             assert all(isinstance(answer, bytes) for answer in some)
 

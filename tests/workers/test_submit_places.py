@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from schemas import codec
 from schemas.errors import LogUnavailableError, UsageError
-from schemas.records import Answer, Head, Image, Inline, Reference, Unreadable
+from schemas.records import Answer, Head, Image, Inline, Reference, Status, Unreadable
 from schemas.topics import images
 from stages.decode import encode_jpeg
 from streams.memory.log import Fault, MemoryLog
@@ -27,6 +27,7 @@ from streams.sources.identity import path_id
 from streams.sources.places import file_state
 from streams.sources.video import VideoOptions
 from workers.progress import Tally
+from workers.score import ledger_row
 from workers.submit import Submitter, next_batch
 
 TOPIC = images("archive")
@@ -90,17 +91,9 @@ class Run:
         fault = self.faults.get(image.head.uri)
         if isinstance(image.payload, Unreadable):
             fault = image.payload.fault
-        status = "failed" if fault else "answered"
-        answer = Answer(image.head, "failed" if fault else "answered", error=fault or seen(image))
-        return LedgerRow(
-            image.head.image_id,
-            0,
-            status,
-            None,
-            None,
-            codec.encode(answer),
-            unread=fault == "changed",
-        )
+        status: Status = "failed" if fault else "answered"
+        answer = Answer(image.head, status, error=f"{fault}: so" if fault else seen(image))
+        return ledger_row(answer, codec.encode(answer))
 
     async def rows(self) -> dict[str, str]:
         """Return what the output says about each uri; no uri comes twice."""
@@ -111,7 +104,7 @@ class Run:
                 for value in batch
             ]
             counts = await ledger.counts()
-        found = {answer.head.uri: answer.error or "" for answer in answers}
+        found = {answer.head.uri: (answer.error or "").split(":")[0] for answer in answers}
         assert len(found) == len(answers)
         expected = Tally()
         for group in counts:
@@ -245,12 +238,13 @@ async def test_a_file_that_could_not_be_read_is_tried_again(here: Path, fault: s
     assert run.tally.answered.get("failed", 0) == 0
 
 
-async def test_a_file_that_changed_before_it_was_judged_is_sent_again(here: Path) -> None:
+@pytest.mark.parametrize("fault", ["changed", "missing", "unreadable"])
+async def test_a_file_that_a_worker_could_not_read_is_sent_again(here: Path, fault: str) -> None:
     run = await started(here)
     write("d/a.jpg", "one")
-    run.faults["d/a.jpg"] = "changed"
+    run.faults["d/a.jpg"] = fault
     await run.once("d")
-    assert await run.rows() == {"d/a.jpg": "changed"}
+    assert await run.rows() == {"d/a.jpg": fault}
     assert await run.once("d") == ["d/a.jpg"]
 
     run.faults.clear()
@@ -258,6 +252,16 @@ async def test_a_file_that_changed_before_it_was_judged_is_sent_again(here: Path
     assert await run.rows() == {"d/a.jpg": "one"}
     assert await run.once("d") == []
     assert len({image.head.image_id for image in await run.received()}) == 3
+
+
+async def test_a_file_that_was_read_and_not_judged_is_not_sent_again(here: Path) -> None:
+    run = await started(here)
+    write("d/a.jpg", "one")
+    run.faults["d/a.jpg"] = "not_an_image"
+    await run.once("d")
+
+    assert await run.once("d") == []
+    assert await run.rows() == {"d/a.jpg": "not_an_image"}
 
 
 async def test_a_folder_that_was_missing_is_forgotten_once_it_is_there(here: Path) -> None:
@@ -402,7 +406,7 @@ async def test_a_run_of_the_first_version_goes_on_and_judges_what_may_have_chang
     here: Path,
 ) -> None:
     for name in ("same", "changed", "failed", "new"):
-        write(f"d/{name}.jpg", name)
+        write(f"d/{name}.jpg", f"now {name}")
     later = changed_ns("d/same.jpg") / 1e9 + 60
     old = [
         ("d/same.jpg", "answered", later, None),
@@ -417,9 +421,9 @@ async def test_a_run_of_the_first_version_goes_on_and_judges_what_may_have_chang
     assert await run.rows() == {
         "d/same.jpg": "",  # the answer of then
         "d/gone.jpg": "",
-        "d/changed.jpg": "changed",
-        "d/failed.jpg": "failed",
-        "d/new.jpg": "new",
+        "d/changed.jpg": "now changed",
+        "d/failed.jpg": "now failed",
+        "d/new.jpg": "now new",
     }
     assert await run.once("d") == []
     assert run.tally.submitted == 5

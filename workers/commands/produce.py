@@ -70,8 +70,9 @@ def produce(
 ) -> int:
     """Send pictures to a log, to be scored by the workers there. PATHS are as for score.
 
-    An id is sent once: another picture under it is refused. Exit status: 0 when everything was
-    sent, 1 when some were refused, 75 when the log was gone for too long.
+    An id tells path and content and is sent once; what was sent before is counted, and other
+    content at the same path is another picture. Exit status: 0 when everything was sent, now or
+    before, 1 when some were refused, 75 when the log was gone for too long.
     """
     check_paths("produce", paths)
     if deadline is not None and lane != "live":

@@ -84,7 +84,8 @@ def score(
     """Score pictures and videos; write one answer per picture.
 
     PATHS are folders, picture files, globs, videos, or - for a list on standard input. A run that
-    was stopped, or killed, goes on where it was when the same command is given again. Its state is
+    was stopped, or killed, goes on where it was when the same command is given again: files that
+    changed since are judged again, and those that could not be read are tried again. Its state is
     kept beside the output, in a folder that ends in .roadstream.
 
     Exit status: 0 if every picture was answered, 1 if some failed, 130 if stopped by Ctrl-C.
