@@ -46,6 +46,16 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are no such record: wrong, no UTF-8, or nested too deeply."""
 
 
+class Unreadable(bytes):
+    """Bytes that the log could not read as a record; every decoder is told ``problem``.
+
+    Attributes:
+        problem: Which offsets cannot be read, and why.
+    """
+
+    problem = "cannot be read"
+
+
 def decode_answer(value: bytes) -> Answer:
     """Decode an answer, in which every tier's lists are as long as that of its member runs.
 
@@ -73,7 +83,8 @@ def decode(
     try:
         return decoder(value or b"")
     except UNREADABLE as error:
-        raise RecordError(topic, partition, offset, str(error)) from None
+        problem = value.problem if isinstance(value, Unreadable) else str(error)
+        raise RecordError(topic, partition, offset, problem) from None
 
 
 def json_schema(name: str) -> bytes:

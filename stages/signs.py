@@ -46,7 +46,8 @@ class Sign(NamedTuple):
 
 def letters(text: str) -> str:
     """Return the words of a text: letters and digits in lower case, accents off, blanks between."""
-    spelt = unicodedata.normalize("NFKD", text.casefold())
+    # Styled letters (𝑨) have no case of their own, and some letters fold to composed ones.
+    spelt = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     bare = "".join(
         letter if letter.isalnum() else " " for letter in spelt if not unicodedata.combining(letter)
     )

@@ -99,6 +99,7 @@ class Suspects:
         self._running: dict[int, tuple[bool, list[_Range]]] = {}
         self._suspects: dict[Place, Suspect] = {}
         self._file: int | None = None
+        self._path = path
         if path is not None:
             self._open(path)
 
@@ -191,7 +192,11 @@ class Suspects:
             magic, serial, length, checksum = _HEADER.unpack_from(found)
             body = found[_HEADER.size : _HEADER.size + length]
             if magic == _MAGIC and serial > self._serial and zlib.crc32(body) == checksum:
-                best, self._serial = _decode(body), serial
+                try:
+                    best = _decode(body)
+                except msgspec.DecodeError as error:  # another version's: nobody is suspected
+                    logger.warning("suspects_unreadable", path=str(self._path), reason=str(error))
+                self._serial = serial
         return best
 
     def _write(self) -> None:

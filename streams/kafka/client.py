@@ -12,12 +12,15 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from schemas.errors import LogUnavailableError, RoadstreamError, UsageError
+from streams.kafka.records import tolerate
 from streams.kafka.security import client_options, refusal
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.stats import KafkaStats
 
 # Without a handler, Python's last resort prints aiokafka's warnings to stderr.
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+
+tolerate()
 
 CONNECTING = (KafkaError, OSError, TimeoutError)
 """What connecting fails with."""

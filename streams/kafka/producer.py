@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from importlib.util import find_spec
 from itertools import chain
 from struct import unpack_from
 from typing import Any
@@ -89,7 +88,7 @@ class KafkaProducer(Producer):
 
         Raises:
             LogUnavailableError: No broker answers in time.
-            UsageError: The compression asked for is not installed, or Kafka refuses us.
+            UsageError: Kafka refuses us.
         """
         client = self._make()
         try:
@@ -107,8 +106,6 @@ class KafkaProducer(Producer):
 
     def _make(self) -> AIOKafkaProducer:
         settings = self._settings
-        if settings.compression not in (None, "gzip") and find_spec("cramjam") is None:
-            raise UsageError(f"compression {settings.compression}: pip install cramjam")
         return AIOKafkaProducer(
             acks="all",
             enable_idempotence=True,

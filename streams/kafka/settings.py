@@ -36,7 +36,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         sasl_password_variable: Environment variable that holds it, if there is no file.
         replication_factor: Copies of new topics; ``None`` for three or as many as brokers exist.
         max_record_bytes: Largest record: a picture of 8 MiB and room for the rest of its record.
-        compression: ``lz4``, ``zstd`` or ``snappy`` need ``cramjam``; pictures do not compress.
+        compression: Of what is sent. Pictures do not compress, votes and answers do.
         check_crcs: Verify the brokers' checksums of what is fetched. It takes 20 µs for 30 kB.
         max_partition_fetch_bytes: Most that one fetch brings of one partition. Bounds memory: each
             partition holds one fetch. 16 MiB was measured to be slower than 4.

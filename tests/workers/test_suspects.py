@@ -4,6 +4,7 @@ import os
 import signal
 import struct
 import sys
+import zlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import pytest
 from anyio import to_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from schemas import codec
 from schemas.dead_letters import DeadLetter
@@ -26,6 +28,7 @@ from streams.log import Output, TopicPartition
 from tests.fake_engine import KILLER
 from tests.suspects_child import CASCADE, TOPIC
 from tests.tier_bench import DEADLINE, Bench, image, running
+from workers import suspects as suspects_module
 from workers.batches import Surroundings
 from workers.suspects import Suspects, _ranges
 from workers.tier import TierWorker
@@ -291,3 +294,22 @@ async def test_suspects_whose_partitions_went_are_left_to_their_next_owner(notes
     assert len(suspects) == 0
     assert judge.devices.free("cpu") == SLOTS
     suspects.close()
+
+
+def test_notes_of_another_version_suspect_nobody_and_stop_nothing(notes: Path) -> None:
+    first = Suspects(notes)
+    with first.running(at(A, 1)):
+        body = b"\x93\xc0\xc0\xc0"  # what a later version may write
+        header = suspects_module._HEADER.pack(b"RSS1", 99, len(body), zlib.crc32(body))
+        os.pwrite(first._file or -1, header + body, 0)
+        first.close()
+    with capture_logs() as events:
+        again = Suspects(notes)
+    assert len(again) == 0
+    assert [event["path"] for event in events if event["event"] == "suspects_unreadable"] == [
+        str(notes)
+    ]
+    with again.running(at(A, 2)):
+        pass
+    again.close()
+    assert len(Suspects(notes)) == 0

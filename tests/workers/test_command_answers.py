@@ -1,0 +1,43 @@
+"""``roadstream answers`` on a topic to which a stranger has written too."""
+
+import json
+from pathlib import Path
+
+import anyio
+
+from schemas import codec
+from schemas.records import Answer, Head
+from schemas.topics import ANSWERS, all_topics
+from sinks.readers import read_answers
+from streams.embedded.log import EmbeddedLog
+from streams.log import Output
+from tests.command import roadstream
+
+STRAYS = (b'{"image": "x"}', b"", b"\xff\xfe", b"\x91" * 5000, b"\x81\xa6schema\xa8image.v1")
+
+
+async def prepare(path: Path) -> None:
+    async with EmbeddedLog(path) as log, log.producer() as producer:
+        await log.create_topics(all_topics(["one"]), 1)
+        outputs = []
+        for i, stray in enumerate(STRAYS):
+            answer = Answer(Head(image_id=str(i), uri=f"{i}.jpg"), "failed", error="missing: x")
+            outputs += [Output(ANSWERS, None, stray), Output(ANSWERS, None, codec.encode(answer))]
+        await producer.publish(outputs)
+
+
+def test_a_stray_record_keeps_the_answers_from_nobody(tmp_path: Path) -> None:
+    anyio.run(prepare, tmp_path / "log.db")
+    log = ("--log", "embedded:log.db", "--from", "beginning")
+    shown = roadstream("answers", *log, "--no-follow", folder=tmp_path)
+    written = roadstream("answers", *log, "--out", "a.csv", folder=tmp_path)
+
+    for done in (shown, written):
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "5 records on answers are no answers, and were left out" in done.stderr
+        assert "answers[0]@0" in done.stderr
+    wanted = [f"{i}.jpg" for i in range(len(STRAYS))]
+    assert [json.loads(line)["uri"] for line in shown.stdout.splitlines()] == wanted
+    assert [row["uri"] for row in read_answers(tmp_path / "a.csv")] == wanted
+    assert "5 answers: a.csv" in written.stderr
