@@ -192,18 +192,19 @@ def _read(file: BinaryIO) -> Iterator[Event | Damage]:
         seal = _SEAL.search(line, max(0, len(line) - 64))
         if seal is None and numbered:
             numbered += 1
-            yield Damage(at, "expected a number and a checksum at its end")
+            yield Damage(at, "its number and checksum are missing")
             continue
         if seal is not None:
             number = int(seal[1])
             if zlib.crc32(line[: seal.start(2) - len(b',"crc":')]) != int(seal[2]):
                 numbered += 1
-                yield Damage(at, "expected another checksum: the line was changed")
+                yield Damage(at, "it was changed: its checksum is another")
                 continue
-            if number != numbered + 1:
-                yield Damage(at, f"expected line {numbered + 1} as it was written, got {number}")
             if number <= numbered:
+                yield Damage(at, f"line {number} stands here once more")
                 continue
+            if number > numbered + 1:
+                yield Damage(at, f"{number - numbered - 1} lines before it are missing")
             numbered = number
         try:
             yield codec.decode_event(line)

@@ -169,7 +169,7 @@ class GroupHistory:
 
         Processes that were killed, or run on, may have yet to note what the log knows already.
         """
-        if self.unended:
+        if self.unended or not self.whole:
             return
         for tp, at in committed.items():
             known = (max(tenure.commit, tenure.position) for tenure in self.tenures.get(tp, ()))

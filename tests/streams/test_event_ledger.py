@@ -130,47 +130,47 @@ DAMAGES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], list[int], str]] 
     "overwritten": (
         lambda x: [*x[:2], b"\0" * len(x[2]), *x[3:]],
         [1],
-        "line 3: expected another checksum",
+        "line 3: it was changed",
     ),
     "no UTF-8": (
         lambda x: [*x[:2], b'{"event":"\xff\xfe"}\n', *x[3:]],
         [1, 3],
-        "line 3: expected a number and a checksum",
+        "line 3: its number and checksum are missing",
     ),
     "nested too deeply": (
         lambda x: [*x[:2], b"[" * 100_000 + b"\n", *x[3:]],
         [1, 3],
-        "line 3: expected a number and a checksum",
+        "line 3: its number and checksum are missing",
     ),
     "a digit changed": (
         lambda x: [*x[:2], x[2].replace(b'"epoch":2', b'"epoch":7'), *x[3:]],
         [1, 3],
-        "line 3: expected another checksum: the line was changed",
+        "line 3: it was changed: its checksum is another",
     ),
     "its number changed": (
         lambda x: [*x[:2], x[2].replace(b'"n":3', b'"n":4'), *x[3:]],
         [1, 3],
-        "line 3: expected another checksum",
+        "line 3: it was changed",
     ),
     "taken out": (
         lambda x: [*x[:2], *x[3:]],
         [1, 3],
-        "line 3: expected line 3 as it was written, got 4",
+        "line 3: 1 lines before it are missing",
     ),
     "written twice": (
         lambda x: [*x[:3], x[1], *x[3:]],
         [1, 2, 3],
-        "line 4: expected line 4 as it was written, got 2",
+        "line 4: line 2 stands here once more",
     ),
     "the first taken out": (
         lambda x: x[1:],
         [1, 2, 3],
-        "line 1: expected line 1 as it was written, got 2",
+        "line 1: 1 lines before it are missing",
     ),
     "two that became one": (
         lambda x: [*x[:2], x[2].rstrip(b"\n") + x[3], x[4]],
         [1],
-        "line 3: expected another checksum",
+        "line 3: it was changed",
     ),
 }
 

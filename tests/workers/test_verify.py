@@ -55,7 +55,7 @@ async def test_a_ledger_that_is_damaged_clears_nobody_and_is_named(run: SoundRun
 
     report = unchecked(await verify(run.log, folder, run.cascade))
 
-    assert report.startswith("ledger one.jsonl: line 6: ")
+    assert report.startswith("a part of ledger one.jsonl: line 6: ")
 
 
 async def test_a_group_without_ledgers_is_named(run: SoundRun) -> None:

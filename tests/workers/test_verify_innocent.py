@@ -360,7 +360,7 @@ async def test_an_acknowledgement_that_cannot_be_read_clears_nobody(run: SoundRu
     overwrite_line(folder / "producer.jsonl", 2)
 
     said = unchecked(await verify(run.log, folder, CASCADE))
-    assert said.startswith("ledger producer.jsonl: line 3: ")
+    assert said.startswith("a part of ledger producer.jsonl: line 3: ")
 
 
 async def test_a_ledger_that_its_process_could_not_go_on_writing_clears_nobody(

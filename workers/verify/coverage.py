@@ -94,7 +94,7 @@ class Coverage:
     ) -> Iterator[str]:
         ledgers = self._ledgers
         worked = [group for group in self._groups if any(committed.get(group, {}).values())]
-        if not ledgers.files and (worked or len(census)):
+        if not ledgers.files and (worked or len(census) or ledgers.strangers):
             yield "no ledgers of this log: commits, and acknowledged images that were never kept"
             return
         for group in worked:
@@ -103,7 +103,9 @@ class Coverage:
         if not ledgers.producers:
             if len(census):
                 yield "no ledger of a producer: images that were acknowledged and never kept"
-        elif not ledgers.producers_open and (count := census.unacknowledged()):
+        elif (
+            not ledgers.uncertain and ledgers.producers_whole and (count := census.unacknowledged())
+        ):
             yield (
                 f"{count:,} images were sent by a producer without a ledger here: "
                 "others of its images that were acknowledged and never kept"
@@ -116,6 +118,8 @@ class Coverage:
         self, oldest: Mapping[TopicPartition, int], committed: Mapping[str, Offsets]
     ) -> None:
         for group, history in self._ledgers.histories.items():
+            if not history.whole:
+                continue
             for tp, at in committed.get(group, {}).items():
                 start = history.start(tp)
                 end = at if start is None else min(start, at)
@@ -124,7 +128,7 @@ class Coverage:
 
     def _damaged_ledgers(self, committed: Mapping[str, Offsets]) -> Iterator[str]:
         for damage in self._ledgers.damaged:
-            yield f"ledger {damage}; what stood there"
+            yield f"a part of ledger {damage}"
         for name in self._ledgers.cut:
             yield f"ledger {name}: its process went on when it could not be written any more"
         for group, history in self._ledgers.histories.items():

@@ -22,7 +22,8 @@ class Ledgers:
     Attributes:
         histories: What each group did; groups without a ledger are absent.
         producers: Ledgers of producers.
-        producers_open: Those of them that did not end in order, or are still written.
+        producers_whole: Whether these tell of all that their processes sent: each ended in order,
+            and can be read in full.
         files: Ledgers of this log.
         events: Events in them.
         damaged: Files of which some part could not be read, and why.
@@ -36,12 +37,12 @@ class Ledgers:
     def __init__(self, log: str, groups: Mapping[str, Collection[str]], findings: Findings) -> None:
         self._log, self._groups, self._findings = log, groups, findings
         self.histories: dict[str, GroupHistory] = {}
-        self.producers = self.producers_open = self.files = self.events = self.nameless = 0
+        self.producers = self.files = self.events = self.nameless = 0
         self.damaged: list[str] = []
         self.cut: list[str] = []
         self.strangers: Counter[str] = Counter()
         self.other_groups: set[str] = set()
-        self.uncertain = False
+        self.uncertain, self.producers_whole = False, True
 
     def read(self, folder: Path, acknowledged: Callable[[list[str]], None]) -> None:
         """Read every ledger in a folder.
@@ -126,4 +127,4 @@ class Ledgers:
                 pass
         if opened.role == "producer":
             self.producers += 1
-            self.producers_open += not closed
+            self.producers_whole &= closed and not file.cut and file.torn is None

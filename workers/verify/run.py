@@ -225,11 +225,9 @@ class _Verification:
         for (tp, offset), ids in found.items():
             group = groups[tp.topic]
             worked_on = (_worked_on(trails.get(name), tiers.get(group)) for name in ids)
-            if (tp, offset) in census.buried or (ids and all(worked_on)):
-                coverage.elsewhere[group] += 1
-                continue
-            if self._ledgers.patchy(group):
-                coverage.untold[group] += 1
+            done, patchy = ids and all(worked_on), self._ledgers.patchy(group)
+            if done or patchy or (tp, offset) in census.buried:
+                (coverage.untold if patchy else coverage.elsewhere)[group] += 1
                 continue
             detail = (
                 f"{group} stands at {self._committed[group][tp]}; nobody was given it "
