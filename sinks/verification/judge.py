@@ -22,6 +22,7 @@ class Judged(msgspec.Struct):
         letters: Images that ended as dead letters and have no answer, per reason and place.
         refused: Images of which a second picture under the same id was refused.
         unknown: Images whose answer may have been trimmed.
+        letterless: Images without an answer whose dead letter may have been trimmed.
         gone: Acknowledged images whose topic was made anew.
         unreadable: Second answers that cannot be read, or cannot be compared with one.
     """
@@ -31,6 +32,7 @@ class Judged(msgspec.Struct):
     letters: int = 0
     refused: int = 0
     unknown: int = 0
+    letterless: int = 0
     gone: int = 0
     unreadable: int = 0
 
@@ -43,6 +45,7 @@ class Judge:
         findings: Where anomalies go.
         answers_since: Per partition, the time (in milliseconds since the epoch) before which
             answers may have been trimmed; absent where all are there.
+        letters_since: The time before which dead letters may have been trimmed; 0 if all are there.
         keep: How many ids of waiting images to keep.
     """
 
@@ -51,10 +54,11 @@ class Judge:
         log: Standing,
         findings: Findings,
         answers_since: Mapping[int, int],
+        letters_since: int,
         keep: int,
     ) -> None:
         self._log, self._findings, self._since = log, findings, answers_since
-        self._keep = keep
+        self._letters_since, self._keep = letters_since, keep
         self.result = Judged()
 
     def judge(self, image_id: str, trail: Trail) -> None:
@@ -90,6 +94,8 @@ class Judge:
                 self.result.letters += 1
             case "unknown":
                 self.result.gone += 1
+            case "lost" if trail.sent_at < self._letters_since:
+                self.result.letterless += 1
             case "lost":
                 self._findings.add("lost", image_id, outcome.detail, outcome.side)
 

@@ -114,6 +114,34 @@ async def test_an_image_that_retention_took_before_it_was_worked_on_is_laid_to_r
     ]
 
 
+async def test_a_record_that_cannot_be_read_and_has_no_dead_letter_is_lost(run: SoundRun) -> None:
+    run.records[IMAGES].append(b"no image at all")
+    run.events["one"] = worked("worker", ONE, "w1", IMAGES, 5)
+    run.commits[ONE, IMAGES] = 5
+
+    assert "without a dead letter" in lost(await run.verify(), "images.archive[0]@4", "worker")
+
+
+async def test_a_record_that_cannot_be_read_and_has_its_dead_letter_is_none(run: SoundRun) -> None:
+    run.records[IMAGES].append(b"no image at all")
+    run.events["one"] = worked("worker", ONE, "w1", IMAGES, 5)
+    run.commits[ONE, IMAGES] = 5
+    run.records[DEAD_LETTERS] = [letter(IMAGES, 4)]
+
+    assert (await run.verify()).clean
+
+
+async def test_an_image_whose_dead_letter_may_have_been_trimmed_is_not_called_lost(
+    run: SoundRun,
+) -> None:
+    without(run, "a")
+    run.records[DEAD_LETTERS] = [letter(IMAGES, 0, image="a")]
+
+    assert unchecked(await run.verify(trimmed=[(DEAD_LETTERS, 1)])) == (
+        "1 images older than the oldest dead letters that are left"
+    )
+
+
 async def test_what_retention_took_before_it_was_worked_on_keeps_a_run_from_being_cleared(
     run: SoundRun,
 ) -> None:

@@ -36,6 +36,8 @@ class Census:
         since: Time of the first answer of each partition, in milliseconds since the epoch.
         letters: Dead letters per image, by the place of the record.
         buried: Places of records that became dead letters as a whole.
+        letters_since: Time of the first dead letter that each partition still has, likewise.
+        unreadable_images: Records for images that cannot be read, and that were committed.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Census:
         self.since: dict[int, int] = {}
         self.letters: dict[str, dict[Place, DeadLetterReason]] = {}
         self.buried: set[Place] = set()
+        self.letters_since: dict[int, int] = {}
+        self.unreadable_images: list[Place] = []
 
     def __len__(self) -> int:
         """Return the number of distinct images."""
@@ -98,10 +102,12 @@ class Census:
             self._changed.append((answer.head.image_id, how))
 
     def take_image(self, tp: TopicPartition, record: Record) -> None:
-        """Take in an image. One that cannot be read is its dead letter's, or a worker's, matter."""
+        """Take in an image. One that cannot be read must have a dead letter, once it is done."""
         try:
             image_id = glimpse_image(record.value or b"").head.image_id
         except codec.UNREADABLE:
+            if self._committed.get(tp, 0) > record.offset:
+                self.unreadable_images.append((tp, record.offset))
             return
         bits = _RESENT if self._images.get(image_id, 0) & _SENT else 0
         if self._committed.get(tp, 0) > record.offset:
@@ -110,6 +116,7 @@ class Census:
 
     def take_letter(self, tp: TopicPartition, record: Record) -> None:
         """Take in a dead letter, or the note that one was settled."""
+        self.letters_since.setdefault(tp.partition, record.timestamp)
         try:
             letter = codec.decode_dead_letter_or_settled(record.value or b"")
         except codec.UNREADABLE:

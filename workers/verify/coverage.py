@@ -65,6 +65,7 @@ class Coverage:
         judged: Judged,
         oldest: Mapping[TopicPartition, int],
         committed: Mapping[str, Offsets],
+        since: Mapping[str, Offsets],
     ) -> Iterator[str]:
         """Yield what should have been compared and could not be.
 
@@ -73,16 +74,19 @@ class Coverage:
             judged: What became of those in question.
             oldest: Oldest offset that each partition still has.
             committed: What each group has committed.
+            since: The same, asked after what is oldest was.
         """
         if self.asked:
             yield from self._missing_ledgers(census, oldest, committed)
         yield from self._damaged_ledgers(committed)
-        yield from self._lost_records(oldest, committed)
+        yield from self._lost_records(oldest, since)
         unreadable = census.unreadable + judged.unreadable
         if unreadable:
             yield f"{unreadable:,} answers and dead letters that cannot be read"
         if judged.unknown:
             yield f"{judged.unknown:,} images older than the oldest answers that are left"
+        if judged.letterless:
+            yield f"{judged.letterless:,} images older than the oldest dead letters that are left"
         if judged.gone:
             yield f"{judged.gone:,} acknowledged images that are on no topic since it was made anew"
 

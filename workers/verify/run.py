@@ -105,6 +105,7 @@ class _Verification:
         self._oldest: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._committed: dict[str, Offsets] = {}
+        self._committed_since: dict[str, Offsets] = {}
         self._coverage = Coverage(self._ledgers, self._inputs)
 
     async def run(self, ledgers: Path | None) -> Report:
@@ -116,6 +117,7 @@ class _Verification:
             await to_thread.run_sync(self._ledgers.read, ledgers, census.take_acknowledged)
         stand = await self._ask_committed()
         await self._ask_bounds()
+        self._committed_since = await self._ask_committed()
         await self._check_commits(stand)
         await self._read(census)
         return self._written(census, await self._judge(census))
@@ -195,7 +197,7 @@ class _Verification:
         )
         trimmed = {tp.partition for tp, at in self._oldest.items() if tp.topic == ANSWERS and at}
         since = {partition: census.since.get(partition, 1 << 62) for partition in trimmed}
-        judge = Judge(standing, self._findings, since, self._keep)
+        judge = Judge(standing, self._findings, since, self._letters_since(census), self._keep)
         for image_id in census.waiting():
             judge.wait(image_id, f"tier {self._tiers[0]}")
         trails, gaps = census.questions(), dict(self._gaps())
@@ -206,7 +208,27 @@ class _Verification:
         for image_id, trail in trails.items():
             judge.judge(image_id, trail)
         self._check_undelivered(second.undelivered, trails, census)
+        self._check_unreadable(second.undelivered, judge, census)
         return judge
+
+    def _letters_since(self, census: Census) -> int:
+        """Return the time before which dead letters may have been trimmed."""
+        trimmed = [
+            tp.partition for tp, at in self._oldest.items() if at and tp.topic == DEAD_LETTERS
+        ]
+        return max((census.letters_since.get(p, 1 << 62) for p in trimmed), default=0)
+
+    def _check_unreadable(self, skipped: Undelivered, judge: Judge, census: Census) -> None:
+        """Look for records that cannot be read and were committed without a dead letter."""
+        first = self._tiers[0]
+        for tp, offset in census.unreadable_images:
+            if (tp, offset) in census.buried or (tp, offset) in skipped:
+                continue
+            if any(at and where.topic == DEAD_LETTERS for where, at in self._oldest.items()):
+                judge.result.letterless += 1
+                continue
+            detail = f"cannot be read; tier {first} committed it without a dead letter"
+            self._findings.add("lost", place_name(*tp, offset), detail, "worker")
 
     def _gaps(self) -> Iterator[tuple[TopicPartition, Intervals]]:
         """Yield the offsets below what a group has committed that no ledger saw delivered."""
@@ -245,7 +267,9 @@ class _Verification:
             waiting_ids=found.waiting_ids,
             explained=[*self._explained(judge), *coverage.explained(self._oldest)],
             unchecked=[
-                *coverage.unchecked(census, found, self._oldest, self._committed),
+                *coverage.unchecked(
+                    census, found, self._oldest, self._committed, self._committed_since
+                ),
                 *self._not_compared(),
             ],
             images=len(census),
