@@ -5,7 +5,7 @@ do by hand what the product does. Errors come from the log; who meets one leaves
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class Hand:
         offsets: dict[TopicPartition, list[int]] = {}
         for tp, record in done:
             offsets.setdefault(tp, []).append(record.offset)
-        outputs = [output for tp, record in done for output in self._outputs(tp, record)]
+        outputs = self._outputs(done)
         try:
             if done:
                 await self._member.finish(outputs, offsets, self._member.epoch)
@@ -101,17 +101,21 @@ class Hand:
             return
         self._held = [one for one in self._held if one not in done]
 
-    def _outputs(self, tp: TopicPartition, record: Record) -> Iterator[Output]:
-        value = record.value or b""
-        if self._is_worker:
-            cast = pack("one", votes(codec.decode_image(value).head))
-            yield Output(VOTES, None, codec.encode(cast), tp.partition)
-            return
-        for image in codec.decode_votes(value).images:
-            image_id = image.head.image_id
-            if image_id not in self._history.answered(tp.partition):
-                said = codec.encode(answer(image_id, "one"))
-                yield Output(ANSWERS, image_id.encode(), said, tp.partition)
+    def _outputs(self, done: Sequence[tuple[TopicPartition, Record]]) -> list[Output]:
+        """Return votes, or an answer for each image that has none; images may come repeatedly."""
+        found: dict[tuple[str, int], Output] = {}
+        for (_, partition), record in done:
+            value = record.value or b""
+            if self._is_worker:
+                cast = codec.encode(pack("one", votes(codec.decode_image(value).head)))
+                found["", len(found)] = Output(VOTES, None, cast, partition)
+                continue
+            answered = self._history.answered(partition)
+            for image_id in (image.head.image_id for image in codec.decode_votes(value).images):
+                if image_id not in answered:
+                    said = codec.encode(answer(image_id, "one"))
+                    found[image_id, 0] = Output(ANSWERS, image_id.encode(), said, partition)
+        return list(found.values())
 
     async def again(self, error: LogUnavailableError | None) -> None:
         with suppress(LogUnavailableError):
