@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from schemas import codec
+from schemas.cascade import parse_cascade
 from schemas.dead_letters import DeadLetter, DeadLetterSettled
 from schemas.events import (
     Acknowledged,
@@ -35,7 +36,9 @@ from schemas.records import (
     Unreadable,
     VotesPack,
 )
+from sinks.answer import Answerer
 from sinks.writers import open_writer
+from stages.vote import verdict
 from streams.database import Database
 from streams.embedded.log import EmbeddedLog
 from streams.log import Output
@@ -66,6 +69,16 @@ _TIER = AnswerTier(
 _IMAGE_VOTES = ImageVotes(
     HEAD, [1.5, None], [0.8, None], "look", "because", 0.1, 0.2, 0.3, None, "shadow: gone"
 )
+
+
+# Those of the votes here, in a cascade of their own.
+TIERS = ["glance", "look"]
+
+
+def answerer() -> Answerer:
+    """Return what makes answers of votes of these tiers."""
+    cascade = parse_cascade(CASCADE, "fuzzed.toml")
+    return Answerer(cascade, verdict(cascade.pool))
 
 
 def images(folder: Path) -> list[Image]:

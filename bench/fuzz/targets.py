@@ -18,15 +18,19 @@ from schemas import codec, glimpse
 from schemas.cascade import parse_cascade
 from schemas.errors import ConfigError, ImageError, RecordError, RunError, UsageError
 from schemas.records import Head, Image, Inline
+from schemas.topics import VOTES
+from sinks.columns import row
+from sinks.join import Join
 from sinks.labels import read_labels
 from sinks.readers import read_answers
+from sinks.refusal import check
 from stages import jpeg
 from stages.decode import DecodeLimits, decode
 from stages.sniff import DECODABLE, OTHERS, PICTURES, sniff
 from streams.embedded.log import EmbeddedLog
 from streams.event_ledger import LedgerFile
 from streams.kafka.settings import load_kafka_settings
-from streams.log import Output
+from streams.log import Output, TopicPartition
 from streams.run_ledger import LedgerRow, RunLedger
 from streams.sources import identity, listing
 from streams.sources.payload import read_payload
@@ -73,6 +77,27 @@ def _glimpse(
         except RecordError:
             raise
         raise AssertionError("decodes whole, and not in passing") from None
+
+
+def _shown(data: bytes) -> None:
+    """Decode an answer, and make its row as the files of answers hold it."""
+    answer = codec.decode(codec.decode_answer, data, "topic", 0, 0)
+    msgspec.json.encode(row(answer))
+
+
+def _joined(data: bytes) -> None:
+    """Decode votes and join them; what was taken in and is not open has an answer."""
+    tp, now = TopicPartition(VOTES, 0), 1.7e9
+    pack = codec.decode(codec.decode_votes, data, *tp, 0)
+    lost = check(pack, seeds.TIERS, (tp, 0))
+    kept = msgspec.structs.replace(pack, images=[one for one in pack.images if one not in lost])
+    join = Join(seeds.answerer(), seeds.TIERS)
+    join.assign({0: {}})
+    answered = len(join.add(kept, (tp, 0), now).answers)
+    answered += len(join.expire(1e11).answers)
+    assert answered + join.open_images == len({one.head.image_id for one in kept.images})
+    due = join.next_deadline_at
+    assert due is None or due > 1e11, due
 
 
 def _payload(data: bytes) -> None:
@@ -223,6 +248,9 @@ def targets() -> dict[str, Target]:
         share, decoder = _DECODERS[name]
         some = (seeds.encoded(records), seeds.MSGPACK_WORDS)
         add(f"record-{name}", share, some, partial(_round_trip, decoder), _RECORD)
+    votes = (seeds.encoded(seeds.records(folder)["votes"]), seeds.MSGPACK_WORDS)
+    add("joined", 60, votes, _joined, _RECORD)
+    add("answer-row", 60, (seeds.encoded(seeds.answers()), seeds.MSGPACK_WORDS), _shown, _RECORD)
     payloads = seeds.encoded(seeds.images(folder))
     add("payload", 60, (payloads, [*seeds.MSGPACK_WORDS, b"/../", b"\0", b"/"]), _payload,
         (RecordError, ImageError))  # fmt: skip
