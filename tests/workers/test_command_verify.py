@@ -39,6 +39,7 @@ from tests.workers.test_end_to_end import (
     settled,
 )
 from workers.cli import run
+from workers.commands.verify import shown
 from workers.connect import open_log
 from workers.judge import Judge
 from workers.runtime import build_consensus
@@ -216,6 +217,10 @@ def test_people_read_each_anomaly_what_is_open_what_was_not_checked_and_the_verd
     assert "still being worked on at tier first: 1 0 note: without --ledger only" in said
     assert "2 images, 0 acknowledgements, 1 answers; 0 ledgers with 0 events" in said
     assert said.endswith("not clean: 1 phantom, 1 still being worked on")
+
+
+def test_what_strangers_name_does_nothing_to_a_terminal() -> None:
+    assert shown("a\x1b[2J\x07b [red]c é") == "a\\x1b[2J\\x07b \\[red]c é"
 
 
 def test_programs_read_one_json_object(

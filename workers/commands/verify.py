@@ -95,15 +95,20 @@ def print_report(report: Report, show: int, screen: Console) -> None:
     if report.waiting_ids and show:
         screen.print(f"  {_some(report.waiting_ids, report.unfinished, show)}", highlight=False)
     for line in report.explained:
-        screen.print(f"note: {escape(line)}", highlight=False)
+        screen.print(f"note: {shown(line)}", highlight=False)
     for line in report.unchecked:
-        screen.print(f"not checked: {escape(line)}", highlight=False)
+        screen.print(f"not checked: {shown(line)}", highlight=False)
     screen.print(
         f"{report.images:,} images, {report.acknowledged:,} acknowledgements, "
         f"{report.answers:,} answers; {report.ledgers:,} ledgers with {report.events:,} events",
         highlight=False,
     )
     screen.print(_verdict(report), highlight=False)
+
+
+def shown(text: str) -> str:
+    """Return a stranger's text as a terminal may have it: ids and names can hold anything."""
+    return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
 def _table(report: Report, show: int) -> Table:
@@ -116,7 +121,7 @@ def _table(report: Report, show: int) -> Table:
         for finding in [f for f in report.findings if f.kind == kind][:show]:
             side = f"[{finding.side}] " if finding.side else ""
             line = f"{finding.what}: {side}{finding.detail}"
-            table.add_row("", "", escape(line))
+            table.add_row("", "", shown(line))
         if count > show > 0:
             table.add_row("", "", f"… and {count - show:,} more")
     return table
@@ -131,7 +136,7 @@ def _meaning(report: Report, kind: Kind) -> str:
 
 def _some(ids: list[str], count: int, show: int) -> str:
     more = f" and {count - show:,} more" if count > show else ""
-    return escape(", ".join(ids[:show])) + more
+    return shown(", ".join(ids[:show])) + more
 
 
 def _verdict(report: Report) -> str:
