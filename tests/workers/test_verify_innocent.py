@@ -280,7 +280,7 @@ async def test_a_topic_that_was_made_anew_begins_at_the_beginning(run: SoundRun)
     report = await run.verify()
 
     assert report.verdict == "unchecked", report.findings
-    assert "images.archive made anew since: what was there before" in report.unchecked
+    assert "what was on images.archive before that was made anew" in report.unchecked
     assert "2 acknowledged images that are on no topic since it was made anew" in report.unchecked
 
 

@@ -160,7 +160,7 @@ class Coverage:
                     "(deleted, or expired): its commits"
                 )
         if self.remade:
-            yield f"{_names(self.remade)} made anew since: what was there before"
+            yield f"what was on {_names(self.remade)} before that was made anew"
         sent = [images(lane) for lane in LANES]
         if not self._ledgers.producers:
             for topic in _topics(tp for tp, at in oldest.items() if at > 0 and tp.topic in sent):
