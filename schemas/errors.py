@@ -8,6 +8,9 @@
     ├── RunError              the surroundings failed while running (exit status 1)
     │   ├── LogUnavailableError a log does not answer (retriable)
     │   ├── OutputError       an output could not be written: disk full, no permission
+    │   │   ├── RecordRefusedError  the log refuses some records for good: they are too large
+    │   │   └── ForbiddenError      the log does not allow it: a right is missing, a policy
+    │   ├── MachineError        this machine has too few file descriptors or too little memory
     │   └── FencedError         this consumer no longer owns what it tried to commit
     ├── EngineError           an engine broke its promise: a bug here, not a fault of the data
     │   ├── DeviceMemoryError   a batch did not fit into memory; a smaller one may (retriable)
@@ -16,7 +19,8 @@
     └── RecordError           bytes on a topic are not the record that was expected
 """
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal, NamedTuple
 
 ImageFault = Literal[
     "missing",
@@ -82,6 +86,44 @@ class LogUnavailableError(RunError):
 
 class OutputError(RunError):
     """An output file or state file could not be written."""
+
+
+class Refusal(NamedTuple):
+    """A record that a log refuses for good.
+
+    Attributes:
+        row: Its position among the outputs of the call.
+        topic: Where it should have gone.
+        size: Its bytes, key and value.
+        limit: Bytes that the topic allows, as far as that is known.
+    """
+
+    row: int
+    topic: str
+    size: int
+    limit: int | None = None
+
+    def __str__(self) -> str:
+        """Say what was expected and what came."""
+        most = "fewer" if self.limit is None else f"at most {self.limit:,}"
+        return f"{self.topic} refuses a record of {self.size:,} bytes: expected {most}"
+
+
+class RecordRefusedError(OutputError):
+    """The log refuses some records for good; all others of the call are acknowledged.
+
+    Args:
+        refused: Which, and why.
+    """
+
+    def __init__(self, refused: Sequence[Refusal]) -> None:
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        super().__init__(f"{refused[0]}{more}")
+        self.refused = refused
+
+
+class ForbiddenError(OutputError):
+    """The log does not allow something until a person mends it: a missing right, a policy."""
 
 
 class MachineError(RunError):

@@ -105,7 +105,10 @@ class Producer(ABC):
 
         Raises:
             LogUnavailableError: The log did not acknowledge in time.
-            OutputError: The log refuses the records for good (disk full, record too large).
+            RecordRefusedError: Some records are too large for their topic, and are named; all
+                others are acknowledged.
+            ForbiddenError: The log does not allow it.
+            OutputError: The log cannot take the records (disk full).
         """
 
 
@@ -149,7 +152,10 @@ class Consumer(ABC):
             FencedError: The epoch is stale, or this member was silent for so long that its group
                 may have given its partitions away; nothing was appended.
             LogUnavailableError: Not acknowledged in time; the outputs may or may not be there.
-            OutputError: The log refuses the records for good.
+            RecordRefusedError: Some outputs are too large for their topic, and are named; all
+                others are acknowledged, and nothing is committed.
+            ForbiddenError: The log does not allow it.
+            OutputError: The log cannot take the outputs (disk full).
         """
 
     @abstractmethod

@@ -13,14 +13,17 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from schemas.errors import FencedError
+from schemas.errors import FencedError, RecordRefusedError
 from schemas.events import Assigned, Committed, Delivered, Done, Fenced, Missed, Revoked, Role
 from streams.event_ledger import EventLedger, moment, ranges
 from streams.log import Consumer, Log, Offsets, Output, Polled, TopicPartition
+from streams.refused import instead
 from streams.tracker import OffsetTracker
 
 logger = structlog.get_logger()
 
+# Longer than records take to come again to a member that has joined anew.
+IDLE_AFTER = 5.0
 OffsetsDone = dict[TopicPartition, list[int]]
 
 
@@ -55,8 +58,12 @@ class MemberStats(msgspec.Struct):
         commits: Times that the log acknowledged offsets.
         assignments: Times that it was given partitions.
         fenced: Times that its work was refused because its partitions had another owner.
+        refused: Records that their topic refused as too large; something smaller was published.
         missed: Records that retention took before the group committed them.
         partitions: Partitions owned now, per topic.
+        done_at: When work was last done, on the monotonic clock: something was acknowledged, or for
+            ``IDLE_AFTER`` seconds nothing came. A member that joins its group again and again and
+            fails at each publish does none.
         polled_at: When the last poll returned, on the monotonic clock; 0 before the first.
     """
 
@@ -65,8 +72,10 @@ class MemberStats(msgspec.Struct):
     commits: int = 0
     assignments: int = 0
     fenced: int = 0
+    refused: int = 0
     missed: int = 0
     partitions: int = 0
+    done_at: float = 0.0
     polled_at: float = 0.0
 
 
@@ -143,6 +152,13 @@ class GroupMember:
         self.stats = MemberStats()
         self._tracker = OffsetTracker()
         self._open: Consumer | None = None
+        # When records came last, or it joined its group.
+        self._came_at = 0.0
+
+    @property
+    def _may_idle(self) -> bool:
+        """Whether nothing is to be done; the consensus holds records for images that wait."""
+        return self._role == "consensus" or not self._tracker.in_flight
 
     @property
     def _consumer(self) -> Consumer:
@@ -164,7 +180,11 @@ class GroupMember:
     ) -> Polled:
         """See ``Consumer.poll``. What it returns is in flight until it is finished."""
         polled = await self._consumer.poll(max_records=max_records, timeout=timeout, topics=topics)
-        self.stats.polled_at = time.monotonic()
+        now = self.stats.polled_at = time.monotonic()
+        if polled:
+            self._came_at = now
+        elif max_records and now - self._came_at > IDLE_AFTER and self._may_idle:
+            self.stats.done_at = now
         self._session.note_commits()
         for tp, records in polled.items():
             self._tracker.deliver(tp, [record.offset for record in records])
@@ -190,6 +210,21 @@ class GroupMember:
         self._tracker.done(done, epoch)
         return True
 
+    async def _append(self, outputs: Sequence[Output], commit: Offsets, epoch: int) -> int:
+        """Publish outputs, or what says the same in fewer bytes; return how many were published."""
+        published = 0
+        while True:
+            try:
+                await self._consumer.publish(outputs, commit, epoch)
+            except RecordRefusedError as error:
+                published += len(outputs) - len(error.refused)
+                self.stats.refused += len(error.refused)
+                for refusal in error.refused:
+                    logger.error("record_refused", topic=refusal.topic, reason=str(refusal))
+                outputs = instead(outputs, error.refused)
+            else:
+                return published + len(outputs)
+
     async def flush(self) -> None:
         """Commit what work that ended out of order left behind; raises as ``finish``."""
         if commit := self._tracker.committable():
@@ -200,13 +235,14 @@ class GroupMember:
     ) -> bool:
         session = self._session
         try:
-            await self._consumer.publish(outputs, commit, epoch - session.before)
+            published = await self._append(outputs, commit, epoch - session.before)
         except FencedError as error:
             self.stats.fenced += 1
             logger.warning("fenced", error=str(error))
             session.ledger.write(Fenced(moment(), epoch))
             return False
-        self.stats.published += len(outputs)
+        self.stats.published += published
+        self.stats.done_at = time.monotonic()
         if done and session.ledger.on:
             session.ledger.write(Done(moment(), epoch, ranges(done.items())))
         self._tracker.committed(commit, epoch)
@@ -271,7 +307,7 @@ class GroupMember:
             async with log.consumer(
                 self.group, self._topics, listener=self, member_id=options.member_id
             ) as consumer:
-                self._open = consumer
+                self._open, self._came_at = consumer, time.monotonic()
                 yield
         finally:
             self._open = None

@@ -10,10 +10,18 @@ from collections.abc import Awaitable, Callable, Iterator
 import anyio
 import structlog
 
-from schemas.errors import LogUnavailableError, MachineError, OutputError, RunError
+from schemas.errors import (
+    ForbiddenError,
+    LogUnavailableError,
+    MachineError,
+    OutputError,
+    RunError,
+)
 
 logger = structlog.get_logger()
 FIRST_DELAY, LAST_DELAY = 0.5, 15.0
+# Until a person grants a right or raises a limit, asking more often helps nobody.
+MENDING_DELAY = 15.0
 # A part that has worked for this long since its last failure has got over it.
 SETTLED_AFTER = 10.0
 
@@ -65,6 +73,8 @@ class Persistent:
         patience: Seconds without any work after which an error is not waited out; ``None`` for no
             limit.
         backoff: Delays between tries.
+        done_at: Returns when work was last done, where a part can turn without doing any: it is
+            down until then. By default ``worked_at``.
     """
 
     def __init__(
@@ -75,8 +85,11 @@ class Persistent:
         passing: tuple[type[RunError], ...] = PASSING,
         patience: float | None = None,
         backoff: Backoff | None = None,
+        done_at: Callable[[], float] | None = None,
     ) -> None:
         self.name, self.worked_at = name, worked_at
+        self._done_at = done_at or worked_at
+        self._to_mend = ""
         self._passing, self._patience = passing, patience
         self._backoff = backoff or Backoff()
         self.failures = 0
@@ -86,7 +99,7 @@ class Persistent:
 
     def down_for(self, now: float) -> float | None:
         """Return for how many seconds it has been failing; ``None`` while it works."""
-        if self._failed_at is None or self.worked_at() > self._failed_at:
+        if self._failed_at is None or self._done_at() > self._failed_at:
             return None
         return now - self._down_since
 
@@ -124,7 +137,7 @@ class Persistent:
         return None
 
     def _failed(self, reason: RunError, began: float) -> float | None:
-        now, worked_at = time.monotonic(), self.worked_at()
+        now, worked_at = time.monotonic(), self._done_at()
         if self.down_for(now) is None:
             self._down_since = max(began, worked_at)
         if worked_at - began >= SETTLED_AFTER:
@@ -135,6 +148,10 @@ class Persistent:
         down_for = now - self._down_since
         tired = self._patience is not None and down_for > self._patience
         delay = None if tired else self._backoff.next()
+        if delay is not None and isinstance(reason, ForbiddenError):
+            self._say_what_to_mend(reason)
+            return max(delay, MENDING_DELAY)
+        self._to_mend = ""
         logger.warning(
             "waiting_out" if delay is not None else "gave_up",
             part=self.name,
@@ -144,6 +161,14 @@ class Persistent:
             again_in=None if delay is None else round(delay, 1),
         )
         return delay
+
+    def _say_what_to_mend(self, reason: ForbiddenError) -> None:
+        """Say it once: it comes again at every try until a person has mended it."""
+        if self._to_mend != str(reason):
+            self._to_mend = str(reason)
+            logger.error(
+                "to_be_mended", part=self.name, error=str(reason), tried_every=MENDING_DELAY
+            )
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

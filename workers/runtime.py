@@ -9,7 +9,7 @@ import structlog
 from anyio import to_thread
 
 from schemas.cascade import Cascade
-from schemas.errors import LogUnavailableError, UsageError
+from schemas.errors import LogUnavailableError, MachineError, UsageError
 from schemas.topics import all_topics, tier_inputs
 from sinks.answer import Answerer
 from sinks.consensus import Consensus
@@ -172,8 +172,8 @@ def persistent(runner: TierWorker | Consensus, name: str) -> Persistent:
     In a job a full disk is final, so that the job can say so and end.
     """
     stats = runner.member.stats
-    passing = (LogUnavailableError,) if supervised() == "job" else PASSING
-    return Persistent(name, lambda: stats.polled_at, passing=passing)
+    passing = (LogUnavailableError, MachineError) if supervised() == "job" else PASSING
+    return Persistent(name, lambda: stats.polled_at, passing=passing, done_at=lambda: stats.done_at)
 
 
 def build_consensus(log: Log, cascade: Cascade, options: MemberOptions | None = None) -> Consensus:

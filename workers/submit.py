@@ -10,10 +10,12 @@ import msgspec
 import structlog
 
 from schemas import codec
+from schemas.errors import RecordRefusedError
 from schemas.records import Image, Inline, Reference
 from schemas.topics import images, spread
 from streams.event_ledger import EventLedger
 from streams.log import Output, Producer
+from streams.refused import instead
 from streams.run_ledger import Count, RunLedger, SentContent
 from streams.sources.files import HASH_BYTES
 from streams.sources.places import Scanned
@@ -61,7 +63,7 @@ class Submitter:
         self._partitions, self._deadline = partitions, deadline
         self._events = events or EventLedger(None, "producer")
         self._sent: dict[str, SentContent] = {}
-        self.sent = self.repeated = self.vanished = self.refused = 0
+        self.sent = self.repeated = self.vanished = self.refused = self.too_large = 0
 
     async def submit_places(self, batch: Sequence[Scanned]) -> list[Count]:
         """Send the images of the places that hold something new; note what stands where.
@@ -148,7 +150,18 @@ class Submitter:
 
     async def _publish(self, unique: dict[str, Image]) -> None:
         now = time.time()
-        await self.producer.publish([self._output(image, now) for image in unique.values()])
+        outputs = [self._output(image, now) for image in unique.values()]
+        try:
+            await self.producer.publish(outputs)
+        except RecordRefusedError as error:
+            images = list(unique.values())
+            for refusal in error.refused:
+                # A crash before the next line's end sends all of them again, under the same ids.
+                logger.error(
+                    "picture_refused", uri=images[refusal.row].head.uri, reason=str(refusal)
+                )
+            await self.producer.publish(instead(outputs, error.refused))
+            self.too_large += len(error.refused)
         self._events.acknowledged(list(unique))
         self.sent += len(unique)
 

@@ -9,6 +9,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import LogUnavailableError, UsageError
@@ -22,6 +23,10 @@ T = TypeVar("T")
 
 _PAUSE = 0.1
 """Seconds between two tries of a request that fails with an error that passes."""
+
+
+_LIMIT_WAIT = 5.0
+"""Seconds that a refused record waits at most to be told its topic's limit."""
 
 
 class KafkaAdmin:
@@ -216,3 +221,24 @@ def _topics_to_retry(answers: Iterable[tuple[str, int, str | None]]) -> list[str
 
 def _is_led(topic: Mapping[str, Any]) -> bool:
     return all(partition["leader"] >= 0 for partition in topic["partitions"])
+
+
+async def topic_limit(link: KafkaLink, topic: str) -> int | None:
+    """Return the largest batch that a topic allows, in bytes; ``None`` where Kafka does not tell.
+
+    For an error message: it waits a moment at most, and raises nothing.
+    """
+    client = AIOKafkaAdminClient(**link.options())
+    try:
+        with anyio.move_on_after(_LIMIT_WAIT), suppress(KafkaError, OSError):
+            await client.start()
+            asked = [ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": None})]
+            for answer in await client.describe_configs(asked):
+                for resource in answer.resources:
+                    for name, value, *_ in resource[4]:
+                        if name == "max.message.bytes":
+                            return int(value)
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(1.0), suppress(KafkaError):
+            await client.close()
+    return None

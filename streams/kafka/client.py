@@ -9,9 +9,23 @@ from typing import Any
 import anyio
 from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    InvalidTopicError,
+    KafkaError,
+    KafkaTimeoutError,
+    PolicyViolationError,
+    TopicAuthorizationFailedError,
+)
 
-from schemas.errors import LogUnavailableError, RoadstreamError, UsageError
+from schemas.errors import (
+    ForbiddenError,
+    LogUnavailableError,
+    RoadstreamError,
+    RunError,
+    UsageError,
+)
 from streams.kafka.records import tolerate
 from streams.kafka.security import client_options, refusal
 from streams.kafka.settings import KafkaSettings
@@ -24,6 +38,15 @@ tolerate()
 
 CONNECTING = (KafkaError, OSError, TimeoutError)
 """What connecting fails with."""
+
+_FORBIDDEN = {
+    TopicAuthorizationFailedError: "topic",
+    GroupAuthorizationFailedError: "group",
+    ClusterAuthorizationFailedError: "cluster",
+    PolicyViolationError: "topic",
+    InvalidTopicError: "topic",
+}
+"""What comes again until a person mends it, and on what Kafka does not allow something."""
 
 
 class KafkaLink:
@@ -52,6 +75,23 @@ class KafkaLink:
         self.stats.unavailable += 1
         return LogUnavailableError(problem)
 
+    def failed(self, doing: str, error: BaseException, what: str = "") -> RunError:
+        """Return the error for one of aiokafka's: forbidden, or Kafka not doing what it should.
+
+        Args:
+            doing: What was tried, such as ``write``.
+            error: What came of it.
+            what: The topic or group, where the error does not name it.
+        """
+        for kind, on in _FORBIDDEN.items():
+            if isinstance(error, kind):
+                named = " ".join(filter(None, [on, what or ", ".join(map(str, error.args))]))
+                return ForbiddenError(
+                    f"Kafka does not let this client {doing}: {named}: {kind.__name__}; grant it "
+                    "the right, or change the policy (docs/kafka.md lists what each process needs)"
+                )
+        return self.unavailable(f"Kafka at {self.settings.bootstrap_servers}: {error!r}")
+
     async def cannot_connect(self, reason: BaseException) -> RoadstreamError:
         """Return the error for a connection that failed, with what to do about it.
 
@@ -74,6 +114,7 @@ def answering(link: KafkaLink, extra: float = 0.0) -> Iterator[None]:
 
     Raises:
         LogUnavailableError: Kafka did not answer in time, or with an error.
+        ForbiddenError: It does not allow this.
     """
     servers, limit = link.settings.bootstrap_servers, link.settings.request_timeout + extra
     try:
@@ -82,7 +123,7 @@ def answering(link: KafkaLink, extra: float = 0.0) -> Iterator[None]:
     except (TimeoutError, KafkaTimeoutError) as error:  # ours or aiokafka's, whichever is first
         raise link.unavailable(f"Kafka at {servers} did not answer within {limit:g} s") from error
     except (KafkaError, OSError) as error:
-        raise link.unavailable(f"Kafka at {servers}: {error!r}") from error
+        raise link.failed("do this", error) from error
 
 
 async def connect(

@@ -295,7 +295,7 @@ class KafkaConsumer(Consumer):
         except OffsetOutOfRangeError as error:
             await self._resume(error.args[0])
         except KafkaError as error:
-            raise self._link.unavailable(f"Kafka: cannot consume: {error!r}") from error
+            raise self._link.failed("consume", error) from error
         finally:
             group.fetch = None
         return {}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import chain
 from struct import unpack_from
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import anyio
 import structlog
@@ -21,10 +21,10 @@ from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
-    TopicAuthorizationFailedError,
 )
 
-from schemas.errors import FencedError, OutputError, UsageError
+from schemas.errors import FencedError, RecordRefusedError, Refusal, UsageError
+from streams.kafka.admin import topic_limit
 from streams.kafka.client import CONNECTING, KafkaLink
 from streams.log import Output, Producer
 
@@ -39,8 +39,10 @@ _BATCH_BYTES = 1_000_000
 _TOPIC_WAIT = 1.0
 """Seconds a new topic may take to be known to the broker that is asked first."""
 
-_REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError, TopicAuthorizationFailedError)
-"""Errors that come again however often the records are sent."""
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+"""A batch is too large for its topic: perhaps all of it, perhaps one record."""
+
+Place = tuple[str, int]
 
 
 Fence = Callable[[], None]
@@ -64,12 +66,23 @@ class _Part:
         return self.fenced is None
 
 
+class _Sent(NamedTuple):
+    """A batch that was handed over: the records of its partition from ``first`` to ``last``."""
+
+    future: asyncio.Future[object]
+    place: Place
+    first: int
+    last: int
+
+
 class _Round:
     """Parts of all callers that arrived while the round before them was being enqueued."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = False) -> None:
+        self.alone = alone  # one caller's, that nobody else can join
         self.parts: dict[_Part, None] = {}
-        self.futures: list[asyncio.Future[object]] | None = None
+        self.sent: list[_Sent] | None = None
+        self.keyless = 0
 
 
 class KafkaProducer(Producer):
@@ -134,7 +147,19 @@ class KafkaProducer(Producer):
         """
         if not outputs:
             return
-        self._check_sizes(outputs)
+        refused = self._too_large(outputs)
+        kept = [i for i in range(len(outputs)) if i not in refused] if refused else None
+        sendable = outputs if kept is None else [outputs[i] for i in kept]
+        for row in await self._publish(sendable, fence):
+            index = row if kept is None else kept[row]
+            refused[index] = await self._refusal(index, outputs[index])
+        if refused:
+            raise RecordRefusedError([refused[i] for i in sorted(refused)])
+
+    async def _publish(self, outputs: Sequence[Output], fence: Fence | None) -> list[int]:
+        """Append outputs; return the positions of those that are too large for their topic."""
+        if not outputs:
+            return []
         turn, part = self._round, _Part(outputs, fence)
         turn.parts[part] = None
         try:
@@ -144,9 +169,54 @@ class KafkaProducer(Producer):
                 turn.parts.pop(part, None)
         if part.fenced is not None:
             raise part.fenced
-        for future in turn.futures or ():
-            if (failure := future.exception()) is not None:
-                await self._raise(failure, client)
+        failed = [sent for sent in turn.sent or () if sent.future.exception() is not None]
+        if not failed:
+            return []
+        if not any(isinstance(sent.future.exception(), _TOO_LARGE) for sent in failed):
+            await self._raise(failed[0].future.exception(), client, failed[0].place[0])
+        # A refused batch leaves a gap in the producer's numbers: those behind it fail for it.
+        await self._rebuild(client)
+        return await self._send_alone(part, self._rows(turn, part, failed))
+
+    def _rows(self, turn: _Round, part: _Part, failed: Sequence[_Sent]) -> list[int]:
+        """Return the positions of a part's outputs that were in batches that failed."""
+        at: dict[Place, int] = {}
+        mine: list[int] = []
+        for one in turn.parts:
+            if one.fenced is not None:
+                continue
+            for row, (topic, key, _, partition) in enumerate(one.outputs):
+                count = self._partitions.get(topic, 1)
+                place = topic, self._chosen(key, count, turn.keyless, partition)
+                number = at.get(place, 0)
+                at[place] = number + 1
+                if one is part and any(
+                    sent.place == place and sent.first <= number < sent.last for sent in failed
+                ):
+                    mine.append(row)
+        return mine
+
+    async def _send_alone(self, part: _Part, rows: Sequence[int]) -> list[int]:
+        """Send outputs one by one; return the positions of those that are too large."""
+        refused: list[int] = []
+        for row in rows:
+            alone = _Round(alone=True)
+            alone.parts[one := _Part([part.outputs[row]], part.fence)] = None
+            client = await self._send(alone)
+            if one.fenced is not None:
+                raise one.fenced
+            for sent in alone.sent or ():
+                error = sent.future.exception()
+                if isinstance(error, _TOO_LARGE):
+                    refused.append(row)
+                    await self._rebuild(client)
+                elif error is not None:
+                    await self._raise(error, client, sent.place[0])
+        return refused
+
+    async def _refusal(self, index: int, output: Output) -> Refusal:
+        size = len(output.value) + len(output.key or b"")
+        return Refusal(index, output.topic, size, await topic_limit(self._link, output.topic))
 
     async def _send(self, turn: _Round) -> AIOKafkaProducer:
         """Hand a round over unless another caller did, and wait for its acknowledgements."""
@@ -155,13 +225,15 @@ class KafkaProducer(Producer):
             with anyio.fail_after(self._settings.delivery_timeout):
                 async with self._lock:
                     client = await self._ensure_started()
-                    if turn is self._round:
+                    mine = turn is self._round
+                    if mine:
                         self._round = _Round()
-                        turn.futures = await self._enqueue(client, turn.parts)
-                if turn.futures is None:
+                    if mine or turn.alone:
+                        turn.sent = await self._enqueue(client, turn)
+                if turn.sent is None:
                     raise self._link.unavailable("Kafka: publishing was interrupted")
-                if turn.futures:
-                    await asyncio.wait(turn.futures)
+                if turn.sent:
+                    await asyncio.wait([sent.future for sent in turn.sent])
         except TimeoutError as error:
             await self._rebuild(client)
             raise self._link.unavailable(
@@ -177,17 +249,15 @@ class KafkaProducer(Producer):
             await self.start()
         return self._client
 
-    async def _raise(self, error: BaseException, client: AIOKafkaProducer | None) -> None:
+    async def _raise(
+        self, error: BaseException | None, client: AIOKafkaProducer | None, topic: str = ""
+    ) -> NoReturn:
         """Raise our error for aiokafka's, and rebuild the producer unless only records are bad.
 
         After OutOfOrderSequence an idempotent producer fails for ever (aiokafka ``_fail_all``).
         """
-        if isinstance(error, _REFUSED):
-            raise OutputError(f"Kafka refuses the records: {error}") from error
         await self._rebuild(client)
-        raise self._link.unavailable(
-            f"Kafka at {self._settings.bootstrap_servers} did not take the records: {error!r}"
-        ) from error
+        raise self._link.failed("write", error or KafkaError(), topic) from error
 
     async def _rebuild(self, client: AIOKafkaProducer | None) -> None:
         """Give up this client, once, however many callers saw it fail; the next publish starts
@@ -199,29 +269,36 @@ class KafkaProducer(Producer):
             log.warning("kafka_producer_rebuilt")
             await self._discard(client)
 
-    def _check_sizes(self, outputs: Sequence[Output]) -> None:
+    def _too_large(self, outputs: Sequence[Output]) -> dict[int, Refusal]:
+        """Return what is larger than these settings allow, by position."""
         limit = self._settings.max_record_bytes - _OVERHEAD
         sizes = [len(value) + len(key or b"") for _, key, value, _ in outputs]
-        if (largest := max(sizes)) > limit:
-            topic = outputs[sizes.index(largest)].topic
-            raise OutputError(f"{topic}: record of {largest} bytes: expected at most {limit}")
+        if max(sizes) <= limit:
+            return {}
+        return {
+            i: Refusal(i, outputs[i].topic, size, limit)
+            for i, size in enumerate(sizes)
+            if size > limit
+        }
 
-    async def _enqueue(
-        self, client: AIOKafkaProducer, parts: Iterable[_Part]
-    ) -> list[asyncio.Future[object]]:
+    async def _enqueue(self, client: AIOKafkaProducer, turn: _Round) -> list[_Sent]:
         """Build batches and hand them over, one per partition in turn, as aiokafka sends them."""
-        sound = [part.outputs for part in parts if part.passes()]
+        sound = [part.outputs for part in turn.parts if part.passes()]
         batches = await self._build(client, chain.from_iterable(sound))
-        futures: list[asyncio.Future[object]] = []
+        turn.keyless = self._keyless
+        sent: list[_Sent] = []
+        firsts = dict.fromkeys(batches, 0)
         depth = 0
         while batches:
             batches = {place: queue for place, queue in batches.items() if len(queue) > depth}
-            for (topic, partition), queue in batches.items():
-                future = await client.send_batch(queue[depth], topic, partition=partition)
+            for place, queue in batches.items():
+                first, last = firsts[place], firsts[place] + queue[depth].record_count()
+                future = await client.send_batch(queue[depth], place[0], partition=place[1])
                 future.add_done_callback(_retrieve)
-                futures.append(future)
+                sent.append(_Sent(future, place, first, last))
+                firsts[place] = last
             depth += 1
-        return futures
+        return sent
 
     async def _build(
         self, client: AIOKafkaProducer, outputs: Iterable[Output]
@@ -235,7 +312,7 @@ class KafkaProducer(Producer):
         for topic, key, value, partition in outputs:
             if last is None or partition is None or (topic, partition) != last:
                 count = self._partitions.get(topic) or await self._count(client, topic)
-                chosen = self._choose(key, count) if partition is None else partition
+                chosen = self._chosen(key, count, self._keyless, partition)
                 if not 0 <= chosen < count:
                     raise UsageError(f"{topic}: expected a partition below {count}, got {chosen}")
                 last = (topic, chosen)
@@ -247,9 +324,12 @@ class KafkaProducer(Producer):
                 append(timestamp=now, key=key, value=value)
         return batches
 
-    def _choose(self, key: bytes | None, count: int) -> int:
+    @staticmethod
+    def _chosen(key: bytes | None, count: int, keyless: int, partition: int | None) -> int:
         """Choose as Kafka's default partitioner; records without a key stay together per round."""
-        return (self._keyless if key is None else murmur2(key) & 0x7FFFFFFF) % count
+        if partition is not None:
+            return partition
+        return (keyless if key is None else murmur2(key) & 0x7FFFFFFF) % count
 
     async def _count(self, client: AIOKafkaProducer, topic: str) -> int:
         with anyio.move_on_after(_TOPIC_WAIT):

@@ -4,7 +4,12 @@ from collections.abc import Collection, Iterable, Sequence
 
 import anyio
 
-from schemas.errors import FencedError, LogUnavailableError, RoadstreamError
+from schemas.errors import (
+    FencedError,
+    LogUnavailableError,
+    RecordRefusedError,
+    RoadstreamError,
+)
 from streams.log import Assignment, Consumer, GroupListener, Offsets, Output, Polled, TopicPartition
 from streams.memory.broker import MemoryBroker
 from streams.memory.group import Session
@@ -138,8 +143,11 @@ class MemoryConsumer(Consumer):
                 await self._broker.thawed(self.member)
                 self._check_alive()
             self._check_fence(partitions, epoch)
+        outputs, refused = self._store.within_limits(outputs)
         if outputs:
             await self._broker.append(outputs, fault, self)
+        if refused and fault.error is None:
+            raise RecordRefusedError(refused)
         if self._broker.atomic:
             self._commit(commit)
         elif fault.error is None and epoch == self._assignment.epoch:

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
 
-from schemas.errors import UsageError
+from schemas.errors import RecordRefusedError, UsageError
 from streams.clock import Clock, SystemClock
 from streams.log import (
     Consumer,
@@ -189,9 +189,12 @@ class _MemoryProducer(Producer):
 
     async def publish(self, outputs: Sequence[Output]) -> None:
         fault = await self._broker.call("publish")
+        outputs, refused = self._broker.store.within_limits(outputs)
         await self._broker.append(outputs, fault, None)
         if fault.error is not None:
             raise fault.error
+        if refused:
+            raise RecordRefusedError(refused)
 
 
 class _MemoryReader(Reader):

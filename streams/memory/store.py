@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import anyio
 
-from schemas.errors import OutputError, RoadstreamError, UsageError
+from schemas.errors import OutputError, Refusal, RoadstreamError, UsageError
 from streams.clock import Clock
 from streams.log import Output, Polled, TopicPartition, in_topic_order
 
@@ -121,12 +121,16 @@ class MemoryStore:
     Args:
         clock: Wall clock of the records' timestamps.
         monotonic: Clock of delays, in seconds.
+
+    Attributes:
+        limits: Bytes of key and value that a topic allows; without one it allows any.
     """
 
     def __init__(self, clock: Clock, monotonic: Callable[[], float]) -> None:
         self._clock, self._monotonic = clock, monotonic
         self.topics: dict[str, list[MemoryPartition]] = {}
         self.faults: deque[Fault] = deque()
+        self.limits: dict[str, int] = {}
         self.watcher: Watcher | None = None
         self._waiting: dict[anyio.Event, Collection[str]] = {}
         self._under_way: list[_UnderWay] = []
@@ -150,6 +154,18 @@ class MemoryStore:
         if fault.error is not None and not fault.after:
             raise fault.error
         return fault
+
+    def within_limits(self, outputs: Sequence[Output]) -> tuple[Sequence[Output], list[Refusal]]:
+        """Return the outputs that their topics take, and the refusals of the others."""
+        refused: list[Refusal] = []
+        for i, (topic, key, value, _) in enumerate(outputs if self.limits else ()):
+            size, limit = len(value) + len(key or b""), self.limits.get(topic)
+            if limit is not None and size > limit:
+                refused.append(Refusal(i, topic, size, limit))
+        if not refused:
+            return outputs, refused
+        left_out = {refusal.row for refusal in refused}
+        return [one for i, one in enumerate(outputs) if i not in left_out], refused
 
     def append(self, outputs: Sequence[Output], by: Appender | None = None) -> None:
         """Append all of the records, or none, and wake those who wait for some.

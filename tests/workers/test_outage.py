@@ -1,5 +1,6 @@
 """Waiting out what passes: delays, patience, and errors that are not waited out."""
 
+import time
 from collections.abc import Sequence
 
 import anyio
@@ -8,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from schemas.errors import LogUnavailableError, OutputError, RoadstreamError, RunError, UsageError
+from schemas.errors import (
+    ForbiddenError,
+    LogUnavailableError,
+    OutputError,
+    RoadstreamError,
+    RunError,
+    UsageError,
+)
+from workers import outage
 from workers.outage import Backoff, Persistent
 
 GONE = LogUnavailableError("no broker answers")
@@ -162,3 +171,36 @@ def test_errors_waited_out_are_errors_of_the_surroundings() -> None:
     assert all(issubclass(error, RunError) for error in PASSING)
     assert not any(issubclass(UsageError, error) for error in PASSING)
     assert issubclass(RunError, RoadstreamError)
+
+
+async def test_a_part_that_joins_again_and_again_without_doing_work_stays_down() -> None:
+    turned_at = 0.0
+    running = Persistent(
+        "glance", lambda: turned_at, backoff=Backoff(*NO_DELAY), done_at=lambda: 0.0
+    )
+    down: list[float | None] = []
+
+    async def part(_stop: anyio.Event) -> None:
+        nonlocal turned_at
+        turned_at = time.monotonic()  # it joins and polls, and fails when it publishes
+        down.append(running.down_for(turned_at + 100.0))
+        if len(down) < 4:
+            raise GONE
+
+    await running.run(part, anyio.Event())
+    assert down[0] is None
+    assert all(seconds is not None and seconds >= 100.0 for seconds in down[1:])
+
+
+async def test_what_a_person_must_mend_is_said_once_and_tried_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outage, "MENDING_DELAY", 0.0)
+    missing = ForbiddenError("Kafka does not let this client write: topic votes")
+    part, running = Part([missing] * 5 + [GONE] + [missing]), persistent()
+    with capture_logs() as events:
+        await running.run(part, anyio.Event())
+
+    assert [event["event"] for event in events] == ["to_be_mended", "waiting_out", "to_be_mended"]
+    assert events[0]["error"] == str(missing)
+    assert running.failures == 7

@@ -97,7 +97,7 @@ def produce(
         run_async(log_level, sending.run, log, patience)
     finally:
         console().print(sending.summary, highlight=False)
-    return 1 if sending.refused else 0
+    return 1 if sending.refused or sending.too_large else 0
 
 
 def check_patience(patience: float) -> None:
@@ -145,6 +145,11 @@ class _Sending:
         return self._submitter.refused if self._submitter else 0
 
     @property
+    def too_large(self) -> int:
+        """Number of pictures that their topic refused."""
+        return self._submitter.too_large if self._submitter else 0
+
+    @property
     def summary(self) -> str:
         """What was done, in a line."""
         done = self._submitter
@@ -154,6 +159,7 @@ class _Sending:
             "already sent": done.repeated,
             "no longer there": done.vanished,
             "refused as duplicates": done.refused,
+            "of them too large for their topic, to be answered as failed": done.too_large,
         }
         parts = [f"{done.sent:,} images sent", *(f"{n:,} {what}" for what, n in more.items() if n)]
         return "; ".join(parts)
