@@ -61,7 +61,7 @@ async def test_only_what_is_too_large_alone_is_refused_and_the_rest_is_there_onc
             await producer.publish(outputs)
         await producer.publish([Output("t", None, b"after", 0)])
         async with log.reader("t", "beginning") as reader:
-            found = [(record.value or b"")[:4] for _, record in await take(reader, 91)]
+            found = [(record.value or b"")[:4] for _, record in await take(reader, 92)]
 
     refused = raised.value.refused
     assert [(one.row, one.size, one.limit) for one in refused] == [
