@@ -4,8 +4,7 @@ from collections.abc import Collection
 
 import anyio
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from schemas import codec
 from schemas.errors import RecordRefusedError
@@ -32,13 +31,13 @@ class Idle:
         pass
 
 
-async def limit(servers: str, topic: str) -> None:
-    """Let a topic take no batch above ``SMALL`` bytes, as somebody's automation may."""
+async def limit(servers: str, topic: str, partitions: int) -> None:
+    """Make a topic that takes no batch above ``SMALL`` bytes, as somebody's automation may."""
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
     try:
         wanted = {"max.message.bytes": str(SMALL)}
-        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, wanted)])
+        await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=wanted)])
     finally:
         await admin.close()
 
@@ -52,8 +51,8 @@ async def test_only_what_is_too_large_alone_is_refused_and_the_rest_is_there_onc
 ) -> None:
     sizes = [500] * 60 + [SMALL + 1000] + [700] * 30 + [2 * SMALL] + [9]
     async with log_of(own_kafka) as log, log.producer() as producer:
+        await limit(own_kafka, "t", 2)
         await log.create_topics(["t"], 2)
-        await limit(own_kafka, "t")
         outputs = [
             Output("t", None, b"%04d" % i + bytes(size), i % 2) for i, size in enumerate(sizes)
         ]
@@ -85,8 +84,8 @@ async def test_an_escalation_that_does_not_fit_ends_with_its_votes_and_is_commit
         tier="first", cascade="c", cascade_hash="h", sent_at=1.0, runs=[run], images=[said]
     )
     async with log_of(own_kafka) as log, log.producer() as producer:
+        await limit(own_kafka, SECOND, 1)
         await log.create_topics([FIRST, SECOND, VOTES], 1)
-        await limit(own_kafka, SECOND)
         await producer.publish([Output(FIRST, b"a", codec.encode(Image(head, picture)), 0)])
         member = GroupMember(Idle(), "worker", "g", [FIRST], MemberOptions())
         async with member.joined(log):
