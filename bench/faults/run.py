@@ -33,6 +33,7 @@ from streams.event_ledger import EventLedger
 from streams.log import Log
 from workers.broker import BrokerSettings, Cluster, run_brokers
 from workers.connect import open_log
+from workers.verify.coverage import FORGOTTEN
 from workers.verify.run import verify
 
 PARTITIONS = 8
@@ -209,8 +210,23 @@ def _allowed(campaign: Campaign) -> set[str]:
     where it stood before its last commits: it answers from what it knows to be replicated. Work is
     then done again, which nobody sees.
     """
-    lost_brokers = any(fault.kind in BROKER_KINDS for fault in campaign.happened)
-    return {"doubled by a zombie"} | ({"commit moved backwards"} if lost_brokers else set())
+    return {"doubled by a zombie"} | (
+        {"commit moved backwards"} if _lost_brokers(campaign) else set()
+    )
+
+
+def _lost_brokers(campaign: Campaign) -> bool:
+    return any(fault.kind in BROKER_KINDS for fault in campaign.happened)
+
+
+def _unchecked(campaign: Campaign, report: Report) -> list[Anomaly]:
+    """Return what could not be checked, but for commits that brokers forgot for a while."""
+    allowed = FORGOTTEN if _lost_brokers(campaign) else None
+    return [
+        Anomaly("verify: not checked", "", line)
+        for line in report.unchecked
+        if allowed is None or allowed not in line
+    ]
 
 
 async def _look(campaign: Campaign, log: Log, tell: Tell) -> Verdict:
@@ -236,7 +252,7 @@ async def _look(campaign: Campaign, log: Log, tell: Tell) -> Verdict:
     if not campaign.harmless:
         if report.unfinished:
             anomalies.append(Anomaly("verify: unfinished", "", str(report.waiting)))
-        anomalies += [Anomaly("verify: not checked", "", line) for line in report.unchecked]
+        anomalies += _unchecked(campaign, report)
     acknowledged = len(campaign.load.acknowledged)
     images = Images(
         acknowledged=acknowledged,

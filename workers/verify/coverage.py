@@ -10,6 +10,9 @@ from streams.log import Offsets, TopicPartition
 from workers.verify.census import Census
 from workers.verify.ledgers import Ledgers
 
+FORGOTTEN = "has no committed offsets on"
+"""What is said of a group whose commits the log does not know, or did not for a while."""
+
 
 class Coverage:
     """Gathers what evidence there was.
@@ -156,7 +159,7 @@ class Coverage:
                 yield f"retention took {count:,} records of {topic} that {group} had not committed"
             if history.forgotten:
                 yield (
-                    f"{group} has no committed offsets on {_names(history.forgotten)} any more "
+                    f"{group} {FORGOTTEN} {_names(history.forgotten)} any more "
                     "(deleted, or expired): its commits"
                 )
         if self.remade:
