@@ -23,6 +23,7 @@ from schemas.records import Head, Image, Inline
 from schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES
 from streams.event_ledger import CUT
 from streams.log import TopicPartition
+from tests.builders import pack, votes
 from tests.workers.sound_run import (
     CASCADE,
     ESCALATED,
@@ -397,6 +398,19 @@ async def test_a_producer_that_was_killed_may_have_noted_less_than_it_sent(run: 
     run.events["producer"][1:] = [Acknowledged(1.0, ["a", "b"])]
 
     assert (await run.verify()).clean
+
+
+async def test_a_ledger_that_lacks_more_than_a_kill_explains_clears_nobody(run: SoundRun) -> None:
+    """As one that was cut off where a line ends."""
+    many = [f"more-{i}" for i in range(300)]
+    run.records[IMAGES] += [Image(Head(image_id=name), Inline(b"")) for name in many]
+    run.records[VOTES].append(pack("one", *(votes(name) for name in many)))
+    run.records[ANSWERS] += [answer(name, "one") for name in many]
+    run.events["one"] = worked("worker", ONE, "w1", IMAGES, 304)
+    run.events["consensus"] = worked("consensus", CONSENSUS_GROUP, "c", VOTES, 3)
+    run.commits = {(ONE, IMAGES): 304, (TWO, ESCALATED): 2, (CONSENSUS_GROUP, VOTES): 3}
+
+    assert "300 images were sent by a producer without a ledger" in unchecked(await run.verify())
 
 
 async def test_no_ledger_of_any_producer_clears_nobody(run: SoundRun) -> None:

@@ -28,6 +28,8 @@ class Census:
         oldest: Oldest offset that each partition still has.
         committed: What the first tier has committed.
         baseline: Answers of a clean run to compare with.
+        ends: Where each partition ended before the ledgers were read, which know what was sent
+            until then; empty without ledgers.
 
     Attributes:
         acknowledged: Images that were acknowledged, by the producers' ledgers.
@@ -46,9 +48,11 @@ class Census:
         oldest: Mapping[TopicPartition, int],
         committed: Offsets,
         baseline: Baseline | None,
+        ends: Mapping[TopicPartition, int],
     ) -> None:
         self._findings, self._oldest, self._committed = findings, oldest, committed
-        self._baseline = baseline
+        self._baseline, self._ends = baseline, ends
+        self._unknown: set[str] = set()
         self._images: dict[str, int] = {}
         self._changed: list[tuple[str, str]] = []
         self.acknowledged = self.answers = self.unreadable = 0
@@ -109,7 +113,10 @@ class Census:
             if self._committed.get(tp, 0) > record.offset:
                 self.unreadable_images.append((tp, record.offset))
             return
-        bits = _RESENT if self._images.get(image_id, 0) & _SENT else 0
+        known = self._images.get(image_id, 0)
+        bits = _RESENT if known & _SENT else 0
+        if record.offset < self._ends.get(tp, 0) and not known & _ACKNOWLEDGED:
+            self._unknown.add(image_id)
         if self._committed.get(tp, 0) > record.offset:
             bits |= _PASSED
         self._mark(image_id, bits | _SENT)
@@ -132,9 +139,8 @@ class Census:
             self._mark(letter.image_id, _REPLAYED)
 
     def unacknowledged(self) -> int:
-        """Return how many images are on the log that no ledger of a producer knows."""
-        known = _ACKNOWLEDGED | _REPLAYED
-        return sum(bits & _SENT > 0 and not bits & known for bits in self._images.values())
+        """Return how many images were on the log, before any was read, that no ledger knows of."""
+        return sum(not self._images[image_id] & _REPLAYED for image_id in self._unknown)
 
     def waiting(self) -> Iterator[str]:
         """Yield the images that the first tier has yet to commit."""

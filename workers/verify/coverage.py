@@ -111,7 +111,9 @@ class Coverage:
             if len(census):
                 yield "no ledger of a producer: images that were acknowledged and never kept"
         elif (
-            not ledgers.uncertain and ledgers.producers_whole and (count := census.unacknowledged())
+            ledgers.producers_whole
+            and not ledgers.uncertain
+            and (count := census.unacknowledged()) > ledgers.unnoted
         ):
             yield (
                 f"{count:,} images were sent by a producer without a ledger here: "

@@ -10,6 +10,9 @@ from sinks.verification.commits import GroupHistory
 from sinks.verification.findings import Findings
 from streams.event_ledger import Damage, LedgerFile, ledger_files
 
+LEAST_UNNOTED = 256
+"""Images that a producer may have under way at once, where its ledger shows no larger batch."""
+
 
 class Ledgers:
     """What the ledgers of a folder say about one log.
@@ -22,8 +25,9 @@ class Ledgers:
     Attributes:
         histories: What each group did; groups without a ledger are absent.
         producers: Ledgers of producers.
-        producers_whole: Whether these tell of all that their processes sent: each ended in order,
-            and can be read in full.
+        producers_whole: Whether these can be read in full.
+        producers_unended: Those of them that did not end in order, or are still written.
+        largest: The most images that the log acknowledged to a producer at once.
         files: Ledgers of this log.
         events: Events in them.
         damaged: Files of which some part could not be read, and why.
@@ -43,6 +47,7 @@ class Ledgers:
         self.strangers: Counter[str] = Counter()
         self.other_groups: set[str] = set()
         self.uncertain, self.producers_whole = False, True
+        self.producers_unended = self.largest = 0
 
     def read(self, folder: Path, acknowledged: Callable[[list[str]], None]) -> None:
         """Read every ledger in a folder.
@@ -69,6 +74,11 @@ class Ledgers:
         """Return whether something that this group did may stand in no ledger that can be read."""
         history = self.histories.get(group)
         return self.uncertain or (history is not None and not history.whole)
+
+    @property
+    def unnoted(self) -> int:
+        """The most images that producers can have sent and, killed, or still at it, not noted."""
+        return self.producers_unended * max(LEAST_UNNOTED, 2 * self.largest)
 
     def _damage(self, file: LedgerFile, problem: str) -> None:
         self.uncertain = True
@@ -112,6 +122,7 @@ class Ledgers:
             for event in events:
                 if isinstance(event, Acknowledged):
                     acknowledged(event.ids)
+                    self.largest = max(self.largest, len(event.ids))
                 closed = isinstance(event, Closed)
                 yield event
 
@@ -127,4 +138,5 @@ class Ledgers:
                 pass
         if opened.role == "producer":
             self.producers += 1
-            self.producers_whole &= closed and not file.cut and file.torn is None
+            self.producers_unended += not closed
+            self.producers_whole &= not file.cut and file.torn is None

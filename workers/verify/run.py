@@ -111,7 +111,10 @@ class _Verification:
     async def run(self, ledgers: Path | None) -> Report:
         self._committed = await self._ask_committed()
         first = self._committed[tier_group(self._tiers[0])]
-        census = Census(self._findings, self._oldest, first, self._baseline)
+        ends: dict[TopicPartition, int] = {}
+        for topic in map(images, LANES) if ledgers is not None else ():
+            ends.update((await bounds(self._log, topic)).ends)
+        census = Census(self._findings, self._oldest, first, self._baseline, ends)
         if ledgers is not None:
             self._coverage.asked = True
             await to_thread.run_sync(self._ledgers.read, ledgers, census.take_acknowledged)
