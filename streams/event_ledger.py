@@ -67,7 +67,7 @@ class EventLedger:
         if folder is None:
             return
         host = socket.gethostname()
-        opened = Opened(moment(), role, group, member, os.getpid(), host, _boot(), _CLOCK, log)
+        opened = Opened(moment(), role, group, member, os.getpid(), host, host_boot(), _CLOCK, log)
         name = f"{role}-{group or member or 'all'}-{opened.pid}-{time.time_ns()}.jsonl"
         path = self._path = folder / name.replace("/", "_")
         try:
@@ -248,7 +248,7 @@ def ranges(offsets: Iterable[tuple[TopicPartition, Sequence[int]]]) -> list[Rang
     return found
 
 
-def _boot() -> str:
+def host_boot() -> str:
     """Return what tells one start of this host from every other, or nothing where none is known."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

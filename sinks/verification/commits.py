@@ -116,6 +116,8 @@ class GroupHistory:
         name: The group.
         topics: What it consumes; of others, as another cascade's, nothing is taken in.
         findings: Where anomalies go.
+        boot: What the host is since it was started, if a power cut may take the last commits of the
+            log, as it may of an embedded one; empty if it may not.
 
     Attributes:
         elsewhere: Other topics that its ledgers name.
@@ -124,9 +126,14 @@ class GroupHistory:
         unended: Ledgers that did not end in order, or are still written.
         forgotten: Partitions of which the log no longer knows what had been committed: the group
             was deleted, or its offsets have expired.
+        cut_back: Partitions on which the group stood further before the host was started anew, and
+            whether it has come as far again since.
     """
 
-    def __init__(self, name: str, topics: Collection[str], findings: Findings) -> None:
+    def __init__(
+        self, name: str, topics: Collection[str], findings: Findings, boot: str = ""
+    ) -> None:
+        self._boot = boot
         self.name, self.topics, self._findings = name, frozenset(topics), findings
         self.tenures: dict[TopicPartition, list[Tenure]] = {}
         self.delivered: dict[TopicPartition, Intervals] = {}
@@ -134,6 +141,7 @@ class GroupHistory:
         self.missed: dict[TopicPartition, Intervals] = {}
         self.elsewhere: set[str] = set()
         self.forgotten: set[TopicPartition] = set()
+        self.cut_back: dict[TopicPartition, bool] = {}
         self.whole, self.unassigned, self.unended = True, 0, 0
         self.last_held: dict[tuple[str, str, int, str], dict[TopicPartition, Tenure]] = {}
 
@@ -208,9 +216,14 @@ class GroupHistory:
             found += self._out_of_order(tp, _in_order(tenures))
             highest = max(tenures, key=lambda tenure: tenure.commit)
             stands = committed.get(tp)
-            if stands is None and highest.commit > 0:
-                self.forgotten.add(tp)
-            elif stands is not None and highest.commit > stands:
+            if tp in self.cut_back:
+                self.cut_back[tp] = stands is not None and stands >= highest.commit
+            if stands is None:
+                if highest.commit > 0:
+                    self.forgotten.add(tp)
+            elif highest.commit > stands and self._was_cut(highest, self._boot):
+                self.cut_back[tp] = False
+            elif highest.commit > stands:
                 detail = (
                     f"{self.name} stands at {stands}; the log had acknowledged {highest.commit} "
                     f"to {highest.member}"
@@ -231,13 +244,19 @@ class GroupHistory:
                 and highest.commit_at is not None
             ):
                 undone = highest.commit_at.before(tenure.begin)
-                if undone and tenure.fresh:
+                if undone and self._was_cut(highest, tenure.begin.boot):
+                    self.cut_back[tp] = False
+                elif undone and tenure.fresh:
                     self.forgotten.add(tp)
                 else:
                     yield self._undone(tp, highest, tenure, surely=undone)
                 highest = None
             if highest is None or tenure.commit > highest.commit:
                 highest = tenure
+
+    def _was_cut(self, tenure: Tenure, boot: str) -> bool:
+        """Return whether the host's power may have been cut since a tenure."""
+        return bool(self._boot and tenure.begin.boot and boot) and tenure.begin.boot != boot
 
     def _undone(
         self, tp: TopicPartition, first: Tenure, second: Tenure, *, surely: bool

@@ -50,6 +50,7 @@ class MemoryLog(Log):
         topics: The partitions of every topic.
         faults: The faults to come, in order.
         groups: The consumer groups.
+        named: Its identity; a test may let it pass for another log.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class MemoryLog(Log):
         self.store, self.groups = self.broker.store, self.broker.groups
         self.topics, self.faults = self.store.topics, self.store.faults
         self._open: list[MemoryConsumer] = []
-        self._joined, self._identity = 0, f"memory:{uuid.uuid4().hex}"
+        self._joined, self.named = 0, f"memory:{uuid.uuid4().hex}"
 
     def crash(self, member: str) -> None:
         """Let a member die: it does nothing more, and its group learns of it by its silence."""
@@ -112,7 +113,7 @@ class MemoryLog(Log):
         return {tp: at for tp, at in offsets.items() if tp.topic in topics}
 
     async def identity(self) -> str:
-        return self._identity
+        return self.named
 
     async def trim(self, topics: Collection[str], group: str) -> None:
         for tp, offset in self.broker.group(group).offsets.items():

@@ -60,11 +60,13 @@ class SoundRun:
         commits: Where each group stands on the log.
         clock: When the records are appended.
         log: The log they are written to.
+        kind: What the log says it is, before its identity; memory by default.
         cascade: Of tiers one and two.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.cascade = folder, CASCADE
+        self.kind = ""
         self.clock = ManualClock(0.5)
         self.log = MemoryLog(self.clock)
         self.records: dict[str, list[object]] = {
@@ -101,6 +103,7 @@ class SoundRun:
         baseline: Path | None = None,
     ) -> Report:
         """Write everything and verify it, with the first records of some topics let go of."""
+        self._rename()
         await self.log.create_topics(all_topics(CASCADE.tier_names), 1)
         for topic, values in self.records.items():
             for value in values:
@@ -118,6 +121,11 @@ class SoundRun:
             lines = [sealed(event, number) for number, event in enumerate(named, 1)]
             (folder / f"{name}.jsonl").write_bytes(b"".join(lines))
         return await verify(self.log, folder if ledgers else None, CASCADE, baseline=baseline)
+
+    def _rename(self) -> None:
+        """Let the log say that it is of another kind."""
+        if self.kind:
+            self.log.named = f"{self.kind}:{self.log.named}"
 
 
 def worked(role: Role, group: str, member: str, topic: str, count: int) -> list[Event]:

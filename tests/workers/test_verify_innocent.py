@@ -267,6 +267,43 @@ async def test_a_member_that_begins_anew_after_its_group_was_deleted_moved_nothi
     assert "has no committed offsets on images.archive any more" in unchecked(await run.verify())
 
 
+def after_a_power_cut(run: SoundRun) -> None:
+    """Let the host have been started anew since a member had done and committed it all."""
+    run.kind = "embedded"
+    run.events["before"] = worked("worker", ONE, "w1", IMAGES, 4)
+    first, *later = retimed(worked("worker", ONE, "w1", IMAGES, 4), 50.0)
+    assert isinstance(first, Opened)
+    run.events["one"] = [msgspec.structs.replace(first, boot="another"), *later]
+    run.events["one"][1] = Assigned(51.0, 1, [(IMAGES, 0, 2)])
+    run.events["one"][2] = Delivered(52.0, 1, [(IMAGES, 0, 2, 3)])
+    run.events["one"][3] = Done(53.0, 1, [(IMAGES, 0, 2, 3)])
+
+
+async def test_a_power_cut_may_take_the_last_commits_of_an_embedded_log(run: SoundRun) -> None:
+    after_a_power_cut(run)
+
+    report = await run.verify()
+
+    assert report.clean, report
+    [said] = report.explained
+    assert "stood further on images.archive before the host was started anew" in said
+
+
+async def test_a_power_cut_takes_no_commits_of_other_logs(run: SoundRun) -> None:
+    after_a_power_cut(run)
+    run.kind = ""
+
+    only(await run.verify(), "commit moved backwards", "images.archive[0]@4")
+
+
+async def test_a_group_that_has_not_come_as_far_again_is_not_cleared(run: SoundRun) -> None:
+    after_a_power_cut(run)
+    del run.events["one"]
+    run.commits[ONE, IMAGES] = 2
+
+    assert "and has not come as far again" in unchecked(await run.verify())
+
+
 def made_anew(run: SoundRun) -> None:
     """Let ``images.archive`` have been deleted when 900 records of it were done, and made again."""
     run.events["before"] = worked("worker", ONE, "w0", IMAGES, 900)

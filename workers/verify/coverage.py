@@ -54,6 +54,12 @@ class Coverage:
             if history.elsewhere:
                 which = ", ".join(sorted(history.elsewhere))
                 yield f"{group} has {which} in ledgers of another cascade: left out"
+        for group, history in ledgers.histories.items():
+            if redone := [tp for tp, again in history.cut_back.items() if again]:
+                yield (
+                    f"{group} stood further on {_names(redone)} before the host was started anew: "
+                    "a power cut takes the last commits, and their work was done again"
+                )
         if ledgers.nameless:
             yield (
                 f"{ledgers.nameless:,} ledgers do not say of which log they are, "
@@ -82,6 +88,7 @@ class Coverage:
         if self.asked:
             yield from self._missing_ledgers(census, oldest, committed)
         yield from self._damaged_ledgers(committed)
+        yield from self._lost_commits()
         yield from self._lost_records(oldest, since)
         unreadable = census.unreadable + judged.unreadable
         if unreadable:
@@ -151,19 +158,26 @@ class Coverage:
         for group, count in self.untold.items():
             yield f"{group}: {count:,} records that only a damaged ledger may tell of"
 
-    def _lost_records(
-        self, oldest: Mapping[TopicPartition, int], committed: Mapping[str, Offsets]
-    ) -> Iterator[str]:
+    def _lost_commits(self) -> Iterator[str]:
         for group, history in self._ledgers.histories.items():
             for topic in _topics(iter(history.missed)):
                 missed = (gone for tp, gone in history.missed.items() if tp.topic == topic)
                 count = sum(last - first + 1 for gone in missed for first, last in gone)
                 yield f"retention took {count:,} records of {topic} that {group} had not committed"
+            if cut := [tp for tp, again in history.cut_back.items() if not again]:
+                yield (
+                    f"{group} stood further on {_names(cut)} before the host was started anew, "
+                    "and has not come as far again"
+                )
             if history.forgotten:
                 yield (
                     f"{group} {FORGOTTEN} {_names(history.forgotten)} any more "
                     "(deleted, or expired): its commits"
                 )
+
+    def _lost_records(
+        self, oldest: Mapping[TopicPartition, int], committed: Mapping[str, Offsets]
+    ) -> Iterator[str]:
         if self.remade:
             yield f"what was on {_names(self.remade)} before that was made anew"
         sent = [images(lane) for lane in LANES]

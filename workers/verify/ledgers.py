@@ -8,7 +8,7 @@ from schemas.errors import RunError, UsageError
 from schemas.events import Acknowledged, Closed, Event, Opened
 from sinks.verification.commits import GroupHistory
 from sinks.verification.findings import Findings
-from streams.event_ledger import Damage, LedgerFile, ledger_files
+from streams.event_ledger import Damage, LedgerFile, host_boot, ledger_files
 
 LEAST_UNNOTED = 256
 """Images that a producer may have under way at once, where its ledger shows no larger batch."""
@@ -40,6 +40,7 @@ class Ledgers:
 
     def __init__(self, log: str, groups: Mapping[str, Collection[str]], findings: Findings) -> None:
         self._log, self._groups, self._findings = log, groups, findings
+        self._boot = host_boot() if log.startswith("embedded:") else ""
         self.histories: dict[str, GroupHistory] = {}
         self.producers = self.files = self.events = self.nameless = 0
         self.damaged: list[str] = []
@@ -129,7 +130,7 @@ class Ledgers:
         if opened.group:
             topics = self._groups[opened.group]
             history = self.histories.setdefault(
-                opened.group, GroupHistory(opened.group, topics, self._findings)
+                opened.group, GroupHistory(opened.group, topics, self._findings, self._boot)
             )
             history.read(opened, tapped())
             history.whole &= not file.cut
