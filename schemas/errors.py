@@ -11,7 +11,8 @@
     │   │   ├── RecordRefusedError  the log refuses some records for good: they are too large
     │   │   └── ForbiddenError      the log does not allow it: a right is missing, a policy
     │   ├── MachineError        this machine has too few file descriptors or too little memory
-    │   └── FencedError         this consumer no longer owns what it tried to commit
+    │   ├── FencedError         this consumer no longer owns what it tried to commit
+    │   └── ReplacedError       another process has this one's member name (exit status 78)
     ├── EngineError           an engine broke its promise: a bug here, not a fault of the data
     │   ├── DeviceMemoryError   a batch did not fit into memory; a smaller one may (retriable)
     │   └── EngineDownError     the engine as a whole is away: its process, its server (retriable)
@@ -137,6 +138,16 @@ class FencedError(RunError):
 
     Nothing is wrong with the data: the new owner does the work again.
     """
+
+
+class ReplacedError(RunError):
+    """Another process has joined the group under this one's member name, which is theirs by now.
+
+    Starting this one again would take the name back, and so on in turn: its exit status is
+    ``EX_CONFIG`` of sysexits.h, after which a supervisor must not.
+    """
+
+    exit_status = 78
 
 
 class EngineError(RoadstreamError):

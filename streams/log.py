@@ -137,6 +137,7 @@ class Consumer(ABC):
 
         Raises:
             LogUnavailableError: The log does not answer.
+            ReplacedError: Another process has joined the group under this member's name.
         """
 
     @abstractmethod
@@ -236,7 +237,9 @@ class Log(ABC):
 
         A partition number belongs to one member in all the topics at once. A group without
         committed offsets starts at the beginning. ``member_id`` makes the membership static: a
-        process that comes back under it takes its partitions at once.
+        process that comes back under it takes its partitions at once, and one that still runs under
+        it ends. Leaving gives the partitions to the others at once; only who leaves by an error of
+        the log stays, to come back.
         """
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from schemas.errors import ReplacedError, UsageError
 from workers.lifecycle import Kind
 from workers.outage import Backoff
 
@@ -9,7 +10,8 @@ from workers.outage import Backoff
 MAX_DEATHS = 5
 # A child that did its work for this long has started well.
 SETTLED_AFTER = 30.0
-USAGE_STATUS = 2
+# What comes again at every start: wrong usage, and a member name that somebody else has.
+FINAL_STATUSES = frozenset({UsageError.exit_status, ReplacedError.exit_status})
 # EX_TEMPFAIL of sysexits.h: what our processes exit with when their log does not answer.
 TEMPORARY_STATUS = 75
 
@@ -33,8 +35,8 @@ class Restarts:
 
     A *service* comes back: from signals (somebody's ``kill``, the kernel short of memory) and from
     outages for ever, from its own failures for ever once it has worked well. A *job* must end: five
-    deaths in a row with no progress between them are the last. Wrong usage is final for both, an
-    outage counts for neither.
+    deaths in a row with no progress between them are the last. Wrong usage, and a member name that
+    another process has, are final for both; an outage counts for neither.
 
     Args:
         kind: What the children are for.
@@ -50,7 +52,7 @@ class Restarts:
 
     def after(self, death: Death) -> float | None:
         """Return the seconds after which to start the child again; ``None`` for never."""
-        if death.status == USAGE_STATUS:
+        if death.status in FINAL_STATUSES:
             return None
         if death.worked_for >= SETTLED_AFTER:
             self._deaths = 0

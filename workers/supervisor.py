@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from anyio.streams.text import TextReceiveStream
 
-from schemas.errors import RunError
+from schemas.errors import ReplacedError, RunError
 from workers.lifecycle import DRAIN_TIMEOUT, READY, SUPERVISED, Kind
 from workers.restarts import Death, Restarts
 
@@ -112,6 +112,7 @@ class Supervisor:
 
         Raises:
             RunError: A child cannot start, or dies again and again; its last line says why.
+            ReplacedError: Another process has a child's member name.
         """
         async with anyio.create_task_group() as tasks:
             for spec in self._specs:
@@ -136,7 +137,8 @@ class Supervisor:
                 return
             delay = restarts.after(Death(status, child.worked_for, self._care.progress()))
             if delay is None:
-                raise RunError(f"{spec.name} ended with status {status}: {child.said}")
+                kind = ReplacedError if status == ReplacedError.exit_status else RunError
+                raise kind(f"{spec.name} ended with status {status}: {child.said}")
             logger.warning(
                 "child_died", name=spec.name, status=status, restart_after=round(delay, 2)
             )

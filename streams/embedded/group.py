@@ -9,11 +9,13 @@ that setting the wall clock does nothing. Rows from before a restart are dead; s
 """
 
 import math
+import os
 import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
+from schemas.errors import ReplacedError
 from streams.database import Database, DatabaseStats
 from streams.embedded.watch import BEATS, Watch
 
@@ -53,10 +55,12 @@ class Membership:
     Args:
         database: The log's file.
         group: Name of the group.
-        member: Name of the member; a newer instance of the same name takes its place.
+        member: Name of the member; a newer instance of the same name takes its place for good.
         session_timeout: Seconds of silence after which a member may be declared dead.
         stats: Counted in.
         monotonic: Seconds on a clock that all processes share and that never steps.
+        earlier: The instance by which this process had the name before, if it had: whoever has
+            taken the name since keeps it.
 
     Attributes:
         instance: Tells it from every other membership, of the same name too.
@@ -71,24 +75,31 @@ class Membership:
         session_timeout: float,
         stats: EmbeddedStats,
         monotonic: Callable[[], float] = time.monotonic,
+        earlier: str | None = None,
     ) -> None:
-        self.member = member
+        self.member, self._earlier = member, earlier
         self.partitions = 1
         self._database, self._group, self._stats = database, group, stats
         self._beat_after = session_timeout / BEATS
         self._watch = Watch(session_timeout)
         self._monotonic = monotonic
-        self.instance = uuid.uuid4().hex
+        self.instance = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._generation = -1
         self._complete = False
         self._began_at: float | None = None
         self._heartbeat_at = -math.inf
 
     def join(self) -> None:
-        """Enter the group. An earlier instance of the same member loses its partitions at once."""
+        """Enter the group. An earlier instance of the same member loses its place at once.
+
+        Raises:
+            ReplacedError: Another process has taken the name since this one had it.
+        """
         if self._began_at is None:  # it is called again while the file is locked
             self._began_at = self._monotonic()
         with self._database.transaction() as tx:
+            if self._earlier is not None:
+                self._check_name(tx, self._earlier)
             now = self._monotonic()
             tx.execute(
                 "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?)",
@@ -110,16 +121,33 @@ class Membership:
                 self._raise_generation(tx)
 
     def follow(self) -> int | None:
-        """Keep the membership alive; return the group's generation if it calls for an exchange."""
+        """Keep the membership alive; return the group's generation if it calls for an exchange.
+
+        Raises:
+            ReplacedError: A newer instance has joined under this member's name.
+        """
         if abs(self._monotonic() - self._heartbeat_at) > self._beat_after:
             self._heartbeat()
         row = self._database.connection.execute(
             "SELECT generation FROM generations WHERE grp=?", (self._group,)
         ).fetchone()
         generation: int = row[0]
+        if generation != self._generation:  # whoever joins raises it
+            self._check_name(self._database.connection, self.instance)
         if generation == self._generation and (self._complete or not self._gains()):
             return None
         return generation
+
+    def _check_name(self, connection: Any, instance: str) -> None:
+        row = connection.execute(
+            "SELECT instance FROM members WHERE grp=? AND member=?", (self._group, self.member)
+        ).fetchone()
+        if row is not None and row[0] != instance:
+            raise ReplacedError(
+                f"{self._group}: another process on this machine (pid {row[0].split('-')[0]}) has "
+                f"joined under this member's name, {self.member}; this one ends. Give each process "
+                "a --member (`up`: --name) of its own"
+            )
 
     def _gains(self) -> bool:
         """Return whether an exchange would bring a partition that was taken the last time.

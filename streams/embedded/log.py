@@ -52,6 +52,8 @@ class EmbeddedLog(Log):
         self.database = Database(path, busy_timeout=busy_timeout, stats=self.stats)
         self.session_timeout = session_timeout
         self.store = Store(self.database, self.stats)
+        # By which instance this process was in a group when it failed, by group and member.
+        self._instances: dict[tuple[str, str], str] = {}
 
     async def __aenter__(self) -> "EmbeddedLog":
         await self.database.run(self.database.open, SCHEMA, SCHEMA_VERSION)
@@ -107,11 +109,22 @@ class EmbeddedLog(Log):
         member_id: str | None,
     ) -> AsyncIterator[Consumer]:
         member = member_id or f"{os.getpid()}-{next(_serial)}"
-        membership = Membership(self.database, group, member, self.session_timeout, self.stats)
+        place = group, member
+        membership = Membership(
+            self.database,
+            group,
+            member,
+            self.session_timeout,
+            self.stats,
+            earlier=self._instances.pop(place, None),
+        )
         consumer = EmbeddedConsumer(self.store, group, list(topics), membership, listener)
         await consumer.join()
         try:
             yield consumer
+        except RunError:
+            self._instances[place] = membership.instance
+            raise
         finally:
             # Who cannot say goodbye is missed soon enough, so nothing of this hides other errors.
             with suppress(RunError), anyio.move_on_after(LEAVE_TIMEOUT, shield=True):

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from schemas.errors import LogUnavailableError, UsageError
 from streams.kafka.client import CONNECTING, KafkaLink, answering, connect, disconnect
 from streams.kafka.group_offsets import CommittedRequest, committed_in
+from streams.kafka.group_requests import Describe, Group, described_in
 from streams.log import Offsets, TopicPartition
 
 log = structlog.get_logger(__name__)
@@ -159,6 +160,19 @@ class KafkaAdmin:
 
         found = await self._ask(ask)
         return {tp: offset for tp, offset in found.items() if tp.topic in topics}
+
+    async def describe(self, group: str) -> Group:
+        """Return who is in a group and what each was given.
+
+        Raises:
+            LogUnavailableError: Kafka does not answer.
+        """
+
+        async def ask(client: AIOKafkaAdminClient) -> Group:
+            coordinator = await client.find_coordinator(group)
+            return described_in(await client._send_request(Describe(group), coordinator))
+
+        return await self._ask(ask)
 
     async def _ask(self, call: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
         """Ask until the answer comes, trying again while the error is one that passes.

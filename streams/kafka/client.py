@@ -49,6 +49,10 @@ _FORBIDDEN = {
 """What comes again until a person mends it, and on what Kafka does not allow something."""
 
 
+UNREACHABLE = 0.5
+"""Seconds for leaving a coordinator, or brokers, that do not answer: there is nobody to tell."""
+
+
 class KafkaLink:
     """How the clients of one log reach Kafka.
 
@@ -56,11 +60,13 @@ class KafkaLink:
         settings: Where Kafka is, and how patient to be.
         stats: Counters of all the clients.
         proven: Whether a client has connected with these settings before.
+        member_ids: Under which id this process is in a group, by group and static name.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings, self.stats = settings, KafkaStats()
         self.proven = False
+        self.member_ids: dict[tuple[str, str | None], str] = {}
 
     def options(self) -> dict[str, Any]:
         """Return the options that every kind of aiokafka's clients takes.

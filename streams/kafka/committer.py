@@ -12,10 +12,10 @@ from typing import Any
 import anyio
 import structlog
 from aiokafka.errors import KafkaError, for_code
-from aiokafka.protocol.commit import OffsetCommitRequest
 
 from streams.kafka.client import KafkaLink
-from streams.kafka.membership import Identity
+from streams.kafka.group_requests import FENCED, NamedCommit
+from streams.kafka.membership import Identity, Membership
 from streams.log import Offsets, TopicPartition
 
 log = structlog.get_logger(__name__)
@@ -81,14 +81,19 @@ class OffsetCommitter:
 
     Args:
         client: aiokafka's consumer, connected as a member of a group.
+        membership: Its standing in the group.
         link: Settings and counters.
         acknowledged: Called with the offsets of each commit that Kafka acknowledged.
     """
 
     def __init__(
-        self, client: Any, link: KafkaLink, acknowledged: Callable[[Offsets], None]
+        self,
+        client: Any,
+        membership: Membership,
+        link: KafkaLink,
+        acknowledged: Callable[[Offsets], None],
     ) -> None:
-        self._coordinator, self._link = client._coordinator, link
+        self._coordinator, self._membership, self._link = client._coordinator, membership, link
         self._acknowledged = acknowledged
         self._tenure: Tenure | None = None
         self._dirty = anyio.Event()
@@ -154,15 +159,11 @@ class OffsetCommitter:
         self, identity: Identity, batch: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, int]:
         """Send a commit under this identity; return Kafka's code per partition, 0 if it is fine."""
-        topics: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+        topics: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for tp, offset in batch.items():
-            topics[tp.topic].append((tp.partition, offset, ""))
-        request = OffsetCommitRequest(
-            self._coordinator.group_id,
-            *identity,
-            OffsetCommitRequest.DEFAULT_RETENTION_TIME,
-            list(topics.items()),
-        )
+            topics[tp.topic].append((tp.partition, offset))
+        name = self._membership.name
+        request = NamedCommit(self._coordinator.group_id, *identity, name, topics)
         response = await self._coordinator._send_req(request)
         return {
             TopicPartition(topic, partition): code
@@ -183,6 +184,11 @@ class OffsetCommitter:
         if not wrong:
             return True
         rest = {tp: offset for tp, offset in batch.items() if tp not in fine}
+        if FENCED in wrong:
+            self._membership.replace()
+            tenure.forget(rest)
+            self._drop(rest, "another process has this member's name")
+            return True
         if wrong & (_UNKNOWN | {_REBALANCING}):
             self._join_again(tenure, unknown=bool(wrong & _UNKNOWN))
             tenure.forget(rest)

@@ -17,8 +17,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.errors import GroupLoadInProgressError, KafkaError, OffsetOutOfRangeError
 
-from schemas.errors import FencedError
-from streams.kafka.client import KafkaLink, answering
+from schemas.errors import FencedError, LogUnavailableError
+from streams.kafka.client import UNREACHABLE, KafkaLink, answering
 from streams.kafka.committer import OffsetCommitter, Tenure
 from streams.kafka.group_offsets import CommittedRequest, committed_in
 from streams.kafka.membership import Membership
@@ -72,7 +72,7 @@ class KafkaConsumer(Consumer):
         self._client, self._producer, self._link = client, producer, link
         self._listener = listener
         self.membership = Membership(client, link)
-        self.committer = OffsetCommitter(client, link, self._tell_committed)
+        self.committer = OffsetCommitter(client, self.membership, link, self._tell_committed)
         self.rebalances = Rebalances(self.committer, self.membership, link)
         # All but the last: what is at hand of them is taken first.
         self._first = [frozenset([topic]) for topic in topics[:-1]]
@@ -91,11 +91,27 @@ class KafkaConsumer(Consumer):
     async def poll(
         self, *, max_records: int, timeout: float, topics: Collection[str] | None = None
     ) -> Polled:
-        """See ``Consumer.poll``."""
+        """See ``Consumer.poll``.
+
+        Raises:
+            ReplacedError: Another process has joined the group under this member's name.
+        """
         await anyio.lowlevel.checkpoint()
+        try:
+            return await self._poll(max_records, timeout, topics)
+        except LogUnavailableError:
+            if self.membership.replaced:
+                raise await self.membership.replacement() from None
+            raise
+
+    async def _poll(
+        self, max_records: int, timeout: float, topics: Collection[str] | None
+    ) -> Polled:
         until = anyio.current_time() + timeout
         wanted = None if topics is None else frozenset(topics)
         while True:
+            if self.membership.replaced:
+                raise await self.membership.replacement()
             await self._follow_group()
             left = max(0.0, until - anyio.current_time())
             found = await self._fetch(max_records, left, wanted)
@@ -132,11 +148,30 @@ class KafkaConsumer(Consumer):
         """See ``Consumer.committed``."""
         return await self._committed(self._assignment.partitions)
 
-    async def leave(self) -> None:
-        """Commit what is pending and let a rebalance that waits for us go on."""
+    async def leave(self, *, returning: bool) -> float:
+        """Commit what is pending, let a rebalance that waits for us go on, and leave the group.
+
+        Args:
+            returning: Whether this process is about to join again: a static member stays, so that
+                its partitions wait for it.
+
+        Returns:
+            The seconds that are left for disconnecting. All of it is one budget, a short one if
+            the coordinator does not answer.
+        """
         self.rebalances.held = False
         self.rebalances.given_up.set()
-        await self.committer.flush(self._link.settings.stop_timeout)
+        budget = self._link.settings.stop_timeout
+        if not self.membership.reachable:
+            budget = min(budget, UNREACHABLE)
+        until = anyio.current_time() + budget
+        with anyio.move_on_after(budget):
+            await self.committer.flush(budget)
+            if returning:
+                self.membership.stay()
+            else:
+                await self.membership.leave()
+        return max(0.0, until - anyio.current_time())
 
     def _stale(self, epoch: int) -> str | None:
         """Say why work of ``epoch`` belongs to somebody else; ``None`` if it does not."""

@@ -6,10 +6,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import anyio
 from aiokafka import TopicPartition as KafkaTopicPartition
 
-from schemas.errors import UsageError
+from schemas.errors import ReplacedError, RunError, UsageError
 from streams.kafka.admin import KafkaAdmin
-from streams.kafka.client import KafkaLink, answering, connected
+from streams.kafka.client import KafkaLink, answering, connected, disconnect
 from streams.kafka.consumer import KafkaConsumer
+from streams.kafka.group_requests import Group
 from streams.kafka.producer import KafkaProducer
 from streams.kafka.reader import KafkaReader
 from streams.kafka.settings import KafkaSettings
@@ -86,6 +87,14 @@ class KafkaLog(Log):
         """See ``Log.committed``."""
         return await self._admin.committed(group, topics)
 
+    async def describe(self, group: str) -> Group:
+        """Return who is in a group and what each was given.
+
+        Raises:
+            LogUnavailableError: Kafka does not answer.
+        """
+        return await self._admin.describe(group)
+
     def producer(self) -> AbstractAsyncContextManager[Producer]:
         """See ``Log.producer``."""
         return self._producer()
@@ -98,7 +107,7 @@ class KafkaLog(Log):
         listener: GroupListener | None = None,
         member_id: str | None = None,
     ) -> AbstractAsyncContextManager[Consumer]:
-        """See ``Log.consumer``. A static member keeps its partitions until ``session_timeout``."""
+        """See ``Log.consumer``. Who dies keeps its partitions until ``session_timeout``."""
         return self._consumer(group, list(topics), listener, member_id)
 
     def reader(
@@ -132,11 +141,15 @@ class KafkaLog(Log):
                     tasks.start_soon(consumer.committer.run)
                     tasks.start_soon(consumer.membership.watch)
                     client.subscribe(topics, listener=consumer.rebalances)
+                    returning = False
                     try:
                         yield consumer
+                    except RunError as error:  # an outage, say, after which it joins again
+                        returning = not isinstance(error, ReplacedError)
+                        raise
                     finally:
                         with anyio.CancelScope(shield=True):
-                            await consumer.leave()
+                            await disconnect(client, await consumer.leave(returning=returning))
                         tasks.cancel_scope.cancel()
             except BaseExceptionGroup as group_error:
                 # The task group wraps what the caller's block raised; give it back as it was.

@@ -5,24 +5,39 @@ in which it was given its partitions, and the last sign of life that Kafka ackno
 less than a session timeout ago. Kafka counts the silence from when it received that sign, which is
 later, so nobody else can have been given the partitions before then. After a freeze (SIGSTOP, a
 paused machine, a blocked event loop) the second fails first, before a word reaches the network.
+
+A static member's name belongs to whoever joined under it last. Who hears that it was replaced never
+joins again: by itself a client would take the name back, and the two would take turns for ever.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 import anyio
 import structlog
-from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.commit import OffsetCommitRequest
+from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 
+from schemas.errors import ReplacedError
 from streams.kafka.client import KafkaLink
+from streams.kafka.group_requests import FENCED, Describe, Leave, NamedHeartbeat, described_in
 
 log = structlog.get_logger(__name__)
 
 Identity = tuple[int, str]
 """Generation of the group, and the member's id in it."""
 
-_SIGNS_OF_LIFE = (HeartbeatRequest, SyncGroupRequest)
+_SIGNS_OF_LIFE = (NamedHeartbeat, SyncGroupRequest)
+
+_ASKING = 2.0
+"""Seconds for asking who has taken this member's name: it ends either way."""
+
+_QUIET = 3.0
+"""Seconds without an answer to a heartbeat, one of which goes out every second, after which nothing
+more is asked of the coordinator by who leaves."""
 
 _KNOWN = (0, 27)
 """Codes by which a coordinator shows that it knows the member: fine, and ``REBALANCE_IN_PROGRESS``,
@@ -50,6 +65,12 @@ class Membership:
         self._link = link
         self._send = self._coordinator._send_req
         self._coordinator._send_req = self._send_and_note
+        self.name: str | None = self._coordinator._group_instance_id
+        if (known := link.member_ids.pop(self._place, None)) is not None:
+            # Who had the name before says so: if somebody else has it by now, it is theirs.
+            self._coordinator.member_id = known
+        self._asked = self._left = self._replaced = False
+        self._answered_at = -math.inf
         self._identity: Identity | None = None
         self._lease_until = 0.0
         self._fence: str | None = None
@@ -59,6 +80,21 @@ class Membership:
     def identity(self) -> Identity:
         """Generation and member id by which the coordinator knows this member now."""
         return self._coordinator.generation, self._coordinator.member_id
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another process has joined the group under this member's name."""
+        return self._replaced
+
+    @property
+    def _place(self) -> tuple[str, str | None]:
+        return self._coordinator.group_id, self.name
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the coordinator is known and has answered a heartbeat lately."""
+        heard = clock() - self._answered_at < _QUIET
+        return heard and self._coordinator.coordinator_id is not None
 
     def begin(self, identity: Identity) -> None:
         """Start to act for partitions that were assigned under ``identity``."""
@@ -71,6 +107,9 @@ class Membership:
         work gets its records again only with a new assignment.
         """
         if self._fence is None:
+            if self.replaced:
+                self._fence = "another process has its name"
+                return self._fence
             if self.identity != self._identity:
                 self._fence = "the group has moved on"
             elif clock() >= self._lease_until:
@@ -99,10 +138,61 @@ class Membership:
             self.silence = self.silence + min(gap, pause) if expired else 0.0
             last = now
 
+    async def leave(self) -> None:
+        """Leave the group at once, static or not, so that nobody waits for this member."""
+        coordinator = self._coordinator
+        member_id, self._left = coordinator.member_id, True
+        coordinator.generation = OffsetCommitRequest.DEFAULT_GENERATION_ID  # aiokafka leaves not
+        known = member_id or self.name  # by its name alone while its first request to join is open
+        if not (self._asked and known) or self.replaced or coordinator.coordinator_id is None:
+            return
+        try:
+            await self._send(Leave(coordinator.group_id, member_id, self.name))
+        except (KafkaError, OSError) as error:
+            log.info("not_left", group=coordinator.group_id, error=repr(error))
+
+    def stay(self) -> None:
+        """Keep the place in the group for this process's next consumer under the same name."""
+        member_id = self._coordinator.member_id
+        if self.name is not None and member_id and not self.replaced:
+            self._link.member_ids[self._place] = member_id
+
+    async def replacement(self) -> ReplacedError:
+        """Return the error for another process having this member's name, and name its host."""
+        where = "another process"
+        with anyio.move_on_after(_ASKING):
+            try:
+                await self._coordinator.ensure_coordinator_known()
+                group = described_in(await self._send(Describe(self._coordinator.group_id)))
+            except (KafkaError, OSError):
+                group = None
+            for member in group.members if group else ():
+                if member.name == self.name and member.member_id != self._coordinator.member_id:
+                    where = f"a process on {member.host} (client id {member.client_id})"
+        return ReplacedError(
+            f"{self._coordinator.group_id}: {where} has joined under this member's name, "
+            f"{self.name}; this one ends. Give each process a --member (`up`: --name) of its own"
+        )
+
     async def _send_and_note(self, request: Any) -> Any:
+        if self.replaced or self._left:
+            raise KafkaError("this member is no longer in its group")
+        if isinstance(request, HeartbeatRequest):
+            request = NamedHeartbeat(self._coordinator.group_id, *self.identity, self.name)
+        self._asked = self._asked or isinstance(request, JoinGroupRequest)
         sent_at = clock()
         response = await self._send(request)
-        if isinstance(request, _SIGNS_OF_LIFE) and response.error_code in _KNOWN:
+        code = getattr(response, "error_code", None)
+        if code == FENCED:
+            self.replace()
+        elif isinstance(request, _SIGNS_OF_LIFE) and code in _KNOWN:
+            self._answered_at = clock()
             lease = sent_at + self._link.settings.session_timeout
             self._lease_until = max(self._lease_until, lease)
         return response
+
+    def replace(self) -> None:
+        """Note that another process has this member's name."""
+        if not self.replaced:
+            log.error("member_replaced", group=self._coordinator.group_id, name=self.name)
+            self._replaced = True

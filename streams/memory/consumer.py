@@ -8,6 +8,7 @@ from schemas.errors import (
     FencedError,
     LogUnavailableError,
     RecordRefusedError,
+    ReplacedError,
     RoadstreamError,
 )
 from streams.log import Assignment, Consumer, GroupListener, Offsets, Output, Polled, TopicPartition
@@ -65,6 +66,11 @@ class MemoryConsumer(Consumer):
         if fault.delay:
             await anyio.sleep(fault.delay)
         self._stay()
+        if not self._group.is_member(self._session) and self.member in self._group.sessions:
+            raise ReplacedError(
+                f"{self._group_name}: another process has joined under this member's name, "
+                f"{self.member}"
+            )
         self._commit_pending()
         await self._follow_group()
         some = self._positions
@@ -109,7 +115,7 @@ class MemoryConsumer(Consumer):
         if owned and self._listener is not None:
             await self._listener.revoked(owned)
         self._commit(self._pending)
-        if not group.is_member(self._session) and self.member not in group.sessions:
+        if not group.is_member(self._session):
             self._session = group.join(self.member, self._broker.monotonic())
             self._generation = group.generation
         mine, self._complete = group.exchange(self._session, partitions)

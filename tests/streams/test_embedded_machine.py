@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from schemas.errors import ReplacedError
 from streams.database import Database
 from streams.embedded.group import EmbeddedStats, Membership
 from streams.embedded.store import SCHEMA, SCHEMA_VERSION
@@ -73,7 +74,13 @@ class GroupMachine(RuleBasedStateMachine):
 
     def poll(self, process: Process) -> None:
         gave = set(process.mine)
-        if process.poll():
+        try:
+            exchanged = process.poll()
+        except ReplacedError:
+            assert not self.owned(process)
+            self.alive.remove(process)
+            return
+        if exchanged:
             for partition in gave - process.mine:
                 if self.holders[partition] is process:
                     self.holders[partition] = None

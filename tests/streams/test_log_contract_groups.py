@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from schemas.errors import FencedError, OutputError, RoadstreamError
+from schemas.errors import FencedError, OutputError, ReplacedError, RoadstreamError
 from streams.log import Log, Output, Polled, TopicPartition
 from tests.streams.contract import (
     DEADLINE,
@@ -342,28 +342,50 @@ async def test_an_error_inside_a_consumers_block_comes_out_as_it_is(log: Log, to
             await fail()
 
 
-async def test_the_older_of_two_instances_under_one_name_owns_nothing(
-    atomic_log: Log, topic: str
-) -> None:
-    async with atomic_log as log, log.producer() as producer:
+async def test_the_older_of_two_instances_under_one_name_ends(log: Log, topic: str) -> None:
+    async def poll_until_it_ends() -> None:
+        with pytest.raises(ReplacedError, match="has joined under this member's name"):
+            while True:
+                await zombie.step()
+        with pytest.raises(FencedError, match="no longer owns what it commits"):
+            await older.publish([], dict.fromkeys(stale.partitions, 5), stale.epoch)
+        ended.set()
+
+    ended = anyio.Event()
+    async with log, log.producer() as producer:
         await log.create_topics([topic], 2)
         await producer.publish(numbered(topic, range(10), 2))
         async with log.consumer(topic, [topic], member_id="same") as older:
             zombie = Member(older, commits=False)
             await together(lambda: len(zombie.values) == 10, zombie)
             stale = older.assignment
-            async with log.consumer(topic, [topic], member_id="same") as newer:
-                await zombie.step()
-                await together(lambda: len(fresh.values) == 10, fresh := Member(newer), zombie)
-
-                assert older.assignment.partitions == frozenset()
-                with pytest.raises(FencedError, match="no longer owns what it commits"):
-                    await older.publish([], dict.fromkeys(stale.partitions, 5), stale.epoch)
+            async with (
+                log.consumer(topic, [topic], member_id="same") as newer,
+                anyio.create_task_group() as tasks,
+            ):
+                tasks.start_soon(poll_until_it_ends)
+                await together(lambda: len(fresh.values) == 10, fresh := Member(newer))
+                await together(ended.is_set, fresh)
+                # What it does last takes nothing from the newer one.
+                await producer.publish(numbered(topic, range(10, 12), 2))
+                await together(lambda: len(fresh.values) == 12, fresh)
             assert len(zombie.values) == 10
 
 
-async def test_a_static_member_that_died_is_replaced_at_once(atomic_log: Log, topic: str) -> None:
-    async with atomic_log as log, log.producer() as producer:
+async def test_who_leaves_gives_its_partitions_to_the_others_at_once(log: Log, topic: str) -> None:
+    async with log:
+        await log.create_topics([topic], 2)
+        async with log.consumer(topic, [topic], member_id="stays") as stays:
+            async with log.consumer(topic, [topic], member_id="leaves") as leaves:
+                one, two = Member(stays), Member(leaves)
+                await together(lambda: len(one.partitions) == 1 == len(two.partitions), one, two)
+            left_at = anyio.current_time()
+            await together(lambda: len(one.partitions) == 2, one)
+            assert anyio.current_time() - left_at < 8  # a third of any log's session timeout
+
+
+async def test_a_static_member_that_died_is_replaced_at_once(log: Log, topic: str) -> None:
+    async with log, log.producer() as producer:
         await log.create_topics([topic], 2)
         await producer.publish(numbered(topic, range(10), 2))
         async with log.consumer(topic, [topic], member_id="same") as dead:
