@@ -59,12 +59,12 @@ class Membership:
         session_timeout: Seconds of silence after which a member may be declared dead.
         stats: Counted in.
         monotonic: Seconds on a clock that all processes share and that never steps.
-        earlier: The instance by which this process had the name before, if it had: whoever has
-            taken the name since keeps it.
 
     Attributes:
         instance: Tells it from every other membership, of the same name too.
         partitions: Partitions of the group's topics; set before joining.
+        earlier: The instance by which this process had the name before, if it had; set before
+            joining. Whoever has taken the name since keeps it.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Membership:
         session_timeout: float,
         stats: EmbeddedStats,
         monotonic: Callable[[], float] = time.monotonic,
-        earlier: str | None = None,
     ) -> None:
-        self.member, self._earlier = member, earlier
+        self.member = member
         self.partitions = 1
+        self.earlier: str | None = None
         self._database, self._group, self._stats = database, group, stats
         self._beat_after = session_timeout / BEATS
         self._watch = Watch(session_timeout)
@@ -98,8 +98,8 @@ class Membership:
         if self._began_at is None:  # it is called again while the file is locked
             self._began_at = self._monotonic()
         with self._database.transaction() as tx:
-            if self._earlier is not None:
-                self._check_name(tx, self._earlier)
+            if self.earlier is not None:
+                self._check_name(tx, self.earlier)
             now = self._monotonic()
             tx.execute(
                 "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?)",

@@ -110,14 +110,8 @@ class EmbeddedLog(Log):
     ) -> AsyncIterator[Consumer]:
         member = member_id or f"{os.getpid()}-{next(_serial)}"
         place = group, member
-        membership = Membership(
-            self.database,
-            group,
-            member,
-            self.session_timeout,
-            self.stats,
-            earlier=self._instances.pop(place, None),
-        )
+        membership = Membership(self.database, group, member, self.session_timeout, self.stats)
+        membership.earlier = self._instances.pop(place, None)
         consumer = EmbeddedConsumer(self.store, group, list(topics), membership, listener)
         await consumer.join()
         try:

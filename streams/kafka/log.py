@@ -140,6 +140,8 @@ class KafkaLog(Log):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(consumer.committer.run)
                     tasks.start_soon(consumer.membership.watch)
+                    if (group, member) in self._link.member_ids:
+                        consumer.membership.check_name(await self.describe(group))
                     client.subscribe(topics, listener=consumer.rebalances)
                     returning = False
                     try:

@@ -13,6 +13,7 @@ joins again: by itself a client would take the name back, and the two would take
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -23,7 +24,15 @@ from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGrou
 
 from schemas.errors import ReplacedError
 from streams.kafka.client import KafkaLink
-from streams.kafka.group_requests import FENCED, Describe, Leave, NamedHeartbeat, described_in
+from streams.kafka.group_requests import (
+    FENCED,
+    Describe,
+    Group,
+    GroupMember,
+    Leave,
+    NamedHeartbeat,
+    described_in,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -66,9 +75,6 @@ class Membership:
         self._send = self._coordinator._send_req
         self._coordinator._send_req = self._send_and_note
         self.name: str | None = self._coordinator._group_instance_id
-        if (known := link.member_ids.pop(self._place, None)) is not None:
-            # Who had the name before says so: if somebody else has it by now, it is theirs.
-            self._coordinator.member_id = known
         self._asked = self._left = self._replaced = False
         self._answered_at = -math.inf
         self._identity: Identity | None = None
@@ -157,18 +163,35 @@ class Membership:
         if self.name is not None and member_id and not self.replaced:
             self._link.member_ids[self._place] = member_id
 
+    def check_name(self, group: Group) -> None:
+        """Check, before joining, that nobody has taken the name since this process last had it.
+
+        Raises:
+            ReplacedError: Somebody has.
+        """
+        known = self._link.member_ids.pop(self._place, None)
+        if known is not None and (other := self._other(group, known)) is not None:
+            self.replace()
+            raise self._replaced_by(other)
+
     async def replacement(self) -> ReplacedError:
         """Return the error for another process having this member's name, and name its host."""
+        other = None
+        with anyio.move_on_after(_ASKING), suppress(KafkaError, OSError):
+            await self._coordinator.ensure_coordinator_known()
+            group = described_in(await self._send(Describe(self._coordinator.group_id)))
+            other = self._other(group, self._coordinator.member_id)
+        return self._replaced_by(other)
+
+    def _other(self, group: Group, member_id: str) -> GroupMember | None:
+        """Return who is in the group under this member's name and is not ``member_id``."""
+        named = (member for member in group.members if member.name == self.name)
+        return next((member for member in named if member.member_id != member_id), None)
+
+    def _replaced_by(self, other: GroupMember | None) -> ReplacedError:
         where = "another process"
-        with anyio.move_on_after(_ASKING):
-            try:
-                await self._coordinator.ensure_coordinator_known()
-                group = described_in(await self._send(Describe(self._coordinator.group_id)))
-            except (KafkaError, OSError):
-                group = None
-            for member in group.members if group else ():
-                if member.name == self.name and member.member_id != self._coordinator.member_id:
-                    where = f"a process on {member.host} (client id {member.client_id})"
+        if other is not None:
+            where = f"a process on {other.host} (client id {other.client_id})"
         return ReplacedError(
             f"{self._coordinator.group_id}: {where} has joined under this member's name, "
             f"{self.name}; this one ends. Give each process a --member (`up`: --name) of its own"

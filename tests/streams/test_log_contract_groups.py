@@ -342,11 +342,15 @@ async def test_an_error_inside_a_consumers_block_comes_out_as_it_is(log: Log, to
             await fail()
 
 
+async def poll_for_ever(member: Member) -> None:
+    while True:
+        await member.step()
+
+
 async def test_the_older_of_two_instances_under_one_name_ends(log: Log, topic: str) -> None:
     async def poll_until_it_ends() -> None:
         with pytest.raises(ReplacedError, match="has joined under this member's name"):
-            while True:
-                await zombie.step()
+            await poll_for_ever(zombie)
         with pytest.raises(FencedError, match="no longer owns what it commits"):
             await older.publish([], dict.fromkeys(stale.partitions, 5), stale.epoch)
         ended.set()

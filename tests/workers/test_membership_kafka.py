@@ -49,14 +49,14 @@ class Running:
 @contextmanager
 def running(folder: Path, bootstrap: str, command: str, *options: str) -> Iterator[Running]:
     process = subprocess.Popen(
-        [ROADSTREAM, command, "--log", f"kafka://{bootstrap}", "--cascade", write_cascade(folder)]
-        + list(options),
+        [str(ROADSTREAM), command, "--log", f"kafka://{bootstrap}",
+         "--cascade", write_cascade(folder), *options],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    )  # fmt: skip
     try:
         yield Running(process)
     finally:
