@@ -8,11 +8,34 @@ import msgspec
 
 from schemas.errors import UsageError
 from streams.log import Log
+from streams.namespace import NamespacedLog, check_namespace
 
 LOG_HELP = "embedded:FILE or kafka://host:port[,host:port…]"
 
 KAFKA_CONFIG = "ROADSTREAM_KAFKA_CONFIG"
 """Environment variable that names a file of Kafka settings; see ``docs/kafka.md``."""
+
+
+class Address(str):
+    """A log's URL with the namespace of its topics and groups.
+
+    Attributes:
+        namespace: The namespace; ``None`` for none.
+    """
+
+    namespace: str | None = None
+
+
+def address(url: str, namespace: str | None) -> Address:
+    """Return where a command's records lie.
+
+    Raises:
+        UsageError: The namespace is none.
+    """
+    place = Address(url)
+    if namespace:  # an empty variable of the environment is none
+        place.namespace = check_namespace(namespace)
+    return place
 
 
 def open_log(url: str) -> Log:
@@ -21,6 +44,13 @@ def open_log(url: str) -> Log:
     Raises:
         UsageError: The URL is of neither kind, or the file of Kafka settings is wrong.
     """
+    log = _open(url)
+    if isinstance(url, Address) and url.namespace is not None:
+        return NamespacedLog(log, url.namespace)
+    return log
+
+
+def _open(url: str) -> Log:
     if url.startswith("embedded:") and len(url) > len("embedded:"):
         from streams.embedded.log import EmbeddedLog
 

@@ -29,6 +29,7 @@ class RunKey(msgspec.Struct, frozen=True, kw_only=True):
     log: str
     cascade: str
     cascade_hash: str
+    namespace: str | None = None
     fps: float | None
     listed: str | None = None
 

@@ -11,6 +11,7 @@ from streams.embedded.log import EmbeddedLog
 from streams.kafka.stats import KafkaStats
 from streams.log import Log
 from streams.member import GroupMember
+from streams.namespace import NamespacedLog
 from workers.health import Health
 from workers.members import RunningMember
 from workers.metric_names import Sample
@@ -28,6 +29,7 @@ def health_samples(health: Health) -> Iterator[Sample]:
 
 def log_samples(log: Log) -> Iterator[Sample]:
     """Yield the counters of a log that has some: every field is a metric of its name."""
+    log = log.inner if isinstance(log, NamespacedLog) else log
     stats = log.stats if isinstance(log, EmbeddedLog) else getattr(log, "stats", None)
     kind = "kafka" if isinstance(stats, KafkaStats) else "embedded"
     if isinstance(stats, msgspec.Struct):

@@ -9,15 +9,26 @@ import pytest
 from streams.embedded.log import EmbeddedLog
 from streams.log import Consumer, Log, Offsets, Output, Polled, Reader, Record, TopicPartition
 from streams.memory.log import MemoryLog
+from streams.namespace import NamespacedLog
 
 DEADLINE = 40.0
 """Seconds after which a condition that never comes true fails a test."""
 
-ALL = ["memory", "embedded", pytest.param("kafka", marks=pytest.mark.kafka)]
-ATOMIC = ["memory", "embedded"]
+ALL = [
+    "memory",
+    "embedded",
+    pytest.param("kafka", marks=pytest.mark.kafka),
+    "namespaced memory",
+    "namespaced embedded",
+    pytest.param("namespaced kafka", marks=pytest.mark.kafka),
+]
+ATOMIC = ["memory", "embedded", "namespaced embedded"]
 
 
 def make_log(kind: str, request: pytest.FixtureRequest, folder: Path) -> Log:
+    if kind.startswith("namespaced "):
+        inner = make_log(kind.removeprefix("namespaced "), request, folder)
+        return NamespacedLog(inner, "other")
     if kind == "memory":
         return MemoryLog()
     if kind == "embedded":

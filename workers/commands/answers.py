@@ -17,8 +17,8 @@ from schemas.topics import ANSWERS
 from sinks.columns import row
 from sinks.writers import open_writer
 from streams.log import Log, Polled, Start
-from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, console, run_async
-from workers.connect import open_log
+from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, console, run_async
+from workers.connect import address, open_log
 from workers.lifecycle import stop_on_signal
 
 logger = structlog.get_logger()
@@ -29,6 +29,7 @@ Take = Callable[[list[Answer]], None]
 def answers(
     *,
     log: LogUrl = DEFAULT_KAFKA,
+    namespace: Namespace = None,
     out: Annotated[
         Path | None, Parameter(help=".parquet, .jsonl or .csv; JSON lines on stdout if absent.")
     ] = None,
@@ -46,13 +47,14 @@ def answers(
 
     Records that are no answers are left out, named and counted; the exit status stays 0.
     """
+    where = address(log, namespace)
     going_on = out is None if follow is None else follow
     begin: Start = start or ("end" if going_on else "beginning")
     if out is None:
-        _warn(run_async(log_level, _read_answers, log, begin, going_on, _print))
+        _warn(run_async(log_level, _read_answers, where, begin, going_on, _print))
         return
     with open_writer(out) as writer:
-        strays = run_async(log_level, _read_answers, log, begin, going_on, writer.write)
+        strays = run_async(log_level, _read_answers, where, begin, going_on, writer.write)
     console().print(
         f"{writer.rows:,} answers: {out}", highlight=False, markup=False, soft_wrap=True
     )

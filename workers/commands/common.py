@@ -25,6 +25,15 @@ Ts = TypeVarTuple("Ts")
 LogUrl = Annotated[
     str, Parameter(name="--log", env_var="ROADSTREAM_LOG", help=f"The log: {LOG_HELP}.")
 ]
+Namespace = Annotated[
+    str | None,
+    Parameter(
+        name="--namespace",
+        env_var="ROADSTREAM_NAMESPACE",
+        help="Stands before the names of all topics and groups (NAME.votes, …), so that several "
+        "systems can share a cluster. None by default.",
+    ),
+]
 Paths = Annotated[
     str,
     Parameter(

@@ -30,8 +30,8 @@ from sinks.dead_letters import (
 )
 from sinks.dead_letters import replay as replayed
 from streams.log import Log, Output
-from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, console, run_async
-from workers.connect import open_log
+from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, console, run_async
+from workers.connect import address, open_log
 
 READ_RECORDS = 256
 READ_PATIENCE = 5.0
@@ -65,6 +65,7 @@ All = Annotated[
 def list_(
     *,
     log: LogUrl = DEFAULT_KAFKA,
+    namespace: Namespace = None,
     everything: Annotated[
         bool, Parameter(name="--all", negative="", help="Those dealt with as well.")
     ] = False,
@@ -75,7 +76,8 @@ def list_(
     log_level: LogLevel = "warning",
 ) -> None:
     """List the dead letters that wait for somebody."""
-    letters = run_async(log_level, _read, log)
+    where = address(log, namespace)
+    letters = run_async(log_level, _read, where)
     choice = Choice(reason=reason, tier=tier, image_id=image)
     found = [
         one
@@ -97,13 +99,15 @@ def show(
     place: Places,
     *,
     log: LogUrl = DEFAULT_KAFKA,
+    namespace: Namespace = None,
     save: Annotated[
         Path | None, Parameter(help="File for the bytes of the original picture.")
     ] = None,
     log_level: LogLevel = "warning",
 ) -> None:
     """Print everything about one dead letter, as JSON, and save the picture that it holds."""
-    one, letter = run_async(log_level, _read_one, log, parse_place(place))
+    where = address(log, namespace)
+    one, letter = run_async(log_level, _read_one, where, parse_place(place))
     sys.stdout.buffer.write(msgspec.json.format(codec.encode_json(_plain(one, letter))) + b"\n")
     if save is not None:
         data = picture(letter)
@@ -121,6 +125,7 @@ def show(
 def replay(
     *places: Places,
     log: LogUrl = DEFAULT_KAFKA,
+    namespace: Namespace = None,
     everything: All = False,
     reason: Reason = None,
     tier: Tier = None,
@@ -134,14 +139,16 @@ def replay(
     duplicate go together, likewise under a new id. A record that could not be read goes out as it
     was. To do it twice, as after a crash, does no harm.
     """
+    where = address(log, namespace)
     choice = Choice(reason=reason, tier=tier, image_id=image)
-    run_async(log_level, _replay, log, _parsed(places, everything, choice), choice)
+    run_async(log_level, _replay, where, _parsed(places, everything, choice), choice)
 
 
 @dead_letters.command
 def discard(
     *places: Places,
     log: LogUrl = DEFAULT_KAFKA,
+    namespace: Namespace = None,
     everything: All = False,
     reason: Reason = None,
     tier: Tier = None,
@@ -149,8 +156,9 @@ def discard(
     log_level: LogLevel = "warning",
 ) -> None:
     """Mark dead letters as dealt with, without sending anything. The log keeps them."""
+    where = address(log, namespace)
     choice = Choice(reason=reason, tier=tier, image_id=image)
-    run_async(log_level, _discard, log, _parsed(places, everything, choice), choice)
+    run_async(log_level, _discard, where, _parsed(places, everything, choice), choice)
 
 
 def _parsed(places: tuple[str, ...], everything: bool, choice: Choice) -> list[Place] | None:

@@ -27,13 +27,14 @@ from workers.commands.common import (
     LedgerFolder,
     LogLevel,
     LogUrl,
+    Namespace,
     Paths,
     check_paths,
     console,
     run_async,
 )
 from workers.commands.numbers import MOST_FPS, MOST_SECONDS, check_above, check_number
-from workers.connect import open_log
+from workers.connect import address, open_log
 from workers.outage import Persistent
 from workers.runtime import check_topics
 from workers.submit import Submitter, next_batch
@@ -45,6 +46,7 @@ SAY_EVERY = 5.0
 def produce(
     *paths: Paths,
     log: LogUrl = DEFAULT_KAFKA,
+    namespace: Namespace = None,
     cascade: CascadeName = "lite",
     lane: Annotated[Lane, Parameter(help="live: someone waits; archive: throughput matters.")] = (
         "archive"
@@ -74,6 +76,7 @@ def produce(
     content at the same path is another picture. Exit status: 0 when everything was sent, now or
     before, 1 when some were refused, 75 when the log was gone for too long.
     """
+    where = address(log, namespace)
     check_paths("produce", paths)
     if deadline is not None and lane != "live":
         raise UsageError(f"--deadline: expected --lane live with it, got --lane {lane}")
@@ -94,7 +97,7 @@ def produce(
         deadline=deadline,
     )
     try:
-        run_async(log_level, sending.run, log, patience)
+        run_async(log_level, sending.run, where, patience)
     finally:
         console().print(sending.summary, highlight=False)
     return 1 if sending.refused or sending.too_large else 0

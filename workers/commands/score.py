@@ -25,13 +25,14 @@ from workers.commands.common import (
     CascadeName,
     LedgerFolder,
     LogLevel,
+    Namespace,
     Paths,
     check_paths,
     console,
     run_async,
 )
 from workers.commands.numbers import MOST_FPS, MOST_WORKERS, check_above, check_number
-from workers.connect import open_log
+from workers.connect import address, open_log
 from workers.logging import Level
 from workers.progress import Progress, Tally
 from workers.rundir import RunFolder, RunKey, resume, working_folder
@@ -73,6 +74,7 @@ def score(
     out: Output = Path("answers.parquet"),
     cascade: CascadeName = "lite",
     log: JobLog = "embedded",
+    namespace: Namespace = None,
     workers: Workers = None,
     fps: Fps = None,
     sort: InOrder = False,
@@ -106,6 +108,7 @@ def score(
             paths=list(paths),
             folder=working_folder(),
             log=log,
+            namespace=address(log, namespace).namespace,
             cascade=loaded.name,
             cascade_hash=loaded.hash,
             fps=fps,
@@ -176,7 +179,7 @@ async def _score(
     key: RunKey, cascade: Cascade, cascade_name: str, folder: RunFolder, options: _Options
 ) -> tuple[Tally, bool]:
     embedded = key.log == "embedded"
-    url = f"embedded:{folder.log}" if embedded else key.log
+    url = address(f"embedded:{folder.log}" if embedded else key.log, key.namespace)
     async with RunLedger(folder.ledger) as ledger:
         run_id = await resume(ledger, key, folder.out)
         progress = Progress(tally := Tally(), cascade.tier_names, console())
@@ -197,7 +200,8 @@ async def _score(
         )
         if already:
             progress.say(f"going on: {already:,} images were answered before")
-        common = ["--log", url, "--cascade", cascade_name, "--state", str(folder.state)]
+        common = [] if key.namespace is None else ["--namespace", key.namespace]
+        common += ["--log", url, "--cascade", cascade_name, "--state", str(folder.state)]
         crew = Supervisor(
             [_worker(i, run_id, common, options) for i in range(options.workers)],
             progress.say,

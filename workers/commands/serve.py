@@ -22,6 +22,7 @@ from workers.commands.common import (
     LogUrl,
     MemberName,
     MetricsAddress,
+    Namespace,
     StateFolder,
     check_drain_timeout,
     console,
@@ -31,7 +32,7 @@ from workers.commands.common import (
 )
 from workers.commands.numbers import MOST_PARTITIONS, MOST_WORKERS, check_number
 from workers.commands.topics import create_topics
-from workers.connect import open_log
+from workers.connect import address, open_log
 from workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
 from workers.metrics import Address, Shown, free_ports, parse_address, serving_metrics
 from workers.process import ServiceOptions
@@ -54,6 +55,7 @@ def work(
         list[str] | None, Parameter(help="Tier to work for; repeatable; all by default.")
     ] = None,
     log: LogUrl = DEFAULT_KAFKA,
+    namespace: Namespace = None,
     cascade: CascadeName = "lite",
     threads: Annotated[int, Parameter(help="Threads per model call.")] = 1,
     root: Roots = None,
@@ -71,6 +73,7 @@ def work(
     are loaded and warm, and keeps them when the log is away. Stop it with Ctrl-C or SIGTERM: it
     finishes its batches first.
     """
+    where = address(log, namespace)
     check_number("--threads", threads, 1, MOST_WORKERS, "threads")
     loaded, member = load_cascade(cascade), member_name(member)
     options = WorkOptions(
@@ -81,12 +84,13 @@ def work(
         state=state_folder(state, member),
     )
     service = _service(metrics, alive_file, drain_timeout)
-    run_async(log_level, serve_workers, open_log(log), loaded, options, service)
+    run_async(log_level, serve_workers, open_log(where), loaded, options, service)
 
 
 def consensus(
     *,
     log: LogUrl = DEFAULT_KAFKA,
+    namespace: Namespace = None,
     cascade: CascadeName = "lite",
     member: MemberName = None,
     ledger: LedgerFolder = None,
@@ -96,9 +100,10 @@ def consensus(
     log_level: LogLevel = "info",
 ) -> None:
     """Join the votes of each image into its one answer. Run as many as there are partitions."""
+    where = address(log, namespace)
     options = MemberOptions(member_id=member_name(member), ledger=ledger)
     service = _service(metrics, alive_file, drain_timeout)
-    run_async(log_level, serve_consensus, open_log(log), load_cascade(cascade), options, service)
+    run_async(log_level, serve_consensus, open_log(where), load_cascade(cascade), options, service)
 
 
 def _service(metrics: str | None, alive_file: Path | None, drain_timeout: float) -> ServiceOptions:
@@ -112,6 +117,7 @@ def _service(metrics: str | None, alive_file: Path | None, drain_timeout: float)
 def up(
     *,
     log: LogUrl = DEFAULT_KAFKA,
+    namespace: Namespace = None,
     cascade: CascadeName = "lite",
     workers: Annotated[int, Parameter(help="Worker processes per tier.")] = 1,
     partitions: Annotated[int, Parameter(help="Partitions of topics that do not exist yet.")] = 16,
@@ -134,10 +140,12 @@ def up(
     Processes that die, or stand still for a minute, are started again. Ctrl-C stops them all; each
     finishes its batches first. With --metrics its processes serve theirs at the ports that follow.
     """
+    where = address(log, namespace)
     check_number("--workers", workers, 1, MOST_WORKERS, "processes")
     check_number("--partitions", partitions, 1, MOST_PARTITIONS, "partitions")
     loaded = load_cascade(cascade)
-    common = ["--log", log, "--cascade", cascade, "--log-level", log_level]
+    common = [] if where.namespace is None else ["--namespace", where.namespace]
+    common += ["--log", log, "--cascade", cascade, "--log-level", log_level]
     common += ["--drain-timeout", f"{check_drain_timeout(drain_timeout):g}"]
     if ledger is not None:
         common += ["--ledger", str(ledger)]
@@ -150,7 +158,7 @@ def up(
         spec if at is None else ChildSpec(spec.name, [*spec.arguments, "--metrics", str(at)])
         for spec, at in zip(specs, addresses[1:], strict=True)
     ]
-    job = _Up(log, all_topics(loaded.tier_names), partitions, specs, addresses, drain_timeout)
+    job = _Up(where, all_topics(loaded.tier_names), partitions, specs, addresses, drain_timeout)
     run_async(log_level, job.run)
 
 

@@ -12,11 +12,12 @@ from workers.commands.common import (
     CascadeName,
     LogLevel,
     LogUrl,
+    Namespace,
     console,
     run_async,
 )
 from workers.commands.numbers import MOST_PARTITIONS, check_number
-from workers.connect import open_log
+from workers.connect import address, open_log
 
 topics = App(name="topics", help="Make the topics that a cascade needs.")
 
@@ -25,6 +26,7 @@ topics = App(name="topics", help="Make the topics that a cascade needs.")
 def create(
     *,
     log: LogUrl = DEFAULT_KAFKA,
+    namespace: Namespace = None,
     cascade: CascadeName = "lite",
     partitions: Annotated[
         int,
@@ -36,10 +38,11 @@ def create(
     log_level: LogLevel = "warning",
 ) -> None:
     """Create the topics that do not exist yet, all with the same number of partitions."""
+    where = address(log, namespace)
     check_number("--partitions", partitions, 1, MOST_PARTITIONS, "partitions")
     loaded = load_cascade(cascade)
     names = all_topics(loaded.tier_names)
-    counts = run_async(log_level, create_topics, log, names, partitions)
+    counts = run_async(log_level, create_topics, where, names, partitions)
     for name in names:
         console().print(f"{name}  {counts[name]} partitions", highlight=False)
 

@@ -13,9 +13,16 @@ from rich.table import Table
 from schemas import codec
 from schemas.cascade import Cascade, load_cascade
 from sinks.verification.findings import MEANINGS, Kind, Report, Verdict
-from workers.commands.common import DEFAULT_KAFKA, CascadeName, LogLevel, LogUrl, run_async
+from workers.commands.common import (
+    DEFAULT_KAFKA,
+    CascadeName,
+    LogLevel,
+    LogUrl,
+    Namespace,
+    run_async,
+)
 from workers.commands.numbers import MOST_SHOWN, check_number
-from workers.connect import open_log
+from workers.connect import address, open_log
 from workers.verify.run import KEEP
 from workers.verify.run import verify as verify_log
 
@@ -25,6 +32,7 @@ STATUSES: dict[Verdict, int] = {"clean": 0, "anomalies": 1, "open": 1, "unchecke
 def verify(
     *,
     log: LogUrl = DEFAULT_KAFKA,
+    namespace: Namespace = None,
     ledger: Annotated[
         Path | None,
         Parameter(help="Folder of the ledgers that --ledger made the other commands write."),
@@ -59,9 +67,10 @@ def verify(
     not all could be checked (a ledger that is damaged or missing, topics that were trimmed too
     early or made anew): what is missing may hide what was lost.
     """
+    where = address(log, namespace)
     check_number("--show", show, 0, MOST_SHOWN, "ids")
     keep = max(show, KEEP)
-    report = run_async(log_level, _verify, log, ledger, load_cascade(cascade), baseline, keep)
+    report = run_async(log_level, _verify, where, ledger, load_cascade(cascade), baseline, keep)
     if json:
         sys.stdout.buffer.write(as_json(report) + b"\n")
     else:

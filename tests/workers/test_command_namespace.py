@@ -1,0 +1,65 @@
+"""``--namespace`` on every command that opens a log, and two systems beside each other."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from schemas.topics import ANSWERS
+from streams.embedded.log import EmbeddedLog
+from streams.namespace import NamespacedLog
+from tests.command import roadstream, write_cascade, write_pictures
+from workers.commands import answers, dead_letters, produce, score, serve, topics, verify
+
+
+def commands() -> Iterator[Callable[..., Any]]:
+    for module in (answers, dead_letters, produce, score, serve, topics, verify):
+        for function in vars(module).values():
+            if inspect.isfunction(function) and function.__module__ == module.__name__:
+                yield function
+
+
+def test_every_command_that_opens_a_log_has_a_namespace() -> None:
+    opening = [one for one in commands() if "log" in inspect.signature(one).parameters]
+    public = [one for one in opening if not one.__name__.startswith("_")]
+    asked = [one for one in public if "LogUrl" in str(one.__annotations__) or one.__name__ in {
+        "score", "work", "up", "consensus", "produce", "answers", "verify"}]  # fmt: skip
+    assert len(asked) >= 7
+    for one in public:
+        if "log_level" in inspect.signature(one).parameters:
+            assert "namespace" in inspect.signature(one).parameters, one.__name__
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_topics_of_a_namespace_are_made_under_its_name(tmp_path: Path, how: str) -> None:
+    write_cascade(tmp_path)
+    words = ("topics", "create", "--cascade", "noop.toml", "--log", "embedded:log.db")
+    named = ("--namespace", "berlin") if how == "option" else ()
+    env = {"ROADSTREAM_NAMESPACE": "berlin"} if how == "variable" else {}
+    done = roadstream(*words, *named, folder=tmp_path, environment=env)
+    assert done.returncode == 0, done.stderr
+
+    async def counts() -> tuple[dict[str, int], dict[str, int]]:
+        async with EmbeddedLog(tmp_path / "log.db") as log:
+            plain = await log.partition_counts([ANSWERS])
+            return dict(plain), dict(await NamespacedLog(log, "berlin").partition_counts([ANSWERS]))
+
+    assert anyio.run(counts) == ({}, {ANSWERS: 16})
+
+
+def test_score_and_its_workers_run_in_a_namespace(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 3)
+    words = ("score", "in", "--cascade", write_cascade(tmp_path), "--out", "a.csv")
+    done = roadstream(*words, "--namespace", "berlin", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "answered        3" in done.stdout
+
+
+def test_a_bad_name_is_refused_by_name(tmp_path: Path) -> None:
+    done = roadstream("answers", "--namespace", "a.b", folder=tmp_path)
+    assert done.returncode == 2
+    assert "--namespace: expected a letter or digit" in done.stderr
+    assert "got 'a.b'" in done.stderr
