@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import msgspec
 
 from schemas import codec
+from schemas.bounds import MOST_TEXT
+from schemas.dead_letters import DeadLetter
 from schemas.errors import ForbiddenError, ImageError, Refusal
 from schemas.records import AnswerTier, Image, ImageVotes, Unreadable, VotesPack
 from schemas.topics import ANSWERS, CARRIED, DEAD_LETTERS, VOTES
@@ -27,21 +29,48 @@ def instead(outputs: Sequence[Output], refused: Sequence[Refusal]) -> list[Outpu
     Raises:
         ForbiddenError: Nothing smaller says the same: the topic's limit must be raised.
     """
-    return [one for refusal in refused for one in _smaller(outputs, refusal)]
+    leaving = dict(_leaving(outputs, refusal) for refusal in refused if _goes_on(refusal.topic))
+    rows = {refusal.row for refusal in refused}
+    smaller = [
+        one
+        for refusal in refused
+        if not _goes_on(refusal.topic)
+        for one in _smaller(outputs[refusal.row], refusal, leaving)
+    ]
+    whole = [
+        output for row, output in enumerate(outputs) if output.topic == VOTES and row not in rows
+    ]
+    exits = [one for output in whole if leaving for one in _exits(output, leaving)]
+    if leaving:  # neither in a pack that was taken nor in one that is split
+        refusal, _ = next(iter(leaving.values()))
+        raise ForbiddenError(f"{refusal}; raise max.message.bytes of the topic")
+    return smaller + exits
 
 
-def _smaller(outputs: Sequence[Output], refusal: Refusal) -> list[Output]:
-    output = outputs[refusal.row]
+_Leaving = dict[str, tuple[Refusal, ImageError]]
+"""Images that cannot go on, by id; those whose exit has been written are taken out."""
+
+
+def _goes_on(topic: str) -> bool:
+    return topic.startswith("tier.")
+
+
+def _leaving(outputs: Sequence[Output], refusal: Refusal) -> tuple[str, tuple[Refusal, ImageError]]:
+    escalation = codec.decode_escalation(outputs[refusal.row].value)
+    return escalation.head.image_id, (refusal, _fault(refusal))
+
+
+def _smaller(output: Output, refusal: Refusal, leaving: _Leaving) -> list[Output]:
     if output.topic in {VOTES, CARRIED}:
-        smaller = _packs(output)
+        smaller = _packs(output, leaving)
     elif output.topic == ANSWERS:
-        smaller = _answer(output)
+        smaller = _answer(output, refusal)
     elif output.topic == DEAD_LETTERS:
         smaller = _letter(output)
     elif output.topic.startswith("images."):
         smaller = _image(output, refusal)
     else:
-        smaller = _exit(outputs, refusal)
+        smaller = []
     if not smaller or any(_size(one) >= refusal.size for one in smaller):
         raise ForbiddenError(f"{refusal}; raise max.message.bytes of the topic")
     return smaller
@@ -63,58 +92,61 @@ def _image(output: Output, refusal: Refusal) -> list[Output]:
     return [output._replace(value=codec.encode(sent))]
 
 
-def _exit(outputs: Sequence[Output], refusal: Refusal) -> list[Output]:
+def _exits(output: Output, leaving: _Leaving) -> list[Output]:
+    """Return a pack of those images of a pack that cannot go on, as they leave: it comes later,
+    and so it counts.
+    """
+    pack = codec.decode_votes(output.value)
+    left = [now for was in pack.images if (now := _exit(was, leaving)) is not was]
+    return [_pack(output, pack, left)] if left else []
+
+
+def _exit(votes: ImageVotes, leaving: _Leaving) -> ImageVotes:
     """Return votes by which an image leaves at the tier that could not send it on."""
-    escalation = codec.decode_escalation(outputs[refusal.row].value)
-    for output in outputs:
-        if output.topic != VOTES:
-            continue
-        pack = codec.decode_votes(output.value)
-        for votes in pack.images:
-            if votes.head.image_id == escalation.head.image_id and votes.next_tier is not None:
-                left = msgspec.structs.replace(
-                    votes, next_tier=None, reason="", error=votes.error or str(_fault(refusal))
-                )
-                return [_pack(output, pack, [left])]
-    return []
+    if votes.next_tier is None or votes.head.image_id not in leaving:
+        return votes
+    _, fault = leaving.pop(votes.head.image_id)
+    error = votes.error or str(fault)
+    return msgspec.structs.replace(votes, next_tier=None, reason="", error=error)
 
 
 def _pack(output: Output, pack: VotesPack, images: list[ImageVotes]) -> Output:
     return output._replace(value=codec.encode(msgspec.structs.replace(pack, images=images)))
 
 
-def _packs(output: Output) -> list[Output]:
+def _packs(output: Output, leaving: _Leaving) -> list[Output]:
     """Return two packs of half the images; of one image, its votes without boxes and texts."""
     pack = codec.decode_votes(output.value)
-    images = pack.images
+    images = [_exit(votes, leaving) for votes in pack.images]
     if len(images) > 1:
         half = len(images) // 2
         return [_pack(output, pack, images[:half]), _pack(output, pack, images[half:])]
-    return [
-        _pack(
-            output,
-            pack,
-            [msgspec.structs.replace(votes, boxes=None, texts=None, fused=None)],
-        )
-        for votes in images
-    ]
+    bare = [msgspec.structs.replace(one, boxes=None, texts=None, fused=None) for one in images]
+    return [_pack(output, pack, bare)]
 
 
-def _answer(output: Output) -> list[Output]:
-    """Return an answer without boxes and texts, then without its tiers."""
+def _answer(output: Output, refusal: Refusal) -> list[Output]:
+    """Return an answer without boxes and texts, then without its tiers; it says so."""
     answer = codec.decode_answer(output.value)
     bare = [msgspec.structs.replace(t, boxes=None, texts=None, fused=None) for t in answer.tiers]
     tiers: list[AnswerTier] = bare if bare != answer.tiers else []
-    return [output._replace(value=codec.encode(msgspec.structs.replace(answer, tiers=tiers)))]
+    error = answer.error or f"{_fault(refusal)}; what does not fit is left out"
+    less = msgspec.structs.replace(answer, tiers=tiers, error=error)
+    return [output._replace(value=codec.encode(less))]
 
 
 def _letter(output: Output) -> list[Output]:
-    """Return a dead letter that tells its record's size and hash in place of the bytes."""
+    """Return a dead letter that tells its record's size and hash in place of the bytes; then one
+    without the record's key.
+    """
     letter = codec.decode_dead_letter_or_settled(output.value)
-    value = getattr(letter, "value", b"")
-    if not value:
+    if not isinstance(letter, DeadLetter) or not (letter.value or letter.key):
         return []
-    digest = hashlib.sha256(value).hexdigest()
-    error = f"{getattr(letter, 'error', '')} ({len(value):,} bytes, SHA-256 {digest}, left out)"
-    short = msgspec.structs.replace(letter, value=b"", error=error[-4096:])
+    if letter.value:
+        digest = hashlib.sha256(letter.value).hexdigest()
+        told = f" ({len(letter.value):,} bytes, SHA-256 {digest}, left out)"
+        error = letter.error[: MOST_TEXT - len(told)] + told
+        short = msgspec.structs.replace(letter, value=b"", error=error)
+    else:
+        short = msgspec.structs.replace(letter, key=None)
     return [output._replace(key=None, value=codec.encode(short))]

@@ -75,6 +75,39 @@ def test_an_image_that_cannot_go_on_leaves_with_the_votes_it_has() -> None:
     assert (said.error or "").startswith("too_large: tier.two.archive refuses a record of 9,1")
 
 
+def test_an_image_leaves_in_the_halves_of_a_pack_that_is_refused_with_its_escalation() -> None:
+    escalated = Escalation(Head(image_id="b"), Inline(bytes(9000)), [PriorVote("m", 1.0, 0.7)])
+    outputs = [
+        pack(votes("a", "two"), votes("b", "two")),
+        Output("tier.two.archive", b"b", codec.encode(escalated), 3),
+    ]
+    sizes = [len(o.value) + len(o.key or b"") for o in outputs]
+
+    sent = instead(outputs, [Refusal(i, o.topic, sizes[i], 10) for i, o in enumerate(outputs)])
+
+    said = [v for one in sent for v in codec.decode_votes(one.value).images]
+    assert [(v.head.image_id, v.next_tier) for v in said] == [("a", "two"), ("b", None)]
+    assert (said[1].error or "").startswith("too_large: tier.two.archive refuses")
+
+
+def test_an_exit_may_be_larger_than_the_escalation_whose_place_it_takes() -> None:
+    escalated = Escalation(Head(image_id="b"), Inline(bytes(20)), [])
+    outputs = [
+        pack(votes("b", "two")),
+        Output("tier.two.archive", b"b", codec.encode(escalated), 3),
+    ]
+    (sent,) = refused(outputs, 1)
+    assert len(sent.value) > len(outputs[1].value)
+    assert codec.decode_votes(sent.value).images[0].next_tier is None
+
+
+def test_an_escalation_whose_votes_are_not_there_is_for_a_person_to_mend() -> None:
+    escalated = Escalation(Head(image_id="b"), Inline(bytes(9000)), [])
+    output = Output("tier.two.archive", b"b", codec.encode(escalated), 3)
+    with pytest.raises(ForbiddenError, match=r"tier\.two\.archive refuses .* raise max.message"):
+        refused([output], 0)
+
+
 def test_votes_go_in_smaller_packs_and_then_without_boxes() -> None:
     many = pack(votes("a"), votes("b"), votes("c"))
     halves = refused([many], 0)
@@ -94,8 +127,11 @@ def test_an_answer_loses_its_boxes_and_then_its_tiers() -> None:
     (bare,) = refused([Output(ANSWERS, b"a", codec.encode(answer), 0)], 0)
     first = codec.decode_answer(bare.value)
     assert (first.probability, first.tiers[0].boxes, len(first.votes)) == (0.7, None, 1)
+    assert (first.error or "").startswith("too_large: answers refuses a record of")
+    assert (first.error or "").endswith("; what does not fit is left out")
     (barest,) = refused([bare], 0)
-    assert codec.decode_answer(barest.value).tiers == []
+    last = codec.decode_answer(barest.value)
+    assert (last.tiers, last.error) == ([], first.error)
 
 
 def test_a_dead_letter_tells_the_hash_of_what_it_cannot_carry() -> None:
@@ -107,3 +143,9 @@ def test_a_dead_letter_tells_the_hash_of_what_it_cannot_carry() -> None:
     found = codec.decode_dead_letter(short.value)
     assert (found.value, found.offset) == (b"", 5)
     assert found.error.startswith("bad (9,000 bytes, SHA-256 ")
+    assert (short.key, found.key) == (None, b"k")
+    (shortest,) = refused([short], 0)
+    last = codec.decode_dead_letter(shortest.value)
+    assert (last.key, last.error) == (None, found.error)
+    with pytest.raises(ForbiddenError, match="dead-letters refuses"):
+        refused([shortest], 0)
