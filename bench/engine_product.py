@@ -97,6 +97,10 @@ class TimedLog(Log):
         """See ``Log``."""
         return await self._inner.identity()
 
+    async def commit(self, group: str, offsets: Offsets) -> None:
+        """See ``Log.commit``."""
+        await self._inner.commit(group, offsets)
+
     async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
         """See ``Log.partition_counts``."""
         return await self._inner.partition_counts(topics)

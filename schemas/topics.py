@@ -9,6 +9,8 @@ VOTES = "votes"
 CARRIED = "votes.carried"
 ANSWERS = "answers"
 DEAD_LETTERS = "dead-letters"
+# Whose the topics are, and which groups have begun: one partition, the last record of each key.
+CASCADES = "cascades"
 CONSENSUS_GROUP = "roadstream.consensus"
 
 

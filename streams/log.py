@@ -213,6 +213,18 @@ class Log(ABC):
             LogUnavailableError: The log does not answer.
         """
 
+    def real_name(self, name: str) -> str:
+        """Return what a topic or group is called on the log itself, with any namespace."""
+        return name
+
+    @abstractmethod
+    async def commit(self, group: str, offsets: Offsets) -> None:
+        """Say for a group that has no members yet where it begins.
+
+        Raises:
+            LogUnavailableError: The log does not answer, or the group has members.
+        """
+
     async def trim(self, topics: Collection[str], group: str) -> None:
         """Let go of the records that ``group`` has committed past.
 

@@ -127,6 +127,14 @@ class NamespacedLog(Log):
         found = await self.inner.committed(outer(group), [outer(t) for t in topics])
         return self._names.told(found)
 
+    def real_name(self, name: str) -> str:
+        """See ``Log.real_name``."""
+        return self._names.outer(name)
+
+    async def commit(self, group: str, offsets: Offsets) -> None:
+        """See ``Log.commit``."""
+        await self.inner.commit(self._names.outer(group), self._names.given(offsets))
+
     async def trim(self, topics: Collection[str], group: str) -> None:
         """See ``Log.trim``."""
         outer = self._names.outer

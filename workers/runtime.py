@@ -1,5 +1,6 @@
 """Runs tier workers and the consensus sink in this process, from cascade and log to the end."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from stages.inference import Engine
 from stages.service_time import ServiceTime
 from stages.shapes import Size
 from stages.vote import verdict
-from streams.log import Log
+from streams.claims import claim_topics
+from streams.log import Log, Start
 from streams.member import MemberOptions
 from workers.batches import Surroundings
+from workers.beginning import begin_tier
 from workers.devices import Devices
 from workers.engines.options import EngineOptions
 from workers.engines.registry import build_engine
@@ -48,6 +51,7 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
         member: How it takes part in its groups.
         state: Folder for the notes of what ran when the process died, which it keeps if its member
             has a name; ``None`` keeps none.
+        start: Where a first tier begins that is new where others have answered.
     """
 
     tiers: list[str] = []
@@ -57,6 +61,7 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: WorkerLimits = WorkerLimits()
     member: MemberOptions = MemberOptions()
     state: Path | None = None
+    start: Start | None = None
 
 
 async def check_topics(log: Log, cascade: Cascade) -> int:
@@ -67,13 +72,14 @@ async def check_topics(log: Log, cascade: Cascade) -> int:
     """
     topics = all_topics(cascade.tier_names)
     counts = await log.partition_counts(topics)
-    missing = [topic for topic in topics if topic not in counts]
+    missing = [log.real_name(topic) for topic in topics if topic not in counts]
     if missing:
         raise UsageError(
             f"expected topics {', '.join(missing)}; create them with `roadstream topics create`"
         )
     if len(set(counts.values())) > 1:
-        raise UsageError(f"expected topics of equal partition counts, got {dict(counts)}")
+        named = {log.real_name(topic): count for topic, count in counts.items()}
+        raise UsageError(f"expected topics of equal partition counts, got {named}")
     return next(iter(counts.values()))
 
 
@@ -193,6 +199,10 @@ async def serve_workers(
     process = Process(log)
 
     async def work(stopping: anyio.Event) -> None:
+        await check_topics(log, cascade)
+        await claim_topics(log, cascade, time.time())
+        for name in options.tiers or cascade.tier_names:
+            await begin_tier(log, cascade, name, options.start, time.time())
         await run_workers(log, cascade, options, stopping, process)
 
     await serve(process, log, service, work)
@@ -210,6 +220,7 @@ async def serve_consensus(
 
     async def decide(stopping: anyio.Event) -> None:
         await check_topics(log, cascade)
+        await claim_topics(log, cascade, time.time())
         consensus = build_consensus(log, cascade, options)
         running = persistent(consensus, "consensus")
         process.watch_consensus(consensus, running)

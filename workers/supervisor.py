@@ -16,9 +16,9 @@ import msgspec
 import structlog
 from anyio.streams.text import TextReceiveStream
 
-from schemas.errors import ReplacedError, RunError
+from schemas.errors import ReplacedError, RoadstreamError, RunError, UsageError
 from workers.lifecycle import DRAIN_TIMEOUT, READY, SUPERVISED, Kind
-from workers.restarts import Death, Restarts
+from workers.restarts import USAGE_STATUS, Death, Restarts
 
 logger = structlog.get_logger()
 # A child beats every second; one that was silent for so long is stopped or stuck, and is killed.
@@ -113,6 +113,7 @@ class Supervisor:
         Raises:
             RunError: A child cannot start, or dies again and again; its last line says why.
             ReplacedError: Another process has a child's member name.
+            UsageError: A child of a service says that it is used wrongly.
         """
         async with anyio.create_task_group() as tasks:
             for spec in self._specs:
@@ -137,14 +138,20 @@ class Supervisor:
                 return
             delay = restarts.after(Death(status, child.worked_for, self._care.progress()))
             if delay is None:
-                kind = ReplacedError if status == ReplacedError.exit_status else RunError
-                raise kind(f"{spec.name} ended with status {status}: {child.said}")
+                raise self._fault(status)(f"{spec.name} ended with status {status}: {child.said}")
             logger.warning(
                 "child_died", name=spec.name, status=status, restart_after=round(delay, 2)
             )
             with anyio.move_on_after(delay):
                 await stopping.wait()
             child.restarts += 1
+
+    def _fault(self, status: int) -> type[RoadstreamError]:
+        if status == ReplacedError.exit_status:
+            return ReplacedError
+        # A job keeps what was done; that is more to say than a usage error does.
+        usage = status == USAGE_STATUS and self._care.kind == "service"
+        return UsageError if usage else RunError
 
     async def _run_once(self, spec: ChildSpec, child: Child, stopping: anyio.Event) -> int:
         """Run a child until it ends or is to be stopped; return its exit status."""

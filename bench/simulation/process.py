@@ -31,6 +31,10 @@ class ProcessLog(Log):
         """See ``Log``."""
         return await self._log.identity()
 
+    async def commit(self, group: str, offsets: Offsets) -> None:
+        """See ``Log.commit``."""
+        await self._log.commit(group, offsets)
+
     async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
         """See ``Log``."""
         return await self._log.partition_counts(topics)

@@ -67,6 +67,13 @@ class EmbeddedLog(Log):
             raise UsageError(f"expected 1 to {MAX_PARTITIONS} partitions, got {partitions}")
         await self.database.run(self.store.create_topics, topics, partitions)
 
+    async def commit(self, group: str, offsets: Offsets) -> None:
+        await self.database.run(self._commit, group, offsets)
+
+    def _commit(self, group: str, offsets: Offsets) -> None:
+        with self.database.transaction():
+            self.store.commit(group, offsets)
+
     async def identity(self) -> str:
         return await self.database.run(self.store.identity)
 

@@ -13,6 +13,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import LogUnavailableError, UsageError
+from schemas.topics import CASCADES
 from streams.kafka.client import CONNECTING, KafkaLink, answering, connect, disconnect
 from streams.kafka.group_offsets import CommittedRequest, committed_in
 from streams.kafka.group_requests import Describe, Group, described_in
@@ -107,6 +108,7 @@ class KafkaAdmin:
         settings = self._link.settings
         replicas = settings.replication_factor or min(3, await self.broker_count())
         limit = {"max.message.bytes": str(settings.max_record_bytes)}
+        kept = limit | {"cleanup.policy": "compact"}
 
         async def create(client: AIOKafkaAdminClient) -> None:
             missing = set(topics) - {t["topic"] for t in await _describe(client, topics)}
@@ -114,7 +116,12 @@ class KafkaAdmin:
                 await client._client.force_metadata_update()  # the controller may be another now
                 answer = await client.create_topics(
                     [
-                        NewTopic(t, partitions, replicas, topic_configs=limit)
+                        NewTopic(
+                            t,
+                            partitions,
+                            replicas,
+                            topic_configs=kept if _is_compacted(t) else limit,
+                        )
                         for t in sorted(missing)
                     ]
                 )
@@ -231,6 +238,11 @@ def _topics_to_retry(answers: Iterable[tuple[str, int, str | None]]) -> list[str
             raise UsageError(f"cannot create topic {topic}: {message or error.description}")
         retry.append(topic)
     return retry
+
+
+def _is_compacted(topic: str) -> bool:
+    """Return whether a topic, in whatever namespace, keeps the last record of each key for ever."""
+    return topic == CASCADES or topic.endswith(f".{CASCADES}")
 
 
 def _is_led(topic: Mapping[str, Any]) -> bool:

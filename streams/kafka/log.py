@@ -62,6 +62,13 @@ class KafkaLog(Log):
         """
         return await self._admin.broker_count()
 
+    async def commit(self, group: str, offsets: Offsets) -> None:
+        """See ``Log.commit``."""
+        async with connected(self._link, group) as client:
+            with answering(self._link):
+                client.assign([KafkaTopicPartition(*tp) for tp in offsets])
+                await client.commit({KafkaTopicPartition(*tp): at for tp, at in offsets.items()})
+
     async def identity(self) -> str:
         """See ``Log.identity``."""
         return f"kafka:{await self._admin.cluster_id()}"

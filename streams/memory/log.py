@@ -112,6 +112,9 @@ class MemoryLog(Log):
         offsets = self.broker.group(group).offsets
         return {tp: at for tp, at in offsets.items() if tp.topic in topics}
 
+    async def commit(self, group: str, offsets: Offsets) -> None:
+        self.broker.group(group).offsets.update(offsets)
+
     async def identity(self) -> str:
         return self.named
 

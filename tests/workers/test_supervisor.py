@@ -10,7 +10,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from schemas.errors import RunError
+from schemas.errors import UsageError
 from schemas.topics import all_topics
 from streams.embedded.log import EmbeddedLog
 from workers.supervisor import Care, ChildSpec, Supervisor
@@ -100,7 +100,7 @@ async def test_a_child_that_cannot_start_ends_everything_and_says_why(tmp_path: 
         anyio.fail_after(DEADLINE),
         pytest.RaisesGroup(
             pytest.RaisesExc(
-                RunError,
+                UsageError,
                 match=r"^worker 0 ended with status 2: roadstream: --cascade: expected a cascade "
                 r"file or one of .*, got .*none\.toml \(No such file or directory\)$",
             )

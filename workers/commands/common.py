@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from schemas.errors import UsageError
+from streams.log import Start
 from workers.connect import LOG_HELP
 from workers.lifecycle import LEAVING
 from workers.logging import Level, configure_logging
@@ -32,6 +33,14 @@ Namespace = Annotated[
         env_var="ROADSTREAM_NAMESPACE",
         help="Stands before the names of all topics and groups (NAME.votes, …), so that several "
         "systems can share a cluster. None by default.",
+    ),
+]
+Beginning = Annotated[
+    Start | None,
+    Parameter(
+        name="--from",
+        help="Where the first tier begins if its group is new and others have answered what lies "
+        "there: beginning judges all of it again, end only what comes from now on.",
     ),
 ]
 Paths = Annotated[

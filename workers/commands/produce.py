@@ -16,6 +16,7 @@ from schemas.cascade import Cascade, load_cascade
 from schemas.errors import LogUnavailableError, UsageError
 from schemas.records import Lane
 from stages.decode import encode_jpeg
+from streams.claims import claim_topics
 from streams.event_ledger import EventLedger
 from streams.run_ledger import RunLedger
 from streams.sources.files import ScanOptions, scan_places
@@ -190,6 +191,7 @@ class _Sending:
     async def _send(self, url: str, ledger: RunLedger | None, stopping: anyio.Event) -> None:
         async with open_log(url) as log:
             partitions = await check_topics(log, self._cascade)
+            await claim_topics(log, self._cascade, time.time())
             if self._events is None:
                 identity = await log.identity()
                 self._events = EventLedger(self._notes.events, "producer", log=identity)

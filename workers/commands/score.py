@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, BinaryIO, NamedTuple
@@ -16,12 +17,15 @@ from schemas.cascade import Cascade, load_cascade
 from schemas.errors import LogUnavailableError, RunError, UsageError
 from sinks.writers import check_output
 from stages.decode import encode_jpeg
+from streams.claims import claim_topics
 from streams.event_ledger import EventLedger
+from streams.log import Start
 from streams.member import MemberOptions
 from streams.run_ledger import RunLedger
 from streams.sources.files import ScanOptions, scan, scan_places
 from streams.sources.video import VideoOptions
 from workers.commands.common import (
+    Beginning,
     CascadeName,
     LedgerFolder,
     LogLevel,
@@ -80,6 +84,7 @@ def score(
     sort: InOrder = False,
     report: WithReport = False,
     restart: Restart = False,
+    start: Beginning = None,
     ledger: LedgerFolder = None,
     log_level: LogLevel = "warning",
 ) -> int:
@@ -114,7 +119,7 @@ def score(
             fps=fps,
             listed=listed,
         )
-        options = _Options(count, sort, ledger, log_level, stdin)
+        options = _Options(count, sort, ledger, log_level, stdin, start)
         tally, finished = _run(key, loaded, cascade, folder, options)
     _summarise(tally, out, finished=finished)
     if not finished:
@@ -156,6 +161,7 @@ class _Options(NamedTuple):
     events: Path | None
     log_level: Level
     stdin: BinaryIO | None
+    start: Start | None
 
 
 def _run(
@@ -202,12 +208,16 @@ async def _score(
             progress.say(f"going on: {already:,} images were answered before")
         common = [] if key.namespace is None else ["--namespace", key.namespace]
         common += ["--log", url, "--cascade", cascade_name, "--state", str(folder.state)]
+        # A file of its own has no neighbours, who could have answered anything there.
+        start: Start | None = "beginning" if embedded else options.start
+        common += [] if start is None else ["--from", start]
         crew = Supervisor(
             [_worker(i, run_id, common, options) for i in range(options.workers)],
             progress.say,
             Care(kind="job", progress=lambda: tally.total_answered),
         )
         async with open_log(url) as log, open_log(url) as consensus_log:
+            await claim_topics(log, cascade, time.time())
             await prepare_log(log, cascade, EMBEDDED_PARTITIONS)
             found = Found(
                 scan_places(key.paths, scanned),

@@ -10,11 +10,11 @@ from rich.table import Table
 
 from schemas.cascade import Cascade, load_cascade
 from schemas.errors import UsageError
-from schemas.topics import all_topics
 from streams.member import MemberOptions
 from workers.commands.common import (
     DEFAULT_KAFKA,
     AliveFile,
+    Beginning,
     CascadeName,
     DrainTimeout,
     LedgerFolder,
@@ -60,6 +60,7 @@ def work(
     threads: Annotated[int, Parameter(help="Threads per model call.")] = 1,
     root: Roots = None,
     member: MemberName = None,
+    start: Beginning = None,
     state: StateFolder = None,
     ledger: LedgerFolder = None,
     metrics: MetricsAddress = None,
@@ -82,6 +83,7 @@ def work(
         roots=root if root or log.startswith("embedded:") else [],
         member=MemberOptions(member_id=member, ledger=ledger),
         state=state_folder(state, member),
+        start=start,
     )
     service = _service(metrics, alive_file, drain_timeout)
     run_async(log_level, serve_workers, open_log(where), loaded, options, service)
@@ -129,6 +131,7 @@ def up(
             "two names. Under the same name a restart takes its partitions at once."
         ),
     ] = None,
+    start: Beginning = None,
     state: StateFolder = None,
     ledger: LedgerFolder = None,
     metrics: MetricsAddress = None,
@@ -150,6 +153,8 @@ def up(
     if ledger is not None:
         common += ["--ledger", str(ledger)]
     only_workers = [word for folder in root or [] for word in ("--root", str(folder))]
+    if start is not None:
+        only_workers += ["--from", start]
     if state is not None:
         only_workers += ["--state", str(state)]
     specs = _children(loaded, workers, name or socket.gethostname(), common, only_workers)
@@ -158,7 +163,7 @@ def up(
         spec if at is None else ChildSpec(spec.name, [*spec.arguments, "--metrics", str(at)])
         for spec, at in zip(specs, addresses[1:], strict=True)
     ]
-    job = _Up(where, all_topics(loaded.tier_names), partitions, specs, addresses, drain_timeout)
+    job = _Up(where, loaded, partitions, specs, addresses, drain_timeout)
     run_async(log_level, job.run)
 
 
@@ -194,19 +199,19 @@ class _Up:
     def __init__(
         self,
         url: str,
-        topics: list[str],
+        cascade: Cascade,
         partitions: int,
         specs: list[ChildSpec],
         addresses: list[Address | None],
         drain_timeout: float,
     ) -> None:
-        self._url, self._topics, self._partitions = url, topics, partitions
+        self._url, self._cascade, self._partitions = url, cascade, partitions
         self._specs, self._addresses = specs, addresses
         self._screen = console()
         self._supervisor = Supervisor(specs, self._say, Care(drain_timeout=drain_timeout))
 
     async def run(self) -> None:
-        await create_topics(self._url, self._topics, self._partitions)
+        await create_topics(self._url, self._cascade, self._partitions)
         self._show()
         stopping = anyio.Event()
         supervisor = self._supervisor

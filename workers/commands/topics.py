@@ -1,12 +1,14 @@
 """``roadstream topics``: makes the topics that a cascade needs."""
 
+import time
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from schemas.cascade import load_cascade
+from schemas.cascade import Cascade, load_cascade
 from schemas.errors import UsageError
 from schemas.topics import all_topics
+from streams.claims import claim_topics
 from workers.commands.common import (
     DEFAULT_KAFKA,
     CascadeName,
@@ -41,19 +43,40 @@ def create(
     where = address(log, namespace)
     check_number("--partitions", partitions, 1, MOST_PARTITIONS, "partitions")
     loaded = load_cascade(cascade)
-    names = all_topics(loaded.tier_names)
-    counts = run_async(log_level, create_topics, where, names, partitions)
-    for name in names:
+    counts = run_async(log_level, create_topics, where, loaded, partitions)
+    for name in all_topics(loaded.tier_names):
         console().print(f"{name}  {counts[name]} partitions", highlight=False)
 
 
-async def create_topics(url: str, names: list[str], partitions: int) -> dict[str, int]:
-    """Create topics; return the partition count of each.
+@topics.command
+def adopt(
+    *,
+    log: LogUrl = DEFAULT_KAFKA,
+    namespace: Namespace = None,
+    cascade: CascadeName = "lite",
+    log_level: LogLevel = "warning",
+) -> None:
+    """Take the topics over for a cascade that was renamed. The one that had them must not run."""
+    loaded = load_cascade(cascade)
+    run_async(log_level, _adopt, address(log, namespace), loaded)
+    line = f"the topics belong to cascade {loaded.name!r} now"
+    console().print(line, highlight=False, markup=False)
+
+
+async def _adopt(url: str, cascade: Cascade) -> None:
+    async with open_log(url) as log:
+        await claim_topics(log, cascade, time.time(), adopt=True)
+
+
+async def create_topics(url: str, cascade: Cascade, partitions: int) -> dict[str, int]:
+    """Create a cascade's topics and claim them for it; return the partition count of each.
 
     Raises:
-        UsageError: Some exist with other counts.
+        UsageError: Some exist with other counts, or they are another cascade's.
     """
+    names = all_topics(cascade.tier_names)
     async with open_log(url) as log:
+        await claim_topics(log, cascade, time.time())
         await log.create_topics(names, partitions)
         counts = dict(await log.partition_counts(names))
     if len(set(counts.values())) > 1:
