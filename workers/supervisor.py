@@ -18,7 +18,7 @@ from anyio.streams.text import TextReceiveStream
 
 from schemas.errors import ReplacedError, RoadstreamError, RunError, UsageError
 from workers.lifecycle import DRAIN_TIMEOUT, READY, SUPERVISED, Kind
-from workers.restarts import USAGE_STATUS, Death, Restarts
+from workers.restarts import Death, Restarts
 
 logger = structlog.get_logger()
 # A child beats every second; one that was silent for so long is stopped or stuck, and is killed.
@@ -150,7 +150,7 @@ class Supervisor:
         if status == ReplacedError.exit_status:
             return ReplacedError
         # A job keeps what was done; that is more to say than a usage error does.
-        usage = status == USAGE_STATUS and self._care.kind == "service"
+        usage = status == UsageError.exit_status and self._care.kind == "service"
         return UsageError if usage else RunError
 
     async def _run_once(self, spec: ChildSpec, child: Child, stopping: anyio.Event) -> int:
