@@ -29,12 +29,14 @@ def instead(outputs: Sequence[Output], refused: Sequence[Refusal]) -> list[Outpu
     Raises:
         ForbiddenError: Nothing smaller says the same: the topic's limit must be raised.
     """
-    leaving = dict(_leaving(outputs, refusal) for refusal in refused if _goes_on(refusal.topic))
+    # A refusal names the topic as its log does, perhaps with a namespace before it.
+    goes_on = {refusal.row for refusal in refused if _goes_on(outputs[refusal.row].topic)}
+    leaving = dict(_leaving(outputs, refusal) for refusal in refused if refusal.row in goes_on)
     rows = {refusal.row for refusal in refused}
     smaller = [
         one
         for refusal in refused
-        if not _goes_on(refusal.topic)
+        if refusal.row not in goes_on
         for one in _smaller(outputs[refusal.row], refusal, leaving)
     ]
     whole = [

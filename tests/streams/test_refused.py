@@ -90,6 +90,15 @@ def test_an_image_leaves_in_the_halves_of_a_pack_that_is_refused_with_its_escala
     assert (said[1].error or "").startswith("too_large: tier.two.archive refuses")
 
 
+def test_a_refusal_may_name_its_topic_with_a_namespace() -> None:
+    escalated = Escalation(Head(image_id="b"), Inline(bytes(9000)), [])
+    output = Output("tier.two.live", b"b", codec.encode(escalated), 3)
+    (sent,) = instead([pack(votes("b", "two")), output], [Refusal(1, "a.tier.two.live", 9100, 10)])
+    said = codec.decode_votes(sent.value).images[0]
+    assert said.next_tier is None
+    assert (said.error or "").startswith("too_large: a.tier.two.live refuses")
+
+
 def test_an_exit_may_be_larger_than_the_escalation_whose_place_it_takes() -> None:
     escalated = Escalation(Head(image_id="b"), Inline(bytes(20)), [])
     outputs = [
