@@ -1,6 +1,7 @@
 """Whose a log's topics are: read from the topic ``cascades``, and said there."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 import structlog
 
@@ -8,7 +9,7 @@ from schemas import codec
 from schemas.cascade import Cascade
 from schemas.claims import Claim, Claims, Told, decode_told
 from schemas.errors import OutputError, UsageError
-from schemas.topics import CASCADES
+from schemas.topics import ANSWERS, CASCADES
 from streams.log import Log, Output, Polled
 
 logger = structlog.get_logger()
@@ -47,10 +48,26 @@ async def claim_topics(log: Log, cascade: Cascade, now: float, *, adopt: bool = 
             raise UsageError(f"cannot adopt: {error}") from None
         logger.warning("owner_unchecked", topic=log.real_name(CASCADES), reason=str(error))
         return
+    _check(log, owner, cascade)
+
+
+async def check_owner(log: Log, cascade: Cascade) -> None:
+    """Check that a log's topics are not another cascade's, without claiming them.
+
+    Raises:
+        UsageError: They are.
+        LogUnavailableError: The log does not answer.
+    """
+    if CASCADES in await log.partition_counts([CASCADES]):
+        with suppress(OutputError):  # whoever claims says so
+            _check(log, (await read_claims(log)).owner, cascade)
+
+
+def _check(log: Log, owner: str | None, cascade: Cascade) -> None:
     if owner is not None and owner != cascade.name:
         raise UsageError(
-            f"expected topics of cascade {cascade.name!r}, but {log.real_name('*')} belong to "
-            f"cascade {owner!r}: give that one with --cascade, or choose other topics with "
+            f"the topics here ({log.real_name(ANSWERS)}, …) belong to cascade {owner!r}, not to "
+            f"{cascade.name!r}: give that one with --cascade, or choose other topics with "
             "--namespace NAME or ROADSTREAM_NAMESPACE; if it was renamed on purpose, take them "
             "over with `roadstream topics adopt`"
         )

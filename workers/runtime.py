@@ -19,7 +19,7 @@ from stages.inference import Engine
 from stages.service_time import ServiceTime
 from stages.shapes import Size
 from stages.vote import verdict
-from streams.claims import claim_topics
+from streams.claims import check_owner, claim_topics
 from streams.log import Log, Start
 from streams.member import MemberOptions
 from workers.batches import Surroundings
@@ -81,6 +81,18 @@ async def check_topics(log: Log, cascade: Cascade) -> int:
         named = {log.real_name(topic): count for topic, count in counts.items()}
         raise UsageError(f"expected topics of equal partition counts, got {named}")
     return next(iter(counts.values()))
+
+
+async def enter(log: Log, cascade: Cascade) -> int:
+    """Check that the cascade's topics exist, and that they are its own; return their partitions.
+
+    Raises:
+        UsageError: Some are missing, their counts differ, or they are another cascade's.
+    """
+    await check_owner(log, cascade)
+    partitions = await check_topics(log, cascade)
+    await claim_topics(log, cascade, time.time())
+    return partitions
 
 
 def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[str, Engine]:
@@ -199,8 +211,7 @@ async def serve_workers(
     process = Process(log)
 
     async def work(stopping: anyio.Event) -> None:
-        await check_topics(log, cascade)
-        await claim_topics(log, cascade, time.time())
+        await enter(log, cascade)
         for name in options.tiers or cascade.tier_names:
             await begin_tier(log, cascade, name, options.start, time.time())
         await run_workers(log, cascade, options, stopping, process)
@@ -219,8 +230,7 @@ async def serve_consensus(
     process = Process(log)
 
     async def decide(stopping: anyio.Event) -> None:
-        await check_topics(log, cascade)
-        await claim_topics(log, cascade, time.time())
+        await enter(log, cascade)
         consensus = build_consensus(log, cascade, options)
         running = persistent(consensus, "consensus")
         process.watch_consensus(consensus, running)

@@ -16,7 +16,6 @@ from schemas.cascade import Cascade, load_cascade
 from schemas.errors import LogUnavailableError, UsageError
 from schemas.records import Lane
 from stages.decode import encode_jpeg
-from streams.claims import claim_topics
 from streams.event_ledger import EventLedger
 from streams.run_ledger import RunLedger
 from streams.sources.files import ScanOptions, scan_places
@@ -37,7 +36,7 @@ from workers.commands.common import (
 from workers.commands.numbers import MOST_FPS, MOST_SECONDS, check_above, check_number
 from workers.connect import address, open_log
 from workers.outage import Persistent
-from workers.runtime import check_topics
+from workers.runtime import enter
 from workers.submit import Submitter, next_batch
 
 SEND_BATCH = 64
@@ -190,8 +189,7 @@ class _Sending:
 
     async def _send(self, url: str, ledger: RunLedger | None, stopping: anyio.Event) -> None:
         async with open_log(url) as log:
-            partitions = await check_topics(log, self._cascade)
-            await claim_topics(log, self._cascade, time.time())
+            partitions = await enter(log, self._cascade)
             if self._events is None:
                 identity = await log.identity()
                 self._events = EventLedger(self._notes.events, "producer", log=identity)
