@@ -109,10 +109,8 @@ async def test_a_group_that_has_begun_is_known() -> None:
     assert (await read_claims(log)).begun == {"g": Begun(group="g", start="end", begun_at=3.0)}
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=8), st.data())
-def test_compaction_never_changes_the_owner(
-    steps: list[tuple[str, bool]], data: st.DataObject
-) -> None:
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=8), st.integers(0, 255))
+def test_compaction_never_changes_the_owner(steps: list[tuple[str, bool]], taken: int) -> None:
     """Whoever has topics does not claim them again: only what can come about is drawn."""
     told: list[Claim] = []
     for name, adopts in steps:
@@ -120,8 +118,8 @@ def test_compaction_never_changes_the_owner(
         if (adopts and Claims(told).owner != name) or (not adopts and name not in known):
             told.append(claim(name, adopts=adopts))
     before = Claims(told).owner
-    for one in list(told):
+    for i, one in enumerate(list(told)):
         later = [o for o in told[told.index(one) + 1 :] if o.key == one.key]
-        if later and data.draw(st.booleans()):
+        if later and taken >> i & 1:
             told.remove(one)
     assert Claims(told).owner == before
