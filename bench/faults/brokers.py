@@ -1,6 +1,9 @@
-"""Faults of the brokers: one killed, the controller killed, all of them gone."""
+"""Faults of the brokers: killed, frozen, or behind a network that cuts and silences."""
 
+import os
+import signal
 import time
+from collections.abc import Sequence
 
 import anyio
 
@@ -45,6 +48,47 @@ async def kill_brokers(campaign: Campaign, fault: Fault, injected: anyio.Event) 
     injected.set()
     await anyio.sleep(fault.seconds)
     await cluster.start()
+    await campaign.go_on(fault, time.monotonic(), ALL_BROKERS_WITHIN)
+
+
+async def freeze_broker(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:
+    """Stop one broker (SIGSTOP), for longer than its peers wait for it; let it go on."""
+    pids = _cluster(campaign).pids
+    await _freeze(campaign, fault, injected, [pids[fault.target % len(pids)]])
+
+
+async def freeze_brokers(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:
+    """Stop all brokers for longer than any request waits; let them go on."""
+    await _freeze(campaign, fault, injected, _cluster(campaign).pids)
+
+
+async def _freeze(
+    campaign: Campaign, fault: Fault, injected: anyio.Event, pids: Sequence[int]
+) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    injected.set()
+    try:
+        await anyio.sleep(fault.seconds)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    await campaign.go_on(fault, time.monotonic(), ALL_BROKERS_WITHIN)
+
+
+async def cut_connection(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:
+    """Cut, or silence, every connection to one broker or to all; let them through again."""
+    how, _, whose = fault.point.partition(" ")
+    relays = campaign.relays
+    chosen = relays if whose == "all" else [relays[fault.target % len(relays)]]
+    for relay in chosen:
+        relay.set("silent" if how == "silent" else "refused")
+    injected.set()
+    try:
+        await anyio.sleep(fault.seconds)
+    finally:
+        for relay in chosen:
+            relay.set("open")
     await campaign.go_on(fault, time.monotonic(), ALL_BROKERS_WITHIN)
 
 

@@ -16,6 +16,7 @@ from bench.chaos.ledgers import Ledgers
 from bench.chaos.load import Load
 from bench.chaos.pictures import TIERS
 from bench.faults.facts import Happened, Recovery, Setting
+from bench.faults.network import Relay
 from bench.faults.plan import KINDS, Fault
 from schemas.topics import CONSENSUS_GROUP, tier_group
 from workers.broker import Cluster
@@ -47,6 +48,7 @@ class Campaign:
 
     Attributes:
         cluster: The campaign's own brokers, if it has some.
+        relays: What stands between them and everybody, one for each, if connections are cut.
         harmless: Whether the log is somebody else's as well, and must not be harmed.
     """
 
@@ -63,6 +65,7 @@ class Campaign:
         self.load, self.answers, self.ledgers = load, answers, ledgers
         self.disk = disk
         self.cluster: Cluster | None = None
+        self.relays: list[Relay] = []
         self.harmless = False
         self.clock = SharedClock(self.panel.folder / CLOCK)
         self.began = time.monotonic()

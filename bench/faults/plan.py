@@ -128,6 +128,13 @@ KINDS = {kind.name: kind for kind in (
          seconds=8, logs=_TWO, alone=True, span=(0, 5)),
     Kind(name="kill-brokers", what="SIGKILL of all brokers at once, gone for a while", weight=1,
          seconds=50, logs=_TWO, alone=True, limit=1, span=(30, 30)),
+    Kind(name="freeze-broker", what="SIGSTOP of a broker for longer than its peers wait, then "
+         "SIGCONT", weight=2, seconds=15, logs=_TWO, alone=True, span=(5, 10)),
+    Kind(name="freeze-brokers", what="SIGSTOP of all brokers for longer than a request waits",
+         weight=1, seconds=35, logs=_TWO, alone=True, limit=1, span=(20, 20)),
+    Kind(name="cut-connection", what="connections to one broker or to all are cut and refused for "
+         "a while, or nothing comes through them", weight=2, seconds=15, logs=_TWO, alone=True,
+         points=("cut one", "cut all", "silent one", "silent all"), span=(2, 8)),
     Kind(name="retention", what="records are gone that nobody had worked on", last=True),
     Kind(name="dead-log", what="SIGTERM to all while the log does not answer", last=True),
 )}

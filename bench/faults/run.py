@@ -22,6 +22,7 @@ from bench.chaos.pictures import CASCADE, Catalogue, Namer
 from bench.faults.campaign import Campaign, run_plan
 from bench.faults.epilogue import run_epilogues
 from bench.faults.facts import Setting
+from bench.faults.network import ADVERTISED, Relay, ports_in_a_row, relayed
 from bench.faults.plan import LogKind, chosen, draw_plan
 from bench.faults.report import Images, Result
 from bench.faults.scenarios import SCENARIOS
@@ -46,7 +47,10 @@ BROKERS_WITHIN = 240.0
 # Late answers, which would be second ones, come in this time.
 LISTEN_ON = 1.0
 # With these a cluster has to survive the loss of a broker.
-BROKER_KINDS = {"kill-broker", "kill-controller", "kill-brokers"}
+BROKER_KINDS = {
+    "kill-broker", "kill-controller", "kill-brokers", "freeze-broker", "freeze-brokers",
+    "cut-connection",
+}  # fmt: skip
 Tell = Callable[[str], None]
 
 
@@ -90,9 +94,9 @@ async def run_campaign(options: Options, tell: Tell) -> Result:
     kinds = chosen(options.log, options.kinds)
     plan = draw_plan(options.seed, kinds, options.minutes * 60 * PLANNED_AHEAD)
     tell(f"seed {options.seed}: {len(plan)} faults planned for {options.minutes:g} min")
-    async with _running_log(options) as (url, cluster), open_log(url) as log:
+    async with _running_log(options) as (url, cluster, relays), open_log(url) as log:
         campaign = await _prepared(options, url, log)
-        campaign.cluster = cluster
+        campaign.cluster, campaign.relays = cluster, relays
         try:
             async with anyio.create_task_group() as tasks:
                 for part in campaign.parts:
@@ -135,23 +139,30 @@ async def run_campaign(options: Options, tell: Tell) -> Result:
 
 
 @asynccontextmanager
-async def _running_log(options: Options) -> AsyncIterator[tuple[str, Cluster | None]]:
-    """Yield the URL of a log for the campaign, and its brokers if it has some of its own."""
+async def _running_log(
+    options: Options,
+) -> AsyncIterator[tuple[str, Cluster | None, list[Relay]]]:
+    """Yield the URL of a log for the campaign, its brokers if it has some, and their relays."""
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "log").mkdir(exist_ok=True)
     if options.log == "embedded":
-        yield f"embedded:{options.folder / 'log' / 'log.db'}", None
+        yield f"embedded:{options.folder / 'log' / 'log.db'}", None, []
     elif options.bootstrap is not None:
-        yield f"kafka://{options.bootstrap}", None
+        yield f"kafka://{options.bootstrap}", None, []
     else:
+        cut = "cut-connection" in options.kinds
         several = BROKER_KINDS & set(options.kinds)
         brokers = BrokerSettings(
             brokers=3 if several else 1,
             data=options.folder / "log",
             start_timeout=BROKERS_WITHIN,
+            extra=ADVERTISED if cut else {},
         )
-        async with run_brokers(brokers) as cluster:
-            yield f"kafka://{cluster.bootstrap_servers}", cluster
+        ports = ports_in_a_row(brokers.brokers) if cut else []
+        brokers = msgspec.structs.replace(brokers, port=ports[0] if ports else 0)
+        async with relayed(ports) as relays, run_brokers(brokers) as cluster:
+            servers = ",".join(r.address for r in relays) or cluster.bootstrap_servers
+            yield f"kafka://{servers}", cluster, relays
 
 
 async def _prepared(options: Options, url: str, log: Log) -> Campaign:

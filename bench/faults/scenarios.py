@@ -43,4 +43,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "kill-broker": brokers.kill_broker,
     "kill-controller": brokers.kill_controller,
     "kill-brokers": brokers.kill_brokers,
+    "freeze-broker": brokers.freeze_broker,
+    "freeze-brokers": brokers.freeze_brokers,
+    "cut-connection": brokers.cut_connection,
 }

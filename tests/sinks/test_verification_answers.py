@@ -107,7 +107,8 @@ def test_answers_that_differ_in_a_field_are_not_the_same(owner: str, name: str) 
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(owner.__name__, name) for owner in TIMINGS for name in sorted(TIMINGS[owner])]
+    ("owner", "name"),
+    [(owner.__name__, name) for owner in TIMINGS for name in sorted(TIMINGS[owner])],
 )
 def test_answers_that_differ_in_a_timing_are_the_same(owner: str, name: str) -> None:
     assert compare(ANSWER, changed(owner, **{name: 77}))[0] == "doubled"
