@@ -129,7 +129,7 @@ def answering(link: KafkaLink, extra: float = 0.0) -> Iterator[None]:
     except (TimeoutError, KafkaTimeoutError) as error:  # ours or aiokafka's, whichever is first
         raise link.unavailable(f"Kafka at {servers} did not answer within {limit:g} s") from error
     except (KafkaError, OSError) as error:
-        raise link.failed("do this", error) from error
+        raise link.failed("read or describe", error) from error
 
 
 async def connect(
