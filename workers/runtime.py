@@ -211,8 +211,9 @@ async def serve_workers(
     process = Process(log)
 
     async def work(stopping: anyio.Event) -> None:
+        tiers = [cascade.tier(name).name for name in options.tiers] or cascade.tier_names
         await enter(log, cascade)
-        for name in options.tiers or cascade.tier_names:
+        for name in tiers:
             await begin_tier(log, cascade, name, options.start, time.time())
         await run_workers(log, cascade, options, stopping, process)
 

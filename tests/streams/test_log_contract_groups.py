@@ -398,3 +398,15 @@ async def test_a_static_member_that_died_is_replaced_at_once(log: Log, topic: st
             async with log.consumer(topic, [topic], member_id="same") as heir:
                 assert len(await take(heir, 10)) == 10
                 assert time.monotonic() - started_at < 5
+
+
+async def test_a_group_without_members_begins_where_it_was_told(log: Log, topic: str) -> None:
+    async with log:
+        await log.create_topics([topic], 2)
+        async with log.producer() as producer:
+            await producer.publish(numbered(topic, range(6), 2))
+        await log.commit(topic, {TopicPartition(topic, 0): 2, TopicPartition(topic, 1): 3})
+        assert await log.lag(topic, [topic]) == 1
+        async with log.consumer(topic, [topic]) as consumer:
+            ((tp, record),) = await take(consumer, 1)
+    assert (tp, record.offset, record.value) == (TopicPartition(topic, 0), 2, b"4")
