@@ -82,7 +82,10 @@ def test_score_runs_whole_jobs_on_kafka_also_on_the_same_pictures(
         assert sorted(row["uri"] for row in rows) == [f"in/{i:05}.jpg" for i in range(40)]
 
 
-def test_references_are_read_under_the_root_only(kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_references_are_read_under_the_root_only(
+    kafka_bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROADSTREAM_NAMESPACE", "references")  # the tests share a cluster
     log = f"kafka://{kafka_bootstrap}"
     write_pictures(tmp_path / "allowed", 2)
     write_pictures(tmp_path / "secret", 2)
