@@ -23,7 +23,7 @@ from sinks.restore import RESTORE_PATIENCE, Unacknowledged, answered_tail
 from streams.clock import Clock, SystemClock
 from streams.histogram import Histogram
 from streams.log import Log, Offsets, Output, Record, TopicPartition
-from streams.member import GroupMember, MemberOptions, OffsetsDone
+from streams.member import GroupMember, MemberOptions, OffsetsDone, repeat_until
 
 logger = structlog.get_logger()
 
@@ -142,9 +142,7 @@ class Consensus:
         await self._make_carried()
         async with self.member.joined(self._log):
             logger.info("consensus_started")
-            while not stopping.is_set():
-                await self._poll()
-                await self._step()
+            await repeat_until(stopping, self._turn)
             await self.member.flush()
         logger.info("consensus_stopped", answered=self.answered, open=self._join.open_images)
 
@@ -158,6 +156,10 @@ class Consensus:
         counts = await self._log.partition_counts([VOTES, CARRIED])
         if CARRIED not in counts and VOTES in counts:
             await self._log.create_topics([CARRIED], counts[VOTES])
+
+    async def _turn(self) -> None:
+        await self._poll()
+        await self._step()
 
     async def _poll(self) -> None:
         """Fill the backlog, unless something of it is left or offsets must be acknowledged."""

@@ -5,11 +5,12 @@ event ledger and the counters; its owner keeps the work.
 """
 
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+import anyio
 import msgspec
 import structlog
 
@@ -25,6 +26,34 @@ logger = structlog.get_logger()
 # Longer than records take to come again to a member that has joined anew.
 IDLE_AFTER = 5.0
 OffsetsDone = dict[TopicPartition, list[int]]
+
+
+HURRY = 2.0
+"""Seconds that a step may go on once its process is to stop: a log that is gone answers nothing."""
+
+
+async def repeat_until(stopping: anyio.Event, step: Callable[[], Awaitable[None]]) -> None:
+    """Repeat ``step`` until ``stopping`` is set; drop one that hangs for ``HURRY`` seconds then.
+
+    What it had not committed is delivered again.
+    """
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def give_up() -> None:
+            await stopping.wait()
+            await anyio.sleep(HURRY)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(give_up)
+        try:
+            while not stopping.is_set():
+                await step()
+        except Exception as error:  # as it was, and not in a group
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 class Owner(Protocol):

@@ -6,6 +6,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from schemas.errors import RoadstreamError
+from workers.lifecycle import end_process
 
 app = App(
     name="roadstream",
@@ -45,7 +46,7 @@ for _name, (_module, _help) in _COMMANDS.items():
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    end_process(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: list[str]) -> int:

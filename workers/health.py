@@ -40,6 +40,7 @@ class Health:
     def __init__(self) -> None:
         now = time.monotonic()
         self.parts: list[Part] = []
+        self.starting: Persistent | None = None
         self.warm = False
         self.stopping = False
         self._ticked_at = self.joined_at = now
@@ -66,6 +67,8 @@ class Health:
         reasons = self.dead(now)
         if self.stopping:
             reasons.append("it is stopping")
+        elif self.starting is not None and self.starting.down_for(now) is not None:
+            reasons.append(f"it waits for its log: {self.starting.last_error}")
         elif not self.warm:
             reasons.append("its models are not warm yet")
         for part in self.parts:

@@ -11,13 +11,16 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn, TypeVar
 
 import anyio
 import structlog
+from anyio import to_thread
 
 logger = structlog.get_logger()
+T = TypeVar("T")
 # Set by a supervisor for its children: what it runs, a service for ever or a job to its end.
 SUPERVISED = "ROADSTREAM_SUPERVISED"
 Kind = Literal["service", "job"]
@@ -86,6 +89,64 @@ async def stop_with_parent(stopping: anyio.Event) -> None:
     await anyio.wait_readable(sys.stdin.fileno())  # nobody writes to it: this is its end
     logger.info("stopping", reason="the supervisor ended")
     stopping.set()
+
+
+async def until_stopped(stopping: anyio.Event, function: Callable[[], Awaitable[T]]) -> T | None:
+    """Do what may take long before there is any work to finish; drop it once ``stopping`` is set.
+
+    Returns:
+        What it returns; ``None`` if it was dropped.
+    """
+    found: T | None = None
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def give_up() -> None:
+            await stopping.wait()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(give_up)
+        try:
+            found = await function()
+        except Exception as error:  # as it was, and not in a group
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return found
+
+
+async def in_thread_until_stopped(stopping: anyio.Event, function: Callable[[], T]) -> T | None:
+    """Call a blocking function as ``until_stopped`` does; a thread that is dropped runs on.
+
+    The command then ends without waiting for it, see ``end_process``.
+    """
+    dropped = True
+
+    async def call() -> T:
+        nonlocal dropped
+        result = await to_thread.run_sync(function, abandon_on_cancel=True)
+        dropped = False
+        return result
+
+    try:
+        return await until_stopped(stopping, call)
+    finally:
+        if dropped and stopping.is_set():
+            _dropped.set()
+
+
+def end_process(status: int) -> NoReturn:
+    """Exit with this status, without a thread that was dropped: Python itself would wait for it."""
+    if _dropped.is_set():
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+_dropped = threading.Event()
 
 
 class Deadline:

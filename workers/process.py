@@ -2,13 +2,14 @@
 
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
 import msgspec
 
-from schemas.errors import RunError
+from schemas.errors import LogUnavailableError, RunError
 from schemas.topics import CARRIED, CONSENSUS_GROUP, VOTES
 from sinks.consensus import Consensus
 from streams.log import Log
@@ -20,6 +21,7 @@ from workers.lifecycle import (
     drain_within,
     stop_on_signal,
     stop_with_parent,
+    until_stopped,
 )
 from workers.metric_names import Sample
 from workers.metrics import Address, Shown, serving_metrics
@@ -131,7 +133,8 @@ async def serve(process: Process, log: Log, service: ServiceOptions, work: Work)
 
     Raises:
         UsageError: The metrics cannot be served where they should.
-        RoadstreamError: The log cannot be opened, or what ``work`` raises.
+        RoadstreamError: The log refuses us, or what ``work`` raises. One that does not answer is
+            waited for.
     """
     stopping, beat = anyio.Event(), Heartbeat(service.alive_file)
     with contextlib.closing(beat), serving_metrics(service.metrics, process.shown):
@@ -141,9 +144,42 @@ async def serve(process: Process, log: Log, service: ServiceOptions, work: Work)
             tasks.start_soon(keep_ticking, process.health, beat, stopping)
             with anyio.CancelScope() as working:
                 tasks.start_soon(drain_within, Deadline(service.drain_timeout), stopping, working)
-                async with log, anyio.create_task_group() as beside:
+                async with (
+                    _opened(log, process.health, stopping),
+                    anyio.create_task_group() as beside,
+                ):
                     if service.metrics is not None:
                         beside.start_soon(process.sample_lags)
-                    await work(stopping)
+                    if not stopping.is_set():
+                        await work(stopping)
                     beside.cancel_scope.cancel()
             tasks.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _opened(log: Log, health: Health, stopping: anyio.Event) -> AsyncIterator[None]:
+    """Open the log, whenever it answers first; not at all if ``stopping`` is set before."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def enter(_: anyio.Event) -> None:
+            await stack.enter_async_context(log)
+
+        await wait_for_log(enter, stopping, health)
+        yield
+
+
+async def wait_for_log(
+    part: Callable[[anyio.Event], Awaitable[None]],
+    stopping: anyio.Event,
+    health: Health | None = None,
+) -> None:
+    """Do what needs the log before there is any work, again and again until the log answers.
+
+    It says in a line what it waits for, and ends at once when ``stopping`` is set.
+    """
+    starting = Persistent("start", lambda: 0.0, passing=(LogUnavailableError,))
+    if health is not None:
+        health.starting = starting
+    await until_stopped(stopping, partial(starting.run, part, stopping))
+    if health is not None:
+        health.starting = None

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
 import msgspec
 import structlog
-from anyio import to_thread
 
 from schemas.cascade import Cascade
 from schemas.errors import LogUnavailableError, MachineError, UsageError
@@ -30,9 +30,9 @@ from workers.engines.registry import build_engine
 from workers.fusing import load_fusions
 from workers.judge import Judge, JudgeOptions, Learnt
 from workers.learning import learn
-from workers.lifecycle import supervised
+from workers.lifecycle import in_thread_until_stopped, supervised
 from workers.outage import PASSING, Persistent
-from workers.process import Process, ServiceOptions, serve
+from workers.process import Process, ServiceOptions, serve, wait_for_log
 from workers.suspects import Suspects
 from workers.tier import TierWorker, WorkerLimits
 
@@ -113,6 +113,29 @@ def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[s
     return engines
 
 
+def load_and_learn(
+    cascade: Cascade, tiers: Sequence[str], threads: int
+) -> tuple[dict[str, Engine], Learnt]:
+    """Load and warm the engines of these tiers, and learn what their members take (blocking).
+
+    Raises:
+        ConfigError: See ``load_engines``.
+    """
+    engines = load_engines(cascade, tiers, threads)
+    return engines, learn_paces(cascade, tiers, engines)
+
+
+async def wait_for_topics(
+    log: Log, cascade: Cascade, stopping: anyio.Event, process: Process | None
+) -> None:
+    """Check the topics as ``check_topics`` does, once the log answers; raises as it does."""
+
+    async def check(_: anyio.Event) -> None:
+        await check_topics(log, cascade)
+
+    await wait_for_log(check, stopping, None if process is None else process.health)
+
+
 def learn_paces(cascade: Cascade, tiers: Sequence[str], engines: Mapping[str, Engine]) -> Learnt:
     """Learn what the members of these tiers take (blocking, about a second per member at most)."""
     found: dict[tuple[str, Size], ServiceTime] = {}
@@ -148,9 +171,13 @@ async def run_workers(
     tiers = options.tiers or cascade.tier_names
     for name in tiers:
         cascade.tier(name)
-    await check_topics(log, cascade)
-    engines = await to_thread.run_sync(load_engines, cascade, tiers, options.threads)
-    learnt = await to_thread.run_sync(learn_paces, cascade, tiers, engines)
+    await wait_for_topics(log, cascade, stopping, process)
+    loaded = await in_thread_until_stopped(
+        stopping, partial(load_and_learn, cascade, tiers, options.threads)
+    )
+    if loaded is None:
+        return
+    engines, learnt = loaded
     devices = Devices()
     suspects = Suspects(_notes(options))
     surroundings = Surroundings(suspects=suspects)
@@ -212,10 +239,15 @@ async def serve_workers(
 
     async def work(stopping: anyio.Event) -> None:
         tiers = [cascade.tier(name).name for name in options.tiers] or cascade.tier_names
-        await enter(log, cascade)
-        for name in tiers:
-            await begin_tier(log, cascade, name, options.start, time.time())
-        await run_workers(log, cascade, options, stopping, process)
+
+        async def begin(_: anyio.Event) -> None:
+            await enter(log, cascade)
+            for name in tiers:
+                await begin_tier(log, cascade, name, options.start, time.time())
+
+        await wait_for_log(begin, stopping, process.health)
+        if not stopping.is_set():
+            await run_workers(log, cascade, options, stopping, process)
 
     await serve(process, log, service, work)
 
@@ -231,7 +263,12 @@ async def serve_consensus(
     process = Process(log)
 
     async def decide(stopping: anyio.Event) -> None:
-        await enter(log, cascade)
+        async def begin(_: anyio.Event) -> None:
+            await enter(log, cascade)
+
+        await wait_for_log(begin, stopping, process.health)
+        if stopping.is_set():
+            return
         consensus = build_consensus(log, cascade, options)
         running = persistent(consensus, "consensus")
         process.watch_consensus(consensus, running)

@@ -12,7 +12,7 @@ from schemas.topics import tier_group, tier_inputs
 from stages.batcher import Batch, Batcher, Standing
 from stages.breaker import ShareBreaker
 from streams.log import Log, Polled, TopicPartition
-from streams.member import GroupMember, MemberOptions
+from streams.member import GroupMember, MemberOptions, repeat_until
 from workers.backpressure import Downstream
 from workers.batches import Batches, Outcome, Surroundings
 from workers.devices import Held
@@ -114,8 +114,7 @@ class TierWorker:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._dispatch, tasks)
                 tasks.start_soon(self._expire)
-                while not stopping.is_set():
-                    await self._fill()
+                await repeat_until(stopping, self._fill)
                 self._stopped = True
                 await self._leave()
                 tasks.cancel_scope.cancel()

@@ -169,8 +169,8 @@ class KafkaConsumer(Consumer):
             await self.committer.flush(budget)
             if returning:
                 self.membership.stay()
-            else:
-                await self.membership.leave()
+            elif not await self.membership.leave():
+                until = min(until, anyio.current_time() + UNREACHABLE)
         return max(0.0, until - anyio.current_time())
 
     def _stale(self, epoch: int) -> str | None:

@@ -44,6 +44,9 @@ _SIGNS_OF_LIFE = (NamedHeartbeat, SyncGroupRequest)
 _ASKING = 2.0
 """Seconds for asking who has taken this member's name: it ends either way."""
 
+_LEAVING = 1.5
+"""Seconds for saying goodbye: the group misses by itself who cannot."""
+
 _QUIET = 3.0
 """Seconds without an answer to a heartbeat, one of which goes out every second, after which nothing
 more is asked of the coordinator by who leaves."""
@@ -144,18 +147,27 @@ class Membership:
             self.silence = self.silence + min(gap, pause) if expired else 0.0
             last = now
 
-    async def leave(self) -> None:
-        """Leave the group at once, static or not, so that nobody waits for this member."""
+    async def leave(self) -> bool:
+        """Leave the group at once, static or not, so that nobody waits for this member.
+
+        Returns:
+            Whether its coordinator answers.
+        """
         coordinator = self._coordinator
         member_id, self._left = coordinator.member_id, True
         coordinator.generation = OffsetCommitRequest.DEFAULT_GENERATION_ID  # aiokafka leaves not
         known = member_id or self.name  # by its name alone while its first request to join is open
-        if not (self._asked and known) or self.replaced or coordinator.coordinator_id is None:
-            return
+        if not (self._asked and known) or self.replaced:
+            return True
+        if coordinator.coordinator_id is None:
+            return False
         try:
-            await self._send(Leave(coordinator.group_id, member_id, self.name))
-        except (KafkaError, OSError) as error:
+            with anyio.fail_after(_LEAVING):
+                await self._send(Leave(coordinator.group_id, member_id, self.name))
+        except (KafkaError, OSError, TimeoutError) as error:
             log.info("not_left", group=coordinator.group_id, error=repr(error))
+            return False
+        return True
 
     def stay(self) -> None:
         """Keep the place in the group for this process's next consumer under the same name."""

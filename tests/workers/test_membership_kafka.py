@@ -14,6 +14,7 @@ from schemas.errors import ReplacedError
 from schemas.topics import CONSENSUS_GROUP, all_topics
 from streams.kafka.log import KafkaLog, KafkaSettings
 from tests.command import ROADSTREAM, write_cascade
+from workers.metrics import free_ports
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
@@ -126,3 +127,13 @@ async def members(bootstrap: str) -> list[str]:
     async with KafkaLog(KafkaSettings(bootstrap_servers=bootstrap)) as log:
         group = await log.describe(CONSENSUS_GROUP)
         return sorted(member.name or "" for member in group.members)
+
+
+@pytest.mark.parametrize("command", ["work", "consensus", "up"])
+def test_who_starts_while_kafka_is_away_waits_and_can_be_stopped(
+    command: str, tmp_path: Path
+) -> None:
+    with running(tmp_path, f"127.0.0.1:{free_ports('127.0.0.1', 1)[0]}", command) as waiting:
+        waiting.says("waiting_out")
+        assert "no Kafka broker answers" in waiting.said[-1]
+        assert waiting.stop() == 0

@@ -35,7 +35,7 @@ from workers.commands.topics import create_topics
 from workers.connect import address, open_log
 from workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
 from workers.metrics import Address, Shown, free_ports, parse_address, serving_metrics
-from workers.process import ServiceOptions
+from workers.process import ServiceOptions, wait_for_log
 from workers.runtime import WorkOptions, serve_consensus, serve_workers
 from workers.samples import supervisor_samples
 from workers.supervisor import Care, ChildSpec, Supervisor
@@ -211,15 +211,19 @@ class _Up:
         self._supervisor = Supervisor(specs, self._say, Care(drain_timeout=drain_timeout))
 
     async def run(self) -> None:
-        await create_topics(self._url, self._cascade, self._partitions)
-        self._show()
+        async def make_topics(_: anyio.Event) -> None:
+            await create_topics(self._url, self._cascade, self._partitions)
+
         stopping = anyio.Event()
         supervisor = self._supervisor
         shown = Shown(lambda: supervisor_samples(supervisor), lambda now: [], supervisor.unready)
         with serving_metrics(self._addresses[0], shown):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(stop_on_signal, stopping)
-                await supervisor.run(stopping)
+                await wait_for_log(make_topics, stopping)
+                if not stopping.is_set():
+                    self._show()
+                    await supervisor.run(stopping)
                 tasks.cancel_scope.cancel()
 
     def _show(self) -> None:
