@@ -7,6 +7,7 @@
     │   └── ConfigError       a settings or cascade file is wrong: file, key, expected, got
     ├── RunError              the surroundings failed while running (exit status 1)
     │   ├── LogUnavailableError a log does not answer (retriable)
+    │   │   └── RegroupError        a group must be joined anew: its topics have changed
     │   ├── OutputError       an output could not be written: disk full, no permission
     │   │   ├── RecordRefusedError  the log refuses some records for good: they are too large
     │   │   └── ForbiddenError      the log does not allow it: a right is missing, a policy
@@ -83,6 +84,10 @@ class LogUnavailableError(RunError):
 
     retriable = True
     exit_status = 75
+
+
+class RegroupError(LogUnavailableError):
+    """The partitions of a group's topics have changed; it has to be joined anew."""
 
 
 class OutputError(RunError):

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.errors import GroupLoadInProgressError, KafkaError, OffsetOutOfRangeError
 
-from schemas.errors import FencedError, LogUnavailableError
+from schemas.errors import FencedError, LogUnavailableError, RegroupError
 from streams.kafka.client import UNREACHABLE, KafkaLink, answering
 from streams.kafka.committer import OffsetCommitter, Tenure
 from streams.kafka.group_offsets import CommittedRequest, committed_in
@@ -82,6 +82,7 @@ class KafkaConsumer(Consumer):
         self._choices: dict[frozenset[str] | None, tuple[KafkaTopicPartition, ...]] = {}
         self._fruitful_at = anyio.current_time()
         self._owed: dict[KafkaTopicPartition, int] = {}
+        self._regroup: str | None = None
 
     @property
     def assignment(self) -> Assignment:
@@ -112,6 +113,8 @@ class KafkaConsumer(Consumer):
         while True:
             if self.membership.replaced:
                 raise await self.membership.replacement()
+            if self._regroup is not None:
+                raise RegroupError(f"{self._regroup}: the group is joined anew")
             await self._follow_group()
             left = max(0.0, until - anyio.current_time())
             found = await self._fetch(max_records, left, wanted)
@@ -125,6 +128,10 @@ class KafkaConsumer(Consumer):
             if anyio.current_time() >= until:
                 await self._check_alive(wanted)
                 return {}
+
+    def regroup(self, why: str) -> None:
+        """Have the next poll raise ``RegroupError``."""
+        self._regroup = why
 
     async def publish(self, outputs: Sequence[Output], commit: Offsets, epoch: int) -> None:
         """See ``Consumer.publish``."""

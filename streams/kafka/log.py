@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
+import structlog
 from aiokafka import TopicPartition as KafkaTopicPartition
 
-from schemas.errors import ReplacedError, RunError, UsageError
+from schemas.errors import RegroupError, ReplacedError, RunError, UsageError
 from streams.kafka.admin import KafkaAdmin
 from streams.kafka.client import KafkaLink, answering, connected, disconnect
 from streams.kafka.consumer import KafkaConsumer
+from streams.kafka.coverage import Coverage
 from streams.kafka.group_requests import Group
 from streams.kafka.producer import KafkaProducer
 from streams.kafka.reader import KafkaReader
@@ -18,6 +20,12 @@ from streams.kafka.stats import KafkaStats
 from streams.log import Consumer, GroupListener, Log, Offsets, Producer, Reader, Start
 
 __all__ = ["KafkaLog", "KafkaSettings", "KafkaStats"]
+
+
+log = structlog.get_logger(__name__)
+
+_WATCH_INTERVAL = 15.0
+"""Seconds between two looks at whether a group has all partitions of its topics."""
 
 
 class KafkaLog(Log):
@@ -147,6 +155,7 @@ class KafkaLog(Log):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(consumer.committer.run)
                     tasks.start_soon(consumer.membership.watch)
+                    tasks.start_soon(self._watch_partitions, consumer, group, topics)
                     if (group, member) in self._link.member_ids:
                         consumer.membership.check_name(await self.describe(group))
                     client.subscribe(topics, listener=consumer.rebalances)
@@ -154,7 +163,7 @@ class KafkaLog(Log):
                     try:
                         yield consumer
                     except RunError as error:  # an outage, say, after which it joins again
-                        returning = not isinstance(error, ReplacedError)
+                        returning = not isinstance(error, ReplacedError | RegroupError)
                         raise
                     finally:
                         with anyio.CancelScope(shield=True):
@@ -165,6 +174,25 @@ class KafkaLog(Log):
                 if len(group_error.exceptions) == 1:
                     raise group_error.exceptions[0] from group_error.exceptions[0].__cause__
                 raise
+
+    async def _watch_partitions(
+        self, consumer: KafkaConsumer, group: str, topics: list[str]
+    ) -> None:
+        """Have the group joined anew when its topics have more partitions, or are others."""
+        coverage, told = Coverage(topics), False
+        while True:
+            await anyio.sleep(_WATCH_INTERVAL)
+            try:
+                counts = await self.partition_counts(topics)
+                stood = await self.committed(group, topics)
+                why = coverage.look(await self.describe(group), counts, stood)
+            except RunError:
+                continue  # an outage, of which polls tell
+            if coverage.unequal and not told:
+                log.warning("partitions_differ", group=group, counts=dict(counts))
+            told = coverage.unequal
+            if why is not None:
+                consumer.regroup(why)
 
     @asynccontextmanager
     async def _reader(self, topic: str, start: Start | Mapping[int, int]) -> AsyncIterator[Reader]:

@@ -314,7 +314,7 @@ class KafkaProducer(Producer):
                 count = self._partitions.get(topic) or await self._count(client, topic)
                 chosen = self._chosen(key, count, self._keyless, partition)
                 if not 0 <= chosen < count:
-                    raise UsageError(f"{topic}: expected a partition below {count}, got {chosen}")
+                    await self._check_grown(client, topic, chosen)
                 last = (topic, chosen)
                 queue = batches.get(last) or batches.setdefault(last, [client.create_batch()])
                 append = queue[-1].append
@@ -339,6 +339,25 @@ class KafkaProducer(Producer):
         if topic not in everything.topics():
             raise UsageError(f"there is no topic {topic}")
         return len(everything.partitions_for_topic(topic))
+
+    async def _check_grown(self, client: AIOKafkaProducer, topic: str, partition: int) -> None:
+        """Look whether a topic has got a partition since it was counted.
+
+        Raises:
+            LogUnavailableError: It has not, or not yet: topics are altered one after the other.
+            UsageError: No topic can have such a partition.
+        """
+        everything = await client.client.fetch_all_metadata()
+        count = len(everything.partitions_for_topic(topic) or ())
+        if partition < 0:
+            raise UsageError(f"{topic}: expected a partition of 0 or more, got {partition}")
+        if partition >= count:
+            raise self._link.unavailable(
+                f"{topic}: expected a partition below {count}, got {partition}; "
+                "all topics need equally many"
+            )
+        self._partitions[topic] = count
+        await client.client.force_metadata_update()
 
     async def _discard(self, client: AIOKafkaProducer) -> None:
         """Disconnect a client that may be stuck, leaving no task of it behind.
