@@ -50,7 +50,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         session_timeout: After this silence the group gives a member's partitions away.
         rebalance_timeout: How long the group waits for a member that must give up its partitions.
         drain_timeout: How much of that is spent on finishing work.
-        stop_timeout: For each step of leaving: the last commit, leaving the group, disconnecting.
+        stop_timeout: For leaving: the last commit, leaving the group, disconnecting, in all.
         stall_timeout: A consumer that waited this long for records asks whether Kafka still answers
             and whether there were none.
     """

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Collection
 from pathlib import Path
 
+import anyio
 import pytest
 
 from schemas.errors import LogUnavailableError
@@ -21,7 +22,7 @@ from schemas.events import (
 )
 from streams.event_ledger import ledger_files
 from streams.log import Output, Polled, TopicPartition
-from streams.member import GroupMember, MemberOptions, OffsetsDone
+from streams.member import HURRY, GroupMember, MemberOptions, OffsetsDone, repeat_until
 from streams.memory.log import Fault, MemoryLog
 
 TP = TopicPartition("in", 0)
@@ -215,3 +216,23 @@ async def test_work_of_an_earlier_session_is_fenced_though_the_consumer_counts_a
 
     assert log.topics["out"][0].end == 0
     assert kinds(tmp_path).count(Fenced) == 2
+
+
+async def test_a_step_that_hangs_is_dropped_once_the_process_is_to_stop() -> None:
+    async def hang() -> None:
+        steps.append("begun")
+        stopping.set()
+        await anyio.sleep_forever()
+
+    steps, stopping = list[str](), anyio.Event()
+    with anyio.fail_after(10 * HURRY):
+        await repeat_until(stopping, hang)
+    assert steps == ["begun"]
+
+
+async def test_an_error_of_a_step_is_raised_as_it_is() -> None:
+    async def fail() -> None:
+        raise LogUnavailableError("gone")
+
+    with pytest.raises(LogUnavailableError, match="gone"):
+        await repeat_until(anyio.Event(), fail)

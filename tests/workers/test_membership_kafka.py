@@ -1,6 +1,7 @@
 """Processes under one member name, and processes that end, on a real broker."""
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from schemas.errors import ReplacedError
 from schemas.topics import CONSENSUS_GROUP, all_topics
 from streams.kafka.log import KafkaLog, KafkaSettings
 from tests.command import ROADSTREAM, write_cascade
+from workers.broker import BrokerSettings, run_brokers
+from workers.lifecycle import DRAIN_TIMEOUT, LEAVING
 from workers.metrics import free_ports
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
@@ -137,3 +140,23 @@ def test_who_starts_while_kafka_is_away_waits_and_can_be_stopped(
         waiting.says("waiting_out")
         assert "no Kafka broker answers" in waiting.said[-1]
         assert waiting.stop() == 0
+
+
+async def test_who_is_told_to_end_while_its_broker_stands_still_waits_for_nothing(
+    tmp_path: Path,
+) -> None:
+    async with run_brokers(BrokerSettings()) as cluster:
+        await make_topics(cluster.bootstrap_servers)
+        options = ["--tier", "first", "--member", "one"]
+        with running(tmp_path, cluster.bootstrap_servers, "work", *options) as worker:
+            await anyio.to_thread.run_sync(worker.says, "partitions_assigned")
+            os.kill(cluster.pids[0], signal.SIGSTOP)
+            try:
+                began = anyio.current_time()
+                assert await anyio.to_thread.run_sync(worker.stop) == 0
+                took = anyio.current_time() - began
+            finally:
+                os.kill(cluster.pids[0], signal.SIGCONT)
+    # Two seconds for what hangs and as many for leaving; it was cut short after ten.
+    assert not any("drain_cut_short" in line for line in worker.said)
+    assert took < DRAIN_TIMEOUT - LEAVING
