@@ -8,7 +8,7 @@ import anyio
 import pytest
 from aiokafka.errors import OutOfOrderSequenceNumber
 
-from schemas.errors import LogUnavailableError, OutputError, UsageError
+from schemas.errors import LogUnavailableError, RecordRefusedError, UsageError
 from streams.kafka.log import KafkaLog, KafkaSettings
 from streams.kafka.producer import KafkaProducer, murmur2
 from streams.log import Output, Reader
@@ -127,7 +127,8 @@ async def test_a_record_beyond_the_limit_is_refused_with_both_sizes(
     async with KafkaLog(settings) as log, log.producer() as producer:
         await log.create_topics([topic], 1)
 
-        with pytest.raises(OutputError, match=r"record of 9437184 bytes: expected at most 8454016"):
+        sizes = r"record of 9,437,184 bytes: expected at most 8,454,016"
+        with pytest.raises(RecordRefusedError, match=sizes):
             await producer.publish([Output(topic, None, bytes(9 * 2**20))])
 
         await producer.publish([Output(topic, None, bytes(8 * 2**20))])
@@ -141,7 +142,8 @@ async def test_a_record_beyond_the_brokers_limit_is_refused_for_good(
     async with KafkaLog(narrow) as log:
         await log.create_topics([topic], 1)
     async with KafkaLog(settings) as log, log.producer() as producer:
-        with pytest.raises(OutputError, match="Kafka refuses the records"):
+        sizes = f"{topic} refuses a record of 200,000 bytes: expected at most 100,000"
+        with pytest.raises(RecordRefusedError, match=sizes):
             await producer.publish([Output(topic, None, bytes(200_000))])
 
         await producer.publish([Output(topic, None, b"small")])
