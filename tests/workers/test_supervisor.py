@@ -148,8 +148,9 @@ async def test_children_without_a_process_are_named(tmp_path: Path) -> None:
 
 async def test_a_child_whose_broker_is_away_ends_with_75_and_is_started_again() -> None:
     said, stopping = Lines(), anyio.Event()
-    arguments = ["consensus", "--log", "kafka://127.0.0.1:1"]
-    supervisor = Supervisor([ChildSpec("consensus", arguments)], said, Care(kind="job"))
+    # A service would wait for it; a command that reads the log ends.
+    arguments = ["answers", "--log", "kafka://127.0.0.1:1"]
+    supervisor = Supervisor([ChildSpec("answers", arguments)], said, Care(kind="job"))
     with capture_logs() as events, anyio.fail_after(DEADLINE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(supervisor.run, stopping)
