@@ -150,9 +150,13 @@ class KafkaProducer(Producer):
         refused = self._too_large(outputs)
         kept = [i for i in range(len(outputs)) if i not in refused] if refused else None
         sendable = outputs if kept is None else [outputs[i] for i in kept]
+        limits: dict[str, int | None] = {}  # asked once per call, as each question connects anew
         for row in await self._publish(sendable, fence):
             index = row if kept is None else kept[row]
-            refused[index] = await self._refusal(index, outputs[index])
+            topic, key, value, _ = outputs[index]
+            if topic not in limits:
+                limits[topic] = await topic_limit(self._link, topic)
+            refused[index] = Refusal(index, topic, len(value) + len(key or b""), limits[topic])
         if refused:
             raise RecordRefusedError([refused[i] for i in sorted(refused)])
 
@@ -213,10 +217,6 @@ class KafkaProducer(Producer):
                 elif error is not None:
                     await self._raise(error, client, sent.place[0])
         return refused
-
-    async def _refusal(self, index: int, output: Output) -> Refusal:
-        size = len(output.value) + len(output.key or b"")
-        return Refusal(index, output.topic, size, await topic_limit(self._link, output.topic))
 
     async def _send(self, turn: _Round) -> AIOKafkaProducer:
         """Hand a round over unless another caller did, and wait for its acknowledgements."""
