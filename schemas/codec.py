@@ -1,4 +1,7 @@
-"""Encoders and decoders of the records, made once: msgpack on the log, JSON for people."""
+"""Encoders and decoders of the records, made once: msgpack on the log, JSON for people.
+
+Images are read as JSON too, see ``schemas.image_formats``.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,6 +12,7 @@ from schemas.cascade import Cascade
 from schemas.dead_letters import DeadLetter, DeadLetterSettled
 from schemas.errors import RecordError
 from schemas.events import Event
+from schemas.image_formats import image_decoder
 from schemas.prompts import Prompt
 from schemas.records import Answer, Escalation, Image, VotesPack, uneven
 from schemas.settings.registry import SETTINGS
@@ -22,7 +26,7 @@ Encode = Callable[[Any], bytes]
 encode: Encode = _encoder.encode
 encode_json: Encode = _json_encoder.encode
 
-decode_image = msgspec.msgpack.Decoder(Image).decode
+decode_image = image_decoder(Image)
 decode_escalation = msgspec.msgpack.Decoder(Escalation).decode
 decode_votes = msgspec.msgpack.Decoder(VotesPack).decode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
@@ -87,6 +91,23 @@ def decode(
         raise RecordError(topic, partition, offset, problem) from None
 
 
+_IMAGE_FORMATS = (
+    "A record's value is this as JSON (UTF-8, bytes as padded base64), or the same map as msgpack, "
+    "in which bytes are bytes (bin) and not base64. Its first byte tells which."
+)
+_MSGPACK_ONLY = (
+    "On the log, this is msgpack, in which bytes are bytes (bin). What is printed here describes "
+    "it as JSON, in which bytes are base64."
+)
+_ON_THE_LOG = {
+    "image": _IMAGE_FORMATS,
+    **dict.fromkeys(("escalation", "votes", "answer", "dead-letter"), _MSGPACK_ONLY),
+}
+
+
 def json_schema(name: str) -> bytes:
     """Return the JSON Schema of one of ``SCHEMAS``, indented, as UTF-8 bytes."""
-    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(SCHEMAS[name])), indent=2)
+    schema = msgspec.json.schema(SCHEMAS[name])
+    if (described := _ON_THE_LOG.get(name)) is not None:
+        schema = {"description": described, **schema}
+    return msgspec.json.format(encode_json(schema), indent=2)

@@ -6,6 +6,7 @@ tells the id of many a record that a worker refuses.
 
 import msgspec
 
+from schemas.image_formats import image_decoder
 from schemas.records import Status
 
 
@@ -55,7 +56,7 @@ class AnswerGlimpse(msgspec.Struct, frozen=True, tag_field="schema", tag="answer
     answered_at: float = 0.0
 
 
-glimpse_image = msgspec.msgpack.Decoder(ImageGlimpse).decode
+glimpse_image = image_decoder(ImageGlimpse)
 glimpse_escalation = msgspec.msgpack.Decoder(EscalationGlimpse).decode
 glimpse_votes = msgspec.msgpack.Decoder(VotesGlimpse).decode
 glimpse_answer = msgspec.msgpack.Decoder(AnswerGlimpse).decode

@@ -48,8 +48,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
         latitude: Degrees, −90 to 90, if known.
         longitude: Degrees, −180 to 180, if known.
         lane: ``live`` (someone waits) or ``archive`` (throughput matters).
-        submitted_at: When the producer sent it.
-        deadline_at: When an answer is no longer worth anything; ``None`` for never.
+        submitted_at: When the producer sent it; the time of the record if it does not say.
+        deadline_at: When an answer is no longer worth anything; ``None`` for never. It passes: the
+            answer is ``partial`` with the votes so far, or ``failed``, ``expired``, without any.
         run_id: The job that asked, so that it finds its answers on a shared log.
         sequence: Position in that job's input order, counted from 0.
         content_hash: First 16 bytes of the SHA-256 of the picture's bytes; for a video's frame, of
@@ -78,7 +79,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
 
 
 class Inline(msgspec.Struct, frozen=True, tag_field="kind", tag="inline", gc=False):
-    """The encoded picture itself (JPEG, PNG, WebP, …), as bytes."""
+    """The encoded picture itself (JPEG, PNG, WebP, …), as bytes; in JSON as base64."""
 
     data: bytes
 
@@ -356,7 +357,8 @@ class Answer(
 
     Attributes:
         head: The image.
-        status: ``answered``, ``partial`` (deadline or missing tiers) or ``failed``.
+        status: ``answered``, ``partial`` (its deadline passed, or tiers are missing) or ``failed``
+            (no member voted).
         label: ``roadwork``, ``none``; ``None`` when failed.
         probability: Pooled probability of roadwork in [0, 1]; ``None`` when failed.
         confidence: ``2·|probability − 0.5|`` in [0, 1]; ``None`` when failed.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from schemas.cascade import Cascade
+from schemas.errors import ImageError
 from schemas.records import (
     Answer,
     AnswerTier,
@@ -13,6 +14,8 @@ from schemas.records import (
     Verdict,
     VotesPack,
 )
+
+LATE = str(ImageError("expired", "the deadline passed before any member voted"))
 
 VoteMath = Callable[[Sequence[float], Sequence[float]], Verdict]
 
@@ -87,15 +90,25 @@ class Answerer:
         self._vote_math = vote_math
 
     def answer(
-        self, passed: Sequence[TierVotes], *, first_at: float, now: float, complete: bool = True
+        self,
+        passed: Sequence[TierVotes],
+        *,
+        first_at: float,
+        now: float,
+        complete: bool = True,
+        expired: bool = False,
     ) -> Answer:
         """Return the answer.
+
+        After its deadline, an image with a vote that counts is ``partial``; one without any is
+        ``failed``, with the fault ``expired``, unless it was judged in full and has another one.
 
         Args:
             passed: The tiers that voted, in cascade order; not empty.
             first_at: When the first of these votes arrived at the consensus.
             now: The time of the answer.
             complete: False when a tier that the image was escalated to has not voted.
+            expired: Whether it goes out so since its deadline has passed.
         """
         tally = _Tally(passed)
         last = passed[-1]
@@ -103,7 +116,7 @@ class Answerer:
         took = now - head.submitted_at if head.submitted_at else 0.0
         times = (now, max(0.0, took), now - first_at if now > first_at else 0.0)
         if not tally.ps:
-            return self._failed(tally, last, times)
+            return self._failed(tally, last, times, LATE if expired else None)
         late = head.deadline_at is not None and now > head.deadline_at
         whole = complete and not late and last.votes.error is None
         verdict = self._vote_math(tally.ps, tally.ws)
@@ -134,8 +147,17 @@ class Answerer:
             flags.append("shadow")
         return flags
 
-    def _failed(self, tally: _Tally, last: TierVotes, times: tuple[float, float, float]) -> Answer:
+    def _failed(
+        self,
+        tally: _Tally,
+        last: TierVotes,
+        times: tuple[float, float, float],
+        late: str | None,
+    ) -> Answer:
         answered_at, took, joining = times
+        said = last.votes.error
+        if late is None and said is not None and said.startswith("expired:"):
+            late = said
         return Answer(
             head=last.votes.head,
             status="failed",
@@ -143,7 +165,7 @@ class Answerer:
             exit_tier=last.pack.tier,
             tiers=tally.tiers,
             flags=["failed"],
-            error=tally.error or "model_failed: no member voted",
+            error=late or tally.error or "model_failed: no member voted",
             cascade=last.pack.cascade,
             cascade_hash=last.pack.cascade_hash,
             answered_at=answered_at,

@@ -47,7 +47,7 @@ class ConsensusStats(msgspec.Struct):
         oldest_open_seconds: Seconds that the first of them has waited.
         join: Counters of the join.
         joining: Seconds from an image's first votes to its answer, of images that had to wait.
-        live: Seconds from submission to answer, of live images.
+        live: Seconds from submission to answer, of live images that tell when they were submitted.
     """
 
     answered: int = 0
@@ -277,7 +277,7 @@ class Consensus:
                 self._count(answer.status, answer.joining)
             else:
                 stats.answered += 1
-            if answer.head.lane == "live":
+            if answer.head.lane == "live" and answer.head.submitted_at > 0:
                 stats.live.observe(answer.took)
         for partition, pack in resolved.carried:
             outputs.append(Output(CARRIED, None, encode(pack), partition))

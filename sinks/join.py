@@ -29,9 +29,8 @@ answer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from math import inf
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -49,6 +48,8 @@ logger = structlog.get_logger()
 
 # Both are published together; only an outage of the log comes between them.
 ORPHAN_AFTER = 300.0
+Ending = Literal["complete", "expired", "orphan"]
+"""Why an image is answered: its path has ended, its deadline has passed, or it waited in vain."""
 
 
 class JoinLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -264,7 +265,7 @@ class Join:
             return
         found.said[tier] = Said(held, votes)
         if found.is_complete(self._first):
-            self._resolve(head.image_id, now, complete=True, resolved=resolved)
+            self._resolve(head.image_id, now, "complete", resolved)
         elif tier != self._first or len(found.said) > 1:
             self._watch(found, head.image_id, now)
 
@@ -283,7 +284,7 @@ class Join:
         self.stats.late_votes += said is not None
         return True
 
-    def _resolve(self, image_id: str, now: float, *, complete: bool, resolved: Resolved) -> None:
+    def _resolve(self, image_id: str, now: float, ending: Ending, resolved: Resolved) -> None:
         found = self._open.pop(image_id)
         self._deadlines.discard(image_id)
         self._orphans.discard(image_id)
@@ -292,7 +293,13 @@ class Join:
             (said.voted for said in found.said.values()),
             key=lambda voted: self._order.get(voted.pack.tier, len(self._order)),
         )
-        answer = self._answerer.answer(passed, first_at=found.first_at, now=now, complete=complete)
+        answer = self._answerer.answer(
+            passed,
+            first_at=found.first_at,
+            now=now,
+            complete=ending == "complete",
+            expired=ending == "expired",
+        )
         resolved.answers.append((found.partition, answer))
         part.answered.add(image_id, found.content_hash)
         for held in found.sources:
@@ -309,14 +316,20 @@ class Join:
     def expire(self, now: float, at_most: int | None = None) -> Resolved:
         """Answer, with the votes so far, open images that are due: all, or some."""
         resolved = Resolved.nothing()
-        for image_id in chain(self._deadlines.pop(now), self._orphaned(now)):
+        for image_id, ending in self._due(now):
             if image_id in self._open:
-                self._resolve(image_id, now, complete=False, resolved=resolved)
+                self._resolve(image_id, now, ending, resolved)
                 if len(resolved.answers) == at_most:
                     break
         for partition in {partition for partition, _ in resolved.answers}:
             self._carry_old(self._partitions[partition], resolved)
         return resolved
+
+    def _due(self, now: float) -> Iterator[tuple[str, Ending]]:
+        for image_id in self._deadlines.pop(now):
+            yield image_id, "expired"
+        for image_id in self._orphaned(now):
+            yield image_id, "orphan"
 
     def _orphaned(self, now: float) -> Iterator[str]:
         for image_id in self._orphans.pop(now):

@@ -139,6 +139,7 @@ def image(
         image_id=image_id,
         uri=f"{image_id}.png",
         lane="archive" if deadline_at is None else "live",
+        submitted_at=1.5,
         deadline_at=deadline_at,
     )
     return Image(head, payload or Inline(picture(level)))

@@ -8,6 +8,7 @@ import structlog
 from schemas import codec
 from schemas.bounds import Text
 from schemas.errors import RecordError
+from schemas.image_formats import image_decoder, is_json
 from schemas.records import Head, Inline, Payload, PriorVote, Reference, Unreadable
 from schemas.topics import DEAD_LETTERS, tier_group
 from stages.shapes import Shape, Shapes
@@ -21,7 +22,10 @@ OVERHEAD = 512
 
 
 class InlineView(msgspec.Struct, frozen=True, tag_field="kind", tag="inline", gc=False):
-    """`Inline` without a copy: a view into the record, which is kept for a dead letter anyway."""
+    """`Inline` without a copy: a view into the record, which is kept for a dead letter anyway.
+
+    Of a picture in JSON, which is base64 there, it is a view of the decoded bytes.
+    """
 
     data: memoryview
 
@@ -47,15 +51,20 @@ class EscalationView(
     reason: Text = ""
 
 
-decode_image_view = msgspec.msgpack.Decoder(_Image).decode
+decode_image_view = image_decoder(_Image)
 decode_escalation_view = msgspec.msgpack.Decoder(EscalationView).decode
+
+
+def _decoded(value: bytes | None, payload: PayloadView) -> int:
+    """Return the bytes that a picture takes besides its record: those decoded from JSON."""
+    return len(payload.data) if isinstance(payload, InlineView) and is_json(value) else 0
 
 
 class Item(msgspec.Struct, gc=False):
     """An image waiting at a tier, with the record it came in and its place in the log.
 
     Attributes:
-        head: The image.
+        head: The image, with the time at which it was submitted.
         payload: Its picture, in the record.
         prior: Votes of earlier tiers.
         tp: Partition it was read from.
@@ -141,16 +150,19 @@ class Intake:
     def _image(self, tp: TopicPartition, record: Record, now: float) -> Item:
         value, timestamp = record.value, record.timestamp
         image = codec.decode(decode_image_view, value, *tp, record.offset)
-        head = image.head
+        head, payload = image.head, image.payload
+        arrived_at = timestamp / 1000 if timestamp > 0 else now
+        if head.submitted_at <= 0:  # its producer does not say
+            head = msgspec.structs.replace(head, submitted_at=min(arrived_at, now))
         return Item(
             head,
-            image.payload,
+            payload,
             [],
             tp,
             record.offset,
-            timestamp / 1000 if timestamp > 0 else now,
+            arrived_at,
             head.deadline_at,
-            len(value or b"") + OVERHEAD,
+            len(value or b"") + OVERHEAD + _decoded(value, payload),
             record.key,
             value,
         )

@@ -54,6 +54,24 @@ def test_a_complete_image_is_answered_with_its_votes_in_order() -> None:
     assert said.error is None
 
 
+def test_a_deadline_between_tiers_is_partial_with_a_vote_and_expired_without_one() -> None:
+    live = head("a", deadline_at=NOW - 1, submitted_at=NOW - 8)
+    too_late = pack("two", votes(live, None, error="expired: the deadline passed in the queue"))
+    voted = answer(pack("one", votes(live, 0.9, next_tier="two")), too_late)
+    unvoted = answer(
+        pack("one", votes(live, None, next_tier="two", error="model_abstained: no")), too_late
+    )
+    assert (voted.status, voted.label) == ("partial", "roadwork")
+    assert (unvoted.status, unvoted.label) == ("failed", None)
+    assert voted.error == unvoted.error == "expired: the deadline passed in the queue"
+
+
+def test_a_bad_picture_that_is_told_of_too_late_is_a_bad_picture() -> None:
+    live = head("a", deadline_at=NOW - 1, submitted_at=NOW - 8)
+    said = answer(pack("one", votes(live, None, error="truncated: ends early")))
+    assert (said.status, said.error) == ("failed", "truncated: ends early")
+
+
 @pytest.mark.parametrize(
     ("p", "threshold", "label"),
     [(0.5, 0.5, "roadwork"), (0.49, 0.5, "none"), (0.6, 0.65, "none"), (0.66, 0.65, "roadwork")],

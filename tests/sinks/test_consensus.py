@@ -189,3 +189,17 @@ async def test_answers_are_counted_by_status_and_waits_are_measured() -> None:
     assert (stats.answered, stats.partial, stats.failed) == (2, 1, 1)
     assert (stats.joining.count, stats.joining.sum) == (2, 6.0)
     assert stats.open_images == 0
+
+
+async def test_live_latency_is_that_of_images_that_say_when_they_were_submitted() -> None:
+    clock = ManualClock()
+    log = await prepared(clock=clock)
+    due = clock.now() + 60
+    async with running(member := consensus(log, clock)):
+        said = head("a", deadline_at=due, submitted_at=clock.now() - 2)
+        early = head("b", deadline_at=due, submitted_at=clock.now() + 2)
+        silent = head("c", deadline_at=due)
+        await send(log, pack("one", *(votes(one, 0.9) for one in (said, early, silent))))
+        await answers(log, 3)
+
+    assert (member.stats.live.count, member.stats.live.sum) == (2, 2.0)

@@ -140,6 +140,15 @@ def test_a_failed_image_begins_again_under_an_id_of_its_own() -> None:
     assert (image.head.submitted_at, image.head.deadline_at, image.head.run_id) == (9.0, None, None)
 
 
+def test_a_failed_image_in_json_begins_again_as_well() -> None:
+    value = b"\xef\xbb\xbf" + codec.encode_json(Image(HEAD, Inline(b"jpeg")))
+    one = letter(value=value)
+
+    assert picture(one) == b"jpeg"
+    assert (contents(one) or {})["payload"] == {"kind": "inline", "data": "4 bytes"}
+    assert codec.decode_image(replay(one, 17, 9.0).output.value).payload == Inline(b"jpeg")
+
+
 def test_an_image_replayed_before_keeps_one_suffix() -> None:
     value = codec.encode(Image(Head(image_id="a~replay-3"), Inline(b"")))
 

@@ -183,6 +183,26 @@ def test_an_expired_image_goes_out_with_the_votes_so_far() -> None:
     assert join.open_images == 0
 
 
+def test_an_expired_image_without_a_vote_has_failed_as_expired() -> None:
+    join = new_join()
+    live = head("a", deadline_at=NOW + 5)
+    unvoted = votes(live, None, next_tier="two", error="model_abstained: no idea")
+    assert ids(join.add(pack("one", unvoted), (TP, 0), NOW)) == []
+
+    ((_, answer),) = join.expire(NOW + 5).answers
+
+    assert (answer.status, answer.label, answer.flags) == ("failed", None, ["failed"])
+    assert answer.error == "expired: the deadline passed before any member voted"
+    assert [tier.tier for tier in answer.tiers] == ["one"]
+
+
+def test_an_orphan_without_a_vote_has_not_expired() -> None:
+    join = new_join()
+    join.add(pack("two", votes("torn", None)), (TP, 0), NOW)
+    ((_, answer),) = join.expire(NOW + ORPHAN_AFTER).answers
+    assert (answer.status, answer.error) == ("failed", "model_failed: no member voted")
+
+
 def test_an_image_whose_first_tier_stays_silent_is_answered_with_what_there_is() -> None:
     join = new_join()
     join.add(pack("two", votes("torn", 0.8)), (TP, 0), NOW)

@@ -50,6 +50,51 @@ def test_a_picture_is_held_in_memory_once() -> None:
     assert item.size == len(value) + OVERHEAD
 
 
+def test_an_image_in_json_is_taken_as_in_msgpack() -> None:
+    for payload in PAYLOADS:
+        image = Image(HEAD, payload)
+        for mark in (b"", b"\xef\xbb\xbf", b"\r\n\t "):
+            value = mark + codec.encode_json(image)
+            (item,) = taken(value)
+            assert (item.head, item.readable(), item.value) == (HEAD, payload, value)
+
+
+def test_a_picture_in_json_is_decoded_once_and_counted() -> None:
+    value = codec.encode_json(Image(HEAD, Inline(bytes(100_000))))
+    (item,) = taken(value)
+
+    assert item.size == len(value) + 100_000 + OVERHEAD
+
+
+def test_what_a_tier_sends_on_of_an_image_in_json_is_msgpack() -> None:
+    payload = Inline(b"picture")
+    (item,) = taken(codec.encode_json(Image(HEAD, payload)))
+
+    value = codec.encode(EscalationView(item.head, item.payload, VOTES))
+
+    assert codec.decode_escalation(value) == Escalation(HEAD, payload, VOTES)
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "said", "submitted_at"),
+    [
+        pytest.param(1500, 0.0, 1.5, id="time of the record"),
+        pytest.param(1500, -3.0, 1.5, id="before 1970"),
+        pytest.param(0, 0.0, 9.0, id="record without a time"),
+        pytest.param(-1, 0.0, 9.0, id="no timestamp"),
+        pytest.param(60_000, 0.0, 9.0, id="record from the future"),
+        pytest.param(1500, 1.25, 1.25, id="said"),
+    ],
+)
+def test_an_image_was_submitted_when_it_says_or_else_at_the_time_of_its_record(
+    timestamp: int, said: float, submitted_at: float
+) -> None:
+    value = codec.encode(Image(Head(image_id="a", submitted_at=said), Inline(b"")))
+    polled = {TP: [MemoryRecord(3, b"k", value, timestamp)]}
+    (item,) = Intake("one", first=True).take(polled, 9.0).items
+    assert item.head.submitted_at == submitted_at
+
+
 def test_an_escalation_is_handed_on_byte_for_byte() -> None:
     for payload in PAYLOADS:
         value = codec.encode(Escalation(HEAD, payload, VOTES, "because"))
