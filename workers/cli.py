@@ -28,6 +28,7 @@ _COMMANDS = {
     "work": ("serve", "Work for one or more tiers: judge images, publish votes, escalate."),
     "consensus": ("serve", "Join the votes of each image into its one answer."),
     "answers": ("answers", "Show answers as they come, or write them to a file."),
+    "votes": ("answers", "Show the votes of the tiers as they come."),
     "dead-letters": ("dead_letters", "Show what could not be worked on, and send it again."),
     "up": ("serve", "Run topics, workers and consensus under one supervisor."),
     "verify": ("verify", "Prove that nothing was lost or doubled; name what was."),

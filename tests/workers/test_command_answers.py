@@ -1,16 +1,18 @@
-"""``roadstream answers`` on a topic to which a stranger has written too."""
+"""``roadstream answers`` and ``votes`` on topics to which a stranger has written too."""
 
 import json
 from pathlib import Path
 
 import anyio
+import msgspec
 
 from schemas import codec
-from schemas.records import Answer, Head
+from schemas.records import Answer, Head, VotesPack
 from schemas.topics import ANSWERS, all_topics
 from sinks.readers import read_answers
 from streams.embedded.log import EmbeddedLog
 from streams.log import Output
+from tests.builders import pack, votes
 from tests.command import roadstream
 
 STRAYS = (b'{"image": "x"}', b"", b"\xff\xfe", b"\x91" * 5000, b"\x81\xa6schema\xa8image.v1")
@@ -41,3 +43,30 @@ def test_a_stray_record_keeps_the_answers_from_nobody(tmp_path: Path) -> None:
     assert [json.loads(line)["uri"] for line in shown.stdout.splitlines()] == wanted
     assert [row["uri"] for row in read_answers(tmp_path / "a.csv")] == wanted
     assert "5 answers: a.csv" in written.stderr
+
+
+async def prepare_votes(path: Path) -> None:
+    async with EmbeddedLog(path) as log, log.producer() as producer:
+        await log.create_topics(["berlin.votes"], 1)
+        outputs = [Output("berlin.votes", None, stray) for stray in STRAYS]
+        for tier in ("one", "two"):
+            said = pack(tier, votes("a", 0.25), votes("ö", None, error="missing: gone"))
+            outputs.append(Output("berlin.votes", None, codec.encode(said)))
+        await producer.publish(outputs)
+
+
+def test_votes_are_shown_as_lines_that_their_schema_describes(tmp_path: Path) -> None:
+    anyio.run(prepare_votes, tmp_path / "log.db")
+    log = ("--log", "embedded:log.db", "--namespace", "berlin")
+    shown = roadstream("votes", *log, "--from", "beginning", "--no-follow", folder=tmp_path)
+    ended = roadstream("votes", *log, "--from", "end", "--no-follow", folder=tmp_path)
+
+    assert shown.returncode == 0, shown.stderr
+    assert f"{len(STRAYS)} records on votes are no votes, and were left out" in shown.stderr
+    packs = [msgspec.json.decode(line, type=VotesPack) for line in shown.stdout.splitlines()]
+    assert [(one.tier, one.images[0].probability) for one in packs] == [
+        ("one", [0.25]),
+        ("two", [0.25]),
+    ]
+    assert [said.head.image_id for said in packs[0].images] == ["a", "ö"]
+    assert (ended.returncode, ended.stdout) == (0, "")
