@@ -15,6 +15,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from workers.cpus import usable_cpus
+
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = (
     "aiokafka", "anyio", "av", "ensemble-boxes", "msgspec", "numba", "numpy", "onnxruntime",
@@ -70,7 +72,7 @@ def machine() -> Machine:
     """Return this machine's facts."""
     return Machine(
         cpu=_cpu_model(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=usable_cpus(),
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         load=os.getloadavg()[0],
         python=platform.python_version(),

@@ -7,6 +7,7 @@ from cyclopts import App, CycloptsError
 
 from schemas.errors import RoadstreamError
 from workers.lifecycle import end_process
+from workers.terminal import console, open_streams, screen
 
 app = App(
     name="roadstream",
@@ -47,6 +48,9 @@ for _name, (_module, _help) in _COMMANDS.items():
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    open_streams()
+    # Python's children of any kind: none may import what lies in the user's folder.
+    os.environ["PYTHONSAFEPATH"] = "1"
     end_process(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -56,12 +60,19 @@ def run(arguments: list[str]) -> int:
     Errors that Roadstream raises on purpose become one line on standard error.
     """
     try:
-        status = app(arguments, exit_on_error=False)
+        status: int = app(
+            arguments,
+            exit_on_error=False,
+            console=screen(),
+            error_console=console(),
+            result_action="return_int_as_exit_code_else_zero",
+        )
+        sys.stdout.flush()
     except CycloptsError:
         return 2  # cyclopts has printed what was expected
     except (RoadstreamError, KeyboardInterrupt, OSError, BaseExceptionGroup) as error:
         return _complain(error)
-    return status if isinstance(status, int) else 0
+    return status
 
 
 def _complain(error: BaseException) -> int:
@@ -72,9 +83,7 @@ def _complain(error: BaseException) -> int:
     if isinstance(cause, KeyboardInterrupt):
         return 130
     if isinstance(cause, BrokenPipeError):
-        # The reader of our output has gone (as `head` does); nothing is left to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # the reader of our output has gone, as `head` does
     raise error
 
 

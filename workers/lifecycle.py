@@ -24,6 +24,8 @@ T = TypeVar("T")
 # Set by a supervisor for its children: what it runs, a service for ever or a job to its end.
 SUPERVISED = "ROADSTREAM_SUPERVISED"
 Kind = Literal["service", "job"]
+# Its number, as Python has no object for it where it was closed.
+STANDARD_INPUT = 0
 ALIVE, READY = b".", b"+"
 DRAIN_TIMEOUT = 15.0
 # Of the drain budget, what is kept for leaving in order after unfinished work was given up.
@@ -52,7 +54,7 @@ class Heartbeat:
         self._supervisor: socket.socket | None = None
         if supervised():
             with contextlib.suppress(OSError):  # started by something that imitates a supervisor
-                self._supervisor = socket.socket(fileno=os.dup(sys.stdin.fileno()))
+                self._supervisor = socket.socket(fileno=os.dup(STANDARD_INPUT))
                 self._supervisor.setblocking(False)
 
     def __call__(self, ready: bool) -> None:
@@ -86,7 +88,7 @@ async def stop_with_parent(stopping: anyio.Event) -> None:
     """Set ``stopping`` when the supervisor dies: its end of our standard input closes then."""
     if not supervised():
         return
-    await anyio.wait_readable(sys.stdin.fileno())  # nobody writes to it: this is its end
+    await anyio.wait_readable(STANDARD_INPUT)  # nobody writes to it: this is its end
     logger.info("stopping", reason="the supervisor ended")
     stopping.set()
 

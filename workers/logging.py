@@ -1,38 +1,12 @@
 """Logging: one line per event, for people on a terminal and as JSON otherwise."""
 
-import contextlib
 import logging
 import sys
-from typing import Literal, TextIO, cast
+from typing import Literal
 
 import structlog
 
 Level = Literal["debug", "info", "warning", "error"]
-
-
-class Unfailing:
-    """A stream that drops what cannot be written.
-
-    The reader of our standard error may die before us, as a supervisor that is killed does, and a
-    disk may be full: neither is a reason to drop the work as well.
-
-    Args:
-        stream: Where to write.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write if possible."""
-        with contextlib.suppress(OSError):
-            return self._stream.write(text)
-        return 0
-
-    def flush(self) -> None:
-        """Flush if possible."""
-        with contextlib.suppress(OSError):
-            self._stream.flush()
 
 
 def configure_logging(level: Level) -> None:
@@ -50,7 +24,7 @@ def configure_logging(level: Level) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, Unfailing(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
     # aiokafka reports each lost connection by itself; what matters of it is raised to us.

@@ -101,11 +101,11 @@ class Progress:
             self._live.update(self._display(), refresh=True)
         elif now - self._plain_at >= PLAIN_INTERVAL:
             self._plain_at = now
-            self._console.print(self._line(), highlight=False, soft_wrap=True)
+            self._console.print(self._line(), soft_wrap=True)
 
     def say(self, line: str) -> None:
         """Print a line above the display."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(Text(line), soft_wrap=True)
 
     @property
     def rate(self) -> float:

@@ -15,7 +15,7 @@ import msgspec
 
 from schemas.errors import OutputError, UsageError
 from streams.run_ledger import RunLedger
-from streams.sources.listing import keep_list
+from streams.sources.listing import Readable, keep_list
 
 
 class RunKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ class RunFolder:
             yield
 
     @contextlib.contextmanager
-    def list_kept(self, stream: BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
+    def list_kept(self, stream: Readable) -> Iterator[tuple[BinaryIO, str]]:
         """Read a list of paths to its end; yield a file without a name, and what tells the list.
 
         Raises:

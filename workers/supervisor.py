@@ -159,7 +159,7 @@ class Supervisor:
         with ours:
             with theirs:
                 process = await anyio.open_process(
-                    [sys.executable, "-m", "workers.cli", *spec.arguments],
+                    [sys.executable, "-P", "-m", "workers.cli", *spec.arguments],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,

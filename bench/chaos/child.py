@@ -164,10 +164,10 @@ def install_timeouts() -> None:
 def launcher(folder: Path) -> Path:
     """Write a program that stands for the interpreter in a supervisor, and sabotages its children.
 
-    A supervisor runs ``python -m workers.cli …``; this replaces the module.
+    A supervisor runs ``python -P -m workers.cli …``; this replaces the module.
     """
     path = folder / "python"
-    path.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" -m bench.chaos.child "$@"\n')
+    path.write_text(f'#!/bin/sh\nshift 3\nexec "{sys.executable}" -m bench.chaos.child "$@"\n')
     path.chmod(0o755)
     return path
 

@@ -9,7 +9,6 @@ Order: arguments as given; in a folder its pictures and videos sorted by name (f
 
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -160,7 +159,7 @@ class _Scan:
     def arguments(self, paths: Iterable[str]) -> Iterator[Scanned]:
         for path in paths:
             if path == "-":
-                for listed in listing.read_list(self.options.stdin or sys.stdin.buffer):
+                for listed in listing.read_list(self.options.stdin or listing.StandardInput()):
                     yield from self.given(listed)
             elif listing.is_glob(path):
                 yield from self.glob(path)

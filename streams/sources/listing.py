@@ -7,6 +7,7 @@ import fnmatch
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import BinaryIO, Protocol
@@ -106,6 +107,20 @@ class Readable(Protocol):
         """Return at most so many bytes; none at the end."""
 
 
+class StandardInput:
+    """Standard input; reading raises ``UsageError`` where it is closed or cannot be read."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most so many bytes; none at the end."""
+        if sys.stdin is None:
+            raise UsageError("-: expected a list on standard input, which is closed")
+        try:
+            return sys.stdin.buffer.read(size)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UsageError(f"-: expected a list on standard input: {reason}") from error
+
+
 def read_list(stream: Readable) -> Iterator[str]:
     """Yield the paths of a list: one per line, or NUL-separated if a NUL comes in its beginning.
 
@@ -135,7 +150,7 @@ def read_list(stream: Readable) -> Iterator[str]:
 class _Copying:
     """A stream whose bytes are kept in a file as they are read."""
 
-    def __init__(self, stream: BinaryIO, file: BinaryIO) -> None:
+    def __init__(self, stream: Readable, file: BinaryIO) -> None:
         self._stream, self._file = stream, file
 
     def read(self, size: int) -> bytes:
@@ -144,7 +159,7 @@ class _Copying:
         return data
 
 
-def keep_list(stream: BinaryIO, file: BinaryIO) -> str:
+def keep_list(stream: Readable, file: BinaryIO) -> str:
     """Copy a list of paths to a file, and go back to its beginning; return what tells the list.
 
     That is the SHA-256 of its paths, however they are separated.

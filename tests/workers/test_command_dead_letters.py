@@ -67,9 +67,7 @@ class Command:
 
     def run(self, *words: str) -> tuple[int, str, str]:
         self._capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main(["dead-letters", *words, "--log", f"embedded:{self.folder / FILE}"])
-        status = int(str(ended.value.code))
+        status = cli.run(["dead-letters", *words, "--log", f"embedded:{self.folder / FILE}"])
         said = self._capfd.readouterr()
         return status, said.out, said.err
 

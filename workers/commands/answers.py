@@ -13,10 +13,11 @@ from schemas.topics import ANSWERS, VOTES
 from sinks.columns import row
 from sinks.writers import open_writer
 from streams.log import Start
-from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, console, run_async
+from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async
 from workers.connect import address
 from workers.follow import Kind, Span
 from workers.follow import follow as read_on  # the commands have an option of its name
+from workers.terminal import console
 
 Begin = Annotated[
     Start | None,
@@ -51,9 +52,7 @@ def answers(
         return
     with open_writer(out) as writer:
         strays = run_async(log_level, read_on, where, _ANSWERS, span, writer.write)
-    console().print(
-        f"{writer.rows:,} answers: {out}", highlight=False, markup=False, soft_wrap=True
-    )
+    console().print(f"{writer.rows:,} answers: {out}", soft_wrap=True)
     _warn(strays, ANSWERS)
 
 

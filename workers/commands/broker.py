@@ -9,8 +9,9 @@ from cyclopts import Parameter
 
 from schemas.errors import UsageError
 from workers.broker import BrokerSettings, serve
-from workers.commands.common import LogLevel, console, run_async
+from workers.commands.common import LogLevel, run_async
 from workers.lifecycle import stop_on_signal
+from workers.terminal import console
 
 KAFKA_PORT = 9092
 
@@ -38,7 +39,7 @@ def broker(
 
 
 async def _serve(settings: BrokerSettings) -> None:
-    announce = partial(console().print, highlight=False, soft_wrap=True)
+    announce = partial(console().print, soft_wrap=True)
     stopping = anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stop_on_signal, stopping)

@@ -9,10 +9,10 @@ from typing import Annotated, TypeVar, TypeVarTuple
 
 import anyio
 from cyclopts import Parameter
-from rich.console import Console
 
 from schemas.errors import UsageError
 from streams.log import Start
+from streams.sources.listing import expand, is_glob
 from workers.connect import LOG_HELP
 from workers.lifecycle import LEAVING
 from workers.logging import Level, configure_logging
@@ -146,7 +146,7 @@ def check_paths(command: str, paths: tuple[str, ...]) -> None:
     """Check the PATHS of a command.
 
     Raises:
-        UsageError: There are none, or one looks like a mistyped option.
+        UsageError: There are none, one looks like a mistyped option, or a glob matches nothing.
     """
     if not paths:
         raise UsageError(f"{command}: expected at least one PATH, got none (see --help)")
@@ -155,6 +155,8 @@ def check_paths(command: str, paths: tuple[str, ...]) -> None:
             raise UsageError(
                 f"{command}: unknown option {path} (see --help; a file of that name is ./{path})"
             )
+        if is_glob(path) and next(expand(path), None) is None:
+            raise UsageError(f"{command}: {path} matches no file")
 
 
 def run_async(level: Level, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
@@ -165,8 +167,3 @@ def run_async(level: Level, function: Callable[[*Ts], Awaitable[T]], *args: *Ts)
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
     return anyio.run(function, *args, backend_options={"use_uvloop": True})
-
-
-def console() -> Console:
-    """Return the console for what people read while a command runs: standard error."""
-    return Console(stderr=True)

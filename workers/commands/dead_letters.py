@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from schemas import codec
@@ -30,8 +28,9 @@ from sinks.dead_letters import (
 )
 from sinks.dead_letters import replay as replayed
 from streams.log import Log, Output
-from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, console, run_async
+from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async
 from workers.connect import address, open_log
+from workers.terminal import console, screen
 
 READ_RECORDS = 256
 READ_PATIENCE = 5.0
@@ -90,8 +89,8 @@ def list_(
         return
     if found:
         width = None if sys.stdout.isatty() else WIDE
-        Console(width=width).print(_table(found))
-    console().print(f"{len(found):,} dead letters", highlight=False)
+        screen(width).print(_table(found))
+    console().print(f"{len(found):,} dead letters")
 
 
 @dead_letters.command
@@ -194,7 +193,7 @@ async def _letters(log: Log) -> Letters:
                 for record in records:
                     letters.add(Place(tp.partition, record.offset), record.value)
     for place in letters.unreadable:
-        console().print(f"{place}: is no dead letter", style="yellow", highlight=False)
+        console().print(f"{place}: is no dead letter", style="yellow")
     return letters
 
 
@@ -240,7 +239,7 @@ async def _replay(url: str, places: list[Place] | None, choice: Choice) -> None:
         sent = 0
         for group in letters.together(chosen):
             sent += await _send_again(log, letters, group)
-    console().print(f"{sent:,} of {len(chosen):,} dead letters replayed", highlight=False)
+    console().print(f"{sent:,} of {len(chosen):,} dead letters replayed")
 
 
 async def _send_again(log: Log, letters: Letters, group: list[Listed]) -> int:
@@ -271,7 +270,7 @@ async def _send_again(log: Log, letters: Letters, group: list[Listed]) -> int:
 
 
 def _say(line: str) -> None:
-    console().print(line, highlight=False, markup=False, soft_wrap=True)
+    console().print(line, soft_wrap=True)
 
 
 def _mark(place: Place, settled: DeadLetterSettled) -> Output:
@@ -290,7 +289,7 @@ async def _discard(url: str, places: list[Place] | None, choice: Choice) -> None
                     for one in chosen
                 ]
             )
-    console().print(f"{len(chosen):,} dead letters discarded", highlight=False)
+    console().print(f"{len(chosen):,} dead letters discarded")
 
 
 def _plain(one: Listed, letter: DeadLetter | None = None) -> dict[str, Any]:
@@ -332,5 +331,5 @@ def _table(found: list[Listed]) -> Table:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.failed_at))
         done = f"{one.settled.action}: " if one.settled else ""
         words = [str(one.place), when, letter.reason, letter.image_id or "", letter.tier or ""]
-        table.add_row(*map(escape, words), str(letter.attempts), escape(done + letter.error))
+        table.add_row(*words, str(letter.attempts), done + letter.error)
     return table

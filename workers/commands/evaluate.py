@@ -8,7 +8,6 @@ from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
-from rich.console import Console
 
 from schemas.errors import ImageError
 from sinks.evaluation import evaluate as evaluate_answers
@@ -18,7 +17,7 @@ from sinks.report import ReportOptions, write_report
 from stages.decode import decode
 from stages.inference import Pixels
 from streams.sources.payload import read_file
-from workers.commands.common import console
+from workers.terminal import console, screen
 
 THUMBNAIL = (320, 180)
 # As ``read_video`` writes it.
@@ -52,7 +51,7 @@ def evaluate(
     if json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     else:
-        Console(file=sys.stdout).print(render(found))
+        screen().print(render(found))
 
 
 def report(
@@ -66,7 +65,7 @@ def report(
     """
     page = out or answers.with_suffix(".html")
     write_report(answers, page, ReportOptions(load_image=load_image, made_at=time.time()))
-    console().print(f"report: {page}", highlight=False, soft_wrap=True)
+    console().print(f"report: {page}", soft_wrap=True)
 
 
 def load_image(uri: str) -> Pixels | None:

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from schemas.cascade import load_cascade
-from workers.commands.common import CascadeName, LogLevel, console
+from workers.commands.common import CascadeName, LogLevel
 from workers.commands.numbers import MOST_SHOWN, MOST_WORKERS, check_number
 from workers.engines.triton.export import REPOSITORY, Wanted, claim_folder, export_members
 from workers.logging import configure_logging
+from workers.terminal import console
 
 export = App(name="export", help="Write what another server needs to run a cascade's models.")
 
@@ -64,8 +65,6 @@ def triton(
     wanted = Wanted(member or (), url, f"KIND_{device.upper()}", instances, max_batch)
     shown = console()
     with shown.status(f"exporting {loaded.name}"):
-        path = export_members(
-            loaded, wanted, out, lambda line: shown.print(line, highlight=False, markup=False)
-        )
-    shown.print(f"tritonserver --model-repository={out / REPOSITORY}", highlight=False)
-    shown.print(f"roadstream score --cascade {path} PICTURES", highlight=False)
+        path = export_members(loaded, wanted, out, shown.print)
+    shown.print(f"tritonserver --model-repository={out / REPOSITORY}", soft_wrap=True)
+    shown.print(f"roadstream score --cascade {path} PICTURES", soft_wrap=True)

@@ -30,7 +30,6 @@ from workers.commands.common import (
     Namespace,
     Paths,
     check_paths,
-    console,
     run_async,
 )
 from workers.commands.numbers import MOST_FPS, MOST_SECONDS, check_above, check_number
@@ -38,6 +37,7 @@ from workers.connect import address, open_log
 from workers.outage import Persistent
 from workers.runtime import enter
 from workers.submit import Submitter, next_batch
+from workers.terminal import console
 
 SEND_BATCH = 64
 SAY_EVERY = 5.0
@@ -99,7 +99,7 @@ def produce(
     try:
         run_async(log_level, sending.run, where, patience)
     finally:
-        console().print(sending.summary, highlight=False)
+        console().print(sending.summary)
     return 1 if sending.refused or sending.too_large else 0
 
 
@@ -215,7 +215,7 @@ class _Sending:
         self._batch, self._worked_at = [], time.monotonic()
         if self._worked_at - self._said_at > SAY_EVERY:
             self._said_at = self._worked_at
-            console().print(self.summary, highlight=False)
+            console().print(self.summary)
 
 
 def _ledger(path: Path | None) -> contextlib.AbstractAsyncContextManager[RunLedger | None]:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from workers.commands.common import console
 from workers.commands.numbers import MOST_SHOWN, check_number
+from workers.terminal import console
 
 
 def render(
@@ -25,4 +25,4 @@ def render(
     check_number("--frames", frames, 1, MOST_SHOWN, "pictures")
     check_number("--seed", seed, 0, 2**63 - 1, "a number")
     write_drive(folder, frames=frames, seed=seed)
-    console().print(f"{frames} pictures and labels.csv: {folder}", highlight=False, soft_wrap=True)
+    console().print(f"{frames} pictures and labels.csv: {folder}", soft_wrap=True)

@@ -1,8 +1,6 @@
 """``roadstream score``: pictures in, answers out."""
 
 import contextlib
-import os
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -10,7 +8,6 @@ from typing import Annotated, BinaryIO, NamedTuple
 
 from anyio import to_thread
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
 from schemas.cascade import Cascade, load_cascade
@@ -23,6 +20,7 @@ from streams.log import Start
 from streams.member import MemberOptions
 from streams.run_ledger import RunLedger
 from streams.sources.files import ScanOptions, scan, scan_places
+from streams.sources.listing import StandardInput
 from streams.sources.video import VideoOptions
 from workers.commands.common import (
     Beginning,
@@ -32,11 +30,11 @@ from workers.commands.common import (
     Namespace,
     Paths,
     check_paths,
-    console,
     run_async,
 )
 from workers.commands.numbers import MOST_FPS, MOST_WORKERS, check_above, check_number
 from workers.connect import address, open_log
+from workers.cpus import usable_cpus
 from workers.logging import Level
 from workers.progress import Progress, Tally
 from workers.rundir import RunFolder, RunKey, resume, working_folder
@@ -51,11 +49,11 @@ from workers.score import (
     run_until_stopped,
 )
 from workers.supervisor import Care, ChildSpec, Supervisor
+from workers.terminal import console, screen
 
 # Enough partitions for as many worker processes as a large machine has cores.
 EMBEDDED_PARTITIONS = 16
 STOPPED = 130
-
 
 Output = Annotated[Path, Parameter(help="Answers: .parquet, .jsonl or .csv.")]
 JobLog = Annotated[str, Parameter(help="embedded (a file beside the output) or kafka://host:port.")]
@@ -102,13 +100,13 @@ def score(
     check_output(out)
     loaded = load_cascade(cascade)
     folder = RunFolder(out)
-    count = len(os.sched_getaffinity(0)) if workers is None else workers
+    count = usable_cpus() if workers is None else workers
     with contextlib.ExitStack() as held:
         held.enter_context(folder.locked(restart=restart))
         # To its end, before anything is done: another list must not get into the same output.
         stdin, listed = None, None
         if "-" in paths:
-            stdin, listed = held.enter_context(folder.list_kept(sys.stdin.buffer))
+            stdin, listed = held.enter_context(folder.list_kept(StandardInput()))
         key = RunKey(
             paths=list(paths),
             folder=working_folder(),
@@ -121,13 +119,14 @@ def score(
         )
         options = _Options(count, sort, ledger, log_level, stdin, start)
         tally, finished = _run(key, loaded, cascade, folder, options)
-    _summarise(tally, out, finished=finished)
-    if not finished:
-        return STOPPED
-    if report:
+    if finished and report:
         from workers.commands.evaluate import report as write
 
         write(out)
+    # Last: a standard output that is full must not cost the report.
+    _summarise(tally, out, finished=finished)
+    if not finished:
+        return STOPPED
     return 0 if tally.answered.get("failed", 0) == 0 else 1
 
 
@@ -268,11 +267,11 @@ def _summarise(tally: Tally, out: Path, *, finished: bool) -> None:
             table.add_row(f"left at {tier}", f"{images:,} ({images / decided:.0%})")
     if tally.vanished:
         table.add_row("no longer there", f"{tally.vanished:,} (their answers stay)")
-    screen = Console(file=sys.stdout)
-    screen.print(table)
-    screen.print(f"answers: {out}", soft_wrap=True, highlight=False)
+    shown = screen()
+    shown.print(table)
+    shown.print(f"answers: {out}", soft_wrap=True)
     if not finished:
-        screen.print(
+        shown.print(
             f"stopped: {total:,} of {tally.submitted:,} found so far are answered; "
             "the same command goes on from here",
             soft_wrap=True,

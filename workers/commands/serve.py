@@ -25,7 +25,6 @@ from workers.commands.common import (
     Namespace,
     StateFolder,
     check_drain_timeout,
-    console,
     member_name,
     run_async,
     state_folder,
@@ -39,6 +38,7 @@ from workers.process import ServiceOptions, wait_for_log
 from workers.runtime import WorkOptions, serve_consensus, serve_workers
 from workers.samples import supervisor_samples
 from workers.supervisor import Care, ChildSpec, Supervisor
+from workers.terminal import console
 
 Roots = Annotated[
     list[Path] | None,
@@ -228,7 +228,7 @@ class _Up:
 
     def _show(self) -> None:
         line = f"{len(self._specs)} processes on {self._url}; Ctrl-C stops them"
-        self._screen.print(line, highlight=False)
+        self._screen.print(line)
         if self._addresses[0] is None:
             return
         table = Table("process", "metrics", box=None, pad_edge=False)
@@ -238,4 +238,4 @@ class _Up:
         self._screen.print(table)
 
     def _say(self, line: str) -> None:
-        self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._screen.print(line, soft_wrap=True)

@@ -15,11 +15,11 @@ from workers.commands.common import (
     LogLevel,
     LogUrl,
     Namespace,
-    console,
     run_async,
 )
 from workers.commands.numbers import MOST_PARTITIONS, check_number
 from workers.connect import address, open_log
+from workers.terminal import console
 
 topics = App(name="topics", help="Make the topics that a cascade needs.")
 
@@ -45,7 +45,7 @@ def create(
     loaded = load_cascade(cascade)
     counts = run_async(log_level, create_topics, where, loaded, partitions)
     for name in all_topics(loaded.tier_names):
-        console().print(f"{name}  {counts[name]} partitions", highlight=False)
+        console().print(f"{name}  {counts[name]} partitions")
 
 
 @topics.command
@@ -60,7 +60,7 @@ def adopt(
     loaded = load_cascade(cascade)
     run_async(log_level, _adopt, address(log, namespace), loaded)
     line = f"the topics belong to cascade {loaded.name!r} now"
-    console().print(line, highlight=False, markup=False)
+    console().print(line)
 
 
 async def _adopt(url: str, cascade: Cascade) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from schemas import codec
 from schemas.cascade import Cascade, load_cascade
@@ -23,6 +23,7 @@ from workers.commands.common import (
 )
 from workers.commands.numbers import MOST_SHOWN, check_number
 from workers.connect import address, open_log
+from workers.terminal import screen
 from workers.verify.run import KEEP
 from workers.verify.run import verify as verify_log
 
@@ -74,7 +75,7 @@ def verify(
     if json:
         sys.stdout.buffer.write(as_json(report) + b"\n")
     else:
-        print_report(report, show, Console(file=sys.stdout))
+        print_report(report, show, screen())
     return STATUSES[report.verdict]
 
 
@@ -95,29 +96,29 @@ def as_json(report: Report) -> bytes:
     return codec.encode_json(verdict | msgspec.structs.asdict(report))
 
 
-def print_report(report: Report, show: int, screen: Console) -> None:
+def print_report(report: Report, show: int, page: Console) -> None:
     """Print a report for people: anomalies worst first, what is open or unchecked, the verdict."""
     if report.anomalies:
-        screen.print(_table(report, show))
+        page.print(_table(report, show))
     for where, count in report.waiting.items():
-        screen.print(f"still being worked on at {where}: {count:,}", highlight=False)
+        page.print(f"still being worked on at {where}: {count:,}")
     if report.waiting_ids and show:
-        screen.print(f"  {_some(report.waiting_ids, report.unfinished, show)}", highlight=False)
+        page.print(f"  {_some(report.waiting_ids, report.unfinished, show)}")
     for line in report.explained:
-        screen.print(f"note: {shown(line)}", highlight=False)
+        page.print(f"note: {shown(line)}")
     for line in report.unchecked:
-        screen.print(f"not checked: {shown(line)}", highlight=False)
-    screen.print(
+        page.print(f"not checked: {shown(line)}")
+    page.print(
         f"{report.images:,} images, {report.acknowledged:,} acknowledgements, "
         f"{report.answers:,} answers; {report.ledgers:,} ledgers with {report.events:,} events",
         highlight=False,
     )
-    screen.print(_verdict(report), highlight=False)
+    page.print(_verdict(report))
 
 
 def shown(text: str) -> str:
     """Return a stranger's text as a terminal may have it: ids and names can hold anything."""
-    return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _table(report: Report, show: int) -> Table:
@@ -126,7 +127,8 @@ def _table(report: Report, show: int) -> Table:
     table.add_column("count", justify="right")
     table.add_column("what", overflow="fold")
     for kind, count in report.anomalies.items():
-        table.add_row(f"[bold red]{kind}[/]", f"{count:,}", f"[dim]{_meaning(report, kind)}[/]")
+        meaning = Text(_meaning(report, kind), style="dim")
+        table.add_row(Text(kind, style="bold red"), f"{count:,}", meaning)
         for finding in [f for f in report.findings if f.kind == kind][:show]:
             side = f"[{finding.side}] " if finding.side else ""
             line = f"{finding.what}: {side}{finding.detail}"
@@ -148,15 +150,20 @@ def _some(ids: list[str], count: int, show: int) -> str:
     return shown(", ".join(ids[:show])) + more
 
 
-def _verdict(report: Report) -> str:
+def _verdict(report: Report) -> Text:
     match report.verdict:
         case "clean":
-            return "[bold green]clean[/]: nothing lost, nothing doubled"
+            return _marked("clean", "green", "nothing lost, nothing doubled")
         case "unchecked":
-            return "[bold yellow]not all checked[/]: nothing was found in what could be compared"
+            found = "nothing was found in what could be compared"
+            return _marked("not all checked", "yellow", found)
         case _:
             pass
     words = [f"{count:,} {kind}" for kind, count in report.anomalies.items()]
     if report.unfinished:
         words.append(f"{report.unfinished:,} still being worked on")
-    return f"[bold red]not clean[/]: {', '.join(words)}"
+    return _marked("not clean", "red", ", ".join(words))
+
+
+def _marked(verdict: str, colour: str, why: str) -> Text:
+    return Text.assemble((verdict, f"bold {colour}"), f": {why}")

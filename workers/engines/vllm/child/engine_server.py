@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from workers.engines.vllm.child import engine_wire as wire
     from workers.engines.vllm.child.engine_asking import Asker
 else:
+    # Python leaves the script's folder out where PYTHONSAFEPATH is set, as our commands set it.
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
     import engine_rendering
     import engine_wire as wire
     from engine_asking import Asker

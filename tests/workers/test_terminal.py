@@ -1,0 +1,120 @@
+"""Standard streams that are closed, full or not UTF-8, and folders with anything in them."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.command import ROADSTREAM, TIMEOUT, roadstream, write_cascade, write_pictures
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_cascade(tmp_path)
+    write_pictures(tmp_path / "one", 2)
+    return tmp_path
+
+
+def in_shell(words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``roadstream`` with what a shell makes of its streams."""
+    return subprocess.run(
+        ["/bin/sh", "-c", f"exec {ROADSTREAM} {words}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+SCORE = "score one --cascade noop.toml --workers 1"
+
+
+@pytest.mark.parametrize(
+    ("streams", "status"),
+    [("<&- >&- 2>&-", 0), ("2>&-", 0), ("2>/dev/full", 0), (">/dev/full", 1)],
+)
+def test_streams_that_are_closed_or_full_cost_no_work(
+    folder: Path, streams: str, status: int
+) -> None:
+    done = in_shell(f"{SCORE} --out a.csv --report {streams}", folder)
+
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "a.csv").read_text().count("\n") == 3
+    assert (folder / "a.html").exists()
+
+
+def test_a_full_standard_output_is_said_in_one_line(folder: Path) -> None:
+    done = in_shell("schema image >/dev/full", folder)
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        "roadstream: standard output: cannot be written: No space left on device\n",
+    )
+
+
+def test_a_reader_that_has_gone_is_no_news(folder: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        done = subprocess.run(
+            [ROADSTREAM, "schema", "image"],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("stdin", "why"), [("<&-", "closed"), ("0>/dev/null", "Bad file descriptor")]
+)
+def test_a_list_that_cannot_be_read_is_said_so(folder: Path, stdin: str, why: str) -> None:
+    done = in_shell(f"score - --cascade noop.toml --workers 1 --out a.csv {stdin}", folder)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("roadstream: -: expected a list on standard input")
+    assert done.stderr.endswith(f"{why}\n")
+
+
+def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(folder: Path) -> None:
+    done = in_shell(f"{SCORE} --out café.csv", folder, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "answers: caf\\xe9.csv")
+
+    done = in_shell("answers --help", folder, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "kafka://host:port[,host:port...]" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["runs [old]", "r[/b]", ":car:"])
+def test_paths_are_shown_as_they_are(folder: Path, name: str) -> None:
+    (folder / name).mkdir(parents=True)
+
+    done = roadstream(*SCORE.split(), "--report", "--out", f"{name}/a.csv", folder=folder)
+
+    assert done.returncode == 0, done.stderr
+    assert f"answers: {name}/a.csv\n" in done.stdout
+    assert f"report: {name}/a.html\n" in done.stderr
+
+
+def test_modules_in_the_users_folder_are_not_imported(folder: Path) -> None:
+    for name in ("schemas", "queue", "signal", "numpy", "workers"):
+        (folder / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+
+    done = roadstream(*SCORE.split(), "--out", "a.csv", folder=folder)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_glob_that_matches_nothing_is_refused_before_any_work(folder: Path) -> None:
+    done = roadstream(*SCORE.split(), "nothing*.jpg", "--out", "a.csv", folder=folder)
+
+    assert done.returncode == 2
+    assert done.stderr == "roadstream: score: nothing*.jpg matches no file\n"
+    assert not (folder / "a.csv.roadstream").exists()
