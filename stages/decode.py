@@ -9,7 +9,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -20,7 +20,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError, _imaging
 
 from schemas.errors import ImageError
-from stages import jpeg
+from stages import jpeg, png
 from stages.sniff import DECODABLE, PICTURES, describe, sniff
 
 Pixels = npt.NDArray[np.uint8]
@@ -47,6 +47,7 @@ _PILLOW_NAMES = {"jpeg2000": "JPEG2000"}
 # Formats whose Pillow readers warn about odd metadata; catching warnings takes a lock.
 _TALKATIVE = frozenset({"tiff", "avif"})
 _warnings_lock = threading.Lock()
+_BAND = 1 << 22  # pixels that are converted at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,10 @@ def decode(
 ) -> Pixels:
     """Decode a picture at the smallest of the scales 1, 1/2, 1/4, 1/8 that is large enough.
 
-    The EXIF orientation is applied (a corrupt one is ignored). Grey, palette, CMYK and 16-bit
-    pictures become 8-bit RGB; what is transparent becomes black; of an animation, the first frame.
+    The result is what Chromium shows on a white page, but for colour profiles: what is transparent
+    becomes white, orientations count where browsers apply them, and of an animation the first frame
+    is taken. Grey, palette, CMYK and 16-bit pictures become 8-bit RGB. Faults that do not touch
+    the pixels, as of metadata, are passed over.
 
     Args:
         data: The whole file.
@@ -100,6 +103,8 @@ def decode(
         raise _refusal(kind)
     if kind == "jpeg":
         return _decode_jpeg(data, (min_width, min_height), limits)
+    if kind == "png":
+        return _decode_png(data, (min_width, min_height), limits)
     return _decode_other(data, kind, (min_width, min_height), limits)
 
 
@@ -156,57 +161,137 @@ def _decode_jpeg(data: bytes, wanted: tuple[int, int], limits: DecodeLimits) -> 
     return _turn(jpeg.decode_scaled(data, header, scale), header.orientation)
 
 
+def _decode_png(data: bytes, wanted: tuple[int, int], limits: DecodeLimits) -> Pixels:
+    picture = png.read(data)
+    _check_size(picture.size, limits)
+    # Where the chunks' checksums are right, browsers pass over a wrong one of the zlib stream; and
+    # Pillow sees that rows are missing only without it, but not where it miscounts them.
+    if not picture.checked or (picture.interlaced and picture.depth < 8):
+        return _png_pixels(picture, picture.file(), wanted)
+    try:
+        return _png_pixels(picture, picture.file(checksum=False), wanted)
+    except ImageError:
+        if not picture.ends_oddly():
+            raise
+    return _png_pixels(picture, picture.file(), wanted)
+
+
+def _png_pixels(picture: png.Png, file: bytes, wanted: tuple[int, int]) -> Pixels:
+    orientation = jpeg.exif_orientation(picture.exif)
+    with _opened(file, "png") as image:
+        whole: Image.Image = image
+        if image.size != picture.size:
+            whole = Image.new("RGBA", picture.size)
+            whole.paste(image.convert("RGBA"), picture.frame[:2])
+        elif picture.depth == 16 and picture.colour == png.RGB and picture.transparency:
+            whole = _keyed(picture.file(), picture.transparency)
+        return _turn(_pixels(whole, wanted, orientation), orientation)
+
+
 def _decode_other(data: bytes, kind: str, wanted: tuple[int, int], limits: DecodeLimits) -> Pixels:
     _check_webp_canvas(data, kind, limits)
-    talks = kind in _TALKATIVE or (kind == "png" and b"acTL" in data[:1024])
+    with _opened(data, kind, limits) as image:
+        # Pillow has turned TIFF, and tells AVIF's own rotation here; browsers turn no other format.
+        orientation = image.getexif().get(0x0112, 1) if kind == "avif" else 1
+        return _turn(_pixels(image, wanted, orientation), orientation)
+
+
+@contextmanager
+def _opened(data: bytes, kind: str, limits: DecodeLimits | None = None) -> Iterator[Image.Image]:
+    """Open and load a picture by the one Pillow reader that its content asks for."""
+    name = _PILLOW_NAMES.get(kind, kind.upper())
+    with _faults(kind), Image.open(BytesIO(data), formats=[name]) as image:
+        if limits is not None:
+            _check_size(image.size, limits)
+        image.load()
+        yield image
+
+
+@contextmanager
+def _faults(kind: str) -> Iterator[None]:
+    """Silence Pillow's warnings, and turn what it raises into a fault of the picture."""
     try:
-        if talks:
-            with _quiet():
-                return _pillow(data, kind, wanted, limits)
-        return _pillow(data, kind, wanted, limits)
+        with _quiet() if kind in _TALKATIVE else nullcontext():
+            yield
     except ImageError:
         raise
     except Exception as error:  # Pillow's readers raise a dozen types on damaged files
         raise _pillow_fault(error, kind) from None
 
 
-def _pillow(data: bytes, kind: str, wanted: tuple[int, int], limits: DecodeLimits) -> Pixels:
-    """Decode by the one Pillow reader that the content asks for."""
-    with Image.open(BytesIO(data), formats=[_PILLOW_NAMES.get(kind, kind.upper())]) as image:
-        width, height = image.size
-        if width * height > limits.max_pixels:
-            raise _too_many(width, height, limits)
-        image.load()
-        # TIFF has been turned by Pillow; the others say how in an EXIF block.
-        exif = b"" if kind == "tiff" else image.info.get("exif", b"")
-        orientation = jpeg.exif_orientation(exif)
-        upright = (height, width) if orientation >= 5 else image.size
-        colour = _colour(image)
-        scale = _scale(upright, wanted)
-        reduced = colour.reduce(scale) if scale > 1 else colour
-        return _turn(np.asarray(reduced, np.uint8)[..., :3], orientation)
+def _pixels(image: Image.Image, wanted: tuple[int, int], orientation: int) -> Pixels:
+    """Convert a loaded picture to RGB at the scale that is wanted."""
+    width, height = image.size
+    scale = _scale((height, width) if orientation >= 5 else image.size, wanted)
+    pixels = np.empty((-(-height // scale), -(-width // scale), 3), np.uint8)
+    full = _full_scale(image)
+    for top, band in _bands(image):
+        flat = _flat(band, full)
+        rows = np.asarray(flat.reduce(scale) if scale > 1 else flat)
+        pixels[top // scale : top // scale + len(rows)] = rows
+    return pixels
 
 
-def _colour(image: Image.Image) -> Image.Image:
-    """Convert to RGB, or to premultiplied RGBa, whose colours are those over black."""
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Cut a large picture, to convert it in little memory: first row and picture of each band."""
+    width, height = image.size
+    rows = max(_BAND // width // jpeg.SCALES[0], 1) * jpeg.SCALES[0]
+    if rows >= height:
+        yield 0, image
+        return
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(top + rows, height)))
+
+
+def _flat(image: Image.Image, full: float) -> Image.Image:
+    """Convert to RGB; what is transparent shows the white page behind it.
+
+    Args:
+        image: Of any mode.
+        full: The value that is white, of pictures with more than 8 bits.
+    """
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
-    if image.mode in {"LA", "PA", "RGBA"} or "transparency" in image.info:
-        return image.convert("RGBA").convert("RGBa")
-    if image.mode in {"RGB", "RGBa"}:
-        return image
-    return image.convert("RGB")
+        return Image.fromarray(_eight_bits(image, full)).convert("RGB")
+    if image.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in image.info:
+        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        page = Image.new("RGB", image.size, "white")
+        page.paste(layer, mask=layer)
+        return page
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(grey: npt.NDArray[np.generic]) -> Pixels:
-    """Scale a 16-bit, 32-bit or float grey picture [H, W] to 0 to 255."""
-    values = np.nan_to_num(grey.astype(np.float32), posinf=0.0, neginf=0.0)
-    top = float(values.max(initial=0.0))
-    if grey.dtype.kind == "f" and top <= 1.0:
-        full = 1.0
-    else:
-        full = 65535.0 if grey.dtype.itemsize == 2 or top > 255 else 255.0
-    return (values * (255.0 / max(full, top))).clip(0, 255).astype(np.uint8)
+def _full_scale(image: Image.Image) -> float:
+    """Return the value that is white, of a grey picture with more than 8 bits; 255 of others."""
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    if image.mode not in {"I", "F"}:
+        return 255.0
+    top = max(float(_finite(band).max(initial=0.0)) for _, band in _bands(image))
+    if image.mode == "F" and top <= 1.0:
+        return 1.0
+    return max(top, 65535.0 if top > 255 else 255.0)
+
+
+def _finite(image: Image.Image) -> npt.NDArray[np.float32]:
+    return np.nan_to_num(np.asarray(image, np.float32), posinf=0.0, neginf=0.0)
+
+
+def _eight_bits(image: Image.Image, full: float) -> Pixels:
+    """Scale a grey picture of more than 8 bits to 0 to 255; one grey of it may be transparent."""
+    scaled = (_finite(image) * (255.0 / full)).clip(0, 255).astype(np.uint8)
+    if (clear := image.info.get("transparency")) is not None:
+        scaled[np.asarray(image) == clear] = 255
+    return scaled
+
+
+def _keyed(file: bytes, colour: bytes) -> Image.Image:
+    """Decode RGB of 16 bits with one transparent colour, which 8 bits cannot tell from others."""
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR_RGB
+    pixels = np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), flags), np.uint16)
+    clear = (pixels == np.frombuffer(colour, ">u2")).all(axis=-1)
+    shown = (pixels >> 8).astype(np.uint8)
+    shown[clear] = 255
+    return Image.fromarray(shown)
 
 
 def _scale(upright: tuple[int, int], wanted: tuple[int, int]) -> int:
@@ -228,6 +313,11 @@ def _turn(image: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(image)
 
 
+def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
+    if size[0] * size[1] > limits.max_pixels:
+        raise _too_many(*size, limits)
+
+
 def _too_many(width: int, height: int, limits: DecodeLimits) -> ImageError:
     return ImageError(
         "too_many_pixels",
@@ -244,8 +334,7 @@ def _check_webp_canvas(data: bytes, kind: str, limits: DecodeLimits) -> None:
     if data[12:16] == b"VP8X":
         width = int.from_bytes(data[24:27], "little") + 1
         height = int.from_bytes(data[27:30], "little") + 1
-        if width * height > limits.max_pixels:
-            raise _too_many(width, height, limits)
+        _check_size((width, height), limits)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,22 +11,23 @@ import numpy.typing as npt
 import simplejpeg
 
 from schemas.errors import ImageError
+from stages import jpeg_mend
+from stages.jpeg_mend import FRAMES
 
 _MARKER = re.compile(rb"\xff+([^\xff\x00])")
 _NO_BODY = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0–7, SOI stand alone
 _END, _SCAN, _EXIF = 0xD9, 0xDA, 0xE1
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _DECODABLE_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _PROGRESSIVE = frozenset({0xC2, 0xCA})
 # Frame, tables, restart interval, and Adobe's colour transform: what the pixels depend on.
-_ESSENTIAL = _FRAMES | {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}
+_ESSENTIAL = FRAMES | {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}
 _MAX_SEGMENTS = 10_000  # the worst cameras write some hundreds (an ICC profile in pieces)
 _MAX_SCANS = 500  # the limit libjpeg-turbo's own fuzzers set; encoders write about ten
 
 # Only these are SIMD-fast in libjpeg-turbo; 7/8, 3/4, 5/8 and 3/8 cost more than full size.
 SCALES = (8, 4, 2, 1)
 
-_ORIENTATION_TAG, _SHORT = 0x0112, 3
+_ORIENTATION, _EXIF_DIRECTORY, _SHORT, _LONG = 0x0112, 0x8769, 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def read_header(data: bytes) -> JpegHeader:
         ImageError: ``truncated``, ``damaged`` or ``unsupported``.
     """
     segments, scan_at = _segments(data)
-    frames = [(marker, start) for marker, start, _ in segments if marker in _FRAMES]
+    frames = [(marker, start) for marker, start, _ in segments if marker in FRAMES]
     if scan_at < 0:
         raise ImageError("truncated", f"JPEG ends in its header, after {len(data):,} bytes")
     if not frames:
@@ -92,22 +95,23 @@ def decode_scaled(data: bytes, header: JpegHeader, scale: int) -> npt.NDArray[np
     Raises:
         ImageError: ``truncated``, ``damaged`` or ``unsupported``.
     """
-    if data.rfind(b"\xff\xd9", header.scan_at) < 0:
-        raise ImageError("truncated", f"JPEG of {len(data):,} bytes has no end")
     if header.progressive and data.count(b"\xff\xda", header.scan_at) > _MAX_SCANS:
         raise ImageError("damaged", f"progressive JPEG with more than {_MAX_SCANS} scans")
+    fault = ImageError("truncated", f"JPEG of {len(data):,} bytes has no end")
+    if ended := data.rfind(b"\xff\xd9", header.scan_at) >= 0:
+        try:
+            return _strict(data, header, scale)
+        except (ValueError, MemoryError) as error:
+            fault = _fault(error)
+    segments = [data[start:end] for start, end in header.segments]
+    scans = jpeg_mend.scans(data, header.scan_at, progressive=header.progressive)
+    if fault.fault == "truncated" and not (header.progressive and jpeg_mend.complete(scans)):
+        raise fault
+    # A warning hides those after it: without the causes that are harmless, none may be left.
     try:
-        return _strict(data, header, scale)
+        return _strict(jpeg_mend.mended(segments, scans), header, scale)
     except (ValueError, MemoryError) as error:
-        # Junk between header segments or a bad ICC profile harms no pixel: without them, once more.
-        bare = [data[start:end] for start, end in header.segments]
-        cleaned = b"".join([b"\xff\xd8", *bare, data[header.scan_at :]])
-        if len(cleaned) == len(data):
-            raise _fault(error) from None
-    try:
-        return _strict(cleaned, header, scale)
-    except (ValueError, MemoryError) as error:
-        raise _fault(error) from None
+        raise (_fault(error) if ended else fault) from None
 
 
 def _strict(data: bytes, header: JpegHeader, scale: int) -> npt.NDArray[np.uint8]:
@@ -171,28 +175,39 @@ def _frame_size(frame: bytes) -> tuple[int, int]:
 
 def _orientation_of(data: bytes, segments: list[tuple[int, int, int]]) -> int:
     for marker, start, end in segments:
-        if marker == _EXIF and data[start + 4 : start + 10] == b"Exif\0\0":
+        if marker == _EXIF and data[start + 4 : start + 9] == b"Exif\0":
             return exif_orientation(data[start + 10 : end])
     return 1
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Read the orientation from an EXIF block, with or without its ``Exif`` prefix.
+    """Read the orientation from an EXIF block, without the ``Exif`` before it.
+
+    As in Chromium, the first valid entry counts, of the first directory and the EXIF directory that
+    it points to; one that is not of type SHORT, or not a single value, is none.
 
     Returns:
         1 to 8; 1 when the block is corrupt or says nothing.
     """
-    exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
         return 1
     try:
         (at,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, at)
-        for entry in range(at + 2, at + 2 + 12 * count, 12):
-            tag, kind, _, value = struct.unpack_from(order + "HHIH", exif, entry)
-            if tag == _ORIENTATION_TAG:
-                return value if kind == _SHORT and 1 <= value <= 8 else 1
+        return next(_orientations(exif, order, at), 1)
     except struct.error:
-        pass
-    return 1
+        return 1
+
+
+def _orientations(exif: bytes, order: str, at: int, *, inner: bool = False) -> Iterator[int]:
+    """List the valid orientations of a directory, and of the first one it points to."""
+    (count,) = struct.unpack_from(order + "H", exif, at)
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind, values, value, _ = struct.unpack_from(order + "HHIHH", exif, entry)
+        if (tag, kind, values) == (_ORIENTATION, _SHORT, 1) and 1 <= value <= 8:
+            yield value
+        elif (tag, kind, values) == (_EXIF_DIRECTORY, _LONG, 1) and not inner:
+            inner = True
+            (pointer,) = struct.unpack_from(order + "I", exif, entry + 8)
+            with suppress(struct.error):
+                yield from _orientations(exif, order, pointer, inner=True)

@@ -30,6 +30,24 @@ def test_a_long_fill_of_marker_bytes_is_passed_quickly() -> None:
     assert np.array_equal(full(JPEG[:2] + b"\xff" * 5_000_000 + JPEG[2:]), full(JPEG))
 
 
+def test_header_fields_that_no_decoder_needs_do_not_matter() -> None:
+    jfif, scan = JPEG.index(b"JFIF\0") + 5, JPEG.index(b"\xff\xda")
+    data_at = scan + 2 + int.from_bytes(JPEG[scan + 2 : scan + 4], "big")
+    other_version = JPEG[:jfif] + b"\2\1" + JPEG[jfif + 2 :]
+    no_range = other_version[: data_at - 3] + bytes(3) + JPEG[data_at:]
+
+    assert np.array_equal(full(other_version), full(JPEG))
+    assert np.array_equal(full(no_range), full(JPEG))
+
+
+def test_a_second_fault_behind_a_harmless_one_is_found() -> None:
+    at = JPEG.index(b"JFIF\0") + 5
+    rotten = bytearray(JPEG[:at] + b"\2\1" + JPEG[at + 2 :])
+    rotten[-800:-400] = bytes(400)
+
+    assert fault(bytes(rotten))[0] == "damaged"
+
+
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_truncated_files_fail(kind: str, share: float) -> None:
