@@ -23,7 +23,6 @@ from streams.sources.identity import (
     bad_name,
     display,
     fault_content,
-    frame_place,
     image_id,
     owned_id,
 )
@@ -285,8 +284,8 @@ class _Scan:
             run_id=self.options.run_id,
             sequence=self.next_sequence(),
         )
-        at = image.head.captured_at
-        return Scanned(frame_place(path, at), Image(head, image.payload))
+        place = path + head.uri.removeprefix(display(path))
+        return Scanned(place, Image(head, image.payload))
 
     def picture(self, path: str, session: str | None, position: int | None) -> Scanned:
         """Look at a picture file, and read it unless it is unchanged.

@@ -46,9 +46,17 @@ def path_id(path: str) -> str:
     return hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
 
 
-def frame_place(path: str, at: float | None) -> str:
-    """Return where a frame of a video stands, as its uri has it; without a time, the video."""
-    return path if at is None else f"{path}#t={at:.3f}"
+def frame_place(path: str, at: float | None, stream: int | None = None) -> str:
+    """Return where a frame of a video stands, as its uri has it; without a time, the video.
+
+    Args:
+        path: The video.
+        at: Seconds into it.
+        stream: Number of the frame's stream, unless it is the main one.
+    """
+    if at is None:
+        return path
+    return f"{path}#t={at:.3f}" + ("" if stream is None else f"&stream={stream}")
 
 
 def display(path: str) -> str:

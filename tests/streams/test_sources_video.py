@@ -1,5 +1,6 @@
 """read_video(): sampling, times and names, odd codecs, and videos that are broken."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -346,3 +347,97 @@ def test_a_frame_is_found_again_by_the_time_in_its_uri(tmp_path: Path) -> None:
         assert found is not None
         np.testing.assert_array_equal(found, shown)
     assert picture_at(str(tmp_path / "no.mp4"), 0.0) is None
+
+
+def film(
+    path: Path,
+    *,
+    times: list[float],
+    key_every: int = KEY_EVERY,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    codec: str = "libx264",
+) -> Path:
+    """Write pictures that are shown at given seconds."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=10, options={"sc_threshold": "0"})
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.gop_size = key_every
+        stream.codec_context.max_b_frames = 0
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for index, at in enumerate(times):
+            picture = av.VideoFrame.from_ndarray(frame(index % 100, *size), format="rgb24")
+            picture.time_base, picture.pts = Fraction(1, 1000), round(at * 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def tenths(count: int, begin: float = 0.0) -> list[float]:
+    return [begin + index / 10 for index in range(count)]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi", "a.mpg"])
+@pytest.mark.parametrize("lengths", [(50, 20), (20, 50), (30, 30, 30)])
+def test_recordings_that_were_joined_follow_each_other(
+    tmp_path: Path, name: str, lengths: tuple[int, ...]
+) -> None:
+    codec = {"a.avi": "mjpeg", "a.mpg": "mpeg2video"}.get(name, "libx264")
+    data = b""
+    for number, length in enumerate(lengths):
+        part = tmp_path / f"{number}{name}"
+        write(part, length, codec, pixel_format="yuvj420p" if codec == "mjpeg" else "yuv420p")
+        data += part.read_bytes()
+    (tmp_path / name).write_bytes(data)
+
+    images = list(read_video(str(tmp_path / name), VideoOptions(raw, fps=5)))
+
+    assert problems(images) == []
+    found = [at for at in seconds(images) if at is not None]
+    assert found == sorted(set(found))
+    assert len(found) == pytest.approx(sum(lengths) / RATE * 5, abs=len(lengths))
+    assert found[-1] == pytest.approx(sum(lengths) / RATE, abs=0.3)
+    for image in images[:: len(images) // 4]:
+        shown = picture_at(str(tmp_path / name), float(image.head.uri.rpartition("=")[2]))
+        assert shown is not None
+        np.testing.assert_array_equal(shown, pixels(image))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+@pytest.mark.parametrize("fps", [None, 2.0])
+def test_a_scene_in_which_nothing_moves_is_no_damage(
+    tmp_path: Path, name: str, fps: float | None
+) -> None:
+    path = film(tmp_path / name, times=tenths(50) + tenths(50, 3605.0))
+
+    images = list(read_video(str(path), VideoOptions(raw, fps)))
+
+    assert problems(images) == []
+    found = seconds(images)
+    assert found == sorted(tenths(50, 0)[:: 10 if fps is None else 5]) + [
+        round(at, 3) for at in tenths(50, 3605.0)[:: 10 if fps is None else 5]
+    ]
+
+
+def test_a_lapse_of_single_pictures_is_taken_whole(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mkv", times=[index * 2.0 for index in range(20)], key_every=1)
+
+    images = list(read_video(str(path), KEYFRAMES))
+
+    assert (len(seconds(images)), problems(images)) == (20, [])
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_keyframes_that_are_far_apart_leave_a_picture_in_ten_seconds(
+    tmp_path: Path, name: str
+) -> None:
+    path = film(tmp_path / name, times=tenths(350), key_every=240)
+
+    images = list(read_video(str(path), KEYFRAMES))
+
+    assert seconds(images) == [0.0, 10.0, 20.0, 24.0, 34.0]
+    for image in images:
+        assert image.head.captured_at is not None
+        grey = 20 + 2 * (round(image.head.captured_at * 10) % 100)
+        assert abs(float(pixels(image)[:, WIDTH * 3 // 4 :].mean()) - grey) < 6

@@ -1,0 +1,213 @@
+"""Tell where recordings begin and end in a video file, from its boxes, elements or chunks.
+
+Files that were put together with ``cat`` hold several; players and decoders see the first alone.
+"""
+
+# Paths stay strings as the user spelled them.
+# ruff: noqa: PTH123
+
+import os
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
+
+_EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+# What may stand in a Matroska file, its segment and its clusters (RFC 9559).
+# fmt: off
+_ELEMENTS = frozenset([
+    _EBML, _SEGMENT, _CLUSTER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469,
+    0x1043A770, 0x1254C367, 0xEC, 0xBF, 0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF,
+])
+# fmt: on
+_CLUSTER_ID = _CLUSTER.to_bytes(4, "big")
+_NO_LENGTH = -1
+# The table that a transport stream begins with, and the pack header of a program stream.
+_STARTS = (b"\x47\x40\x00", b"\0\0\1\xba")
+_BLOCK_HEAD = 64  # bytes of a group's or block's own before the picture, and more
+_MOST_CLUSTER = 64 << 20  # bytes before a block in which its cluster is looked for
+_WINDOW = 1 << 20
+
+
+class Recording(NamedTuple):
+    """The bytes of one recording.
+
+    Attributes:
+        start: Its first.
+        end: The first after it.
+        cut: Whether it says of itself that it is longer; ``None`` where it does not say.
+    """
+
+    start: int
+    end: int
+    cut: bool | None = None
+
+
+class _Piece(NamedTuple):
+    """A box, element or chunk, and whether a recording begins with it."""
+
+    start: int
+    end: int
+    begins: bool
+
+
+def recordings(path: str) -> list[Recording]:
+    """Return the recordings of a file, the first one first.
+
+    MP4, Matroska and AVI say where they end. Anything else is one recording as far as is known.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        walk = _walk(file.read(12))
+        if walk is None:
+            return [Recording(0, size)]
+        starts, end = [0], 0
+        for piece in walk(file, size):
+            if piece.begins and piece.start > 0:
+                starts.append(piece.start)
+            end = piece.end
+    spans = zip(starts, [*starts[1:], size], strict=True)
+    found = [Recording(start, stop, cut=False) for start, stop in spans]
+    found[-1] = found[-1]._replace(cut=end > size)
+    return found
+
+
+def intact(path: str, before: int, after: int, *, block: bool) -> bool:
+    """Whether nothing is broken in a stretch of a Matroska file, given by its bytes.
+
+    Args:
+        path: The file.
+        before: A place in a block.
+        after: Where the stretch ends.
+        block: Whether a block begins there; else its recording ends there.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with open(path, "rb") as file:
+        start = _cluster_before(file, before)
+        if start is None:
+            return False
+        reached = start
+        for piece in _elements(file, os.fstat(file.fileno()).st_size, start, into=_CLUSTER):
+            if block and piece.end > after:  # a length that is broken reaches far beyond it
+                return after - piece.start <= _BLOCK_HEAD
+            reached = piece.end
+            if reached >= after:
+                break
+    return reached == after and not block
+
+
+def next_start(path: str, before: int, at: int) -> int:
+    """Return where a recording begins whose first picture lies at ``at``, in an MPEG stream.
+
+    Args:
+        path: The file.
+        before: Where a picture of the recording before lies.
+        at: In bytes; what tells how to decode it comes a little earlier.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    start = max(before, at - _WINDOW)
+    with open(path, "rb") as file:
+        file.seek(start)
+        data = file.read(at - start)
+    for mark in _STARTS:
+        if (found := data.rfind(mark)) >= 0:
+            return start + found
+    return at
+
+
+def _walk(head: bytes) -> "Callable[[BinaryIO, int], Iterator[_Piece]] | None":
+    if head[4:8] in {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"}:
+        return _boxes
+    if head[:4] == _EBML.to_bytes(4, "big"):
+        return _elements
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return _chunks
+    return None
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[_Piece]:
+    """Yield the outer boxes of an MP4 file; what cameras put behind them is passed over."""
+    at, media = 0, False
+    while at + 8 <= size:
+        file.seek(at)
+        head = file.read(16)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if not (kind.isascii() and kind.decode("ascii").isprintable()):
+            return
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        end = size if length == 0 else at + length
+        if end < at + 8:
+            return
+        begins = kind == b"ftyp" and media
+        media = (media and not begins) or kind in {b"moov", b"mdat", b"moof"}
+        yield _Piece(at, end, begins)
+        at = end
+
+
+def _elements(file: BinaryIO, size: int, at: int = 0, into: int | None = None) -> Iterator[_Piece]:
+    """Yield elements of a Matroska file up to the first that is none.
+
+    Args:
+        file: The file.
+        size: Its bytes.
+        at: Where the first one begins.
+        into: Kind that is entered, as those are that do not say how long they are.
+    """
+    while at < size:
+        file.seek(at)
+        head = file.read(12)
+        kind, data = _number(head, 0, marked=True)
+        length, begin = _number(head, data, marked=False)
+        if kind not in _ELEMENTS:
+            return
+        enter = length == _NO_LENGTH or kind == into
+        end = at + begin if enter else at + begin + length
+        yield _Piece(at, end, kind == _EBML)
+        at = end
+
+
+def _number(head: bytes, at: int, *, marked: bool) -> tuple[int, int]:
+    """Read a number of variable length; return it, and where the next thing is.
+
+    All ones stand for a length that is not known: `_NO_LENGTH`. In ids the marker bit stays.
+    """
+    first = head[at] if at < len(head) else 0
+    count = 9 - first.bit_length()
+    value = int.from_bytes(head[at : at + count], "big")
+    if marked:
+        return value, at + count
+    value &= (1 << 7 * count) - 1
+    return (_NO_LENGTH if value == (1 << 7 * count) - 1 else value), at + count
+
+
+def _cluster_before(file: BinaryIO, block: int) -> int | None:
+    """Return where the cluster that a block lies in begins."""
+    stop = block
+    while stop > max(0, block - _MOST_CLUSTER):
+        start = max(0, stop - _WINDOW)
+        file.seek(start)
+        found = file.read(stop - start + 3).rfind(_CLUSTER_ID, 0, stop - start + 3)
+        if found >= 0:
+            return start + found
+        stop = start
+    return None
+
+
+def _chunks(file: BinaryIO, size: int) -> Iterator[_Piece]:
+    """Yield the RIFF chunks of an AVI file; files over 1 GB go on in chunks called AVIX."""
+    at = 0
+    while at + 12 <= size:
+        file.seek(at)
+        head = file.read(12)
+        if head[:4] != b"RIFF":
+            return
+        length = int.from_bytes(head[4:8], "little")
+        end = at + 8 + length + length % 2 if length else size + 1
+        yield _Piece(at, end, head[8:] == b"AVI ")
+        at = end

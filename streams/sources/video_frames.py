@@ -1,0 +1,507 @@
+"""Decode one stream of a video by PyAV: every recording in the file, all of what can be seen.
+
+Times are seconds from the beginning of the first recording; the next one goes on where it ended.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from schemas.errors import ImageError
+from streams.sources.recordings import Recording, intact, next_start, recordings
+
+# Playlists would make a “video” read other files or the network; they are not on the list.
+_OPEN = {
+    "protocol_whitelist": "file,subfile",
+    "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,h264,hevc",
+}
+_COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
+_SILENT_GAPS = "matroska,webm"  # the reader that skips damage without a word
+_NO_LENGTHS = frozenset({"mpegts", "mpeg"})  # what is joined there shows by its timestamps alone
+_GAP = 0.5  # seconds without a packet, there or before the end, that may be damage
+_GAP_FRAMES = 5  # and at least so many frames
+_SOUND_RUNS_ON = 1.0  # seconds that sound may outlast the pictures where one length is for both
+_SOUND_SHARE = 0.05  # or this share of it
+_MOST_DELAY = 17  # packets between what is missing and where times show it: pictures are reordered
+_MAX_READ_ERRORS = 100  # in a row; then the rest of the recording is given up
+_HEALED = 10.0  # seconds after which pictures are trusted again where no keyframe comes
+FAR = 10.0  # seconds between keyframes from which the pictures between them are decoded too
+_MOST_HELD = 128 << 20  # bytes of packets held since a keyframe until it is known to be far
+_CLOCK_RANGE = 1 << 33  # timestamps there begin anew after it: a day and two and a half hours
+_LOOK_BACK = 8  # packets that a timestamp must lie before to be of another recording
+_LOOK_AHEAD = 3  # packets that must do so: one may be broken
+_DOUBTED = 2  # packets before another recording that look broken and are not
+# Decoders that ignore skip_frame: their other packets are left out before decoding.
+_KEY_PACKETS_ONLY = frozenset({"vp8", "vp9", "libvpx", "libvpx-vp9"})
+
+if TYPE_CHECKING:
+    Packet = av.Packet[VideoStream]
+else:  # it is generic for the type checker alone
+    Packet = av.Packet
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded frame, at ``at`` seconds."""
+
+    at: float
+    frame: VideoFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A stretch that cannot be decoded, from ``at`` seconds on."""
+
+    at: float
+    problem: str
+
+
+def open_video(path: str, recording: Recording | None = None) -> InputContainer:
+    """Open a video, or one recording of it.
+
+    Raises:
+        ImageError: ``damaged_video``: FFmpeg cannot.
+    """
+    name = f"file:{Path(path).absolute()}"
+    if recording is not None:
+        name = f"subfile,,start,{recording.start},end,{recording.end},,:{name}"
+    try:
+        return av.open(name, options=_OPEN, metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise ImageError(
+            "damaged_video",
+            f"cannot be opened as a video: {words(error)} (a recording that broke off "
+            "before its end looks like this)",
+        ) from None
+
+
+def main_stream(container: InputContainer) -> VideoStream | None:
+    """Return the largest stream that is no cover picture; the default one, or the first, of many.
+
+    One that is empty is taken only where all are.
+    """
+    streams = [stream for stream in container.streams.video if not is_cover(stream)]
+    return max(streams, key=_rank, default=None)
+
+
+def _rank(stream: VideoStream) -> tuple[bool, int, bool, int]:
+    counted = any(other.frames for other in stream.container.streams.video)
+    size = stream.codec_context.width * stream.codec_context.height
+    default = bool(stream.disposition & Disposition.default)
+    return (stream.frames > 0 or not counted, size, default, -stream.index)
+
+
+def find_stream(container: InputContainer, index: int | None) -> VideoStream | None:
+    """Return a video stream by its number, ``None`` standing for the main one."""
+    if index is None:
+        return main_stream(container)
+    return next((stream for stream in container.streams.video if stream.index == index), None)
+
+
+def is_cover(stream: VideoStream) -> bool:
+    """Whether a stream is a picture about the video and not the video."""
+    return bool(stream.disposition & _COVERS)
+
+
+def words(error: Exception) -> str:
+    """Say what FFmpeg said, without its error number and path."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return said[:1].lower() + said[1:]
+
+
+def decode(
+    path: str, container: InputContainer, index: int | None, note: Note, *, keyframes: bool
+) -> Iterator[Picture | Damage]:
+    """Yield all pictures of a stream, or its keyframes, and each damaged stretch once.
+
+    Where keyframes are far apart, or there are none, all pictures come. Those between damage and
+    the next keyframe are left out: they build on what is missing.
+
+    Args:
+        path: The file.
+        container: The file as ``open_video`` opens it.
+        index: The stream; ``None`` for the main one.
+        note: Told what is missing though no picture is known to be lost.
+        keyframes: Whether only keyframes are wanted.
+    """
+    for reading in _readings(path, container, index):
+        if isinstance(reading, Damage):
+            yield reading
+            continue
+        shown = False
+        for found in _trusted(reading, keyframes=keyframes):
+            if not shown and found.at - reading.clock.begin > _GAP:
+                note(f"nothing can be shown before {found.at:.1f} s: its beginning is missing")
+            shown = True
+            yield found
+        if reading.packets.cut:
+            note(f"it was cut off at {reading.clock.end:.1f} s")
+
+
+class _Reading(NamedTuple):
+    """One recording of a file, as far as one stream of it goes."""
+
+    recording: Recording
+    stream: VideoStream
+    clock: "_StreamClock"
+    packets: "_Packets"
+
+
+def _readings(
+    path: str, container: InputContainer, index: int | None
+) -> Iterator[_Reading | Damage]:
+    """Yield the recordings of a file one after the other; each must be read to its end."""
+    pending, at = deque(recordings(path)), 0.0
+    whole = len(pending) == 1
+    while pending:
+        recording = pending.popleft()
+        try:
+            opened = container if whole else open_video(path, recording)
+        except ImageError as error:
+            yield Damage(at, f"a recording that was joined on {error.problem}")
+            continue
+        whole = False
+        stream = find_stream(opened, index)
+        if stream is None:
+            yield Damage(at, "a recording that was joined on holds no such video")
+            continue
+        clock = _StreamClock(stream, at)
+        packets = _Packets(path, recording, opened, stream, clock)
+        yield _Reading(recording, stream, clock, packets)
+        at = clock.end
+        if opened is not container:
+            opened.close()
+        if packets.joined_at is not None:
+            pending.appendleft(Recording(packets.joined_at, recording.end))
+
+
+def recording_at(path: str, seconds: float, index: int | None) -> tuple[Recording | None, float]:
+    """Return the recording that is shown at a time, ``None`` for the whole file, and its begin.
+
+    Raises:
+        ImageError: The file cannot be opened.
+        OSError: The file cannot be read.
+    """
+    status = Path(path).stat()
+    line = _time_line(path, index, status.st_size, status.st_mtime_ns)
+    found = max(
+        (each for each in line if each[1] <= seconds + 0.0005), key=lambda e: e[1], default=line[0]
+    )
+    return found if len(line) > 1 else (None, 0.0)
+
+
+@lru_cache(maxsize=64)
+def _time_line(
+    path: str, index: int | None, _size: int, _mtime_ns: int
+) -> list[tuple[Recording, float]]:
+    """Return the recordings of a file and when they begin; all of it is read to know that."""
+    known = recordings(path)
+    with open_video(path) as container:
+        if len(known) == 1 and container.format.name not in _NO_LENGTHS:
+            return [(known[0], 0.0)]
+        line = []
+        for reading in _readings(path, container, index):
+            if isinstance(reading, _Reading):
+                line.append((reading.recording, reading.clock.begin))
+                deque(reading.packets, maxlen=0)
+        return line or [(known[0], 0.0)]
+
+
+def _trusted(reading: _Reading, *, keyframes: bool) -> Iterator[Picture | Damage]:
+    """Yield the pictures that build on nothing broken, and what is broken."""
+    clock, broken = reading.clock, None
+    for frames, wrong, at in _Decoder(reading, keyframes=keyframes).run():
+        problem = wrong
+        for frame in frames:
+            shown_at = clock.time_of(frame)
+            if frame.is_corrupt:
+                problem = problem or "the picture is damaged"
+                continue
+            if broken is not None and shown_at >= broken.at:
+                if not (frame.key_frame or shown_at >= broken.at + _HEALED):
+                    continue
+                yield _stretch(broken, shown_at)
+                broken = None
+            yield Picture(shown_at, frame)
+        if problem is not None and broken is None:
+            broken = Damage(at, problem)
+    if broken is not None:
+        yield _stretch(broken, max(clock.end, broken.at))
+
+
+def _stretch(broken: Damage, end: float) -> Damage:
+    until = f"to {end:.1f} s" if end - broken.at >= 0.05 else "on"
+    problem = f"the video cannot be decoded from {broken.at:.1f} s {until}: {broken.problem}"
+    return Damage(broken.at, problem)
+
+
+class _Decoded(NamedTuple):
+    """What came of a packet: frames, or why there are none, and when it would be shown."""
+
+    frames: list[VideoFrame]
+    problem: str | None
+    at: float
+
+
+class _Decoder:
+    """Decodes the packets of a recording: all of them, or keyframes as long as they come often.
+
+    The packets since the last keyframe are held; where the next one is far, they are decoded.
+
+    Args:
+        reading: The recording.
+        keyframes: Whether keyframes are enough.
+    """
+
+    def __init__(self, reading: _Reading, *, keyframes: bool) -> None:
+        self._packets, self._clock = reading.packets, reading.clock
+        self._context = reading.stream.codec_context
+        self._all = not keyframes
+        self._key_packets = self._context.name in _KEY_PACKETS_ONLY
+        self._held: deque[Packet] = deque()
+        self._held_bytes = 0
+        self._key_at: float | None = None
+        self._since: float | None = None
+        if keyframes:
+            self._context.skip_frame = "NONKEY"
+
+    def run(self) -> Iterator[_Decoded]:
+        """Decode all packets."""
+        for packet in self._packets:
+            if isinstance(packet, Damage):
+                yield _Decoded([], packet.problem, packet.at)
+            elif self._all:
+                yield self._decoded(packet)
+            else:
+                yield from self._look(packet)
+        yield self._decoded(None)
+        if self._key_at is None and not self._all:
+            yield from self._decode_held()
+            yield self._decoded(None)
+
+    def _look(self, packet: Packet) -> Iterator[_Decoded]:
+        """Decode a packet if it is a keyframe, and all that were held if the last one is far."""
+        self._held.append(packet)
+        self._held_bytes += packet.size
+        if packet.is_keyframe or not (self._key_packets and packet.size):
+            yield self._decoded(packet)
+        at = self._clock.shown_at(packet)
+        if self._far(at):
+            yield self._decoded(None)  # the decoder may hold one back
+            self._context.flush_buffers()
+            if self._far(at):
+                yield from self._decode_held()
+
+    def _far(self, at: float) -> bool:
+        if self._since is None:
+            self._since = at
+        return at - self._since >= FAR or self._held_bytes > _MOST_HELD
+
+    def _decode_held(self) -> Iterator[_Decoded]:
+        self._all = True
+        self._context.flush_buffers()
+        self._context.skip_frame = "DEFAULT"
+        while self._held:
+            yield self._decoded(self._held.popleft())
+
+    def _decoded(self, packet: Packet | None) -> _Decoded:
+        at = self._clock.end if packet is None else self._clock.shown_at(packet)
+        try:
+            frames = self._context.decode(None) if packet is None else packet.decode()
+        except (av.FFmpegError, ValueError) as error:
+            return _Decoded([], words(error), at)
+        if not self._all:
+            for frame in frames:
+                self._note(frame)
+        corrupt = packet is not None and packet.is_corrupt
+        return _Decoded(frames, "broken data" if corrupt else None, at)
+
+    def _note(self, frame: VideoFrame) -> None:
+        """Let go of the packets before a keyframe that has come out."""
+        if not frame.key_frame or frame.is_corrupt:
+            return
+        self._key_at = self._since = self._clock.at(frame.pts)
+        for place in range(len(self._held) - 1, -1, -1):
+            packet = self._held[place]
+            if packet.is_keyframe if frame.pts is None else packet.pts == frame.pts:
+                for _ in range(place):
+                    self._held_bytes -= self._held.popleft().size
+                return
+
+
+class _Packets:
+    """The packets of a recording; gaps, read errors and a missing end come as damage.
+
+    Attributes:
+        joined_at: Byte at which another recording begins; known when this one is read.
+        cut: Whether it was cut off, and no damage says so.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        recording: Recording,
+        container: InputContainer,
+        stream: VideoStream,
+        clock: "_StreamClock",
+    ) -> None:
+        self._path, self._recording = path, recording
+        self._container, self._stream, self._clock = container, stream, clock
+        self._format = container.format.name
+        self._places: deque[int] = deque(maxlen=_MOST_DELAY)
+        self._lately: deque[int] = deque(maxlen=_LOOK_BACK)
+        self.joined_at: int | None = None
+        self.cut = False
+
+    def __iter__(self) -> Iterator[Packet | Damage]:
+        last: deque[Packet | str] = deque()
+        turned: list[Packet] = []
+        for packet in self._demux():
+            if not isinstance(packet, str) and self._turns_back(packet):
+                turned.append(packet)
+                if len(turned) == _LOOK_AHEAD:
+                    break
+                continue
+            last.extend((*turned, packet))
+            turned = []
+            while len(last) > _DOUBTED:
+                yield from self._noted(last.popleft())
+        if turned:
+            self._join([each for each in last if not isinstance(each, str)], turned[0])
+        for each in last:
+            yield from self._noted(each)
+        if not turned:
+            yield from self._end()
+
+    def _demux(self) -> Iterator[Packet | str]:
+        """Yield packets, and in words what keeps them from being read."""
+        errors = 0
+        while errors < _MAX_READ_ERRORS:
+            try:
+                for packet in self._container.demux(self._stream):
+                    errors = 0
+                    if packet.size or packet.dts is not None:  # else it says that all is read
+                        yield packet
+                return
+            except av.FFmpegError as error:
+                errors += 1
+                if errors == 1:
+                    yield words(error)
+
+    def _turns_back(self, packet: Packet) -> bool:
+        """Whether a packet's time lies before those of the last ones: another recording's."""
+        if self._format not in _NO_LENGTHS or packet.dts is None:
+            return False
+        half = _CLOCK_RANGE // 2
+        earliest = min(self._lately, default=packet.dts)
+        if (packet.dts - earliest + half) % _CLOCK_RANGE < half:
+            return True
+        self._lately.append(packet.dts)
+        return False
+
+    def _join(self, last: list[Packet], first: Packet) -> None:
+        """Note where the next recording begins; these packets are the last before it."""
+        start = self._recording.start
+        before = max((packet.pos or 0 for packet in last), default=0)
+        if first.pos is not None:
+            self.joined_at = next_start(self._path, start + before, start + first.pos)
+        for packet in last:  # it looks so, as packets are numbered anew in the next recording
+            packet.is_corrupt = False
+
+    def _noted(self, packet: Packet | str | None) -> Iterator[Packet | Damage]:
+        if isinstance(packet, str):
+            yield Damage(self._clock.packet_end, packet)
+        elif packet is not None:
+            before = self._clock.packet_end
+            self._clock.advance(packet)
+            after = self._clock.packet_at
+            if after - before >= self._clock.noticeable and self._lost_before(packet):
+                yield Damage(before, f"nothing between {before:.1f} s and {after:.1f} s")
+            self._places.append(packet.pos or 0)
+            yield packet
+
+    def _lost_before(self, packet: Packet) -> bool:
+        """Whether a stretch without pictures is damage, and not a scene in which nothing moved."""
+        if self._format != _SILENT_GAPS or packet.pos is None:
+            return False
+        return self._broken(self._recording.start + packet.pos, block=True)
+
+    def _broken(self, until: int, *, block: bool) -> bool:
+        """Whether bytes since a few packets ago are not what a Matroska file is made of."""
+        if not self._places:
+            return False
+        since = self._recording.start + self._places[0]
+        return not intact(self._path, since, until, block=block)
+
+    def _end(self) -> Iterator[Damage]:
+        """Compare the last packet with the length that the recording announces."""
+        clock, stream = self._clock, self._stream
+        allowed = clock.noticeable
+        if stream.duration is not None:
+            length = float(stream.duration * (stream.time_base or 0))
+        else:
+            length = (self._container.duration or 0) / av.time_base
+            allowed = max(allowed, _SOUND_RUNS_ON, _SOUND_SHARE * length)
+        length += clock.begin
+        quiet = self._format == _SILENT_GAPS and not self._broken(self._recording.end, block=False)
+        if length - clock.packet_end >= allowed and not quiet:
+            yield Damage(clock.packet_end, f"it ends at {clock.packet_end:.1f} s of {length:.1f} s")
+        else:
+            self.cut = bool(self._recording.cut)
+
+
+class _StreamClock:
+    """Turns a recording's timestamps into seconds from the beginning of the first recording.
+
+    Attributes:
+        begin: When this recording begins.
+        end: When the last picture so far ends.
+        packet_at: When the last packet so far is decoded; `packet_end` when it ends.
+        noticeable: Seconds without a packet that are more than a few frames.
+    """
+
+    def __init__(self, stream: VideoStream, begin: float) -> None:
+        self._unit = float(stream.time_base or 0)
+        self._start = (stream.start_time or 0) * self._unit - begin
+        rate = stream.average_rate or stream.base_rate
+        self._frame_time = 1 / float(rate) if rate else 0.04
+        self._last_frame = begin - self._frame_time
+        self.begin = self.end = self.packet_at = self.packet_end = begin
+        self.noticeable = max(_GAP, _GAP_FRAMES * self._frame_time)
+
+    def advance(self, packet: Packet) -> None:
+        """Note a packet's time."""
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        if stamp is None:
+            return
+        self.packet_at = self.at(stamp)
+        lasts = packet.duration * self._unit if packet.duration else self._frame_time
+        self.packet_end = max(self.packet_end, self.packet_at + lasts)
+        self.end = max(self.end, self.shown_at(packet) + lasts)
+
+    def at(self, stamp: int | None) -> float:
+        """Return when a timestamp is; where there is none, when the last packet was."""
+        return self.packet_at if stamp is None else stamp * self._unit - self._start
+
+    def shown_at(self, packet: Packet) -> float:
+        """Return when a packet's picture would be shown."""
+        return self.at(packet.pts)
+
+    def time_of(self, frame: VideoFrame) -> float:
+        """Return when a frame is shown; where the file does not say, one frame after the last."""
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        if stamp is None:
+            self._last_frame += self._frame_time
+        else:
+            self._last_frame = self.at(stamp)
+        return self._last_frame
