@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import UsageError
 from sinks.columns import AnswerRow, VoteRow
-from sinks.labels import Label, Labels, Match, split_time
+from sinks.labels import Label, Labels, Match, same_file, split_time
 from sinks.metrics import Bools, Reals
 
 OPEN = -1
@@ -127,7 +127,7 @@ class _Claims:
         name, file = match.label.file, split_time(uri)[0]
         if match.exact:
             self.exact.add(name)
-        elif self._first.setdefault(name, file) != file:
+        elif not same_file(self._first.setdefault(name, file), file):
             self._quarrels.setdefault(name, file)
 
     def check(self, labels: Labels) -> None:
@@ -154,6 +154,8 @@ class LabelJoin:
         self._tiers = _Tiers()
         self._claims = _Claims()
         self._found: list[Label] = []
+        # Lines that name one picture, by the line that was taken.
+        self._alike: dict[int, tuple[int, ...]] = {}
         self._exact = array("b")
         self._called = array("b")
         self._probability = array("d")
@@ -174,6 +176,8 @@ class LabelJoin:
         if match is None:
             return
         self._claims.add(match, row["uri"])
+        if len(match.lines) > 1:
+            self._alike[match.label.line] = match.lines
         probability = row["probability"]
         for vote in row["votes"]:
             self._add_vote(vote, shadow=False)
@@ -217,7 +221,8 @@ class LabelJoin:
         )
 
     def _counts(self, mine: Bools, kept: Bools, failed: int) -> Counts:
-        used = {label.line for label, keep in zip(self._found, kept, strict=True) if keep}
+        taken = {label.line for label, keep in zip(self._found, kept, strict=True) if keep}
+        used = {line for one in taken for line in self._alike.get(one, (one,))}
         return Counts(
             answers=self._answers,
             judged=int(kept.sum()) - failed,

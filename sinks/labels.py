@@ -1,14 +1,19 @@
 """Labels of pictures and video seconds, and which of them belongs to an answer's uri."""
 
-import csv
+# Names stay strings as they were written, and are looked up in great numbers.
+# ruff: noqa: PTH100, PTH116
+
 import math
+import os
 import posixpath
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from schemas.errors import RunError, UsageError
+from sinks.csv_table import Table, decimal, open_table, unmarked
 
 FILE_COLUMNS = ("file", "uri", "image", "path")
 LABEL_COLUMNS = ("label", "roadwork", "y")
@@ -52,10 +57,17 @@ class Label(NamedTuple):
 
 
 class Match(NamedTuple):
-    """The label of an answer, and whether its file name was the answer's own, letter by letter."""
+    """The label of an answer.
+
+    Attributes:
+        label: The label.
+        exact: Whether its file name was the answer's own, letter by letter.
+        lines: Of the label, and of others that name the same picture otherwise and say the same.
+    """
 
     label: Label
     exact: bool
+    lines: tuple[int, ...]
 
 
 class _Labelled:
@@ -69,14 +81,14 @@ class _Labelled:
         self.labels: list[tuple[float, Label]] | None = None
 
     def add(self, label: Label) -> Label | None:
-        """Take a label; return an earlier one that contradicts it."""
+        """Take a label; return an earlier one for the same."""
         if label.seconds is None:
             earlier, self.whole = self.whole, self.whole or label
-            return _contradicted(earlier, label)
+            return earlier
         self.labels = self.labels or []
         place = bisect_left(self.labels, label.seconds, key=_seconds_of)
         if place < len(self.labels) and self.labels[place][0] == label.seconds:
-            return _contradicted(self.labels[place][1], label)
+            return self.labels[place][1]
         self.labels.insert(place, (label.seconds, label))
         return None
 
@@ -94,33 +106,31 @@ def _seconds_of(entry: tuple[float, Label]) -> float:
     return entry[0]
 
 
-def _contradicted(earlier: Label | None, label: Label) -> Label | None:
-    return earlier if earlier and earlier.roadwork != label.roadwork else None
-
-
 class Labels:
     """The labels of one CSV file, findable by uri.
 
     A uri finds its file by its exact text, else by its path: one of the two paths must be the end
-    of the other, folder by folder (``positives/a.jpg`` and ``../data/positives/a.jpg``). Frames of
-    a video (``drive.mp4#t=12.3``) find the nearest labelled second within ``TOLERANCE``; a label
-    without a time is for all of them.
+    of the other, folder by folder (``positives/a.jpg`` and ``../data/positives/a.jpg``), whether
+    accents are composed or not; else by being the same file, as through a link. Several names may
+    fit if their labels agree. Frames of a video (``drive.mp4#t=12.3``) find the nearest labelled
+    second within ``TOLERANCE``; a label without a time is for all of them.
 
     Attributes:
         source: The file.
         lines: Labels in it.
-        decided: Those that say yes or no.
+        decided: Those that say yes or no, repetitions apart.
         first: The first file named, for messages.
     """
 
     def __init__(self, source: Path, labels: Sequence[Label]) -> None:
         self.source = source
         self.lines = len(labels)
-        self.decided = sum(label.roadwork is not None for label in labels)
+        self.decided = 0
         self.first = labels[0].file if labels else None
         self._by_text: dict[str, _Labelled] = {}
-        self._by_path: dict[str, tuple[_Labelled, ...]] = {}
-        self._by_end: dict[int, dict[str, tuple[_Labelled, ...]]] = {}
+        self._by_path: dict[str, list[_Labelled]] = {}
+        self._by_end: dict[int, dict[str, list[_Labelled]]] = {}
+        self._by_inode: dict[tuple[int, int], list[_Labelled]] | None = None
         for label in labels:
             self._add(label)
 
@@ -129,8 +139,11 @@ class Labels:
         if entry is None:
             entry = self._by_text[label.file] = _Labelled(label.file)
             path = _path(label.file)
-            self._by_path[path] = (*self._by_path.get(path, ()), entry)[:2]
-        if earlier := entry.add(label):
+            self._by_path.setdefault(path, []).append(entry)
+        earlier = entry.add(label)
+        if earlier is None:
+            self.decided += label.roadwork is not None
+        elif earlier.roadwork != label.roadwork:
             raise UsageError(
                 f"{self.source}: expected one label for {label.file}, "
                 f"got different ones in lines {earlier.line} and {label.line}"
@@ -140,32 +153,48 @@ class Labels:
         """Return the label of a uri, or ``None``.
 
         Raises:
-            UsageError: Several labelled files fit the uri equally well.
+            UsageError: Several labelled files fit the uri equally well, and their labels differ.
         """
-        if entry := self._by_text.get(uri):
-            return _match(entry, None, exact=True)
-        file, seconds = split_time(uri)
+        file, seconds = (uri, None) if uri in self._by_text else split_time(uri)
         if entry := self._by_text.get(file):
-            return _match(entry, seconds, exact=True)
+            others = self._shorter(_path(os.path.abspath(file)))
+            same = [other for other in others if other is not entry and same_file(other.file, file)]
+            return self._agreed(uri, seconds, [entry, *same], exact=True)
         fitting = self._fitting(_path(file))
-        if len(fitting) > 1:
-            names = " and ".join(entry.file for entry in fitting[:2])
-            raise UsageError(
-                f"{self.source}: {uri} could be {names}; expected names that say more of the path"
-            )
-        return _match(fitting[0], seconds, exact=False) if fitting else None
+        if same := [entry for entry in fitting if _same_name(entry.file, file)]:
+            return self._agreed(uri, seconds, same, exact=True)
+        return self._agreed(uri, seconds, fitting or self._linked(file), exact=False)
+
+    def _agreed(
+        self, uri: str, seconds: float | None, entries: list[_Labelled], *, exact: bool
+    ) -> Match | None:
+        """Return what all of these files say of a picture.
+
+        Raises:
+            UsageError: They say different things.
+        """
+        found = [label for entry in entries if (label := entry.at(seconds)) is not None]
+        for label in found[1:]:
+            if label.roadwork != found[0].roadwork:
+                one, other = (f"{each.file} (line {each.line})" for each in (found[0], label))
+                raise UsageError(
+                    f"{self.source}: {uri} could be {one} and {other}, whose labels differ; "
+                    "expected one label, or names that say more of the path"
+                )
+        lines = tuple(label.line for label in found)
+        return Match(found[0], exact, lines) if found else None
 
     def _fitting(self, path: str) -> list[_Labelled]:
-        """Return labelled files whose path ends with this one or is the end of it.
+        """Return labelled files whose path ends with this one or is the end of it."""
+        return self._shorter(path) + self._longer(path.count("/") + 1).get(path, [])
 
-        Of many that fit, two are enough to know that it is not one.
-        """
+    def _shorter(self, path: str) -> list[_Labelled]:
+        """Return the files whose path is this one or the end of it."""
         parts = path.split("/")
         ends = ["/".join(parts[place:]) for place in range(len(parts))]
-        shorter = [entry for end in ends for entry in self._by_path.get(end, ())]
-        return shorter + list(self._longer(len(parts)).get(path, ()))
+        return [entry for end in ends for entry in self._by_path.get(end, ())]
 
-    def _longer(self, depth: int) -> dict[str, tuple[_Labelled, ...]]:
+    def _longer(self, depth: int) -> dict[str, list[_Labelled]]:
         """Return the files deeper than ``depth`` by the last ``depth`` parts of their path."""
         if depth not in self._by_end:
             index = self._by_end[depth] = {}
@@ -173,13 +202,37 @@ class Labels:
                 parts = path.split("/")
                 if len(parts) > depth:
                     end = "/".join(parts[-depth:])
-                    index[end] = (*index.get(end, ()), *entries)[:2]
+                    index.setdefault(end, []).extend(entries)
         return self._by_end[depth]
 
+    def _linked(self, file: str) -> list[_Labelled]:
+        """Return labelled files that are this very file, by way of links."""
+        inode = _inode(file)
+        if inode is None:
+            return []
+        if self._by_inode is None:
+            self._by_inode = {}
+            for entry in self._by_text.values():
+                if (found := _inode(entry.file)) is not None:
+                    self._by_inode.setdefault(found, []).append(entry)
+        return self._by_inode.get(inode, [])
 
-def _match(entry: _Labelled, seconds: float | None, *, exact: bool) -> Match | None:
-    label = entry.at(seconds)
-    return Match(label, exact) if label else None
+
+def same_file(one: str, other: str) -> bool:
+    """Whether two names are of one file, as they read or as it lies on this machine."""
+    return _same_name(one, other) or ((inode := _inode(one)) is not None and inode == _inode(other))
+
+
+def _same_name(one: str, other: str) -> bool:
+    return os.path.abspath(one) == os.path.abspath(other)
+
+
+def _inode(file: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def split_time(uri: str) -> tuple[str, float | None]:
@@ -191,7 +244,8 @@ def split_time(uri: str) -> tuple[str, float | None]:
 
 def _path(file: str) -> str:
     """Return a path without what only says where one stands."""
-    plain = posixpath.normpath(file.replace("\\", "/").removeprefix("file://"))
+    composed = unicodedata.normalize("NFC", file)  # macOS decomposes names
+    plain = posixpath.normpath(composed.replace("\\", "/").removeprefix("file://"))
     parts = [part for part in plain.split("/") if part not in ("", ".", "..")]
     return "/".join(parts) or file
 
@@ -203,53 +257,53 @@ def read_labels(path: Path, columns: LabelColumns = USUAL) -> Labels:
     a picture unlabelled. Column names are matched whatever their case.
 
     Raises:
-        UsageError: No such file, no such column, or a line that cannot be understood; says where.
+        UsageError: No such file, no such column, two of it, or a line that cannot be understood;
+            says where.
         RunError: The file cannot be read.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return Labels(path, list(_labels(path, csv.DictReader(file), columns)))
+        with open_table(path) as table:
+            return Labels(path, list(_labels(table, columns)))
     except FileNotFoundError as problem:
         raise UsageError(f"{path}: expected a CSV of labels, found nothing there") from problem
-    except (csv.Error, UnicodeDecodeError) as problem:
-        raise UsageError(f"{path}: expected CSV in UTF-8: {problem}") from problem
     except OSError as problem:
         raise RunError(f"{path}: cannot be read: {problem.strerror or problem}") from problem
 
 
-def _labels(path: Path, lines: "csv.DictReader[str]", columns: LabelColumns) -> Iterator[Label]:
-    header = list(lines.fieldnames or [])
-    file = _column(path, header, columns.file, FILE_COLUMNS)
-    label = _column(path, header, columns.label, LABEL_COLUMNS)
-    time = columns.time
-    if time is not None or TIME_COLUMN in [name.lower() for name in header]:
-        time = _column(path, header, time, (TIME_COLUMN,))
-    for record in lines:
-        where = f"{path}: line {lines.line_num}"
-        name = record[file]
-        if not name:
-            raise UsageError(f"{where}: expected a file in column {file}, got nothing")
-        seconds = _seconds(where, time, record.get(time)) if time else None
-        yield Label(lines.line_num, name, seconds, _meaning(where, label, record.get(label)))
+def _labels(table: Table, columns: LabelColumns) -> Iterator[Label]:
+    file = _column(table, columns.file, FILE_COLUMNS)
+    label = _column(table, columns.label, LABEL_COLUMNS)
+    time = None
+    if columns.time is not None or table.column(TIME_COLUMN) is not None:
+        time = _column(table, columns.time, (TIME_COLUMN,))
+    for record in table:
+        where = f"{table.path}: line {table.line}"
+        cells = record + [""] * (len(table.header) - len(record))
+        if not cells[file]:
+            name = table.header[file]
+            raise UsageError(f"{where}: expected a file in column {name}, got nothing")
+        seconds = None
+        if time is not None:
+            seconds = _seconds(f"{where}: column {table.header[time]}", cells[time])
+        meaning = _meaning(f"{where}: column {table.header[label]}", cells[label])
+        yield Label(table.line, unmarked(cells[file]), seconds, meaning)
 
 
-def _column(path: Path, header: list[str], asked: str | None, usual: Sequence[str]) -> str:
-    folded = {name.lower(): name for name in reversed(header)}
+def _column(table: Table, asked: str | None, usual: Sequence[str]) -> int:
     for name in [asked] if asked else usual:
-        if name in header:
-            return name
-        if name.lower() in folded:
-            return folded[name.lower()]
+        if (place := table.column(name)) is not None:
+            return place
     expected = asked or " or ".join(usual)
-    raise UsageError(f"{path}: expected a column {expected}, got {', '.join(header) or 'none'}")
+    got = ", ".join(table.header) or "none"
+    raise UsageError(f"{table.path}: expected a column {expected}, got {got}")
 
 
-def _seconds(where: str, column: str, text: str | None) -> float | None:
-    if not text:
+def _seconds(where: str, text: str) -> float | None:
+    if not text.strip():
         return None
-    seconds = _number(text)
+    seconds = _number(decimal(text))
     if seconds is None:
-        raise UsageError(f"{where}: column {column}: expected seconds, got {text}")
+        raise UsageError(f"{where}: expected seconds, got {text}")
     return seconds
 
 
@@ -261,11 +315,10 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _meaning(where: str, column: str, text: str | None) -> bool | None:
+def _meaning(where: str, text: str) -> bool | None:
     try:
-        return _MEANING[(text or "").strip().lower()]
+        return _MEANING[text.strip().lower()]
     except KeyError as problem:
         raise UsageError(
-            f"{where}: column {column}: expected 1, 0, roadwork, none, true, false, "
-            f"-1 or nothing, got {text}"
+            f"{where}: expected 1, 0, roadwork, none, true, false, -1 or nothing, got {text}"
         ) from problem

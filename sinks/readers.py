@@ -1,6 +1,5 @@
 """Reads files of answers back, row by row, whatever their format."""
 
-import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast, get_type_hints
@@ -9,11 +8,11 @@ import msgspec
 
 from schemas.errors import RunError, UsageError
 from sinks.columns import COLUMNS, PROMISED, AnswerRow, defaults
+from sinks.csv_table import decimal, open_table, unmarked
+from sinks.text_encoding import utf8_lines
 
 BATCH = 512
 """Rows of a Parquet file held in memory at a time."""
-LONGEST_CELL = 1 << 27
-"""Bytes: the votes of an image stand in one CSV cell, where the csv module allows 128 KiB."""
 
 _TYPES = get_type_hints(AnswerRow)
 
@@ -61,35 +60,31 @@ def _read_parquet(path: Path) -> Iterator[AnswerRow]:
 
 def _read_json_lines(path: Path) -> Iterator[AnswerRow]:
     decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+    where = str(path)
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.isspace():
-                continue
-            where = f"{path}: line {number}"
-            try:
+        try:
+            for number, line in enumerate(utf8_lines(file), start=1):
+                if not line.strip():
+                    continue
+                where = f"{path}: line {number}"
                 cells = decoder.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-                raise UsageError(f"{where}: expected an answer as JSON: {problem}") from problem
-            _check_columns(where, list(cells))
-            yield _row(where, {name: bytes(cells[name]) for name in COLUMNS if name in cells})
+                _check_columns(where, list(cells))
+                yield _row(where, {name: bytes(cells[name]) for name in COLUMNS if name in cells})
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as problem:
+            raise UsageError(f"{where}: expected an answer as JSON: {problem}") from problem
 
 
 def _read_csv(path: Path) -> Iterator[AnswerRow]:
-    csv.field_size_limit(LONGEST_CELL)
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = csv.DictReader(file, strict=True)
-        try:
-            _check_columns(str(path), list(lines.fieldnames or []))
-            for record in lines:
-                where = f"{path}: line {lines.line_num}"
-                if None in record or None in record.values():
-                    raise UsageError(f"{where}: expected {len(lines.fieldnames or [])} cells")
-                cells = {name: record[name] for name in COLUMNS if name in record}
-                yield _row(where, {name: _json(name, text) for name, text in cells.items()})
-        except (csv.Error, UnicodeDecodeError) as problem:
-            raise UsageError(
-                f"{path}: line {lines.line_num}: expected CSV in UTF-8: {problem}"
-            ) from problem
+    with open_table(path) as table:
+        found = {name: table.column(name) for name in COLUMNS}
+        places = {name: place for name, place in found.items() if place is not None}
+        _check_columns(str(path), list(places))
+        for record in table:
+            where = f"{path}: line {table.line}"
+            if len(record) != len(table.header):
+                raise UsageError(f"{where}: expected {len(table.header)} cells, got {len(record)}")
+            cells = {name: _json(name, record[place]) for name, place in places.items()}
+            yield _row(where, cells)
 
 
 def _check_columns(where: str, present: list[str]) -> None:
@@ -103,9 +98,11 @@ def _json(name: str, text: str) -> bytes:
     """Return a CSV cell as the JSON of its value: text columns are quoted, empty ones null."""
     kind = _TYPES[name]
     if kind is str:
-        return msgspec.json.encode(text)
+        return msgspec.json.encode(unmarked(text))
     if kind == (str | None):
-        return msgspec.json.encode(text or None)
+        return msgspec.json.encode(unmarked(text) or None)
+    if kind in (float, float | None):
+        text = decimal(text)
     return text.encode() or b"null"
 
 

@@ -13,6 +13,7 @@ from schemas.errors import UsageError
 from schemas.records import Answer
 from sinks.atomic import AtomicFile
 from sinks.columns import COLUMNS, AnswerRow, row
+from sinks.csv_table import marked
 
 FORMATS = (".parquet", ".jsonl", ".csv")
 
@@ -46,7 +47,10 @@ class _JsonLines:
 
 
 class _Csv:
-    """RFC 4180: a header line, then a record per row; lists and structs are JSON in their cell."""
+    """RFC 4180: a header line, then a record per row; lists and structs are JSON in their cell.
+
+    Texts that a spreadsheet could take for a formula are ``marked``.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -66,6 +70,8 @@ class _Csv:
         self._file.write(text.getvalue().encode())
 
     def _cell(self, value: object) -> object:
+        if isinstance(value, str):
+            return marked(value)
         return self._encoder.encode(value).decode() if isinstance(value, list | dict) else value
 
 

@@ -2,7 +2,10 @@
 
 import io
 import posixpath
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import msgspec
 import pytest
@@ -135,7 +138,9 @@ def test_label_that_fits_two_answers_is_refused(tmp_path: Path) -> None:
 
 
 def test_answer_that_fits_two_labels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"a\.jpg could be one/a\.jpg and two/a\.jpg; expected"):
+    with pytest.raises(
+        UsageError, match=r"could be one/a\.jpg \(line 2\) and two/a\.jpg \(line 3\)"
+    ):
         counts(tmp_path, ["a.jpg"], "file,label\none/a.jpg,1\ntwo/a.jpg,0\n")
 
 
@@ -152,7 +157,81 @@ def test_contradicting_labels_are_refused_with_their_lines(tmp_path: Path) -> No
 
 
 def test_repeated_label_is_fine(tmp_path: Path) -> None:
-    assert counts(tmp_path, ["a.jpg"], "file,label\na.jpg,1\na.jpg,true\n").judged == 1
+    found = counts(tmp_path, ["a.jpg"], "file,label\na.jpg,1\na.jpg,true\n")
+
+    assert (found.judged, found.labels, found.labels_without_answer) == (1, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "other", ["./one/a.jpg", "two/../one/a.jpg", "{here}/one/a.jpg", "{here}/link/a.jpg"]
+)
+@pytest.mark.parametrize("uri", ["one/a.jpg", "./one/a.jpg", "{here}/one/a.jpg", "link/a.jpg"])
+def test_one_picture_by_two_paths_has_one_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, other: str
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.jpg").touch()
+    (tmp_path / "link").symlink_to("one")
+    monkeypatch.chdir(tmp_path)
+    uri, other = uri.format(here=tmp_path), other.format(here=tmp_path)
+
+    found = counts(tmp_path, [uri], f"file,label\none/a.jpg,0\n{other},0\n")
+
+    assert found.judged == 1
+
+
+@pytest.mark.parametrize("other", ["./one/a.jpg", "{here}/one/a.jpg"])
+def test_one_picture_by_two_paths_with_two_labels_is_refused_with_both_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels = f"file,label\none/a.jpg,0\n{other.format(here=tmp_path)},1\n"
+
+    with pytest.raises(UsageError, match=r"one/a\.jpg \(line 2\) and .*one/a\.jpg \(line 3\)"):
+        counts(tmp_path, ["one/a.jpg"], labels)
+
+
+def test_one_picture_that_was_answered_by_two_paths_has_one_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = counts(tmp_path, ["one/a.jpg", f"{tmp_path}/one/a.jpg"], "file,label\na.jpg,0\n")
+
+    assert found.judged == 2
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_composed_and_decomposed_names_match(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    uri = unicodedata.normalize(form, "straße/café.jpg")
+    file = unicodedata.normalize("NFD" if form == "NFC" else "NFC", "café.jpg")
+
+    assert counts(tmp_path, [uri], f"file,label\n{file},1\n").judged == 1
+
+
+SAVED_AGAIN: dict[str, Callable[[str], bytes]] = {
+    "excel": lambda text: b"\xef\xbb\xbf" + text.replace(",", ";").replace("\n", "\r\n").encode(),
+    "powershell": lambda text: text.encode("utf-16"),
+    "powershell, big": lambda text: b"\xfe\xff" + text.encode("utf-16-be"),
+    "no mark": lambda text: text.encode("utf-16-le"),
+    "unicode text": lambda text: text.replace(",", "\t").encode("utf-16"),
+    "empty columns": lambda text: text.replace("\n", ",,\n").encode() + b",,,,\n\n",
+    "sep line": lambda text: ("sep=;\n" + text.replace(",", ";")).encode(),
+    "header": lambda text: text.replace("file,label", " File , LABEL").encode(),
+    "mac": lambda text: text.replace("\n", "\r").encode(),
+}
+
+
+@pytest.mark.parametrize("how", SAVED_AGAIN)
+def test_labels_are_read_as_people_keep_them(tmp_path: Path, how: str) -> None:
+    answers, labels = files(tmp_path, [answer("é.jpg", 0.9), answer("b.jpg", 0.1)], "")
+    labels.write_bytes(SAVED_AGAIN[how]("file,label,t_seconds\né.jpg,1,\nb.jpg,0,\n"))
+
+    assert join_labels(answers, labels).truth.tolist() == [True, False]
+
+
+def test_a_doubled_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected one column label, got 2: columns 2 and 3"):
+        counts(tmp_path, ["a"], "file,label,label\na,1,0\n")
 
 
 @pytest.mark.parametrize("word", ["1", "roadwork", "True", " 1.0 ", "ROADWORK"])
@@ -274,8 +353,10 @@ def test_member_names_are_not_read_as_markup(tmp_path: Path) -> None:
 PATH = st.lists(st.sampled_from(["a", "b", "..", "."]), min_size=1, max_size=4).map("/".join)
 
 
-@given(st.sets(PATH, min_size=1, max_size=8), PATH)
-def test_found_label_is_the_only_one_whose_path_ends_the_other(files: set[str], uri: str) -> None:
+@given(st.dictionaries(PATH, st.booleans(), min_size=1, max_size=8), PATH)
+def test_found_label_is_what_all_say_whose_path_ends_the_other(
+    files: dict[str, bool], uri: str
+) -> None:
     def fits(file: str) -> bool:
         one, other = (PurePosixPath(posixpath.normpath(each)).parts for each in (file, uri))
         one = tuple(part for part in one if part != "..")
@@ -284,12 +365,14 @@ def test_found_label_is_the_only_one_whose_path_ends_the_other(files: set[str], 
         return shorter > 0 and one[-shorter:] == other[-shorter:]
 
     assume(any(part not in (".", "..") for part in posixpath.normpath(uri).split("/")))
-    labels = Labels(Path("l.csv"), [Label(n, file, None, True) for n, file in enumerate(files)])
-    expected = [uri] if uri in files else sorted(file for file in files if fits(file))
+    lines = [Label(n, file, None, said) for n, (file, said) in enumerate(files.items())]
+    labels = Labels(Path("l.csv"), lines)
+    same = [file for file in files if posixpath.normpath(file) == posixpath.normpath(uri)]
+    expected = same or [file for file in files if fits(file)]
 
-    if len(expected) > 1:
+    if len({files[file] for file in expected}) > 1:
         with pytest.raises(UsageError, match="could be"):
             labels.find(uri)
     else:
         found = labels.find(uri)
-        assert ([found.label.file] if found else []) == expected
+        assert {lines[n].file for n in found.lines} == set(expected) if found else not expected

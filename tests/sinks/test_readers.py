@@ -1,6 +1,8 @@
 """What was written comes back the same from every format; other files are refused clearly."""
 
+import csv
 import math
+import re
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from schemas.errors import RunError, UsageError
 from schemas.records import Answer, Box, Flag, Head, Latency, TierLatency, Vote
 from sinks.columns import PROMISED, AnswerRow, defaults, row
+from sinks.csv_table import marked, unmarked
 from sinks.parquet import SCHEMA
 from sinks.readers import read_answers
 from sinks.writers import FORMATS, open_writer
@@ -185,13 +188,13 @@ def test_garbage_is_refused(tmp_path: Path, suffix: str) -> None:
 def test_wrong_value_is_refused_with_line_and_column(tmp_path: Path) -> None:
     jsonl = written(tmp_path / "answers.jsonl", [plain("a"), plain("b")])
     jsonl.write_text(jsonl.read_text().replace('"flags":[]', '"flags":7'))
-    csv = written(tmp_path / "answers.csv", [plain("a")])
-    csv.write_text(csv.read_text().replace(",failed,", ",failed,,high,"))
+    table = written(tmp_path / "answers.csv", [plain("a")])
+    table.write_text(table.read_text().replace(",failed,", ",failed,,high,"))
 
     with pytest.raises(UsageError, match=r"line 1: column flags: Expected `array`, got `int`"):
         list(read_answers(jsonl))
     with pytest.raises(UsageError, match=r"line 2: expected 26 cells"):
-        list(read_answers(csv))
+        list(read_answers(table))
 
 
 def test_parquet_with_another_type_is_refused_with_its_column(tmp_path: Path) -> None:
@@ -256,3 +259,56 @@ def test_a_file_from_before_votes_had_texts_is_read(suffix: str, tmp_path: Path)
 
     assert found["votes"][0]["probability"] == 0.75
     assert not found["votes"][0].get("text")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_answers_are_read_in_the_encodings_of_excel_and_powershell(
+    tmp_path: Path, suffix: str, encoding: str
+) -> None:
+    path = written(tmp_path / f"answers{suffix}", [plain("é"), plain("=b")])
+    expected = list(read_answers(path))
+    path.write_bytes(path.read_bytes().decode().replace("\r\n", "\n").encode(encoding))
+
+    assert list(read_answers(path)) == expected
+
+
+def test_answers_that_a_spreadsheet_saved_again_are_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "answers.csv", [plain("a")])
+    expected = list(read_answers(path))
+    with path.open(newline="") as file:
+        header, record = csv.reader(file)
+    record = ["0,5" if cell == "0.5" else cell for cell in record]
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        rows = [[*header, "", ""], [*record, "", ""], [""] * (len(header) + 2)]
+        csv.writer(file, delimiter=";").writerows(rows)
+
+    assert list(read_answers(path)) == expected
+
+
+def test_a_doubled_column_of_answers_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "answers.csv", [plain("a")])
+    path.write_text(path.read_text().replace("session_id", "uri"))
+
+    with pytest.raises(UsageError, match="expected one column uri, got 2: columns 2 and 3"):
+        list(read_answers(path))
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+1", "-1", "@a", "\t=1", "\r=1", "＝1", "'=1", "''=1", "'a"]
+)
+def test_texts_that_look_like_formulas_are_marked_in_csv_and_come_back(
+    tmp_path: Path, name: str
+) -> None:
+    path = written(tmp_path / "answers.csv", [plain(name)])
+
+    with path.open(newline="") as file:
+        cell = list(csv.reader(file))[1][0]
+    assert cell[0] == "'"
+    assert [row["image_id"] for row in read_answers(path)] == [name]
+
+
+@given(st.text(max_size=6) | st.text("'=+-@\t\r\n＝a", max_size=6))
+def test_marks_are_taken_off_exactly(text: str) -> None:
+    assert unmarked(marked(text)) == text
+    assert not re.match(r"[=+\-@\t\r\n＝＋－＠]", marked(text))
