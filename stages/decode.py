@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError, _imaging
 
 from schemas.errors import ImageError
 from stages import jpeg, png
-from stages.sniff import DECODABLE, PICTURES, describe, sniff
+from streams.sources.sniff import DECODABLE, PICTURES, describe, sniff
 
 Pixels = npt.NDArray[np.uint8]
 

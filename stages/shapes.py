@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from schemas.cascade import Member
 from schemas.errors import ImageError
 from stages.jpeg import read_header
-from stages.sniff import sniff
+from streams.sources.sniff import sniff
 
 Size = tuple[int, int]
 Shape = tuple[Size, ...]

@@ -26,7 +26,6 @@ from sinks.readers import read_answers
 from sinks.refusal import check
 from stages import jpeg
 from stages.decode import DecodeLimits, decode
-from stages.sniff import DECODABLE, OTHERS, PICTURES, sniff
 from streams.embedded.log import EmbeddedLog
 from streams.event_ledger import LedgerFile
 from streams.kafka.settings import load_kafka_settings
@@ -35,6 +34,7 @@ from streams.run_ledger import LedgerRow, RunLedger
 from streams.sources import identity, listing
 from streams.sources.payload import read_payload
 from streams.sources.places import FileState, Scanned
+from streams.sources.sniff import DECODABLE, OTHERS, PICTURES, sniff
 from workers.connect import open_log
 
 SMALL = DecodeLimits(max_pixels=1 << 20, max_jpeg_pixels=1 << 20)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from schemas.errors import ImageError
 from stages.decode import DecodeLimits, decode, encode_jpeg
-from stages.sniff import DECODABLE, OTHERS, PICTURES, sniff
+from streams.sources.sniff import DECODABLE, OTHERS, PICTURES, sniff
 from tests.stages.decode_kit import JPEG, fault, full, saved, scene
 
 

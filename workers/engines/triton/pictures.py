@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from schemas.errors import ImageError
 from stages.decode import decode, encode_jpeg
 from stages.inference import Picture
-from stages.sniff import sniff
+from streams.sources.sniff import sniff
 
 
 def jpegs(

@@ -28,6 +28,8 @@ OTHERS = {
     "pdf": "a PDF document",
     "video": "a video",
     "sound": "a sound file",
+    "office": "an Office document or a cache of thumbnails",
+    "database": "a database",
     "program": "a program",
     "zeros": "nothing but zero bytes",
     "unknown": "bytes of no known kind",
@@ -57,13 +59,19 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\x1aE\xdf\xa3", "video"),
     (b"\0\0\1\xba", "video"),
     (b"\0\0\1\xb3", "video"),
-    (b"OggS", "video"),
+    (b"FLV\1", "video"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "video"),
     (b"ID3", "sound"),
     (b"fLaC", "sound"),
+    # Frames of MP3 and AAC without a tag before them.
+    *((b"\xff" + second, "sound") for second in (b"\xfb", b"\xf3", b"\xf2", b"\xf1", b"\xf9")),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "office"),
+    (b"SQLite format 3\0", "database"),
     (b"\x7fELF", "program"),
     (b"MZ", "program"),
     (b"version https://git-lfs", "git-lfs"),
 )
+_SOUND_BRANDS = {b"M4A ", b"M4B ", b"M4P "}
 _RIFF = {b"WEBP": "webp", b"AVI ": "video", b"WAVE": "sound"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1"}
 _PPM = re.compile(rb"P[1-6][\s#]")
@@ -94,8 +102,18 @@ def _by_fields(data: bytes) -> str | None:
         return "bmp"
     if _PPM.match(data):
         return "ppm"
-    transport_stream = data[:1] == data[188:189] == data[376:377] == b"\x47"
-    return "video" if transport_stream else None
+    if data[:4] == b"OggS":
+        return "video" if b"theora" in data[:512] else "sound"
+    return "video" if _transport_stream(data) else None
+
+
+def _transport_stream(data: bytes) -> bool:
+    """Whether bytes are packets of 188 bytes, or of 192 with a time before each."""
+    return any(
+        data[first : first + 1] == data[first + step : first + step + 1] == b"\x47"
+        and data[first + 2 * step : first + 2 * step + 1] == b"\x47"
+        for first, step in ((0, 188), (4, 192))
+    )
 
 
 def describe(name: str) -> str:
@@ -111,6 +129,8 @@ def _media_file(data: bytes) -> str:
         return "avif"
     if brands & _HEIF_BRANDS:
         return "heic"
+    if data[8:12] in _SOUND_BRANDS:
+        return "sound"
     return "raw" if b"crx " in brands else "video"
 
 
