@@ -6,6 +6,7 @@ content. All functions are thread-safe, and the heavy parts release the interpre
 
 import ctypes
 import logging
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError, _imaging
+from PIL.GifImagePlugin import GifImageFile
 
 from schemas.errors import ImageError
 from stages import jpeg, png
@@ -46,6 +48,11 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 _PILLOW_NAMES = {"jpeg2000": "JPEG2000"}
 # Formats whose Pillow readers warn about odd metadata; catching warnings takes a lock.
 _TALKATIVE = frozenset({"tiff", "avif"})
+# Chromium takes the alpha of AVIF for video levels, 16 to 235.
+_VIDEO_LEVELS = [min(max(round((alpha - 16) * 255 / 219), 0), 255) for alpha in range(256)]
+# Fields of a BMP's header: compression, size, and the usual masks of red, green, blue and alpha.
+_BITFIELDS, _WITH_MASKS = struct.pack("<I", 3), struct.pack("<I", 56)
+_BGRA_MASKS = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 _warnings_lock = threading.Lock()
 _BAND = 1 << 22  # pixels that are converted at once
 
@@ -190,10 +197,35 @@ def _png_pixels(picture: png.Png, file: bytes, wanted: tuple[int, int]) -> Pixel
 
 def _decode_other(data: bytes, kind: str, wanted: tuple[int, int], limits: DecodeLimits) -> Pixels:
     _check_webp_canvas(data, kind, limits)
+    if kind == "bmp":
+        data = _with_alpha(data)
     with _opened(data, kind, limits) as image:
         # Pillow has turned TIFF, and tells AVIF's own rotation here; browsers turn no other format.
         orientation = image.getexif().get(0x0112, 1) if kind == "avif" else 1
-        return _turn(_pixels(image, wanted, orientation), orientation)
+        if kind == "avif" and image.mode == "RGBA":
+            image.putalpha(image.getchannel("A").point(_VIDEO_LEVELS))
+        whole = _on_screen(image) if isinstance(image, GifImageFile) else image
+        return _turn(_pixels(whole, wanted, orientation), orientation)
+
+
+def _with_alpha(data: bytes) -> bytes:
+    """Have Pillow look at the alpha mask of a 32-bit BMP where Chromium does."""
+    size, _, _, _, bits, compression = struct.unpack_from("<IiiHHI", data.ljust(70, b"\0"), 14)
+    if bits == 32 and size >= 108 and compression == 0 and data[54:70] == _BGRA_MASKS:
+        return data[:30] + _BITFIELDS + data[34:]
+    if bits == 32 and size == 40 and compression == 6:
+        return data[:14] + _WITH_MASKS + data[18:30] + _BITFIELDS + data[34:]
+    return data
+
+
+def _on_screen(image: GifImageFile) -> Image.Image:
+    """Return a GIF's first frame on its screen, which is transparent around it."""
+    frame = image.dispose_extent
+    if frame in {None, (0, 0, *image.size)}:
+        return image
+    screen = Image.new("RGBA", image.size)
+    screen.paste(image.crop(frame).convert("RGBA"), frame)
+    return screen
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import simplejpeg
 from schemas.errors import ImageError
 from stages import jpeg_mend
 from stages.jpeg_mend import FRAMES
+from stages.jpeg_padding import without_padding
 
 _MARKER = re.compile(rb"\xff+([^\xff\x00])")
 _NO_BODY = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0–7, SOI stand alone
@@ -97,21 +98,40 @@ def decode_scaled(data: bytes, header: JpegHeader, scale: int) -> npt.NDArray[np
     """
     if header.progressive and data.count(b"\xff\xda", header.scan_at) > _MAX_SCANS:
         raise ImageError("damaged", f"progressive JPEG with more than {_MAX_SCANS} scans")
-    fault = ImageError("truncated", f"JPEG of {len(data):,} bytes has no end")
-    if ended := data.rfind(b"\xff\xd9", header.scan_at) >= 0:
-        try:
-            return _strict(data, header, scale)
-        except (ValueError, MemoryError) as error:
-            fault = _fault(error)
-    segments = [data[start:end] for start, end in header.segments]
-    scans = jpeg_mend.scans(data, header.scan_at, progressive=header.progressive)
-    if fault.fault == "truncated" and not (header.progressive and jpeg_mend.complete(scans)):
-        raise fault
-    # A warning hides those after it: without the causes that are harmless, none may be left.
+    if data.rfind(b"\xff\xd9", header.scan_at) < 0:
+        return _decode_mended(data, header, scale, ended=False)
     try:
-        return _strict(jpeg_mend.mended(segments, scans), header, scale)
+        return _strict(data, header, scale)
     except (ValueError, MemoryError) as error:
-        raise (_fault(error) if ended else fault) from None
+        fault = _fault(error)
+    if fault.fault == "truncated":
+        raise fault
+    return _decode_mended(data, header, scale, ended=True)
+
+
+def _decode_mended(
+    data: bytes, header: JpegHeader, scale: int, *, ended: bool
+) -> npt.NDArray[np.uint8]:
+    """Decode without what touches no pixel; as a warning hides those after it, none may be left."""
+    segments = [data[start:end] for start, end in header.segments]
+    scans = jpeg_mend.parts(data, header.scan_at, progressive=header.progressive)
+    # Browsers show all of a progressive JPEG without an end, and not the last rows of others.
+    whole = ended or (header.progressive and jpeg_mend.complete(scans))
+    no_end = ImageError("truncated", f"JPEG of {len(data):,} bytes has no end")
+    try:
+        pixels = _strict(jpeg_mend.mended(segments, scans), header, scale)
+        if whole:
+            return pixels
+        raise no_end
+    except (ValueError, MemoryError) as error:
+        fault = _fault(error) if ended else no_end
+        unpadded = "extraneous" in str(error) and without_padding(segments, scans)
+    if not unpadded:
+        raise fault
+    try:
+        return _strict(jpeg_mend.mended(segments, unpadded), header, scale)
+    except (ValueError, MemoryError) as error:
+        raise (_fault(error) if ended else no_end) from None
 
 
 def _strict(data: bytes, header: JpegHeader, scale: int) -> npt.NDArray[np.uint8]:

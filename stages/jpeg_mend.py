@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from itertools import count, product
+from itertools import chain, count, product
+from typing import NamedTuple
 
-_ADOBE, _END, _JFIF, _SCAN, _RESTART = 0xEE, 0xD9, 0xE0, 0xDA, 0xD0
+_ADOBE, _END, _JFIF, SCAN, _RESTART = 0xEE, 0xD9, 0xE0, 0xDA, 0xD0
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})
 _NO_BODY = frozenset({0x01, 0xD8})  # TEM and SOI
@@ -13,62 +14,71 @@ _RESTARTS = re.compile(rb"\xff+([\xd0-\xd7])")
 _ALL_COEFFICIENTS = b"\0\x3f\0"
 _PLAIN_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 # What libjpeg takes an unknown colour transform for, by the number of components.
-_USUAL_TRANSFORM = {3: (1, {0, 1}), 4: (2, {0, 2})}
+_USUAL_TRANSFORM = {b"\3": (1, {0, 1}), b"\4": (2, {0, 2})}
 
 
-def mended(segments: Sequence[bytes], scans: Sequence[bytes]) -> bytes:
+class Part(NamedTuple):
+    """A segment between a JPEG's header and its end; if it begins a scan, with the scan's data."""
+
+    segment: bytes
+    data: bytes = b""
+
+
+def mended(segments: Sequence[bytes], scans: Sequence[Part]) -> bytes:
     """Put a JPEG together from what its pixels depend on.
 
     Mended in its header are the version of JFIF and an unknown colour transform.
 
     Args:
         segments: The segments before the first scan, with one frame.
-        scans: What `scans` lists.
+        scans: The parts behind them.
     """
-    components = next(segment[9] for segment in segments if segment[1] in FRAMES)
+    components = next(segment[9:10] for segment in segments if segment[1] in FRAMES)
     header = [_mended_segment(segment, components) for segment in segments]
-    return b"".join([b"\xff\xd8", *header, *scans, b"\xff\xd9"])
+    return b"".join([b"\xff\xd8", *header, *chain.from_iterable(scans), b"\xff\xd9"])
 
 
-def scans(data: bytes, at: int, *, progressive: bool) -> list[bytes]:
-    """List the scans from the first one's marker on, with the tables between them, mended.
+def parts(data: bytes, at: int, *, progressive: bool) -> list[Part]:
+    """List the scans, and the tables between them, mended.
 
     Mended are coefficient ranges that sequential scans do not have, and wrong numbers of restarts
-    where libjpeg passes over them. Left out is all else that stands between segments.
+    where libjpeg passes over them. Left out is what stands behind tables.
 
-    Returns:
-        In turns of any order, segments of tables, segments that begin a scan, and its data.
+    Args:
+        data: The JPEG.
+        at: Where the marker of the first one stands.
+        progressive: Whether scans give coefficients bit by bit.
     """
-    parts: list[bytes] = []
+    found: list[Part] = []
     while at < len(data) and data[at + 1] != _END:
         marker = data[at + 1]
         length = 0 if marker in _NO_BODY else int.from_bytes(data[at + 2 : at + 4], "big")
         end = at + 2 + length
-        found = _MARKER.search(data, end)
-        if marker in _TABLES or (marker == _SCAN and progressive):
-            parts.append(data[at:end])
-        elif marker == _SCAN:
-            parts.append(data[at : end - 3] + _ALL_COEFFICIENTS)
-        if marker == _SCAN:
-            parts.append(_renumbered(data[end : found.start() if found else len(data)]))
-        at = found.end() - 2 if found else len(data)
-    return parts
+        following = _MARKER.search(data, end)
+        stop = following.start() if following else len(data)
+        if marker == SCAN:
+            segment = data[at:end] if progressive else data[at : end - 3] + _ALL_COEFFICIENTS
+            found.append(Part(segment, _renumbered(data[end:stop])))
+        else:  # what damage has made of a scan's data must not vanish here
+            found.append(Part(data[at : end if marker in _TABLES else stop]))
+        at = following.end() - 2 if following else len(data)
+    return found
 
 
-def complete(scans: Sequence[bytes]) -> bool:
+def complete(scans: Sequence[Part]) -> bool:
     """Whether progressive scans give all bits of all coefficients of the components they name."""
     named: set[int] = set()
     found: set[tuple[int, int]] = set()
-    for scan in scans:
-        if scan.startswith(b"\xff\xda") and len(scan) >= 10:
-            components, (first, last, bits) = scan[5:-3:2], scan[-3:]
+    for segment, _ in scans:
+        if segment[1] == SCAN and len(segment) >= 10:
+            components, (first, last, bits) = segment[5:-3:2], segment[-3:]
             named.update(components)
             if bits & 15 == 0:
                 found.update(product(components, range(first, last + 1)))
     return 0 < 64 * len(named) == len(found)
 
 
-def _mended_segment(segment: bytes, components: int) -> bytes:
+def _mended_segment(segment: bytes, components: bytes) -> bytes:
     marker, body = segment[1], segment[4:]
     if marker == _JFIF:
         return _PLAIN_JFIF if body.startswith(b"JFIF\0") and len(body) >= 14 else b""

@@ -158,7 +158,8 @@ def _layout(header: bytes) -> tuple[int, int, int, int, int]:
     if len(header) != _HEADER.size:
         raise ImageError("damaged", f"PNG header of {len(header)} bytes; expected {_HEADER.size}")
     width, height, depth, colour, compression, filters, interlaced = _HEADER.unpack(header)
-    if compression or filters or interlaced > 1 or not width or not height:
+    exist = not compression and not filters and interlaced < 2 and depth in {1, 2, 4, 8, 16}
+    if not exist or not width or not height:
         raise ImageError("damaged", "PNG header with values that do not exist")
     return width, height, depth, colour, interlaced
 
