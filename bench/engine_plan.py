@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from schemas import codec
+from schemas import codec, headers
 from schemas.cascade import Cascade, parse_cascade
 from schemas.records import Answer, Head, Image, Inline
 from schemas.topics import images
@@ -100,7 +100,7 @@ async def preload(producer: Producer, plan: Plan, topic: str = images("archive")
     size = 0
     for image in made_images(plan):
         value = codec.encode(image)
-        waiting.append(Output(topic, image.head.key, value))
+        waiting.append(Output(topic, image.head.key, value, None, headers.IMAGE))
         size += len(value)
         if size > PRELOAD_BYTES:
             await producer.publish(waiting)

@@ -30,6 +30,7 @@ class DeadLetter(
         image_id: The image, where it could be told.
         tier: Tier at which it failed, if any.
         member: Member that failed on it, if one did.
+        headers: The record's headers, but names of more than ``MOST_TEXT`` characters.
     """
 
     topic: Word
@@ -45,6 +46,7 @@ class DeadLetter(
     image_id: ImageId | None = None
     tier: Word | None = None
     member: Word | None = None
+    headers: list[tuple[Text, bytes | None]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeadLetterSettled(

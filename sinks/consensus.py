@@ -13,8 +13,9 @@ import anyio
 import msgspec
 import structlog
 
-from schemas import codec
+from schemas import codec, headers
 from schemas.errors import RecordError
+from schemas.headers import with_headers
 from schemas.records import Status, VotesPack
 from schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, VOTES
 from sinks.join import Join, JoinStats, Resolved
@@ -241,7 +242,9 @@ class Consensus:
             pack = codec.decode(codec.decode_votes, record.value, *tp, record.offset)
             lost = check(pack, self._join.tiers, source)
         except RecordError as error:
-            self._bury(Buried(source, record.key, record.value, str(error)), now, step)
+            said = with_headers(error, record.headers)
+            buried = Buried(source, record.key, record.value, said, headers=record.headers)
+            self._bury(buried, now, step)
             return Resolved([], {tp: [record.offset]}, [], [])
         if pack.cascade_hash != self._join.cascade_hash:
             self._note_cascade(pack)
@@ -272,7 +275,9 @@ class Consensus:
     def _take(self, resolved: Resolved, now: float, step: _Step) -> None:
         encode, outputs, stats = codec.encode, step.outputs, self.stats
         for partition, answer in resolved.answers:
-            outputs.append(Output(ANSWERS, answer.head.key, encode(answer), partition))
+            outputs.append(
+                Output(ANSWERS, answer.head.key, encode(answer), partition, headers.ANSWER)
+            )
             if answer.status != "answered" or answer.joining:
                 self._count(answer.status, answer.joining)
             else:
@@ -280,7 +285,7 @@ class Consensus:
             if answer.head.lane == "live" and answer.head.submitted_at > 0:
                 stats.live.observe(answer.took)
         for partition, pack in resolved.carried:
-            outputs.append(Output(CARRIED, None, encode(pack), partition))
+            outputs.append(Output(CARRIED, None, encode(pack), partition, headers.VOTES))
         for refused in resolved.refused:
             self._bury(duplicate(refused), now, step)
         for tp, offsets in resolved.done.items():

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from schemas import codec
+from schemas import codec, headers
 from schemas.bounds import MOST_ID
 from schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
 from schemas.errors import RecordError, UsageError
@@ -221,8 +221,9 @@ def replay(letter: DeadLetter, number: int, now: float) -> Replay:
     Raises:
         RecordError: The letter's value is not what its topic promises.
     """
-    as_it_was = Output(letter.topic, letter.key, letter.value, letter.partition)
+    had = tuple(letter.headers or ())
     if letter.reason == "unreadable_record":
+        as_it_was = Output(letter.topic, letter.key, letter.value, letter.partition, had)
         return Replay(as_it_was, None)
     if letter.topic in {VOTES, CARRIED}:
         pack = _decode_strictly(codec.decode_votes, letter)
@@ -232,11 +233,14 @@ def replay(letter: DeadLetter, number: int, now: float) -> Replay:
         ]
         value = codec.encode(msgspec.structs.replace(pack, images=renamed))
         image_id = renamed[0].head.image_id if renamed else None
-        return Replay(Output(VOTES, letter.key, value, letter.partition), image_id)
+        told = headers.replaced(had, headers.VOTES)
+        return Replay(Output(VOTES, letter.key, value, letter.partition, told), image_id)
     head, payload = _image(letter)
     head = _renamed(head, number, now)
     value = codec.encode(Image(head, payload))
-    return Replay(Output(images(head.lane), letter.key, value, letter.partition), head.image_id)
+    told = headers.replaced(had, headers.IMAGE)
+    output = Output(images(head.lane), letter.key, value, letter.partition, told)
+    return Replay(output, head.image_id)
 
 
 def _renamed(head: Head, number: int, now: float) -> Head:

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas import codec
+from schemas import codec, headers
 from schemas.errors import RecordError
+from schemas.headers import Headers
 from schemas.records import ImageVotes, VotesPack, uneven
 from schemas.topics import CONSENSUS_GROUP, DEAD_LETTERS
 from sinks.answered import Content
@@ -39,6 +40,7 @@ class Buried(NamedTuple):
         value: The record's bytes, or a pack of those votes alone that are at fault.
         error: For a person.
         cause: For programs.
+        headers: Those of the record, or of votes.
     """
 
     source: Source
@@ -46,6 +48,7 @@ class Buried(NamedTuple):
     value: bytes | None
     error: str
     cause: Cause = UNREADABLE
+    headers: Headers = headers.VOTES
 
     @property
     def offset(self) -> int:
@@ -56,7 +59,7 @@ class Buried(NamedTuple):
         """Return the dead letter."""
         tp, _ = self.source
         letter = dead_letter(tp, self, self.error, CONSENSUS_GROUP, now, self.cause)
-        return Output(DEAD_LETTERS, self.key, letter, tp.partition)
+        return Output(DEAD_LETTERS, self.key, letter, tp.partition, headers.DEAD_LETTER)
 
 
 def check(pack: VotesPack, tiers: Container[str], source: Source) -> list[ImageVotes]:

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import structlog
 
-from schemas import codec
+from schemas import codec, headers
 from schemas.cascade import Cascade
 from schemas.claims import Claim, Claims, Told, decode_told
 from schemas.errors import OutputError, UsageError
@@ -81,7 +81,8 @@ async def tell(log: Log, one: Told) -> None:
         LogUnavailableError: The log does not answer.
     """
     async with log.producer() as producer:
-        await producer.publish([Output(CASCADES, one.key, codec.encode(one), 0)])
+        told = headers.CLAIM if isinstance(one, Claim) else headers.BEGUN
+        await producer.publish([Output(CASCADES, one.key, codec.encode(one), 0, told)])
 
 
 async def read_claims(log: Log) -> Claims:

@@ -7,6 +7,7 @@ import msgspec
 from schemas import codec
 from schemas.bounds import MOST_TEXT
 from schemas.dead_letters import DeadLetter, DeadLetterReason
+from schemas.headers import Headers
 from streams.log import TopicPartition
 
 
@@ -24,6 +25,10 @@ class Source(Protocol):
     @property
     def value(self) -> bytes | None:
         """Value, whole."""
+
+    @property
+    def headers(self) -> Headers:
+        """Headers, as they were sent."""
 
 
 class Cause(msgspec.Struct, frozen=True):
@@ -48,6 +53,7 @@ def dead_letter(
     cause: Cause = UNREADABLE,
 ) -> bytes:
     """Encode the dead letter of a record that ``group`` gave up at ``now``."""
+    headers = [(name, told) for name, told in record.headers if len(name) <= MOST_TEXT]
     return codec.encode(
         DeadLetter(
             topic=tp.topic,
@@ -63,5 +69,6 @@ def dead_letter(
             image_id=cause.image_id,
             tier=cause.tier,
             member=cause.member,
+            headers=headers or msgspec.UNSET,
         )
     )

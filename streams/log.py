@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, NamedTuple, Protocol
 
+from schemas.headers import Headers
+
 Start = Literal["beginning", "end"]
 
 
@@ -38,6 +40,10 @@ class Record(Protocol):
     def timestamp(self) -> int:
         """Milliseconds since the epoch at which it was appended, as Kafka counts."""
 
+    @property
+    def headers(self) -> Headers:
+        """Its headers, as they were sent: in their order, with repeated names and null values."""
+
 
 class Output(NamedTuple):
     """A record to be appended. Without a ``partition``, the key's hash chooses one."""
@@ -46,6 +52,7 @@ class Output(NamedTuple):
     key: bytes | None
     value: bytes
     partition: int | None = None
+    headers: Headers = ()
 
 
 class Assignment(NamedTuple):

@@ -66,7 +66,7 @@ class Names:
     def outputs(self, outputs: Sequence[Output]) -> list[Output]:
         """Return outputs for the log itself."""
         outer = self.outer
-        return [Output(outer(o.topic), o.key, o.value, o.partition) for o in outputs]
+        return [Output(outer(o.topic), o.key, o.value, o.partition, o.headers) for o in outputs]
 
     def given(self, offsets: Offsets) -> dict[TopicPartition, int]:
         """Return offsets for the log itself."""

@@ -139,10 +139,10 @@ def _answer(output: Output, refusal: Refusal) -> list[Output]:
 
 def _letter(output: Output) -> list[Output]:
     """Return a dead letter that tells its record's size and hash in place of the bytes; then one
-    without the record's key.
+    without the record's key and headers.
     """
     letter = codec.decode_dead_letter_or_settled(output.value)
-    if not isinstance(letter, DeadLetter) or not (letter.value or letter.key):
+    if not isinstance(letter, DeadLetter) or not (letter.value or letter.key or letter.headers):
         return []
     if letter.value:
         digest = hashlib.sha256(letter.value).hexdigest()
@@ -150,5 +150,5 @@ def _letter(output: Output) -> list[Output]:
         error = letter.error[: MOST_TEXT - len(told)] + told
         short = msgspec.structs.replace(letter, value=b"", error=error)
     else:
-        short = msgspec.structs.replace(letter, key=None)
+        short = msgspec.structs.replace(letter, key=None, headers=msgspec.UNSET)
     return [output._replace(key=None, value=codec.encode(short))]

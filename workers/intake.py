@@ -5,9 +5,10 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from schemas import codec
+from schemas import codec, headers
 from schemas.bounds import Text
 from schemas.errors import RecordError
+from schemas.headers import Headers, with_headers
 from schemas.image_formats import image_decoder, is_json
 from schemas.records import Head, Inline, Payload, PriorVote, Reference, Unreadable
 from schemas.topics import DEAD_LETTERS, tier_group
@@ -75,6 +76,7 @@ class Item(msgspec.Struct, gc=False):
         key: The record's key.
         value: The record's value, whole.
         shape: The sizes of its picture, if members take several; items of one may share a batch.
+        headers: The record's headers.
     """
 
     head: Head
@@ -88,6 +90,7 @@ class Item(msgspec.Struct, gc=False):
     key: bytes | None
     value: bytes | None
     shape: Shape | None = None
+    headers: Headers = ()
 
     @property
     def identity(self) -> bytes | str:
@@ -165,6 +168,8 @@ class Intake:
             len(value or b"") + OVERHEAD + _decoded(value, payload),
             record.key,
             value,
+            None,
+            record.headers,
         )
 
     def _escalation(self, tp: TopicPartition, record: Record, now: float) -> Item:
@@ -182,10 +187,13 @@ class Intake:
             len(value or b"") + OVERHEAD,
             record.key,
             value,
+            None,
+            record.headers,
         )
 
     def _letter(self, tp: TopicPartition, record: Record, error: RecordError, now: float) -> Output:
         logger.error("dead_letter", reason="unreadable_record", error=str(error))
         cause = Cause(tier=self._tier)
-        letter = dead_letter(tp, record, error, tier_group(self._tier), now, cause)
-        return Output(DEAD_LETTERS, record.key, letter, tp.partition)
+        said = with_headers(error, record.headers)
+        letter = dead_letter(tp, record, said, tier_group(self._tier), now, cause)
+        return Output(DEAD_LETTERS, record.key, letter, tp.partition, headers.DEAD_LETTER)

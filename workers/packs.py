@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from schemas import codec
+from schemas import codec, headers
 from schemas.cascade import Cascade
 from schemas.records import PriorVote, VotesPack
 from schemas.topics import DEAD_LETTERS, VOTES, tier_group
@@ -42,7 +42,7 @@ class Packer:
                 runs=judgement.runs,
                 images=votes,
             )
-            outputs.append(Output(VOTES, None, codec.encode(pack), partition))
+            outputs.append(Output(VOTES, None, codec.encode(pack), partition, headers.VOTES))
             for i, said in zip(rows, votes, strict=True):
                 if said.next_tier is not None:
                     outputs.append(self._escalation(items[i], said.next_tier, judgement, i))
@@ -57,7 +57,7 @@ class Packer:
         """Return the dead letter of an image; the cause need not name image and tier."""
         cause = Cause(cause.reason, item.head.image_id, self._tier, cause.member, cause.attempts)
         letter = dead_letter(item.tp, item, error, tier_group(self._tier), now, cause)
-        return Output(DEAD_LETTERS, item.key, letter, item.tp.partition)
+        return Output(DEAD_LETTERS, item.key, letter, item.tp.partition, headers.DEAD_LETTER)
 
     def _escalation(self, item: Item, target: str, judgement: Judgement, row: int) -> Output:
         said = judgement.votes[row]
@@ -68,4 +68,5 @@ class Packer:
         ]
         escalation = EscalationView(item.head, item.payload, item.prior + cast, said.reason)
         topic = tier_topic(target, item.head.lane)
-        return Output(topic, item.head.key, codec.encode(escalation), item.tp.partition)
+        value = codec.encode(escalation)
+        return Output(topic, item.head.key, value, item.tp.partition, headers.ESCALATION)

@@ -9,7 +9,7 @@ from itertools import islice
 import msgspec
 import structlog
 
-from schemas import codec
+from schemas import codec, headers
 from schemas.errors import RecordRefusedError
 from schemas.records import Image, Inline, Reference
 from schemas.topics import images, spread
@@ -180,7 +180,7 @@ class Submitter:
         head = msgspec.structs.replace(image.head, submitted_at=now, deadline_at=deadline_at)
         partition = None if self._partitions is None else spread(head.image_id, self._partitions)
         value = codec.encode(Image(head, image.payload))
-        return Output(images(head.lane), head.key, value, partition)
+        return Output(images(head.lane), head.key, value, partition, headers.IMAGE)
 
 
 def next_batch(found: Iterator[Scanned], most: int) -> list[Scanned]:

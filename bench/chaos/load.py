@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import anyio
 
 from bench.chaos.pictures import Catalogue, Namer
-from schemas import codec
+from schemas import codec, headers
 from schemas.errors import RunError
 from schemas.events import Acknowledged
 from schemas.records import Image
@@ -104,7 +104,7 @@ class Load:
     def _output(self, image: Image) -> Output:
         head = image.head
         partition = spread(head.image_id, self._partitions)
-        return Output(images(head.lane), head.key, codec.encode(image), partition)
+        return Output(images(head.lane), head.key, codec.encode(image), partition, headers.IMAGE)
 
     def close(self) -> None:
         """End the ledger."""

@@ -16,7 +16,7 @@ from schemas.errors import RunError, UsageError
 from streams.database import BUSY_TIMEOUT, Database
 from streams.embedded.consumer import EmbeddedConsumer, EmbeddedReader
 from streams.embedded.group import EmbeddedStats, Membership
-from streams.embedded.store import MAX_PARTITIONS, SCHEMA, SCHEMA_VERSION, Store
+from streams.embedded.store import MAX_PARTITIONS, MIGRATIONS, SCHEMA, SCHEMA_VERSION, Store
 from streams.log import (
     Consumer,
     GroupListener,
@@ -56,7 +56,7 @@ class EmbeddedLog(Log):
         self._instances: dict[tuple[str, str], str] = {}
 
     async def __aenter__(self) -> "EmbeddedLog":
-        await self.database.run(self.database.open, SCHEMA, SCHEMA_VERSION)
+        await self.database.run(self.database.open, SCHEMA, SCHEMA_VERSION, MIGRATIONS)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from schemas.errors import OutputError, UsageError
+from schemas.headers import Headers
 from streams.database import Database
 from streams.embedded.group import GROUP_SCHEMA, EmbeddedStats
 from streams.log import Offsets, Output, Polled, Record, TopicPartition, in_topic_order
@@ -19,7 +20,8 @@ from streams.log import Offsets, Output, Polled, Record, TopicPartition, in_topi
 MAX_PARTITIONS = 1024
 # Bounds the memory of one poll; a single larger record still arrives.
 MAX_POLL_BYTES = 8 << 20
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+MIGRATIONS = {1: "ALTER TABLE records ADD COLUMN headers BLOB"}
 SCHEMA = (
     """
 CREATE TABLE IF NOT EXISTS topics(
@@ -28,7 +30,7 @@ CREATE TABLE IF NOT EXISTS ends(
     topic INTEGER, partition INTEGER, first INTEGER NOT NULL, next INTEGER NOT NULL,
     PRIMARY KEY(topic, partition)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS records(
-    position INTEGER PRIMARY KEY, key BLOB, value BLOB, timestamp INTEGER NOT NULL);
+    position INTEGER PRIMARY KEY, key BLOB, value BLOB, timestamp INTEGER NOT NULL, headers BLOB);
 CREATE TABLE IF NOT EXISTS offsets(
     grp TEXT, topic INTEGER, partition INTEGER, next INTEGER NOT NULL,
     PRIMARY KEY(grp, topic, partition)) WITHOUT ROWID;
@@ -39,6 +41,10 @@ INSERT INTO identity SELECT lower(hex(randomblob(16))) WHERE NOT EXISTS (SELECT 
 )
 
 
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Headers).decode
+
+
 class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     """A record read from the file."""
 
@@ -46,6 +52,7 @@ class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     timestamp: int
+    headers: Headers = ()
 
 
 class Found(NamedTuple):
@@ -168,7 +175,7 @@ class Store:
         place: tuple[str, int] | None = None
         run: list[Output] = []
         for output in outputs:
-            name, key, _, partition = output
+            name, key, _, partition, _ = output
             if partition is None:
                 partition = zlib.crc32(key or b"") % self.topic(name).partitions
             # Most outputs go where the one before went.
@@ -189,8 +196,11 @@ class Store:
             raise OutputError(f"partition {partition}: expected 0 to {topic.partitions - 1}")
         first = topic.base(partition) + row[0] - len(run)
         connection.executemany(
-            "INSERT INTO records VALUES (?, ?, ?, ?)",
-            [(place, key, value, now) for place, (_, key, value, _) in enumerate(run, first)],
+            "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
+            [
+                (place, key, value, now, _pack(headers) if headers else None)
+                for place, (_, key, value, _, headers) in enumerate(run, first)
+            ],
         )
 
     def read(
@@ -224,14 +234,19 @@ class Store:
         base = self.topic(tp.topic).base(tp.partition)
         records: list[Record] = []
         size = 0
-        for place, key, value, timestamp in self.database.connection.execute(
-            "SELECT position, key, value, timestamp FROM records "
+        for place, key, value, timestamp, headers in self.database.connection.execute(
+            "SELECT position, key, value, timestamp, headers FROM records "
             "WHERE position >= ? AND position < ? ORDER BY position LIMIT ?",
             (base + offsets[0], base + offsets[1], room),
         ):
             if value.__class__ is not bytes:
                 raise self.database.damaged(f"{tp.topic}[{tp.partition}]@{place - base}: no bytes")
-            records.append(StoredRecord(place - base, key, value, timestamp))
+            try:
+                told = () if headers is None else _unpack(headers)
+            except (TypeError, msgspec.DecodeError) as error:
+                problem = f"{tp.topic}[{tp.partition}]@{place - base}: headers: {error}"
+                raise self.database.damaged(problem) from error
+            records.append(StoredRecord(place - base, key, value, timestamp, told))
             size += len(value)
             if size >= max_bytes:
                 break

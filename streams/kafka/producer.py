@@ -24,14 +24,17 @@ from aiokafka.errors import (
 )
 
 from schemas.errors import FencedError, RecordRefusedError, Refusal, UsageError
+from schemas.headers import Headers
 from streams.kafka.admin import topic_limit
 from streams.kafka.client import CONNECTING, KafkaLink
 from streams.log import Output, Producer
 
 log = structlog.get_logger(__name__)
 
-_OVERHEAD = 128
-"""Bytes a record batch adds to a lone record: 61 for the batch, about 30 for the record."""
+_OVERHEAD = 192
+"""Bytes that a batch adds to a lone record: 61 for itself, up to 30 for the record, and 63 for the
+headers that all of ours have.
+"""
 
 _BATCH_BYTES = 1_000_000
 """Below the broker's default ``max.message.bytes`` (1,048,588), which foreign topics may have."""
@@ -153,7 +156,7 @@ class KafkaProducer(Producer):
         limits: dict[str, int | None] = {}  # asked once per call, as each question connects anew
         for row in await self._publish(sendable, fence):
             index = row if kept is None else kept[row]
-            topic, key, value, _ = outputs[index]
+            topic, key, value, *_ = outputs[index]
             if topic not in limits:
                 limits[topic] = await topic_limit(self._link, topic)
             refused[index] = Refusal(index, topic, len(value) + len(key or b""), limits[topic])
@@ -189,7 +192,7 @@ class KafkaProducer(Producer):
         for one in turn.parts:
             if one.fenced is not None:
                 continue
-            for row, (topic, key, _, partition) in enumerate(one.outputs):
+            for row, (topic, key, _, partition, _) in enumerate(one.outputs):
                 count = self._partitions.get(topic, 1)
                 place = topic, self._chosen(key, count, turn.keyless, partition)
                 number = at.get(place, 0)
@@ -272,7 +275,7 @@ class KafkaProducer(Producer):
     def _too_large(self, outputs: Sequence[Output]) -> dict[int, Refusal]:
         """Return what is larger than these settings allow, by position."""
         limit = self._settings.max_record_bytes - _OVERHEAD
-        sizes = [len(value) + len(key or b"") for _, key, value, _ in outputs]
+        sizes = [len(value) + len(key or b"") for _, key, value, _, _ in outputs]
         if max(sizes) <= limit:
             return {}
         return {
@@ -309,7 +312,11 @@ class KafkaProducer(Producer):
         last: tuple[str, int] | None = None
         queue: list[Any] = []
         self._keyless += 1
-        for topic, key, value, partition in outputs:
+        shared: Headers | None = None
+        as_list: list[Any] = []
+        for topic, key, value, partition, headers in outputs:
+            if headers is not shared:  # most have those of the one before; aiokafka wants a list
+                shared, as_list = headers, list(headers)
             if last is None or partition is None or (topic, partition) != last:
                 count = self._partitions.get(topic) or await self._count(client, topic)
                 chosen = self._chosen(key, count, self._keyless, partition)
@@ -318,10 +325,10 @@ class KafkaProducer(Producer):
                 last = (topic, chosen)
                 queue = batches.get(last) or batches.setdefault(last, [client.create_batch()])
                 append = queue[-1].append
-            if append(timestamp=now, key=key, value=value) is None:
+            if append(timestamp=now, key=key, value=value, headers=as_list) is None:
                 queue.append(client.create_batch())
                 append = queue[-1].append
-                append(timestamp=now, key=key, value=value)
+                append(timestamp=now, key=key, value=value, headers=as_list)
         return batches
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 import anyio
 
 from schemas.errors import OutputError, Refusal, RoadstreamError, UsageError
+from schemas.headers import Headers
 from streams.clock import Clock
 from streams.log import Output, Polled, TopicPartition, in_topic_order
 
@@ -23,6 +24,7 @@ class MemoryRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     timestamp: int
+    headers: Headers = ()
 
 
 class MemoryPartition(list[MemoryRecord]):
@@ -158,7 +160,7 @@ class MemoryStore:
     def within_limits(self, outputs: Sequence[Output]) -> tuple[Sequence[Output], list[Refusal]]:
         """Return the outputs that their topics take, and the refusals of the others."""
         refused: list[Refusal] = []
-        for i, (topic, key, value, _) in enumerate(outputs if self.limits else ()):
+        for i, (topic, key, value, *_) in enumerate(outputs if self.limits else ()):
             size, limit = len(value) + len(key or b""), self.limits.get(topic)
             if limit is not None and size > limit:
                 refused.append(Refusal(i, topic, size, limit))
@@ -176,8 +178,8 @@ class MemoryStore:
         """
         now = int(self._clock.now() * 1000)
         places = [self._place(output) for output in outputs]
-        for (tp, partition), (_, key, value, _) in zip(places, outputs, strict=True):
-            record = MemoryRecord(partition.end, key, value, now)
+        for (tp, partition), (_, key, value, _, headers) in zip(places, outputs, strict=True):
+            record = MemoryRecord(partition.end, key, value, now, headers)
             partition.append(record)
             if self.watcher is not None:
                 self.watcher.appended(tp, record, by)

@@ -1,10 +1,12 @@
 """Dead letters in a list: folded, filtered, settled; and how their records go out again."""
 
+import msgspec
 import pytest
 
-from schemas import codec
+from schemas import codec, headers
 from schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
 from schemas.errors import RecordError, UsageError
+from schemas.headers import Headers
 from schemas.records import (
     Escalation,
     Head,
@@ -23,6 +25,7 @@ from sinks.dead_letters import (
     picture,
     replay,
 )
+from streams.log import Output
 from tests.builders import pack, votes
 
 HEAD = Head(image_id="a", uri="a.jpg", lane="live", deadline_at=5.0, run_id="run", sequence=3)
@@ -166,7 +169,36 @@ def test_an_escalated_image_begins_again_at_the_first_tier() -> None:
 def test_an_unreadable_record_goes_out_as_it_was() -> None:
     one = letter(None, reason="unreadable_record", topic="votes", value=b"\xc1")
 
-    assert replay(one, 17, 9.0) == (("votes", b"k", b"\xc1", 2), None)
+    assert replay(one, 17, 9.0) == (Output("votes", b"k", b"\xc1", 2), None)
+
+
+HAD: Headers = (
+    ("traceparent", b"00-01-02-00"),
+    ("Content-Type", b"application/json"),
+    ("note", None),
+    ("note", b""),
+)
+
+
+def test_an_unreadable_record_goes_out_with_the_headers_it_had() -> None:
+    one = msgspec.structs.replace(
+        letter(None, reason="unreadable_record", topic="votes", value=b"\xc1"), headers=list(HAD)
+    )
+    told = codec.decode_dead_letter(codec.encode(one))
+
+    assert replay(told, 17, 9.0).output == Output("votes", b"k", b"\xc1", 2, HAD)
+
+
+def test_what_is_encoded_anew_says_so_beside_the_other_headers_it_had() -> None:
+    value = codec.encode(pack("one", votes("a")))
+    for one, ours in (
+        (letter(), headers.IMAGE),
+        (letter(topic="votes", value=value, reason="duplicate"), headers.VOTES),
+    ):
+        had = msgspec.structs.replace(one, headers=list(HAD))
+        rest = (HAD[0], *HAD[2:])
+        assert replay(had, 17, 9.0).output.headers == (*ours, *rest)
+        assert replay(one, 17, 9.0).output.headers == ours
 
 
 def test_a_letter_that_is_not_what_it_says_is_an_error() -> None:

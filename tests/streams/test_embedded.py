@@ -10,7 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from schemas.errors import OutputError, UsageError
+from schemas import headers
+from schemas.errors import OutputError, RunError, UsageError
 from streams.embedded.log import EmbeddedLog
 from streams.embedded.store import MAX_PARTITIONS
 from streams.log import Output, TopicPartition
@@ -251,7 +252,50 @@ async def test_another_programs_database_is_refused_and_left_alone(
     theirs.close()
     before = path.read_bytes()
 
-    with pytest.raises(UsageError, match=f"expected a state file of version 1, got {version}"):
+    with pytest.raises(UsageError, match=f"expected a state file of version 2, got {version}"):
         async with EmbeddedLog(path):
             pass
     assert path.read_bytes() == before
+
+
+VERSION_1 = """
+CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, partitions INTEGER NOT NULL);
+CREATE TABLE ends(topic INTEGER, partition INTEGER, first INTEGER NOT NULL, next INTEGER NOT NULL,
+    PRIMARY KEY(topic, partition)) WITHOUT ROWID;
+CREATE TABLE records(
+    position INTEGER PRIMARY KEY, key BLOB, value BLOB, timestamp INTEGER NOT NULL);
+CREATE TABLE offsets(grp TEXT, topic INTEGER, partition INTEGER, next INTEGER NOT NULL,
+    PRIMARY KEY(grp, topic, partition)) WITHOUT ROWID;
+CREATE TABLE identity(id TEXT NOT NULL);
+INSERT INTO identity VALUES ('abc');
+INSERT INTO topics VALUES (1, 't', 1);
+INSERT INTO ends VALUES (1, 0, 0, 1);
+INSERT INTO records VALUES (1024 << 40, x'6b', x'76', 1500);
+INSERT INTO offsets VALUES ('g', 1, 0, 0);
+PRAGMA user_version=1;
+"""
+
+
+async def test_a_log_of_version_1_goes_on_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    sqlite3.connect(path).executescript(VERSION_1).connection.close()
+    for opened in (1, 2):
+        async with EmbeddedLog(path) as log, log.producer() as producer:
+            assert await log.identity() == "embedded:abc"
+            await producer.publish([Output("t", None, b"w", 0, headers.VOTES)])
+            async with log.reader("t", "beginning") as reader:
+                polled = await reader.poll(max_records=9, timeout=0)
+            told = [(r.key, r.value, r.headers) for r in polled[TopicPartition("t", 0)]]
+            assert told == [(b"k", b"v", ()), *[(None, b"w", headers.VOTES)] * opened]
+
+
+@pytest.mark.parametrize("damage", ["x'c1'", "'text'", "7", "x'93a0a0a0'"])
+async def test_headers_that_were_never_written_are_damage(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "log.db"
+    async with EmbeddedLog(path) as log, log.producer() as producer:
+        await log.create_topics(["t"], 1)
+        await producer.publish([Output("t", None, b"v", 0, headers.VOTES)])
+        log.database.connection.execute(f"UPDATE records SET headers = {damage}")
+        async with log.reader("t", "beginning") as reader:
+            with pytest.raises(RunError, match=r"is damaged \(t\[0\]@0: headers: "):
+                await reader.poll(max_records=9, timeout=0)

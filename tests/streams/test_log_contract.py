@@ -5,7 +5,9 @@ import time
 import anyio
 import pytest
 
+from schemas import headers
 from schemas.errors import UsageError
+from schemas.headers import Headers
 from streams.log import Log, Output, Polled, TopicPartition
 from tests.streams.contract import (
     DEADLINE,
@@ -87,6 +89,28 @@ async def test_keys_values_and_times_come_back_as_they_went_in(log: Log, topic: 
     ]
     for record in records:
         assert started_at - 1 <= record.timestamp / 1000 <= time.time() + 1
+
+
+async def test_headers_come_back_as_they_went_in(log: Log, topic: str) -> None:
+    given: list[Headers] = [
+        headers.IMAGE,
+        (),
+        (("b", b"2"), ("a", b"1"), ("b", b"2"), ("a", None), ("", b""), ("ö", b"\x00\xff" * 500)),
+        headers.IMAGE,
+    ]
+    async with log, log.producer() as producer:
+        await log.create_topics([topic], 1)
+        await producer.publish([Output(topic, b"k", b"v", 0, told) for told in given])
+        async with log.consumer("group", [topic]) as consumer:
+            await owning(consumer, 1)
+            outputs = [Output(topic, None, b"w", 0, headers.VOTES)]
+            await consumer.publish(outputs, {}, consumer.assignment.epoch)
+            found = [record.headers for _, record in await take(consumer, 5)]
+        async with log.reader(topic, "beginning") as reader:
+            again = [record.headers for _, record in await take(reader, 5)]
+
+    assert found == again == [*given, headers.VOTES]
+    assert all(isinstance(told, tuple) for told in found)
 
 
 async def test_what_publish_acknowledged_is_there_when_it_returns(log: Log, topic: str) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from schemas import codec
+from schemas import codec, headers
 from schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
 from schemas.errors import RecordError, UsageError
 from schemas.topics import DEAD_LETTERS
@@ -274,7 +274,7 @@ def _say(line: str) -> None:
 
 
 def _mark(place: Place, settled: DeadLetterSettled) -> Output:
-    return Output(DEAD_LETTERS, None, codec.encode(settled), place.partition)
+    return Output(DEAD_LETTERS, None, codec.encode(settled), place.partition, headers.SETTLED)
 
 
 async def _discard(url: str, places: list[Place] | None, choice: Choice) -> None:
@@ -317,6 +317,10 @@ def _plain(one: Listed, letter: DeadLetter | None = None) -> dict[str, Any]:
         }
     if letter is not None:
         plain["key"] = (letter.key or b"").decode(errors="replace")
+        plain["headers"] = [
+            [name, None if value is None else value.decode(errors="replace")]
+            for name, value in letter.headers or ()
+        ]
         plain["holds"] = contents(letter)
     return plain
 
