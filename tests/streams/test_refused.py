@@ -158,3 +158,12 @@ def test_a_dead_letter_tells_the_hash_of_what_it_cannot_carry() -> None:
     assert (last.key, last.error) == (None, found.error)
     with pytest.raises(ForbiddenError, match="dead-letters refuses"):
         refused([shortest], 0)
+
+
+def test_a_dead_letter_whose_headers_are_too_large_goes_without_them() -> None:
+    letter = DeadLetter(
+        topic="images.archive", partition=1, offset=5, key=None, value=b"", error="bad",
+        group="g", failed_at=1.0, headers=[("note", bytes(9000))],
+    )  # fmt: skip
+    (short,) = refused([Output(DEAD_LETTERS, None, codec.encode(letter), 1)], 0)
+    assert not codec.decode_dead_letter(short.value).headers

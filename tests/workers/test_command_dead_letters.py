@@ -9,11 +9,13 @@ import pytest
 
 from schemas import codec
 from schemas.dead_letters import DeadLetter
+from schemas.headers import Headers
 from schemas.records import Head, Image, Inline
 from schemas.topics import DEAD_LETTERS, all_topics, images
 from streams.embedded.log import EmbeddedLog
-from streams.log import Output
+from streams.log import Output, TopicPartition
 from workers import cli
+from workers.intake import Intake
 
 FILE = "log.db"
 PICTURE = b"\xff\xd8 not really"
@@ -84,6 +86,40 @@ class Command:
 def command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Command:
     anyio.run(prepare, tmp_path)
     return Command(tmp_path, capfd)
+
+
+HAD = (("content-type", b"image/jpeg"), ("traceparent", b"00-1"), ("note", None))
+
+
+async def send_unreadable(folder: Path) -> None:
+    intake = Intake("one", first=True)
+    tp = TopicPartition(images("archive"), 1)
+    async with EmbeddedLog(folder / FILE) as log, log.producer() as producer:
+        await producer.publish([Output(tp.topic, b"k", PICTURE, 1, HAD)])
+        async with log.reader(images("archive"), "beginning") as reader:
+            polled = await reader.poll(max_records=10, timeout=0)
+        await producer.publish(intake.take(polled, 5.0).letters)
+
+
+async def sent_again(folder: Path) -> list[tuple[bytes | None, bytes | None, Headers]]:
+    async with (
+        EmbeddedLog(folder / FILE) as log,
+        log.reader(images("archive"), "beginning") as reader,
+    ):
+        polled = await reader.poll(max_records=10, timeout=0)
+    return [(r.key, r.value, r.headers) for some in polled.values() for r in some]
+
+
+def test_a_record_that_could_not_be_read_is_replayed_with_its_headers(command: Command) -> None:
+    anyio.run(send_unreadable, command.folder)
+    (one,) = command.listed("--reason", "unreadable_record")
+    assert "its headers say content-type: image/jpeg" in one["error"]
+    shown = json.loads(command("show", one["place"]))
+    assert shown["headers"] == [[name, value and value.decode()] for name, value in HAD]
+
+    command("replay", one["place"])
+
+    assert anyio.run(sent_again, command.folder) == [(b"k", PICTURE, HAD)] * 2
 
 
 def test_letters_are_listed_shown_replayed_and_discarded(command: Command) -> None:

@@ -192,6 +192,28 @@ async def test_every_image_takes_its_way_through_the_tiers_to_one_answer() -> No
             assert all(vote.weight == 0 for vote in answer.shadow_votes)
 
 
+async def test_every_record_says_in_its_headers_what_it_is() -> None:
+    log = await filled(50)
+    parts = [Part(tier_worker(log, name)) for name in CASCADE.tier_names]
+    async with anyio.create_task_group() as tasks:
+        for part in [*parts, Part(consensus(log))]:
+            tasks.start_soon(part.run)
+        await Answers(log).wait(50)
+        await settled(log)
+        tasks.cancel_scope.cancel()
+
+    said = Counter[tuple[str, bytes | None]]()
+    for topic, partitions in log.topics.items():
+        for record in (record for partition in partitions for record in partition):
+            (content_type, schema) = record.headers
+            assert content_type == ("content-type", b"application/msgpack")
+            tag = msgspec.msgpack.decode(record.value or b"")["schema"]
+            assert schema == ("schema", tag.encode())
+            said[topic, schema[1]] += 1
+    assert said[ANSWERS, b"answer.v1"] == said["images.archive", b"image.v1"] == 50
+    assert {schema for _, schema in said} >= {b"escalation.v1", b"votes.v1", b"dead_letter.v1"}
+
+
 async def test_parts_that_are_killed_again_and_again_lose_and_double_nothing() -> None:
     count, kills = 120, 40
     expected = await undisturbed(count)

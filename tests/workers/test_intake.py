@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas import codec
+from schemas import codec, headers
 from schemas.records import (
     Escalation,
     Head,
@@ -118,6 +118,41 @@ def test_records_that_are_none_become_dead_letters_at_once() -> None:
     assert {(x.reason, x.tier, x.failed_at, x.key) for x in letters} == {
         ("unreadable_record", "one", 5.0, b"k")
     }
+
+
+def test_a_dead_letter_has_the_headers_and_tells_what_they_said() -> None:
+    had = (
+        ("Content-Type", b"image/jpeg"),
+        ("traceparent", b"00-1"),
+        ("schema", None),
+        ("schema", b"\xffx" * 500),
+    )
+    record = MemoryRecord(3, b"k", b"\xff\xd8\xff\xe0", 1500, had)
+
+    (output,) = Intake("one", first=True).take({TP: [record]}, 5.0).letters
+
+    letter = codec.decode_dead_letter(output.value)
+    assert letter.headers == list(had)
+    assert letter.error == (
+        "images.archive[0]@3: Expected `object`, got `int`: expected a msgpack map or a JSON "
+        "object, got bytes that begin with ff d8 ff e0 (its headers say content-type: image/jpeg, "
+        f"schema: {'�x' * 50})"
+    )
+    assert output.headers == headers.DEAD_LETTER
+
+
+def test_what_headers_say_wrongly_of_an_image_does_not_matter() -> None:
+    had = (("content-type", b"application/json"), ("schema", b"image.v9"))
+    value = codec.encode(Image(HEAD, PAYLOADS[0]))
+    found = Intake("one", first=True).take({TP: [MemoryRecord(3, b"k", value, 0, had)]}, 5.0)
+    assert [item.headers for item in found.items] == [had]
+
+
+def test_a_header_whose_name_no_dead_letter_holds_is_left_out() -> None:
+    had = (("a" * 65_537, b"1"), ("b" * 65_536, b"2"))
+    record = MemoryRecord(3, b"k", b"\xc1", 0, had)
+    (output,) = Intake("one", first=True).take({TP: [record]}, 5.0).letters
+    assert codec.decode_dead_letter(output.value).headers == [had[1]]
 
 
 @pytest.mark.parametrize(
