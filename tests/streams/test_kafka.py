@@ -133,6 +133,11 @@ async def test_a_record_beyond_the_limit_is_refused_with_both_sizes(
 
         await producer.publish([Output(topic, None, bytes(8 * 2**20))])
 
+        much = (("note", bytes(200)),)  # which the producer does not count
+        with pytest.raises(RecordRefusedError, match=r"of 8,454,000 bytes: expected at most"):
+            await producer.publish([Output(topic, None, bytes(8_454_000), None, much)])
+        await producer.publish([Output(topic, None, bytes(8 * 2**20), None, much)])
+
 
 @pytest.mark.kafka
 async def test_a_record_beyond_the_brokers_limit_is_refused_for_good(
