@@ -90,7 +90,7 @@ class Reference(
     """A picture kept outside the log, by file path.
 
     Attributes:
-        path: Absolute path of the file.
+        path: Absolute path of the file; as a URI, ``file:///…``, where it is not UTF-8.
         size: Its size in bytes when it was sent; another size on reading is an error.
         sha256: Content hash, checked on reading; ``None`` leaves only the size to be checked.
     """

@@ -9,6 +9,7 @@ import msgspec
 from schemas.errors import UsageError
 from streams.log import Log
 from streams.namespace import NamespacedLog, check_namespace
+from workers.ports import parse_port
 
 LOG_HELP = "embedded:FILE or kafka://host:port[,host:port…]"
 
@@ -81,6 +82,4 @@ def _kafka(servers: str) -> Log:
 
 def _is_address(server: str) -> bool:
     host, _, port = server.rpartition(":")
-    # Other scripts have digits as well, and too many of them are no number.
-    digits = port.isascii() and port.isdigit() and len(port) <= 5
-    return bool(host) and digits and 0 < int(port) < 65536
+    return bool(host) and bool(parse_port(port))

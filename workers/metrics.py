@@ -29,6 +29,7 @@ from schemas.errors import UsageError
 from streams.histogram import Histogram
 from workers.lifecycle import supervised
 from workers.metric_names import METRICS, Sample
+from workers.ports import parse_port
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -61,10 +62,11 @@ def parse_address(text: str) -> Address:
     Raises:
         UsageError: It is neither.
     """
-    host, _, port = text.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    host, _, digits = text.rpartition(":")
+    port = parse_port(digits)
+    if port is None:
         raise UsageError(f"--metrics: expected HOST:PORT or a port, got {text!r}")
-    return Address(host.strip("[]") or LOOPBACK, int(port))
+    return Address(host.strip("[]") or LOOPBACK, port)
 
 
 class Shown(NamedTuple):
@@ -205,11 +207,8 @@ def serving_metrics(address: Address | None, shown: Shown) -> Iterator[None]:
 
 
 def _listen(address: Address, shown: Shown) -> _Server:
-    try:
-        infos = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        server = _Server(address, infos[0][0])
-    except OSError as error:
-        raise UsageError(f"--metrics {address}: {error.strerror or error}") from error
+    with _explained(address):
+        server = _Server(address, _family(address.host))
     server.set_app(application(shown))
     return server
 
@@ -230,6 +229,34 @@ def _serve_later(address: Address, shown: Shown, ended: threading.Event) -> None
             return
 
 
+def _family(host: str) -> int:
+    return socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0][0]
+
+
+@contextmanager
+def _explained(address: Address) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UnicodeError) as error:  # the latter of a name that DNS could not have
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise UsageError(f"--metrics {address}: {reason}") from error
+
+
+def check_free(addresses: Iterable[Address]) -> None:
+    """Check that nobody else listens at some addresses.
+
+    Raises:
+        UsageError: Somebody does, or a host is not this machine's.
+    """
+    with contextlib.ExitStack() as stack:
+        for address in addresses:
+            with _explained(address):
+                family = _family(address.host)
+                probe = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+
+
 def free_ports(host: str, count: int) -> list[int]:
     """Return ports that nobody listens on just now.
 
@@ -239,11 +266,8 @@ def free_ports(host: str, count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         ports = []
         for _ in range(count):
-            try:
-                family = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0][0]
-                probe = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            with _explained(Address(host, 0)):
+                probe = stack.enter_context(socket.socket(_family(host), socket.SOCK_STREAM))
                 probe.bind((host, 0))
-            except OSError as error:
-                raise UsageError(f"--metrics {host}: {error.strerror or error}") from error
             ports.append(probe.getsockname()[1])
         return ports

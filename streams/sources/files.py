@@ -25,6 +25,7 @@ from streams.sources.identity import (
     fault_content,
     image_id,
     owned_id,
+    portable,
 )
 from streams.sources.payload import (
     file_fault,
@@ -310,7 +311,7 @@ class _Scan:
 
     def read(self, path: str, size: int, limit: int) -> tuple[Payload, bytes]:
         """Return a picture's payload, and the SHA-256 of its content."""
-        absolute = os.path.join(self.cwd, path)
+        absolute = portable(os.path.join(self.cwd, path))
         if self.options.counted:
             return Reference(path=absolute, size=size), b""
         if self.inline:

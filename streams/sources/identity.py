@@ -3,11 +3,14 @@
 import hashlib
 import os
 import unicodedata
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from schemas.bounds import MOST_URI
 
 # Of a path, in characters: the time of a frame must still fit behind it.
 MOST_SHOWN = MOST_URI - 64
+# Without a host, see RFC 8089.
+_FILE_URI = "file://"
 
 
 def image_id(uri: str, content: bytes) -> str:
@@ -59,6 +62,24 @@ def frame_place(path: str, at: float | None, stream: int | None = None) -> str:
     return f"{path}#t={at:.3f}" + ("" if stream is None else f"&stream={stream}")
 
 
+def portable(path: str) -> str:
+    """Return an absolute path as a record can carry it: one that is not UTF-8 as a file URI."""
+    if path.isascii():
+        return path
+    raw = os.fsencode(path)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return _FILE_URI + quote_from_bytes(raw)
+
+
+def local(path: str) -> str:
+    """Return the path that ``portable`` made a text of."""
+    if path.startswith(f"{_FILE_URI}/"):
+        return os.fsdecode(unquote_to_bytes(path.removeprefix(_FILE_URI)))
+    return path if path.isascii() else os.fsdecode(path.encode())
+
+
 def display(path: str) -> str:
     """Spell a path as valid Unicode; bytes that are not UTF-8 become a backslash and hex digits.
 
@@ -73,10 +94,10 @@ def bad_name(path: str) -> str | None:
     if path.isascii() and path.isprintable():
         return None
     try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
+        name = os.fsencode(path).decode("utf-8")
+    except UnicodeError:
         return "the name is not valid UTF-8"
-    controls = [character for character in path if unicodedata.category(character) == "Cc"]
+    controls = [character for character in name if unicodedata.category(character) == "Cc"]
     if "\n" in controls:
         return "the name holds a line break"
     return f"the name holds a control character ({controls[0]!r})" if controls else None

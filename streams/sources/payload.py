@@ -16,6 +16,7 @@ from typing import BinaryIO, TypeVar
 from schemas.errors import ImageError, MachineError
 from schemas.records import Inline, Payload, Reference, Unreadable
 from streams.sources.beneath import READING, open_inside
+from streams.sources.identity import local
 
 T = TypeVar("T")
 
@@ -246,7 +247,7 @@ def file_fault(error: OSError) -> ImageError:
 def _read_reference(
     reference: Reference, roots: Sequence[Path] | None, max_bytes: int, patience: Patience
 ) -> bytes:
-    path = reference.path
+    path = local(reference.path)
     if scheme := _SCHEME.match(path):
         what = f"{scheme[0]} references are not followed"
         raise ImageError("refused", f"{what}, expected an absolute path, got {path!r}")

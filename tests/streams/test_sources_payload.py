@@ -10,6 +10,7 @@ import pytest
 
 from schemas.errors import ImageError, MachineError
 from schemas.records import Inline, Payload, Reference, Unreadable
+from streams.sources.identity import local, portable
 from streams.sources.payload import Patience, read_payload
 
 LIMIT = 1000
@@ -224,7 +225,7 @@ def test_an_error_that_will_not_pass_is_told_at_once(
 
 @pytest.mark.parametrize(
     "path",
-    ["http://host/a.jpg", "https://host/a.jpg", "s3://b/a.jpg", "file:///a.jpg", "FILE:/a.jpg",
+    ["http://host/a.jpg", "https://host/a.jpg", "s3://b/a.jpg", "file://host/a.jpg", "FILE:/a.jpg",
      "gs://b/a", "data:image/png;base64,AA", "c:/a.jpg"],
 )  # fmt: skip
 def test_urls_are_refused_whatever_the_roots(path: str) -> None:
@@ -246,3 +247,17 @@ def test_a_link_out_of_the_roots_is_refused_wherever_it_stands(
         reference = Reference(path=f"{picture.parent}/{path}", size=7)
         assert fault(reference, [picture.parent])[0] == "refused"
         assert read_payload(reference, [tmp_path], LIMIT) == b"secret!"
+
+
+@pytest.mark.parametrize("name", [b"a.jpg", "é %41.jpg".encode(), b"\xdf%\xff.jpg", b"file: a.jpg"])
+def test_every_absolute_path_has_a_text_that_leads_back_to_it(tmp_path: Path, name: bytes) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
+    Path(path).write_bytes(b"picture")
+
+    text = portable(path)
+
+    assert text.encode().decode() == text
+    assert local(text) == path
+    for roots in (None, [tmp_path]):
+        assert read_payload(Reference(path=text, size=7), roots, LIMIT) == b"picture"
+    assert fault(Reference(path=text, size=7), [])[0] == "refused"

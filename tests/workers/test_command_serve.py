@@ -210,6 +210,8 @@ def is_gone(pid: int) -> bool:
     [
         (["work", "--metrics", "nowhere"], "--metrics: expected HOST:PORT or a port"),
         (["consensus", "--metrics", "127.0.0.1:99999"], "--metrics: expected HOST:PORT or a port"),
+        (["work", "--metrics", "²"], "--metrics: expected HOST:PORT or a port, got '²'"),
+        (["work", "--metrics", "a..b:0"], "--metrics a..b:0: "),
         (["up", "--metrics", "65534"], "expected 5 ports from 65534 on"),
         (["up", "--drain-timeout", "5"], "--drain-timeout: expected more than 5"),
         (["work", "--drain-timeout", "nan"], "--drain-timeout: expected more than 5"),

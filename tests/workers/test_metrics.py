@@ -27,6 +27,7 @@ from workers.metric_names import METRICS, Sample
 from workers.metrics import (
     Address,
     Shown,
+    check_free,
     free_ports,
     parse_address,
     registry,
@@ -228,10 +229,20 @@ def test_addresses_are_read(text: str, address: Address) -> None:
     assert parse_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["", "nowhere", "host:", "host:x", "host:65536", "host:-1"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "host:", "host:x", "host:65536", "host:-1", "²", "a:٣", "1_0"]
+)
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--metrics: expected HOST:PORT or a port, got "):
         parse_address(text)
+
+
+def test_every_port_has_to_be_free_before_the_work_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free, other = Address("127.0.0.1", 0), Address(*taken.getsockname())
+        with pytest.raises(UsageError, match=rf"^--metrics {other}: Address already in use$"):
+            check_free([free, other])
+    check_free([free, other])
 
 
 def test_free_ports_are_different_ones() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,18 @@ def test_a_glob_that_matches_nothing_is_refused_before_any_work(folder: Path) ->
     assert done.returncode == 2
     assert done.stderr == "roadstream: score: nothing*.jpg matches no file\n"
     assert not (folder / "a.csv.roadstream").exists()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems know UTF-8 only")
+def test_a_working_folder_that_is_not_utf_8_is_one_like_any_other(folder: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/stra\xdfe"))
+    odd.mkdir()
+    (folder / "one").rename(odd / "one")
+    write_cascade(odd)
+    out = os.fsdecode(b"\xdf.csv")
+
+    done = roadstream(*SCORE.split(), "--report", "--ledger", "led", "--out", out, folder=odd)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("answers: \\xdf.csv\n")
+    assert (odd / out).read_text().count("one/0000") == 2

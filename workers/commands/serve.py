@@ -1,6 +1,7 @@
 """``roadstream work``, ``consensus`` and ``up``: the processes that judge and decide."""
 
 import socket
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -33,12 +34,15 @@ from workers.commands.numbers import MOST_PARTITIONS, MOST_WORKERS, check_number
 from workers.commands.topics import create_topics
 from workers.connect import address, open_log
 from workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
-from workers.metrics import Address, Shown, free_ports, parse_address, serving_metrics
+from workers.metrics import Address, Shown, check_free, free_ports, parse_address, serving_metrics
 from workers.process import ServiceOptions, wait_for_log
 from workers.runtime import WorkOptions, serve_consensus, serve_workers
 from workers.samples import supervisor_samples
 from workers.supervisor import Care, ChildSpec, Supervisor
 from workers.terminal import console
+
+# Seconds in which the children of an `up` that was killed end.
+ENDING = 3.0
 
 Roots = Annotated[
     list[Path] | None,
@@ -111,7 +115,7 @@ def consensus(
 def _service(metrics: str | None, alive_file: Path | None, drain_timeout: float) -> ServiceOptions:
     return ServiceOptions(
         drain_timeout=check_drain_timeout(drain_timeout),
-        metrics=None if metrics is None else parse_address(metrics),
+        metrics=parse_address(metrics) if metrics else None,
         alive_file=alive_file,
     )
 
@@ -184,7 +188,7 @@ def _children(
 
 def _addresses(metrics: str | None, count: int) -> list[Address | None]:
     """Return where the supervisor serves its metrics, then where each child does."""
-    if metrics is None:
+    if not metrics:  # an empty variable of the environment is none
         return [None] * count
     host, first = parse_address(metrics)
     if first + count > 65536:
@@ -217,6 +221,7 @@ class _Up:
         stopping = anyio.Event()
         supervisor = self._supervisor
         shown = Shown(lambda: supervisor_samples(supervisor), lambda now: [], supervisor.unready)
+        await self._wait_for_ports()
         with serving_metrics(self._addresses[0], shown):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(stop_on_signal, stopping)
@@ -225,6 +230,22 @@ class _Up:
                     self._show()
                     await supervisor.run(stopping)
                 tasks.cancel_scope.cancel()
+
+    async def _wait_for_ports(self) -> None:
+        """Wait a moment for ports of processes that are about to end.
+
+        Raises:
+            UsageError: One stays taken: its numbers would be another's.
+        """
+        wanted = [at for at in self._addresses if at is not None]
+        until = time.monotonic() + ENDING
+        while True:
+            try:
+                return check_free(wanted)
+            except UsageError:
+                if time.monotonic() > until:
+                    raise
+            await anyio.sleep(0.2)
 
     def _show(self) -> None:
         line = f"{len(self._specs)} processes on {self._url}; Ctrl-C stops them"
@@ -235,7 +256,7 @@ class _Up:
         names = ["supervisor", *(spec.name for spec in self._specs)]
         for name, at in zip(names, self._addresses, strict=True):
             table.add_row(name, f"http://{at}/metrics")
-        self._screen.print(table)
+        self._screen.print(table, soft_wrap=True)
 
     def _say(self, line: str) -> None:
         self._screen.print(line, soft_wrap=True)

@@ -1,6 +1,7 @@
 """The client of a chat server: tries again while it is busy, keeps to deadlines and to the key."""
 
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ from stages.decode import encode_jpeg
 from stages.inference import Abstained, Picture, Pictures, Score
 from streams.clock import SystemClock
 from tests.builders import cascade, tier
+from workers.engines.nearby import on_this_machine
 from workers.engines.openai.client import ChatClient, Late, Refusal
 from workers.engines.openai.engine import OpenAIEngine
 from workers.engines.openai.messages import Choice, answer_token, jpeg_of
@@ -293,3 +295,52 @@ def test_a_file_is_sent_as_it_is_if_it_is_right() -> None:
     assert jpeg_of(Picture(pixels, memoryview(right)), pixels, limits, 90) == right
     for encoded in (turned, b"\x89PNG", encode_jpeg(np.zeros((96, 64, 3), np.uint8)), None):
         assert jpeg_of(Picture(pixels, encoded), pixels, limits, 90) == encode_jpeg(pixels, 90)
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5h://127.0.0.1:9", "nonsense"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_server_on_this_machine_is_reached_without_the_proxy(
+    script: type[Script], monkeypatch: pytest.MonkeyPatch, proxy: str, host: str
+) -> None:
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(variable, proxy)
+    script.answers = [(200, {}, {"a": 1})]
+    url = settings(script).base_url.replace("127.0.0.1", host)
+    client = ChatClient(OpenAISettings(base_url=url), "m.settings")
+
+    assert client.chat({}, None) == {"a": 1}
+    client.close()
+
+
+def test_any_other_server_is_reached_by_the_proxy(
+    script: type[Script], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", settings(script).base_url.removesuffix("/v1"))
+    script.answers = [(200, {}, {"from": "the proxy"})]
+    client = ChatClient(OpenAISettings(base_url="http://models.invalid/v1"), "m.settings")
+
+    assert client.chat({}, None) == {"from": "the proxy"}
+    client.close()
+
+
+def test_a_proxy_that_cannot_be_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "gopher://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="ALL_PROXY: expected an HTTP proxy, got .*gopher"):
+        ChatClient(OpenAISettings(base_url="http://models.invalid/v1"), "m.settings")
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        ("localhost", True),
+        ("127.0.0.53", True),
+        ("::1", True),
+        ("0.0.0.0", True),
+        (socket.gethostname(), True),
+        ("192.0.2.1", False),
+        ("2001:db8::1", False),
+        ("models.invalid", False),
+    ],
+)
+def test_what_is_on_this_machine(host: str, here: bool) -> None:
+    assert on_this_machine(host) is here

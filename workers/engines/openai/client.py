@@ -11,6 +11,7 @@ import msgspec
 
 from schemas.errors import ConfigError, EngineDownError
 from schemas.settings.openai import OpenAISettings
+from workers.engines.nearby import on_this_machine
 
 # Too many requests, and a server that is not ready: both pass.
 _BUSY = (429, 503)
@@ -42,6 +43,9 @@ class ChatClient:
         settings: Address, key and patience.
         where: Of the settings, for errors.
         pause: Waits so many seconds.
+
+    Raises:
+        ConfigError: There is no key, or a proxy that cannot be used.
     """
 
     def __init__(
@@ -51,14 +55,30 @@ class ChatClient:
         self._key = _key(settings, where)
         self._url = settings.base_url.rstrip("/")
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        self._http = httpx.Client(
-            headers=headers,
-            timeout=httpx.Timeout(settings.request_timeout, connect=settings.connect_timeout),
-            limits=httpx.Limits(
-                max_connections=settings.concurrency,
-                max_keepalive_connections=settings.concurrency,
-            ),
-        )
+        self._http = self._client(headers, where)
+
+    def _client(self, headers: dict[str, str], where: str) -> httpx.Client:
+        """Return the client; a server on this machine is reached without a proxy.
+
+        Raises:
+            ConfigError: The proxy that the environment names cannot be used.
+        """
+        settings = self._settings
+        try:
+            return httpx.Client(
+                headers=headers,
+                timeout=httpx.Timeout(settings.request_timeout, connect=settings.connect_timeout),
+                trust_env=not on_this_machine(httpx.URL(self._url).host),
+                verify=httpx.create_ssl_context(),  # heeds SSL_CERT_FILE in any case
+                limits=httpx.Limits(
+                    max_connections=settings.concurrency,
+                    max_keepalive_connections=settings.concurrency,
+                ),
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise ConfigError(
+                f"{where}: HTTP_PROXY, HTTPS_PROXY or ALL_PROXY", "an HTTP proxy", str(error)
+            ) from None
 
     def models(self) -> list[str]:
         """Return the names of the models that the server has.

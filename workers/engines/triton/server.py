@@ -12,6 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from schemas.errors import ConfigError, DeviceMemoryError, EngineDownError, EngineError
 from schemas.settings.triton import TritonSettings
+from workers.engines.nearby import on_this_machine
 from workers.engines.triton.contract import Contract, Served, Tensor, agree
 from workers.engines.triton.faults import fault_of
 from workers.engines.triton.memory import Region
@@ -33,6 +34,12 @@ _CHANNEL = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 250),
 ]
+
+
+def _channel(url: str) -> list[tuple[str, int]]:
+    """Return the options of a channel; a server on this machine is reached without a proxy."""
+    host = url.rpartition(":")[0]
+    return [*_CHANNEL, ("grpc.enable_http_proxy", int(not on_this_machine(host)))]
 
 
 class LateError(Exception):
@@ -74,7 +81,7 @@ class Server:
     def __init__(self, settings: TritonSettings, target: Target) -> None:
         self._settings, self._target = settings, target
         self._client = grpc_client.InferenceServerClient(
-            settings.url, channel_args=_CHANNEL, **_tls(settings, target)
+            settings.url, channel_args=_channel(settings.url), **_tls(settings, target)
         )
         self._checking = asyncio.Lock()
         self._contract: Contract | None = None
