@@ -325,7 +325,7 @@ def test_any_other_server_is_reached_by_the_proxy(
 
 def test_a_proxy_that_cannot_be_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "gopher://127.0.0.1:9")
-    with pytest.raises(ConfigError, match="ALL_PROXY: expected an HTTP proxy, got .*gopher"):
+    with pytest.raises(ConfigError, match=r"ALL_PROXY: expected an HTTP proxy, got .*gopher"):
         ChatClient(OpenAISettings(base_url="http://models.invalid/v1"), "m.settings")
 
 
