@@ -72,7 +72,7 @@ SELECT status, hash, answer FROM path_only JOIN images USING(image_id) LEFT JOIN
 USING(image_id) WHERE path_only.image_id=?"""
 # "=" is followed by ">". What else begins so is a file that somebody has named so.
 _FRAMES = "SELECT place, image_id FROM places WHERE place>=? AND place<?"
-_FRAME = re.compile(rb"#t=\d+\.\d{3}$")
+_FRAME = re.compile(rb"#t=\d+\.\d{3}(&stream=\d+)?$")
 
 
 def _forget_unanswered(tx: Any) -> None:

@@ -9,7 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import msgspec
 
@@ -31,6 +31,7 @@ class RunKey(msgspec.Struct, frozen=True, kw_only=True):
     cascade_hash: str
     namespace: str | None = None
     fps: float | None
+    stream: int | Literal["all"] | None = None
     listed: str | None = None
 
 

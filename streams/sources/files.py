@@ -5,13 +5,14 @@ Order: arguments as given; in a folder its pictures and videos sorted by name (f
 """
 
 # Paths stay strings as the user spelled them; Path would rewrite "./a" and "a//b", and costs more.
-# ruff: noqa: PTH112, PTH116, PTH118, PTH120, PTH122, PTH123
+# ruff: noqa: PTH112, PTH116, PTH118, PTH120
 
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import msgspec
@@ -27,6 +28,8 @@ from streams.sources.identity import (
     owned_id,
     portable,
 )
+from streams.sources.kinds import IMAGE_SUFFIXES, VIDEO, VIDEO_SUFFIXES, kind_of, suffix
+from streams.sources.left_out import LeftOut
 from streams.sources.payload import (
     file_fault,
     hash_file,
@@ -40,20 +43,9 @@ from streams.sources.places import Known, Scanned, file_state, settled
 if TYPE_CHECKING:
     from streams.sources.video import VideoOptions
 
-# fmt: off
-IMAGE_SUFFIXES = frozenset([
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".mpo", ".png", ".apng", ".webp", ".gif",
-    ".bmp", ".dib", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jxl", ".ppm", ".pgm", ".pnm",
-])
-VIDEO_SUFFIXES = frozenset([
-    ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
-    ".3gp", ".wmv", ".flv", ".ogv", ".insv", ".360", ".lrv",
-])
-# fmt: on
 Knower = Callable[[str], Known | None]
 # Bytes of a SHA-256 that tell two pictures apart, as ``Head.content_hash`` has them.
 HASH_BYTES = 16
-_SYNC_BYTE = b"\x47"  # begins every MPEG transport stream; TypeScript files are named .ts as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +59,7 @@ class ScanOptions:
         lane: Lane of the records.
         run_id: Job that asks.
         first_sequence: Sequence number of the first record.
-        video: How to read videos; ``None`` leaves them out, counted as skipped.
+        video: How to read videos; ``None`` leaves them out.
         stdin: Where the list for ``-`` is read from; ``None`` for standard input.
         known: What an earlier scan has noted about a place; a file that is unchanged since is not
             read again.
@@ -98,14 +90,14 @@ class ScanStats:
         unchanged: Those of them whose files are unchanged since an earlier scan.
         unreadable: Those of them that could not be read.
         videos: Videos opened.
-        skipped: Files in folders that are neither picture nor video by their name.
+        left_out: What else there was, and why it is not judged.
     """
 
     images: int = 0
     unchanged: int = 0
     unreadable: int = 0
     videos: int = 0
-    skipped: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def scan(
@@ -182,8 +174,8 @@ class _Scan:
         """Scan one path that was asked for by name, whatever its suffix."""
         if os.path.isdir(path):
             yield from self.folder(path)
-        elif self.options.video is not None and _suffix(path) in VIDEO_SUFFIXES:
-            yield from self.file(path, None, None)
+        elif self.is_video(path):
+            yield from self.video(path)
         else:
             drive = os.path.dirname(path) or None
             self.drive_length = self.drive_length + 1 if drive == self.drive else 0
@@ -201,6 +193,8 @@ class _Scan:
                     yield from self.pictures(pending)
                     subfolders = self.subfolders(pending)
                     stack.append(_Folder(pending, inode or (0, 0), subfolders))
+                else:
+                    self.stats.left_out.add("a link to a folder that it lies in", pending)
             pending = self.next_subfolder(stack)
 
     def next_subfolder(self, stack: list[_Folder]) -> str | None:
@@ -224,8 +218,8 @@ class _Scan:
         try:
             for entry in listing.entries(folder, self.counts):
                 path = os.path.join(folder, entry.name)
-                if _suffix(entry.name) in VIDEO_SUFFIXES and not listing.is_folder(entry):
-                    yield from self.file(path, None, None)
+                if self.is_video(path) and not listing.is_folder(entry):
+                    yield from self.found_video(path)
                 else:
                     yield from self.file(path, session, position)
                     position += 1
@@ -236,31 +230,50 @@ class _Scan:
                 yield Scanned(folder, None, holds="")
 
     def counts(self, entry: listing.Entry) -> bool:
-        """Whether a folder's entry is a picture or video by its name; count the files left out."""
-        suffix = _suffix(entry.name)
-        if suffix in IMAGE_SUFFIXES:
-            return True
-        if listing.is_folder(entry):
+        """Whether a folder's entry is a picture or video; note what is left out."""
+        if listing.is_hidden(entry):
+            self.stats.left_out.add("hidden", entry.path)
             return False
-        video = self.options.video is not None and suffix in VIDEO_SUFFIXES
-        if video and (suffix != ".ts" or _first_byte(entry.path) == _SYNC_BYTE):
+        if suffix(entry.name) in IMAGE_SUFFIXES:
             return True
-        self.stats.skipped += 1
+        if self.options.counted or listing.is_folder(entry):
+            return False
+        kind = kind_of(entry.path)
+        if kind.what == "picture" or (kind.what == "video" and self.options.video is not None):
+            return True
+        self.stats.left_out.add(kind.said or "a video", entry.path)
         return False
 
-    def file(self, path: str, session: str | None, position: int | None) -> Iterator[Scanned]:
-        """Yield a picture's record, or a video's frames."""
-        if (problem := bad_name(path)) is not None:
-            yield self.unreadable(path, ImageError("bad_name", problem), session, position)
-        elif self.options.video is not None and _suffix(path) in VIDEO_SUFFIXES:
-            yield from self.video(path, self.options.video)
-        else:
-            try:
-                yield self.picture(path, session, position)
-            except ImageError as error:
-                yield self.unreadable(path, error, session, position)
+    def is_video(self, path: str) -> bool:
+        return self.options.video is not None and kind_of(path) == VIDEO
 
-    def video(self, path: str, options: "VideoOptions") -> Iterator[Scanned]:
+    def found_video(self, path: str) -> Iterator[Scanned]:
+        """Scan a video in a folder; one that is called so by its bytes alone may be mere sound."""
+        sure = suffix(path) in VIDEO_SUFFIXES
+        for scanned in self.video(path):
+            payload = scanned.image.payload if scanned.image is not None else None
+            if isinstance(payload, Unreadable) and payload.fault == "unsupported" and not sure:
+                self.stats.left_out.add(payload.problem, path)
+            else:
+                yield scanned
+
+    def file(self, path: str, session: str | None, position: int | None) -> Iterator[Scanned]:
+        """Yield a picture's record."""
+        try:
+            if (problem := bad_name(path)) is not None:
+                raise ImageError("bad_name", problem)
+            yield self.picture(path, session, position)
+        except ImageError as error:
+            yield self.unreadable(path, error, session, position)
+
+    def video(self, path: str) -> Iterator[Scanned]:
+        """Yield the records of a video's frames."""
+        if (problem := bad_name(path)) is not None:
+            yield self.unreadable(path, ImageError("bad_name", problem), None, None)
+        elif self.options.video is not None:
+            yield from self.frames(path, self.options.video)
+
+    def frames(self, path: str, options: "VideoOptions") -> Iterator[Scanned]:
         # Here, as loading FFmpeg takes long.
         from streams.sources.video import read_frames, unreadable_video
 
@@ -273,7 +286,8 @@ class _Scan:
             yield self.frame(path, unreadable_video(path, error))
             return
         yield Scanned(path, None, holds=image_id(path, content))
-        for image in read_frames(path, content, options):
+        note = partial(self.stats.left_out.note, path)
+        for image in read_frames(path, content, options, note):
             yield self.frame(path, image)
 
     def frame(self, path: str, image: Image) -> Scanned:
@@ -366,11 +380,9 @@ class _Scan:
 
 
 def _is_subfolder(entry: listing.Entry) -> bool:
-    return _suffix(entry.name) not in IMAGE_SUFFIXES and listing.is_folder(entry)
-
-
-def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
+    if listing.is_hidden(entry):
+        return False
+    return suffix(entry.name) not in IMAGE_SUFFIXES and listing.is_folder(entry)
 
 
 def _inode(folder: str) -> tuple[int, int] | None:
@@ -379,12 +391,3 @@ def _inode(folder: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _first_byte(path: str) -> bytes:
-    """Return a file's first byte; the sync byte if it cannot be read, so that a record says so."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(1)
-    except OSError:
-        return _SYNC_BYTE

@@ -24,7 +24,7 @@ Entry = os.DirEntry[str]
 
 
 def entries(folder: str, wanted: Callable[[Entry], bool]) -> Iterator[Entry]:
-    """Yield the entries of a folder that are ``wanted``, never the hidden ones.
+    """Yield the entries of a folder that are ``wanted``.
 
     They come sorted by name if there are at most `SORT_BOUND` of them, otherwise in directory
     order.
@@ -33,14 +33,17 @@ def entries(folder: str, wanted: Callable[[Entry], bool]) -> Iterator[Entry]:
         OSError: As ``os.scandir``, before the first entry or between two.
     """
     with os.scandir(folder or os.curdir) as found:
-        chosen: Iterator[Entry] = (
-            entry for entry in found if not entry.name.startswith(".") and wanted(entry)
-        )
+        chosen: Iterator[Entry] = (entry for entry in found if wanted(entry))
         first = list(islice(chosen, SORT_BOUND + 1))
         if len(first) <= SORT_BOUND:
             first.sort(key=lambda entry: entry.name)
             chosen = iter(())
         yield from chain(first, chosen)
+
+
+def is_hidden(entry: Entry) -> bool:
+    """Whether an entry is hidden by its name, as on Unix."""
+    return entry.name.startswith(".")
 
 
 def is_folder(entry: Entry) -> bool:
@@ -95,7 +98,7 @@ def _expand_deep(base: str, rest: list[str]) -> Iterator[str]:
 
 def _listable(folder: str, wanted: Callable[[Entry], bool]) -> Iterator[Entry]:
     try:
-        yield from entries(folder, wanted)
+        yield from entries(folder, lambda entry: not is_hidden(entry) and wanted(entry))
     except OSError:
         return
 

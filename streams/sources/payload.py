@@ -153,8 +153,7 @@ def look(path: str) -> os.stat_result:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        what = "a symbolic link to nothing" if os.path.islink(path) else _VANISHED
-        raise ImageError("missing", what) from None
+        raise ImageError("missing", absent(path)) from None
     except OSError as error:
         raise file_fault(error) from None
     check_regular(status)
@@ -220,10 +219,19 @@ def check_regular(status: os.stat_result) -> None:
     Raises:
         ImageError: ``unreadable``, naming what it is.
     """
-    kind = stat.S_IFMT(status.st_mode)
-    if kind != stat.S_IFREG:
-        what = _KINDS.get(kind, "no regular file")
+    if (what := irregular(status)) is not None:
         raise ImageError("unreadable", f"is {what}, expected a picture file")
+
+
+def irregular(status: os.stat_result) -> str | None:
+    """Say what it is that is no regular file; ``None`` for one."""
+    kind = stat.S_IFMT(status.st_mode)
+    return None if kind == stat.S_IFREG else _KINDS.get(kind, "no regular file")
+
+
+def absent(path: str) -> str:
+    """Say what is wrong with a path at which nothing is found."""
+    return "a symbolic link to nothing" if os.path.islink(path) else _VANISHED
 
 
 def too_large(size: int, limit: int) -> ImageError:

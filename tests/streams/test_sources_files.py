@@ -108,12 +108,45 @@ def test_given_files_belong_to_the_drive_of_their_folder() -> None:
     assert [(h.session_id, h.frame_index) for h in heads] == [("d", 0), ("d", 1), (None, 0)]
 
 
-def test_other_and_hidden_files_are_skipped_and_the_others_counted() -> None:
-    write("d/a.jpg", "d/notes.txt", "d/.hidden.jpg", "d/.git/b.jpg", "d/sub/README", "d/v.mp4")
+def test_other_and_hidden_files_are_left_out_and_named() -> None:
+    write("d/a.jpg", "d/notes.txt", "d/.hidden.jpg", "d/.git/b.jpg", "d/sub/README")
+    write("d/b.json", data=b'{"label": 1}')
+    write("d/c.CR2", data=b"II*\0\x10\0\0\0CR")
+    write("d/empty", data=b"")
     stats = ScanStats()
 
     assert uris("d", stats=stats) == ["d/a.jpg"]
-    assert stats == ScanStats(images=1, unreadable=0, videos=0, skipped=3)
+    assert stats.left_out.files == {
+        "text": (2, "d/notes.txt"),
+        "hidden": (2, "d/.git"),
+        "a JSON document": (1, "d/b.json"),
+        "a camera raw file": (1, "d/c.CR2"),
+        "an empty file": (1, "d/empty"),
+    }
+    assert "1 left out: a JSON document (d/b.json)" in stats.left_out.lines()
+    assert "2 left out: text (e.g. d/notes.txt)" in stats.left_out.lines()
+
+
+@pytest.mark.parametrize("name", ["IMG_0001", "a.jpeg_large", "a.JPG_original", "a.dat", "a.jpg~"])
+def test_pictures_in_a_folder_are_known_by_their_bytes(name: str) -> None:
+    write(f"d/{name}", data=b"\xff\xd8\xff\xe0" * 9)
+
+    assert uris("d") == [f"d/{name}"]
+
+
+def test_what_cannot_be_looked_at_is_named_and_hangs_nothing() -> None:
+    write("d/a.jpg")
+    os.mkfifo("d/pipe")
+    Path("d/link").symlink_to("nowhere")
+    Path("d/loop").symlink_to("..")
+    stats = ScanStats()
+
+    assert uris("d", stats=stats) == ["d/a.jpg"]
+    assert set(stats.left_out.files) == {
+        "a pipe",
+        "a symbolic link to nothing",
+        "a link to a folder that it lies in",
+    }
 
 
 def test_a_given_file_is_taken_whatever_its_name() -> None:
@@ -443,7 +476,7 @@ def test_transport_streams_are_told_from_typescript() -> None:
     options = ScanOptions(video=VideoOptions(encode=bytes))
 
     assert uris("d", options=options, stats=stats) == []
-    assert stats.skipped == 1
+    assert stats.left_out.files == {"text": (1, "d/code.ts")}
 
 
 def test_a_folder_named_like_a_video_is_just_a_folder() -> None:

@@ -319,7 +319,7 @@ def test_a_scan_numbers_pictures_and_frames_alike(tmp_path: Path) -> None:
 
     assert [image.head.sequence for image in images] == [0, 1, 2, 3, 4]
     assert {image.head.run_id for image in images} == {"r"}
-    assert stats == ScanStats(images=5, unreadable=1, videos=2, skipped=0)
+    assert stats == ScanStats(images=5, unreadable=1, videos=2)
 
 
 def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

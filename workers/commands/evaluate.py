@@ -21,7 +21,10 @@ from workers.terminal import console, screen
 
 THUMBNAIL = (320, 180)
 # As ``read_video`` writes it.
-_FRAME = re.compile(r"(?P<path>.+)#t=(?P<seconds>[0-9]{1,12}(\.[0-9]{1,6})?)", re.DOTALL)
+_FRAME = re.compile(
+    r"(?P<path>.+)#t=(?P<seconds>[0-9]{1,12}(\.[0-9]{1,6})?)(&stream=(?P<stream>[0-9]{1,4}))?",
+    re.DOTALL,
+)
 MAX_PICTURE_BYTES = 64 << 20
 
 
@@ -82,4 +85,5 @@ def load_image(uri: str) -> Pixels | None:
         return None
     from streams.sources.video import picture_at
 
-    return picture_at(frame["path"], float(frame["seconds"]))
+    stream = None if frame["stream"] is None else int(frame["stream"])
+    return picture_at(frame["path"], float(frame["seconds"]), stream)

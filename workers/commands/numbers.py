@@ -1,5 +1,7 @@
 """Numbers on the command line: what their options take, and what is said of any other."""
 
+from typing import Literal
+
 from schemas.errors import UsageError
 
 # Beyond any use, and small enough that times and products stay numbers.
@@ -34,3 +36,16 @@ def check_above(option: str, value: float | None, most: float, what: str) -> Non
     """
     if value is not None and not 0 < value <= most:
         raise UsageError(f"{option}: expected {what} above 0 and at most {most:.15g}, got {value}")
+
+
+def check_stream(value: str | None) -> int | Literal["all"] | None:
+    """Return what ``--stream`` asks for: a stream's number, all, or ``None`` for the largest.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if value is None or value == "all":
+        return "all" if value else None
+    if not (value.isascii() and value.isdigit() and len(value) <= 4):
+        raise UsageError(f"--stream: expected all or the number of a video stream, got {value!r}")
+    return int(value)

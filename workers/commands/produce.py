@@ -18,7 +18,7 @@ from schemas.records import Lane
 from stages.decode import encode_jpeg
 from streams.event_ledger import EventLedger
 from streams.run_ledger import RunLedger
-from streams.sources.files import ScanOptions, scan_places
+from streams.sources.files import ScanOptions, ScanStats, scan_places
 from streams.sources.places import Scanned
 from streams.sources.video import VideoOptions
 from workers.commands.common import (
@@ -32,7 +32,7 @@ from workers.commands.common import (
     check_paths,
     run_async,
 )
-from workers.commands.numbers import MOST_FPS, MOST_SECONDS, check_above, check_number
+from workers.commands.numbers import MOST_FPS, MOST_SECONDS, check_above, check_number, check_stream
 from workers.connect import address, open_log
 from workers.outage import Persistent
 from workers.runtime import enter
@@ -61,6 +61,7 @@ def produce(
         bool, Parameter(negative="", help="Keep a folder's or video's pictures in one partition.")
     ] = False,
     fps: Annotated[float | None, Parameter(help="As for score.")] = None,
+    stream: Annotated[str | None, Parameter(help="As for score.")] = None,
     resume: Annotated[
         Path | None, Parameter(help="File that notes what was sent; what it notes is not resent.")
     ] = None,
@@ -74,7 +75,7 @@ def produce(
 
     An id tells path and content and is sent once; what was sent before is counted, and other
     content at the same path is another picture. Exit status: 0 when everything was sent, now or
-    before, 1 when some were refused, 75 when the log was gone for too long.
+    before, 1 when some were refused or there were none, 75 when the log was gone for too long.
     """
     where = address(log, namespace)
     check_paths("produce", paths)
@@ -85,7 +86,7 @@ def produce(
     options = ScanOptions(
         lane=lane,
         carry="reference" if by_reference else "inline",
-        video=VideoOptions(encode=encode_jpeg, fps=fps),
+        video=VideoOptions(encode=encode_jpeg, fps=fps, stream=check_stream(stream)),
     )
     check_patience(patience)
     sending = _Sending(
@@ -99,8 +100,9 @@ def produce(
     try:
         run_async(log_level, sending.run, where, patience)
     finally:
-        console().print(sending.summary)
-    return 1 if sending.refused or sending.too_large else 0
+        for line in (*sending.left_out, sending.summary):
+            console().print(line, soft_wrap=True)
+    return 1 if sending.refused or sending.too_large or sending.nothing else 0
 
 
 def check_patience(patience: float) -> None:
@@ -134,6 +136,7 @@ class _Sending:
     ) -> None:
         self._paths, self._options, self._cascade, self._notes = paths, options, cascade, notes
         self._found: Iterator[Scanned] = iter(())
+        self._stats = ScanStats()
         self._spread, self._deadline = spread, deadline
         # Found and not sent yet: it outlives an outage of the log.
         self._batch: list[Scanned] = []
@@ -151,6 +154,16 @@ class _Sending:
     def too_large(self) -> int:
         """Number of pictures that their topic refused."""
         return self._submitter.too_large if self._submitter else 0
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there was no image to send, now or before."""
+        return not self._stats.images
+
+    @property
+    def left_out(self) -> list[str]:
+        """What else there was, and why it was not sent, in lines."""
+        return self._stats.left_out.lines()
 
     @property
     def summary(self) -> str:
@@ -182,7 +195,7 @@ class _Sending:
         )
         async with _ledger(self._notes.resume) as ledger:
             known = ledger.known if ledger else None
-            self._found = scan_places(self._paths, replace(self._options, known=known))
+            self._found = scan_places(self._paths, replace(self._options, known=known), self._stats)
             await waiting.run(partial(self._send, url, ledger), anyio.Event())
         if self._events is not None:
             self._events.close()

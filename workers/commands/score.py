@@ -19,7 +19,7 @@ from streams.event_ledger import EventLedger
 from streams.log import Start
 from streams.member import MemberOptions
 from streams.run_ledger import RunLedger
-from streams.sources.files import ScanOptions, scan, scan_places
+from streams.sources.files import ScanOptions, ScanStats, scan, scan_places
 from streams.sources.listing import StandardInput
 from streams.sources.video import VideoOptions
 from workers.commands.common import (
@@ -32,7 +32,7 @@ from workers.commands.common import (
     check_paths,
     run_async,
 )
-from workers.commands.numbers import MOST_FPS, MOST_WORKERS, check_above, check_number
+from workers.commands.numbers import MOST_FPS, MOST_WORKERS, check_above, check_number, check_stream
 from workers.connect import address, open_log
 from workers.cpus import usable_cpus
 from workers.logging import Level
@@ -61,7 +61,19 @@ Workers = Annotated[
     int | None,
     Parameter(help="Worker processes; one per core by default, 0 to use those on Kafka."),
 ]
-Fps = Annotated[float | None, Parameter(help="Pictures per second of video; keyframes by default.")]
+Fps = Annotated[
+    float | None,
+    Parameter(
+        help="Pictures per second of video; keyframes by default, and one picture in 10 s where "
+        "they are farther apart."
+    ),
+]
+Stream = Annotated[
+    str | None,
+    Parameter(
+        help="Video stream to score, by its number in the file; all; the largest by default."
+    ),
+]
 InOrder = Annotated[bool, Parameter(negative="", help="Write answers in input order.")]
 WithReport = Annotated[
     bool, Parameter(negative="", help="Write an HTML report beside the answers too.")
@@ -79,6 +91,7 @@ def score(
     namespace: Namespace = None,
     workers: Workers = None,
     fps: Fps = None,
+    stream: Stream = None,
     sort: InOrder = False,
     report: WithReport = False,
     restart: Restart = False,
@@ -93,7 +106,11 @@ def score(
     changed since are judged again, and those that could not be read are tried again. Its state is
     kept beside the output, in a folder that ends in .roadstream.
 
-    Exit status: 0 if every picture was answered, 1 if some failed, 130 if stopped by Ctrl-C.
+    Of a folder, all files are taken that are pictures or videos by their names or their first
+    bytes; what is left out is said at the end.
+
+    Exit status: 0 if every picture was answered, 1 if some failed or there was none, 130 if
+    stopped by Ctrl-C.
     """
     check_paths("score", paths)
     _check_numbers(workers, fps, log)
@@ -115,18 +132,22 @@ def score(
             cascade=loaded.name,
             cascade_hash=loaded.hash,
             fps=fps,
+            stream=check_stream(stream),
             listed=listed,
         )
-        options = _Options(count, sort, ledger, log_level, stdin, start)
+        options = _Options(count, sort, ledger, log_level, stdin, start, ScanStats())
         tally, finished = _run(key, loaded, cascade, folder, options)
     if finished and report:
         from workers.commands.evaluate import report as write
 
         write(out)
     # Last: a standard output that is full must not cost the report.
-    _summarise(tally, out, finished=finished)
+    _summarise(tally, out, options.stats.left_out.lines(), finished=finished)
     if not finished:
         return STOPPED
+    if not tally.submitted:
+        console().print("nothing to score: there is no picture and no video", soft_wrap=True)
+        return 1
     return 0 if tally.answered.get("failed", 0) == 0 else 1
 
 
@@ -161,6 +182,7 @@ class _Options(NamedTuple):
     log_level: Level
     stdin: BinaryIO | None
     start: Start | None
+    stats: ScanStats
 
 
 def _run(
@@ -198,7 +220,7 @@ async def _score(
         scanned = ScanOptions(
             run_id=run_id,
             carry="reference" if embedded else "inline",
-            video=VideoOptions(encode=encode_jpeg, fps=key.fps),
+            video=VideoOptions(encode=encode_jpeg, fps=key.fps, stream=key.stream),
             stdin=options.stdin,
             known=ledger.known,
             owned=not embedded,
@@ -219,7 +241,7 @@ async def _score(
             await claim_topics(log, cascade, time.time())
             await prepare_log(log, cascade, EMBEDDED_PARTITIONS)
             found = Found(
-                scan_places(key.paths, scanned),
+                scan_places(key.paths, scanned, options.stats),
                 # A list on standard input can be read once only.
                 iter(()) if "-" in key.paths else scan(key.paths, ScanOptions(counted=True)),
             )
@@ -253,7 +275,7 @@ def _worker(index: int, run_id: str, common: list[str], options: _Options) -> Ch
     return ChildSpec(f"worker {index}", ["work", *common, *member, *events])
 
 
-def _summarise(tally: Tally, out: Path, *, finished: bool) -> None:
+def _summarise(tally: Tally, out: Path, left_out: list[str], *, finished: bool) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     total = tally.total_answered
     table.add_row("images", f"{total:,}")
@@ -269,6 +291,8 @@ def _summarise(tally: Tally, out: Path, *, finished: bool) -> None:
         table.add_row("no longer there", f"{tally.vanished:,} (their answers stay)")
     shown = screen()
     shown.print(table)
+    for line in left_out:
+        shown.print(line, soft_wrap=True, highlight=False)
     shown.print(f"answers: {out}", soft_wrap=True)
     if not finished:
         shown.print(
