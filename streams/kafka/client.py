@@ -26,6 +26,7 @@ from schemas.errors import (
     RunError,
     UsageError,
 )
+from streams.kafka.advertised import misled
 from streams.kafka.records import tolerate
 from streams.kafka.security import client_options, refusal
 from streams.kafka.settings import KafkaSettings
@@ -106,6 +107,8 @@ class KafkaLink:
         settings = self.settings
         if (why := await refusal(settings)) is not None:
             return self.unavailable(why) if self.proven else UsageError(why)
+        if (why := await misled(settings)) is not None:
+            return self.unavailable(why)
         late = isinstance(reason, TimeoutError)
         how = f"nothing came within {settings.connect_timeout:g} s" if late else "cannot connect"
         return self.unavailable(
