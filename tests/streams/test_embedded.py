@@ -299,3 +299,26 @@ async def test_headers_that_were_never_written_are_damage(tmp_path: Path, damage
         async with log.reader("t", "beginning") as reader:
             with pytest.raises(RunError, match=r"is damaged \(t\[0\]@0: headers: "):
                 await reader.poll(max_records=9, timeout=0)
+
+
+async def test_numbers_of_headers_mean_for_ever_what_they_mean_in_files(tmp_path: Path) -> None:
+    schemas = [
+        b"image.v1",
+        b"escalation.v1",
+        b"votes.v1",
+        b"answer.v1",
+        b"dead_letter.v1",
+        b"dead_letter_settled.v1",
+    ]
+    async with EmbeddedLog(tmp_path / "log.db") as log, log.producer() as producer:
+        await log.create_topics(["t"], 1)
+        await producer.publish([Output("t", None, b"v", 0, headers.VOTES) for _ in schemas])
+        found = log.database.connection.execute("SELECT DISTINCT headers FROM records").fetchall()
+        assert found == [(3,)]
+        log.database.connection.execute("UPDATE records SET headers = 1 + position % 1024")
+        async with log.reader("t", "beginning") as reader:
+            polled = await reader.poll(max_records=9, timeout=0)
+
+    assert [record.headers for record in polled[TopicPartition("t", 0)]] == [
+        (("content-type", b"application/msgpack"), ("schema", schema)) for schema in schemas
+    ]
