@@ -75,17 +75,26 @@ async function send(producer, topic, file) {
   }
 }
 
-const prefix = options.namespace === undefined ? "" : `${options.namespace}.`;
-const topic = `${prefix}images.${options.lane}`;
-const kafka = new Kafka({ brokers: options.servers.split(","), logLevel: logLevel.NOTHING });
-const producer = kafka.producer({ createPartitioner, allowAutoTopicCreation: false });
-await producer.connect();
-const files = await pictures(positionals[0]);
-let sent = 0;
-for (let i = 0; i < files.length; i += AT_ONCE) {
-  const some = files.slice(i, i + AT_ONCE).map((file) => send(producer, topic, file));
-  sent += (await Promise.all(some)).filter(Boolean).length;
+async function main(folder) {
+  const files = await pictures(folder);
+  const prefix = options.namespace === undefined ? "" : `${options.namespace}.`;
+  const topic = `${prefix}images.${options.lane}`;
+  const kafka = new Kafka({ brokers: options.servers.split(","), logLevel: logLevel.NOTHING });
+  const producer = kafka.producer({ createPartitioner, allowAutoTopicCreation: false });
+  await producer.connect();
+  let sent = 0;
+  for (let i = 0; i < files.length; i += AT_ONCE) {
+    const some = files.slice(i, i + AT_ONCE).map((file) => send(producer, topic, file));
+    sent += (await Promise.all(some)).filter(Boolean).length;
+  }
+  await producer.disconnect();
+  console.error(`${sent} sent, ${files.length - sent} failed`);
+  return sent === files.length ? 0 : 1;
 }
-await producer.disconnect();
-console.error(`${sent} sent, ${files.length - sent} failed`);
-process.exitCode = sent === files.length ? 0 : 1;
+
+try {
+  process.exitCode = await main(positionals[0] ?? ".");
+} catch (error) {
+  console.error(error.message); // no such folder, or no Kafka
+  process.exitCode = 1;
+}

@@ -60,6 +60,8 @@ class Sender:
                 "bootstrap.servers": servers,
                 "enable.idempotence": True,  # with acks=all
                 "message.max.bytes": MOST_BYTES,
+                "message.timeout.ms": 60_000,  # then a record has failed
+                "log_level": 2,  # what fails is told record by record
                 "compression.type": "none",  # pictures are compressed already
                 # CRC-32 of the key: with the image id as the key, as `roadstream produce` has it.
                 "partitioner": "consistent_random",
@@ -106,6 +108,8 @@ def main() -> int:
     parser.add_argument("--deadline", type=float, help="seconds in which a live answer is wanted")
     parser.add_argument("--format", choices=sorted(FORMATS), default="msgpack")
     given = parser.parse_args()
+    if not given.folder.is_dir():
+        parser.error(f"there is no folder {given.folder}")
     topic = f"{given.namespace}." if given.namespace else ""
     sender = Sender(given.servers, f"{topic}images.{given.lane}", f"application/{given.format}")
     for path in sorted(given.folder.rglob("*")):
