@@ -12,14 +12,15 @@ import msgspec
 T = TypeVar("T")
 
 _MARK = b"\xef\xbb\xbf"
-_JSON = frozenset(b"{ \t\r\n" + _MARK[:1])
+JSON = frozenset(b"{ \t\r\n" + _MARK[:1])
+"""First bytes of a value that is to be read as JSON."""
 _MAP = frozenset([*range(0x80, 0x90), 0xDE, 0xDF])
 _BASE64 = "standard base64 of RFC 4648, padded, without line breaks or a `data:` prefix"
 
 
 def is_json(value: bytes | None) -> bool:
     """Return whether a record's value is to be read as JSON."""
-    return bool(value and value[0] in _JSON)
+    return bool(value and value[0] in JSON)
 
 
 def image_decoder(kind: type[T]) -> Callable[[bytes], T]:
@@ -32,9 +33,12 @@ def image_decoder(kind: type[T]) -> Callable[[bytes], T]:
 
     def decode(value: bytes) -> T:
         try:
-            if value and value[0] in _JSON:
-                return from_json(value.removeprefix(_MARK))
             return from_msgpack(value)
+        except msgspec.DecodeError as error:  # at the first byte, if it begins as JSON does
+            if not is_json(value):
+                raise _explained(error, value) from None
+        try:
+            return from_json(value.removeprefix(_MARK))
         except msgspec.DecodeError as error:
             raise _explained(error, value) from None
 
@@ -43,9 +47,9 @@ def image_decoder(kind: type[T]) -> Callable[[bytes], T]:
 
 def _explained(error: msgspec.DecodeError, value: bytes) -> msgspec.DecodeError:
     """Return an error that also says what was expected, where msgspec's does not."""
-    if value and value[0] not in _JSON and value[0] not in _MAP:
+    if value and value[0] not in JSON and value[0] not in _MAP:
         got = f"bytes that begin with {value[:8].hex(' ')}"
         return msgspec.DecodeError(f"{error}: expected a msgpack map or a JSON object, got {got}")
-    if "base64" in str(error):
+    if str(error).startswith("Invalid base64"):
         return msgspec.ValidationError(f"{error}: expected {_BASE64}")
     return error

@@ -9,7 +9,7 @@ from schemas import codec, headers
 from schemas.bounds import Text
 from schemas.errors import RecordError
 from schemas.headers import Headers, with_headers
-from schemas.image_formats import image_decoder, is_json
+from schemas.image_formats import JSON, image_decoder
 from schemas.records import Head, Inline, Payload, PriorVote, Reference, Unreadable
 from schemas.topics import DEAD_LETTERS, tier_group
 from stages.shapes import Shape, Shapes
@@ -54,11 +54,6 @@ class EscalationView(
 
 decode_image_view = image_decoder(_Image)
 decode_escalation_view = msgspec.msgpack.Decoder(EscalationView).decode
-
-
-def _decoded(value: bytes | None, payload: PayloadView) -> int:
-    """Return the bytes that a picture takes besides its record: those decoded from JSON."""
-    return len(payload.data) if isinstance(payload, InlineView) and is_json(value) else 0
 
 
 class Item(msgspec.Struct, gc=False):
@@ -157,6 +152,9 @@ class Intake:
         arrived_at = timestamp / 1000 if timestamp > 0 else now
         if head.submitted_at <= 0:  # its producer does not say
             head = msgspec.structs.replace(head, submitted_at=min(arrived_at, now))
+        size = len(value or b"") + OVERHEAD
+        if value and value[0] in JSON and isinstance(payload, InlineView):  # decoded from base64
+            size += len(payload.data)
         return Item(
             head,
             payload,
@@ -165,7 +163,7 @@ class Intake:
             record.offset,
             arrived_at,
             head.deadline_at,
-            len(value or b"") + OVERHEAD + _decoded(value, payload),
+            size,
             record.key,
             value,
             None,
