@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from anyio import to_thread
 
-from schemas.errors import LogUnavailableError, RunError, UsageError
+from schemas.errors import LogUnavailableError, RoadstreamError, RunError, UsageError
 from streams.kafka.log import KafkaLog, KafkaSettings
 from workers.broker_process import KAFKA_VERSION, BrokerProcess, Node, kafka_jars, new_cluster_id
 from workers.broker_quorum import quorum_leader
@@ -71,13 +71,14 @@ class Cluster:
 
         Raises:
             RunError: A broker ended or did not answer in time.
+            UsageError: Its folder has no path in UTF-8.
         """
-        failures: list[RunError] = []
+        failures: list[RoadstreamError] = []
 
         async def start(process: BrokerProcess) -> None:
             try:
                 await process.start()
-            except RunError as error:
+            except RoadstreamError as error:
                 failures.append(error)
 
         async with anyio.create_task_group() as tasks:

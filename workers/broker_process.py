@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from struct import unpack
 from subprocess import PIPE
 from typing import NamedTuple
 
@@ -198,11 +199,13 @@ class BrokerProcess:
         self._folder.mkdir(parents=True, exist_ok=True)
         files = (self._console, self.log_file)
         self._read_from = {file: file.stat().st_size for file in files if file.exists()}
-        (self._folder / "log4j2.properties").write_text(_LOG4J.format(log_file=self.log_file))
+        (self._folder / "log4j2.properties").write_text(
+            _LOG4J.format(log_file=_property(self.log_file)), encoding="ascii"
+        )
         settings = self._folder / "server.properties"
         places = {
             **self.node._asdict(),
-            "data": self._folder / "data",
+            "data": _property(self._folder / "data"),
             "max_message_bytes": _MAX_MESSAGE_BYTES,
             "in_sync": max(1, self.node.replicas - 1),
         }
@@ -210,7 +213,7 @@ class BrokerProcess:
         extra = "".join(
             f"{name}={value.format_map(places)}\n" for name, value in self.node.extra.items()
         )
-        settings.write_text(_PROPERTIES.format_map(places) + extra)
+        settings.write_text(_PROPERTIES.format_map(places) + extra, encoding="latin-1")
         return settings
 
     def _last_error(self) -> str:
@@ -222,6 +225,24 @@ class BrokerProcess:
         ]
         marked = [line for line in lines if _ERROR.search(line)]
         return (marked or lines or ["nothing"])[-1]
+
+
+def _property(path: Path) -> str:
+    """Return a path as a properties file of Java has it, whose other characters are Latin 1.
+
+    Raises:
+        UsageError: It is not UTF-8, and Java does not find such a folder.
+    """
+    try:
+        units = str(path).encode("utf-16-be")
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{path}: expected a folder whose path is UTF-8, as Java needs it"
+        ) from None
+    codes = unpack(f">{len(units) // 2}H", units)
+    return "".join(
+        chr(code) if 32 <= code < 127 and code != ord("\\") else f"\\u{code:04x}" for code in codes
+    )
 
 
 async def _guard(pid: int) -> Process | None:

@@ -5,8 +5,8 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from schemas.errors import RoadstreamError
-from workers.lifecycle import end_process
+from schemas.errors import RoadstreamError, UsageError
+from workers.lifecycle import end_process, supervised
 from workers.terminal import console, open_streams, screen
 
 app = App(
@@ -60,6 +60,7 @@ def run(arguments: list[str]) -> int:
     Errors that Roadstream raises on purpose become one line on standard error.
     """
     try:
+        _check_working_folder()
         status: int = app(
             arguments,
             exit_on_error=False,
@@ -73,6 +74,21 @@ def run(arguments: list[str]) -> int:
     except (RoadstreamError, KeyboardInterrupt, OSError, BaseExceptionGroup) as error:
         return _complain(error)
     return status
+
+
+def _check_working_folder() -> None:
+    """Check that there is a working folder; a child of a supervisor needs none.
+
+    Raises:
+        UsageError: It was removed.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109 (whether it works is all that matters)
+    except OSError as error:
+        if not supervised():
+            raise UsageError(
+                f"the working folder is not there any more ({error.strerror}); go to another"
+            ) from error
 
 
 def _complain(error: BaseException) -> int:

@@ -84,7 +84,7 @@ def _no_password() -> str:
 def _password(settings: KafkaSettings) -> str:
     if (file := settings.sasl_password_file) is not None:
         try:
-            return Path(file).read_text().rstrip("\r\n")
+            return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"sasl_password_file: expected a text file, got {file}: {_short(error)}"

@@ -39,7 +39,7 @@ async def read_first(bootstrap: str, topic: str) -> bytes | None:
 
 async def test_a_broker_restarted_on_its_data_folder_keeps_its_records(tmp_path: Path) -> None:
     topic = f"t-{uuid.uuid4().hex[:12]}"
-    settings = BrokerSettings(data=tmp_path / "kafka")
+    settings = BrokerSettings(data=tmp_path / "kafka é 🚧")
     async with run_brokers(settings) as cluster:
         await publish(cluster.bootstrap_servers, topic, b"kept")
         (pid,) = cluster.pids
@@ -49,7 +49,7 @@ async def test_a_broker_restarted_on_its_data_folder_keeps_its_records(tmp_path:
     async with run_brokers(settings) as cluster:
         assert await read_first(cluster.bootstrap_servers, topic) == b"kept"
     with pytest.raises(UsageError, match="expected 3 brokers, holds the data of 1"):
-        async with run_brokers(BrokerSettings(data=tmp_path / "kafka", brokers=3)):
+        async with run_brokers(BrokerSettings(data=settings.data, brokers=3)):
             pass
 
 
@@ -86,6 +86,14 @@ async def test_a_broker_ends_with_the_command_that_runs_it_however_that_dies(
         if process.returncode is None:
             process.kill()
         await process.aclose()
+
+
+async def test_a_folder_that_java_cannot_name_is_refused(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xdf"))
+
+    with pytest.raises(UsageError, match="expected a folder whose path is UTF-8"):
+        async with run_brokers(BrokerSettings(data=odd)):
+            pass
 
 
 async def test_a_port_that_is_taken_is_named() -> None:

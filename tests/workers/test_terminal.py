@@ -134,3 +134,22 @@ def test_a_working_folder_that_is_not_utf_8_is_one_like_any_other(folder: Path) 
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("answers: \\xdf.csv\n")
     assert (odd / out).read_text().count("one/0000") == 2
+
+
+def test_a_working_folder_that_has_gone_is_said(folder: Path) -> None:
+    done = subprocess.run(
+        [
+            "/bin/sh",
+            "-c",
+            f"mkdir gone && cd gone && rmdir ../gone && exec {ROADSTREAM} schema image",
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("roadstream: the working folder is not there any more")
+    assert done.stderr.count("\n") == 1

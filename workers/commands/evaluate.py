@@ -16,6 +16,7 @@ from sinks.evaluation_table import render
 from sinks.report import ReportOptions, write_report
 from stages.decode import decode
 from stages.inference import Pixels
+from streams.sources.identity import local
 from streams.sources.payload import read_file
 from workers.terminal import console, screen
 
@@ -77,7 +78,9 @@ def load_image(uri: str) -> Pixels | None:
         return None
     try:
         return decode(
-            read_file(uri, MAX_PICTURE_BYTES), min_width=THUMBNAIL[0], min_height=THUMBNAIL[1]
+            read_file(local(uri), MAX_PICTURE_BYTES),
+            min_width=THUMBNAIL[0],
+            min_height=THUMBNAIL[1],
         )
     except ImageError:
         frame = _FRAME.fullmatch(uri)
@@ -86,4 +89,4 @@ def load_image(uri: str) -> Pixels | None:
     from streams.sources.video import picture_at
 
     stream = None if frame["stream"] is None else int(frame["stream"])
-    return picture_at(frame["path"], float(frame["seconds"]), stream)
+    return picture_at(local(frame["path"]), float(frame["seconds"]), stream)
