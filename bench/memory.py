@@ -3,9 +3,13 @@
 A cascade whose model does nothing keeps it quick; the pictures are hard links to one tiny JPEG, as
 only their number matters. The resident memory of the command's own process, and of its workers, is
 sampled while it runs.
+
+Then what a worker of the ``lite`` cascade takes with its real models, on rendered 720p pictures: of
+each tier alone, as ``up`` starts them, and of all in one process, as ``score`` does.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +20,9 @@ import msgspec
 import numpy as np
 
 from bench.harness import resident_bytes, show, write_result
+from schemas.cascade import load_cascade
 from stages.decode import encode_jpeg
+from streams.sources.synthetic import write_drive
 
 CASCADE = """name = "noop"
 [[tiers]]
@@ -29,6 +35,9 @@ engine = "noop"
 # Hard links to one file are limited (65,000 on ext4), and large folders are slow to list.
 LINKS_PER_FILE = 1000
 SAMPLE_EVERY = 0.1
+CASCADES = Path(__file__).resolve().parents[1] / "cascades"
+# The most that a worker of lite may take: three or four fit into the memory of a small machine.
+WORKER_LIMIT = 350e6
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,13 +68,48 @@ def make_archive(folder: Path, images: int) -> None:
             (part / f"{i:03d}.jpg").hardlink_to(first)
 
 
-def run(images: int, scratch: Path) -> Memory:
-    """Score an archive of that size, sampling memory."""
+def tier_alone(tier: str, folder: Path) -> Path:
+    """Write a cascade of one tier of ``lite`` to a folder beside its weights; return its path."""
+    shutil.copytree(CASCADES / "lite", folder / "lite", dirs_exist_ok=True)
+    head, *tiers = (CASCADES / "lite.toml").read_text().split("[[tiers]]\n")
+    alone = next(text for text in tiers if f'name = "{tier}"\nmax_batch' in text)
+    path = folder / f"{tier}.toml"
+    path.write_text(f"{head}[[tiers]]\n{alone}")
+    return path
+
+
+def grow(images: int, scratch: Path) -> Memory:
+    """Score an archive of that size by a cascade that does nothing."""
     archive, cascade = scratch / f"archive-{images}", scratch / "noop.toml"
     cascade.write_text(CASCADE)
     make_archive(archive, images)
-    command = [sys.executable, "-m", "workers.cli", "score", str(archive), "--cascade",
-               str(cascade), "--out", str(scratch / f"answers-{images}.parquet")]  # fmt: skip
+    return run(archive, images, str(cascade), scratch)
+
+
+def models(images: int) -> dict[str, Memory]:
+    """Score rendered pictures by each tier of ``lite`` alone and by all, in one worker."""
+    with tempfile.TemporaryDirectory(prefix="roadstream-bench-") as folder:
+        scratch = Path(folder)
+        write_drive(scratch / "drive", images, seed=1)
+        cascades = {"all tiers": "lite"} | {
+            tier: str(tier_alone(tier, scratch)) for tier in load_cascade("lite").tier_names
+        }
+        found = {}
+        for name, cascade in cascades.items():
+            found[name] = run(scratch / "drive", images, cascade, scratch, "--workers", "1")
+            print(f"lite, {name}: worker {found[name].workers / 2**20:.0f} MiB", flush=True)
+    return found
+
+
+def run(archive: Path, images: int, cascade: str, scratch: Path, *more: str) -> Memory:
+    """Score an archive in fresh processes, sampling memory.
+
+    Raises:
+        SystemExit: It failed.
+    """
+    out = scratch / f"answers-{archive.name}.parquet"
+    command = [sys.executable, "-P", "-m", "workers.cli", "score", str(archive), "--restart",
+               "--cascade", cascade, "--out", str(out), *more]  # fmt: skip
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     parent = workers = 0
@@ -95,16 +139,32 @@ def _resident(pid: int) -> int:
         return 0
 
 
+def show_models(found: dict[str, Memory]) -> None:
+    """Print what the workers of ``lite`` took.
+
+    Raises:
+        SystemExit: One took more than it may.
+    """
+    rows = [[name, f"{m.workers / 2**20:.0f}", f"{m.workers / 1e6:.0f}", f"{m.images:,}"]
+            for name, m in found.items()]  # fmt: skip
+    show("Resident memory of a worker of lite, peak", ["tiers", "MiB", "MB", "images"], rows)
+    if (most := max(m.workers for m in found.values())) > WORKER_LIMIT:
+        raise SystemExit(f"a worker took {most / 1e6:.0f} MB, more than {WORKER_LIMIT / 1e6:.0f}")
+
+
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[1_000, 100_000])
+    parser.add_argument(
+        "--pictures", type=int, default=120, help="pictures for the models of lite; 0 for none"
+    )
     parser.add_argument("--name", default="memory", help="name of the result")
     options = parser.parse_args()
     runs = []
     for images in options.images:
         with tempfile.TemporaryDirectory(prefix="roadstream-bench-") as scratch:
-            runs.append(run(images, Path(scratch)))
+            runs.append(grow(images, Path(scratch)))
         print(f"{images:,} images: parent {runs[-1].parent / 2**20:.0f} MiB", flush=True)
     growth = runs[-1].parent / runs[0].parent
     show(
@@ -125,8 +185,12 @@ def main() -> None:
         f"as paths alone would be about {runs[-1].images * 200 / 2**20:.0f} MiB"
     )
     print(limit)
-    result = {"runs": runs, "growth": growth, "limit_in_words": limit}
+    result: dict[str, object] = {"runs": runs, "growth": growth, "limit_in_words": limit}
+    found = models(options.pictures) if options.pictures else {}
+    result["lite"] = found
     print(f"written: {write_result(options.name, result)}")
+    if found:
+        show_models(found)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The inference port: what an engine promises, and how a bad picture harms no neighbour."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -45,6 +45,12 @@ class Picture:
         if found is None:
             found = self._sizes[width, height] = resize(self.pixels, width, height)
         return found
+
+    def keep_only(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """Let go of the pixels but at these sizes, (width, height)."""
+        for size in sizes:
+            self.at(*size)
+        self.pixels = _NO_PIXELS
 
 
 class Pictures(Sequence[Picture]):
@@ -129,6 +135,8 @@ class Engine(ABC):
 
     Attributes:
         needs_pixels: Whether it looks at ``Picture.pixels``.
+        only_at_size: Whether it looks at pictures at the size that the cascade gives it, and no
+            other, so that a large one need not be kept.
         needs_encoded: Whether it looks at ``Picture.encoded``.
         device: What it occupies while it infers: ``cpu``, ``cuda:0``, or a name of its own if it
             runs elsewhere. Known after ``load``.
@@ -137,6 +145,7 @@ class Engine(ABC):
     """
 
     needs_pixels = True
+    only_at_size = False
     needs_encoded = False
     device = "cpu"
     version = ""

@@ -13,7 +13,7 @@ from schemas.errors import ImageError
 from schemas.records import ImageVotes, MemberRun
 from stages.breaker import MemberBreaker, MemberPolicy
 from stages.decode import DEFAULT, DecodeLimits, decode
-from stages.inference import Engine, Picture, Pictures
+from stages.inference import Engine, Picture, Pictures, is_out_of_memory
 from stages.service_time import ServiceTime, TierTime
 from stages.shapes import Shape, Shapes, Size, sizes_of
 from streams.clock import Clock, SystemClock
@@ -147,6 +147,10 @@ class Judge:
             shapes = product(*[sizes_of(member) for member in members])
             self.paces = {shape: self._pace(shape, learnt or {}) for shape in shapes}
         self._needs_pixels = any(running.engine.needs_pixels for running in self.members)
+        self._keeps_pixels = not all(
+            running.engine.only_at_size or not running.engine.needs_pixels
+            for running in self.members
+        )
         self._needs_encoded = any(running.engine.needs_encoded for running in self.members)
 
     def _pace(self, shape: Shape, learnt: Learnt) -> TierTime:
@@ -220,10 +224,15 @@ class Judge:
             if not self._needs_pixels:
                 return Picture(encoded=encoded, head=item.head)
             pixels = decode(data, min_width=width, min_height=height, limits=self._limits)
-            return Picture(pixels, encoded, item.head)
+            picture = Picture(pixels, encoded, item.head)
+            if not self._keeps_pixels:
+                picture.keep_only(shape)
+            return picture
         except ImageError as error:
             return error
-        except MemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             return ImageError("too_large", "the picture does not fit into memory")
 
     def _shown(self, items: Sequence[Item], pictures: Sequence[Picture | ImageError]) -> Pictures:

@@ -31,6 +31,7 @@ from workers.fusing import load_fusions
 from workers.judge import Judge, JudgeOptions, Learnt
 from workers.learning import learn
 from workers.lifecycle import in_thread_until_stopped, supervised
+from workers.native_heap import trim_heap
 from workers.outage import PASSING, Persistent
 from workers.process import Process, ServiceOptions, serve, wait_for_log
 from workers.suspects import Suspects
@@ -104,7 +105,8 @@ def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[s
     engines: dict[str, Engine] = {}
     options = EngineOptions(threads)
     load_fusions(cascade, tiers)
-    for name in tiers:
+    # The largest models mostly stand last. Loaded first, they leave room in which the others run.
+    for name in reversed(tiers):
         for member in cascade.tier(name).members:
             engine = build_engine(cascade, member, options)
             engine.load()
@@ -122,7 +124,9 @@ def load_and_learn(
         ConfigError: See ``load_engines``.
     """
     engines = load_engines(cascade, tiers, threads)
-    return engines, learn_paces(cascade, tiers, engines)
+    learnt = learn_paces(cascade, tiers, engines)
+    trim_heap()
+    return engines, learnt
 
 
 async def wait_for_topics(

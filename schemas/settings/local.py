@@ -1,5 +1,9 @@
 """Settings of the engines that need no library of their own: rules and ONNX."""
 
+from typing import Annotated
+
+import msgspec
+
 from schemas.settings.base import EngineSettings
 
 
@@ -12,6 +16,10 @@ class OnnxSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fie
 
     Attributes:
         boxes: Whether boxes are drawn from the model's evidence, if it tells any.
+        pictures_per_run: Pictures that one run of the model takes, at least 1. A convolutional
+            network on a CPU is as fast with one, and needs memory for one only
+            (``python -m bench.memory``); one of large matrices may gain from more.
     """
 
     boxes: bool = True
+    pictures_per_run: Annotated[int, msgspec.Meta(ge=1)] = 1

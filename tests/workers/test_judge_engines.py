@@ -8,7 +8,7 @@ from schemas.records import Head, Inline
 from stages.breaker import MemberPolicy
 from stages.inference import Abstained, Engine, Pictures, Said, Score
 from tests.builders import cascade, member, tier
-from tests.fake_engine import picture
+from tests.fake_engine import GreyEngine, picture
 from tests.workers.test_judge import items
 from workers.devices import Devices
 from workers.judge import Judge, JudgeOptions
@@ -177,3 +177,32 @@ def test_a_member_too_slow_for_live_images_stays_in_service() -> None:
     assert judgement.failures == []
     assert state(judge) == "closed"
     assert (judge.members[0].stats.late, judge.members[0].stats.failures) == (1, 0)
+
+
+class Sized(GreyEngine):
+    """Notes the pixels that it could see beside those of its own size."""
+
+    only_at_size = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rest: list[tuple[int, ...]] = []
+
+    def infer(self, batch: Pictures) -> list[Said]:
+        self.rest += [one.pixels.shape for one in batch]
+        return list(super().infer(batch))
+
+
+def test_a_picture_is_kept_whole_only_for_members_that_look_at_more_than_their_size() -> None:
+    sized, whole = Sized(), Sized()
+    whole.only_at_size = False
+    alone = cascade(tier("one", member("a")))
+
+    found = [
+        Judge(alone, "one", {"a": engine}).judge(items(Inline(picture(90)))).votes[0].raw
+        for engine in (sized, whole)
+    ]
+
+    assert sized.rest[0][:2] == (0, 0)
+    assert whole.rest[0][:2] != (0, 0)
+    assert found[0] == found[1]

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CHILD = """
+HALVED = """
 import resource
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from schemas.cascade import load_cascade
@@ -19,6 +20,7 @@ from workers.engines.registry import build_engine
 
 chosen = load_cascade(Path("cascades/lite.toml"))
 member = next(m for t in chosen.tiers for m in t.members if m.engine == "onnx")
+member = msgspec.structs.replace(member, settings={"pictures_per_run": 64})
 engine = build_engine(chosen, member, EngineOptions())
 engine.load()
 random = np.random.default_rng(0)
@@ -35,11 +37,43 @@ print(findings.fits, findings.runs)
 """
 
 
-def test_a_batch_that_onnxruntime_has_no_memory_for_is_halved() -> None:
+PEAK = """
+import resource
+import sys
+
+import numpy as np
+
+from schemas.cascade import load_cascade
+from stages.inference import Picture, Pictures
+from workers.engines.options import EngineOptions
+from workers.engines.registry import build_engine
+
+chosen, batch = load_cascade("lite"), int(sys.argv[1])
+tiles = chosen.tier("tiles").members[0]
+engine = build_engine(chosen, tiles, EngineOptions())
+engine.load()
+pixels = np.zeros((tiles.height, tiles.width, 3), np.uint8)
+for size in range(1, batch + 1):
+    engine.infer(Pictures([Picture(pixels) for _ in range(size)]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+
+
+def run(code: str, *arguments: str) -> str:
     child = subprocess.run(
-        [sys.executable, "-c", CHILD], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert child.returncode == 0, child.stderr[-2000:]
-    fits, runs = map(int, child.stdout.split())
+    return child.stdout
+
+
+def test_a_batch_that_onnxruntime_has_no_memory_for_is_halved() -> None:
+    fits, runs = map(int, run(HALVED).split())
     assert 1 <= fits < 40
     assert runs > 1
+
+
+def test_larger_batches_take_no_more_memory_than_their_pictures() -> None:
+    one, four = int(run(PEAK, "1")), int(run(PEAK, "4"))
+    assert four < one + 25  # MiB; a run of four together would take 600 more

@@ -35,6 +35,7 @@ from workers.commands.topics import create_topics
 from workers.connect import address, open_log
 from workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
 from workers.metrics import Address, Shown, check_free, free_ports, parse_address, serving_metrics
+from workers.native_heap import share_heap
 from workers.process import ServiceOptions, wait_for_log
 from workers.runtime import WorkOptions, serve_consensus, serve_workers
 from workers.samples import supervisor_samples
@@ -78,6 +79,7 @@ def work(
     are loaded and warm, and keeps them when the log is away. Stop it with Ctrl-C or SIGTERM: it
     finishes its batches first.
     """
+    share_heap()
     where = address(log, namespace)
     check_number("--threads", threads, 1, MOST_WORKERS, "threads")
     loaded, member = load_cascade(cascade), member_name(member)

@@ -6,6 +6,7 @@ optionally ``heat`` float32 [N, h, w], evidence per place, from which boxes are 
 
 import math
 import re
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from schemas.cascade import Member
 from schemas.errors import ConfigError, DeviceMemoryError
 from schemas.records import Box
+from schemas.settings.local import OnnxSettings
+from schemas.settings.registry import settings_of
 from stages.inference import Engine, Pictures, Score
 
 Heat = NDArray[np.float32]
@@ -33,13 +36,16 @@ class OnnxEngine(Engine):
     """Runs one ONNX file.
 
     Args:
-        member: For its name, input size and settings; ``settings.boxes = false`` draws none.
+        member: For its name, input size and settings, see ``OnnxSettings``.
         path: The file.
         threads: onnxruntime's threads per call.
     """
 
+    only_at_size = True
+
     def __init__(self, member: Member, path: Path, threads: int = 1) -> None:
         self._member, self._path, self._threads = member, path, threads
+        self._settings = settings_of(member.settings, OnnxSettings)
         self._outputs: list[str] = []
 
     def load(self) -> None:
@@ -50,10 +56,14 @@ class OnnxEngine(Engine):
         """
         import onnxruntime as ort
 
+        _share_memory()
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # A plan per batch size would keep memory for each of them, and gains no time.
+        options.enable_mem_pattern = False
+        options.add_session_config_entry("session.use_env_allocators", "1")
         # Spinning threads would take the cores from the other processes of a cascade.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
@@ -72,7 +82,7 @@ class OnnxEngine(Engine):
                 f"inputs {inputs}, outputs {found}",
             )
         self._check_sizes(self._session.get_inputs()[0].shape)
-        boxes = "heat" in found and self._member.settings.get("boxes", True)
+        boxes = "heat" in found and self._settings.boxes
         self._outputs = ["logit", "heat"] if boxes else ["logit"]
 
     def _check_sizes(self, shape: list[int | str | None]) -> None:
@@ -87,15 +97,24 @@ class OnnxEngine(Engine):
                 )
 
     def prepare(self, batch: Pictures) -> None:
-        """Resize and stack, beside another batch's run."""
-        batch.stack(*batch.size_for(self._member))
+        """Resize, beside another batch's run."""
+        size = batch.size_for(self._member)
+        for picture in batch:
+            picture.at(*size)
 
     def infer(self, batch: Pictures) -> list[Score]:
-        """Return log-odds and boxes per picture.
+        """Return log-odds and boxes per picture, from as many runs of the model as that takes.
 
         Raises:
-            DeviceMemoryError: The batch does not fit into memory.
+            DeviceMemoryError: The pictures of one run do not fit into memory.
         """
+        per_run = self._settings.pictures_per_run
+        scores: list[Score] = []
+        for start in range(0, len(batch), per_run):
+            scores += self._run(batch[start : start + per_run])
+        return scores
+
+    def _run(self, batch: Pictures) -> list[Score]:
         images = batch.stack(*batch.size_for(self._member))
         try:
             found = self._session.run(self._outputs, {"images": images})
@@ -111,6 +130,18 @@ class OnnxEngine(Engine):
     def close(self) -> None:
         """Let go of the session."""
         self.__dict__.pop("_session", None)
+
+
+@cache
+def _share_memory() -> None:
+    """Let the models of this process share one arena: on the CPU, one runs at a time."""
+    import onnxruntime as ort
+
+    arena = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    # What a run needs and no more; by default an arena doubles whenever it grows.
+    ort.create_and_register_allocator(arena, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
 
 
 def boxes(heat: Heat) -> list[Box]:

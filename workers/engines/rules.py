@@ -15,6 +15,7 @@ class ConesEngine(Engine):
 
     def __init__(self, member: Member) -> None:
         self._size = (member.width, member.height)
+        self.only_at_size = not member.sizes
 
     def load(self) -> None:
         """Nothing to load."""
