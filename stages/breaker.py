@@ -37,7 +37,7 @@ class Cooldown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Breaker:
-    """Closed: work flows. Open: none does. Half-open: one trial decides.
+    """Closed: work flows. Open: none does. Half-open: one trial decides, and nothing else runs.
 
     Times are seconds on a monotonic clock. A breaker that opens again before it stayed closed for
     as long as its last pause goes on where its pauses had grown to; else they start over.
@@ -46,7 +46,8 @@ class Breaker:
         state: What it is now.
         opened: Times that it opened.
         trials: Times that it let a trial through.
-        retry_at: When an open breaker will let the next trial through.
+        retry_at: When it will let the next trial through: an open one, or a half-open one whose
+            trial was never heard of again.
     """
 
     def __init__(self, cooldown: Cooldown | None = None) -> None:
@@ -57,12 +58,30 @@ class Breaker:
         self._pause = 0.0
         self._closed_at = float("-inf")
 
+    def ready(self, now: float) -> bool:
+        """Return whether ``allows`` would let work through; nothing changes."""
+        return self.state == "closed" or now >= self.retry_at
+
     def allows(self, now: float) -> bool:
-        """Return whether work may be begun; an open breaker whose pause is over turns half-open."""
-        if self.state == "open" and now >= self.retry_at:
+        """Return whether work may be begun, and take it as begun.
+
+        One whose pause is over turns half-open and lets one trial through. The next waits for the
+        outcome of that, or for as long as the pause if there is none.
+        """
+        if self.state == "closed":
+            return True
+        if now < self.retry_at:
+            return False
+        if self.state == "open":
             self._move("try")
-            self.trials += 1
-        return self.state != "open"
+        self.trials += 1
+        self.retry_at = now + self._pause
+        return True
+
+    def undecided(self, now: float) -> None:
+        """Note that a trial came to nothing that says how things stand; the next may begin."""
+        if self.state == "half_open":
+            self.retry_at = now
 
     def trip(self, now: float) -> None:
         """Open it. What is open already stays so: late news of old work changes nothing."""
@@ -175,6 +194,8 @@ class ShareBreaker(Breaker):
 
     def observe(self, failed: int, records: int, now: float) -> None:
         """Note that of so many ``records``, ``failed`` ended as dead letters."""
+        if records <= 0:
+            self.undecided(now)
         if records <= 0 or self.state == "open":
             return
         if self.state == "half_open":

@@ -122,15 +122,24 @@ class RunningMember:
         (began, now), found, size = times, findings.found, len(findings.found)
         run = self._run(now - began, size)
         scored = self._count(findings, now - began)
+        failed = not scored and not isinstance(found[0], EngineDownError) and not _all_late(found)
+        if trial or self.breaker.state != "half_open":  # else the trial alone decides
+            self._learn(scored, findings, names, now)
+        if failed and trial:  # what failed in a trial failed by the member's fault
+            return Ballot(run, [self.out] * size, False, {}, findings.fits)
+        return Ballot(run, found, scored == size, findings.tries, findings.fits)
+
+    def _learn(self, scored: int, findings: Findings, names: Names, now: float) -> None:
+        """Tell the breaker what came of a batch."""
+        found = findings.found
         if scored:
             self._succeeded(now)
         elif isinstance(found[0], EngineDownError):
             self._trip(now, found[0])
-        elif not all(map(is_late, found)):  # too slow for live images is not broken
+        elif _all_late(found):  # too slow for live images is not broken
+            self.breaker.undecided(now)
+        else:
             self._failed(names(), now, found[0])
-            if trial:  # what failed in a trial failed by the member's fault
-                return Ballot(run, [self.out] * size, False, {}, findings.fits)
-        return Ballot(run, found, scored == size, findings.tries, findings.fits)
 
     def prepare(self, pictures: Pictures) -> None:
         """Let the engine prepare a batch, unless the breaker is open."""
@@ -201,6 +210,10 @@ class RunningMember:
             retry_after=round(self.breaker.retry_at - now, 3),
             error=str(error),
         )
+
+
+def _all_late(found: Sequence[object]) -> bool:
+    return all(map(is_late, found))
 
 
 def is_late(found: object) -> bool:

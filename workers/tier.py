@@ -161,7 +161,7 @@ class TierWorker:
         if self.breaker.state == "closed":
             return True
         waiting = len(self.queue) + len(self._suspects) + self.running
-        return self.breaker.allows(anyio.current_time()) and not waiting
+        return self.breaker.ready(anyio.current_time()) and not waiting
 
     async def _open_topics(self) -> Collection[str] | None:
         """Return the topics that may deliver: live only in a pause, so that deadlines are kept, and
@@ -205,6 +205,7 @@ class TierWorker:
                     held.release()
                     continue
                 self._expect(batch.items, held)
+                self.breaker.allows(anyio.current_time())  # it may be the trial
                 scope = self._batches.launch()
                 tasks.start_soon(self._process, batch, self.member.epoch, held, scope)
                 self._signal()
@@ -215,7 +216,7 @@ class TierWorker:
             return True
         if self.breaker.state == "closed":
             return False
-        return self.running > 0 or not self.breaker.allows(anyio.current_time())
+        return self.running > 0 or not self.breaker.ready(anyio.current_time())
 
     def _patience(self) -> float:
         """Return how long to wait for a fuller batch: only while the devices idle, and more images
@@ -237,8 +238,10 @@ class TierWorker:
             held.expect(pace.preparing(size), seconds)
 
     def _until_trial(self) -> float:
-        left = self.breaker.retry_at - anyio.current_time()
-        return max(0.0, left) if self.breaker.state == "open" else math.inf
+        """Return the seconds until what waits may be tried, if it is the pause that it waits for."""
+        if self.running or not (len(self.queue) or self._suspects):
+            return math.inf
+        return max(0.0, self.breaker.retry_at - anyio.current_time())
 
     async def _expire(self) -> None:
         """Answer live images whose deadline passes while they wait, even if no slot is free."""
@@ -273,6 +276,7 @@ class TierWorker:
                 held.release()
                 return
             item, epoch = self._suspects.popleft(), self.member.epoch
+            self.breaker.allows(anyio.current_time())
             with self._batches.until_done(self._batches.launch()):
                 outcome = await self._batches.replay(item, epoch, held, self._limits.deaths_alone)
                 self.stats.replayed += outcome.judged
@@ -293,8 +297,8 @@ class TierWorker:
         """Count what came of a batch."""
         self.stats.out_of_memory += outcome.judgement.fits is not None
         self.stats.add(outcome, expired)
-        if outcome.finished:
-            self._watch(outcome.lost, max(outcome.judged, outcome.letters))
+        records = max(outcome.judged, outcome.letters) if outcome.finished else 0
+        self._watch(outcome.lost, records)
 
     def _watch(self, lost: int, records: int) -> None:
         """Pause if too many records came to nothing but a dead letter, or end the pause."""

@@ -51,6 +51,24 @@ def test_pauses_start_over_after_a_long_time_of_health_only() -> None:
     assert breaker.retry_at == 24.0 + 4.0
 
 
+def test_a_half_open_breaker_lets_one_trial_through() -> None:
+    breaker = Breaker(COOLDOWN)
+    breaker.trip(0.0)
+    assert breaker.ready(4.0)
+    assert state(breaker) == "open"  # to ask changes nothing
+    assert breaker.allows(4.0)
+
+    assert not breaker.ready(7.9)
+    assert not breaker.allows(7.9)
+    assert breaker.allows(8.0)  # the first was never heard of again
+    breaker.undecided(8.5)
+    assert breaker.allows(8.5)
+    assert breaker.trials == 3
+    breaker.recover(9.0)
+    assert breaker.allows(9.0)
+    assert breaker.allows(9.0)
+
+
 def test_a_closed_breaker_cannot_recover() -> None:
     with pytest.raises(KeyError):
         Breaker().recover(0.0)

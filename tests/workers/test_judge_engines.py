@@ -1,6 +1,8 @@
 """What a judge gives its engines, and what it makes of what they give back."""
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 from schemas.errors import EngineDownError, ImageError
@@ -206,3 +208,48 @@ def test_a_picture_is_kept_whole_only_for_members_that_look_at_more_than_their_s
     assert sized.rest[0][:2] == (0, 0)
     assert whole.rest[0][:2] != (0, 0)
     assert found[0] == found[1]
+
+
+class Gated(Speaker):
+    """Somewhere else, where two batches may be at once; a batch waits there until it is let go."""
+
+    device = "elsewhere"
+
+    def __init__(self, says: Callable[[Pictures], Sequence[Said]]) -> None:
+        super().__init__(says, [])
+        self.came, self.go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def infer(self, batch: Pictures) -> list[Said]:
+        self.came.release()
+        assert self.go.acquire(timeout=30)
+        return super().infer(batch)
+
+
+def test_a_member_on_trial_gets_one_batch_and_the_others_do_without_it() -> None:
+    now, broken = [0.0], [True]
+
+    def behave(batch: Pictures) -> Sequence[Said]:
+        if broken[0]:
+            raise RuntimeError("gone")
+        return [Score(1.0, [])] * len(batch)
+
+    engine = Gated(behave)
+    policy = MemberPolicy(pictures=1, batches=1)
+    options = JudgeOptions(breaker=policy, timer=lambda: now[0])
+    judge = Judge(cascade(tier("one", member("a"))), "one", {"a": engine}, options=options)
+    one = items(Inline(picture(1)))
+    engine.go.release()
+    judge.judge(one)
+    assert state(judge) == "open"
+    now[0], broken[0] = 1000.0, False
+
+    with ThreadPoolExecutor(1) as threads:
+        assert engine.came.acquire(timeout=30)
+        trial = threads.submit(judge.judge, one)
+        assert engine.came.acquire(timeout=30)
+        beside = judge.judge(one)
+        engine.go.release()
+
+    assert beside.votes[0].raw == [None]
+    assert trial.result().votes[0].raw == [1.0]
+    assert state(judge) == "closed"
