@@ -204,13 +204,20 @@ class Findings(NamedTuple):
     fits: int | None
 
 
-def infer_isolated(engine: Engine, batch: Pictures) -> Findings:
+def infer_isolated(
+    engine: Engine, batch: Pictures, before: Callable[[], None] = lambda: None
+) -> Findings:
     """Infer a batch so that a picture that breaks the engine harms none of its neighbours.
 
     A batch that raises, or that gets another number of scores than it has pictures, is halved until
     the culprit stands alone: at most 2·⌈log₂ n⌉ extra runs per culprit. A batch that does not fit
     into memory is halved likewise, which blames nobody. An engine that is away is not asked again.
     A score that is none fails its own picture. At most 2·n − 1 runs in all.
+
+    Args:
+        engine: The engine.
+        batch: The pictures.
+        before: Called before every run.
     """
     found: list[Finding] = []
     tries: dict[int, int] = {}
@@ -220,6 +227,7 @@ def infer_isolated(engine: Engine, batch: Pictures) -> Findings:
     while pending:
         begin, end, attempt = pending.pop()
         runs += 1
+        before()
         part = batch if end - begin == len(batch) else batch[begin:end]
         try:
             found += _scored(engine, part)

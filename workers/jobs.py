@@ -5,6 +5,7 @@ waits may be cancelled; the turn of what hangs stays taken until it ends, which 
 such threads bounded.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -34,20 +35,32 @@ def _nothing(found: object) -> None:
 
 
 class _Job:
-    """A call that knows whether it began and ended."""
+    """A call in a thread, which another thread may drop before it begins.
+
+    Attributes:
+        ended: Whether it has begun and ended.
+    """
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
-        self.dropped = self.began = self.ended = False
+        self._deciding = threading.Lock()
+        self._begun = self._dropped = self.ended = False
 
     def __call__(self) -> None:
-        if self.dropped:
-            return
-        self.began = True
+        with self._deciding:
+            if self._dropped:
+                return
+            self._begun = True
         try:
             self._call()
         finally:
             self.ended = True
+
+    def drop(self) -> bool:
+        """Keep it from beginning from now on; return whether it runs on all the same."""
+        with self._deciding:
+            self._dropped = True
+            return self._begun and not self.ended
 
 
 class Jobs:
@@ -110,9 +123,8 @@ class Jobs:
             await self._run_blocking(job)
             learn(found[0])
         finally:
-            if job.began and not job.ended:
+            if job.drop():
                 self._left.append((job, held))
             else:
-                job.dropped = True
                 held.release()
         return found[0]

@@ -1,5 +1,6 @@
 """One tier's judgement of a batch: read, decode, infer, calibrate, pool, route. Blocking code."""
 
+import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import product
@@ -19,6 +20,7 @@ from stages.shapes import Shape, Shapes, Size, sizes_of
 from streams.clock import Clock, SystemClock
 from streams.sources.payload import Patience, read_payload
 from workers.devices import Devices
+from workers.hangs import Calls
 from workers.intake import Item
 from workers.members import Ballot, RunningMember
 from workers.panel import Panel, longest
@@ -38,6 +40,7 @@ class JudgeOptions(msgspec.Struct, frozen=True, kw_only=True):
         breaker: When a member is taken out.
         clock: Wall clock for deadlines and waiting times.
         timer: Monotonic seconds.
+        calls: What blocks is noted here.
         pause: Waits so many seconds before storage is asked again.
     """
 
@@ -47,6 +50,7 @@ class JudgeOptions(msgspec.Struct, frozen=True, kw_only=True):
     breaker: MemberPolicy = MemberPolicy()
     clock: Clock = SystemClock()
     timer: Callable[[], float] = time.perf_counter
+    calls: Calls = msgspec.field(default_factory=Calls)
     pause: Callable[[float], None] = time.sleep
 
 
@@ -129,8 +133,12 @@ class Judge:
         members = cascade.tier(tier).members
         self.cascade, self.tier = cascade, tier
         self._options = options = options or JudgeOptions()
-        self.members = [RunningMember(m, engines[m.name], options.breaker) for m in members]
+        self.members = [
+            RunningMember(m, engines[m.name], options.breaker, options.calls) for m in members
+        ]
         self.stats = JudgeStats()
+        # Two batches are judged at once, each in a thread of its own.
+        self._counting = threading.Lock()
         self._voting = Voting(cascade, tier, self.members)
         self.devices, self.rank = devices or Devices(), cascade.tier_names.index(tier)
         self._panel = Panel(self.members, self.devices, self.rank, options.timer)
@@ -182,7 +190,7 @@ class Judge:
             items: The batch.
             over: Told of each device that the batch is done with before it ends.
         """
-        timer, clock, stats = self._options.timer, self._options.clock, self.stats
+        timer, clock = self._options.timer, self._options.clock
         began_at, t0 = clock.now(), timer()
         live = [row for row, item in enumerate(items) if item.deadline_at is not None]
         pictures = self._pictures(items, live, began_at)
@@ -193,14 +201,25 @@ class Judge:
         t2 = timer()
         runs = self._panel.runs(ballots)
         decoding, inferring = t1 - t0, longest(runs)
-        stats.batches += 1
-        stats.images += len(items)
-        stats.decoding += decoding
-        stats.inferring += inferring
         judgement = self._judgement(items, pictures, ballots, (began_at, decoding, inferring))
+        self._count(pictures, decoding, inferring)
         if items and judgement.fits is None:
             self.pace_of(items[0].shape).observe(len(items), decoding, runs)
         return judgement._replace(seconds=t2 - t0)
+
+    def _count(
+        self, pictures: Sequence[Picture | ImageError], decoding: float, inferring: float
+    ) -> None:
+        unread = [one for one in pictures if isinstance(one, ImageError)]
+        late = sum(one is LATE for one in unread)
+        stats = self.stats
+        with self._counting:
+            stats.batches += 1
+            stats.images += len(pictures)
+            stats.bad_pictures += len(unread) - late
+            stats.expired += late
+            stats.decoding += decoding
+            stats.inferring += inferring
 
     def _pictures(
         self, items: Sequence[Item], live: Sequence[int], now: float
@@ -219,15 +238,16 @@ class Judge:
         width, height = max(w for w, _ in shape), max(h for _, h in shape)
         options = self._options
         try:
-            data = read_payload(item.readable(), options.roots, options.max_bytes, patience)
-            encoded = data if self._needs_encoded else None
-            if not self._needs_pixels:
-                return Picture(encoded=encoded, head=item.head)
-            pixels = decode(data, min_width=width, min_height=height, limits=self._limits)
-            picture = Picture(pixels, encoded, item.head)
-            if not self._keeps_pixels:
-                picture.keep_only(shape)
-            return picture
+            with options.calls.running(f"reading {item.head.uri}"):
+                data = read_payload(item.readable(), options.roots, options.max_bytes, patience)
+                encoded = data if self._needs_encoded else None
+                if not self._needs_pixels:
+                    return Picture(encoded=encoded, head=item.head)
+                pixels = decode(data, min_width=width, min_height=height, limits=self._limits)
+                picture = Picture(pixels, encoded, item.head)
+                if not self._keeps_pixels:
+                    picture.keep_only(shape)
+                return picture
         except ImageError as error:
             return error
         except Exception as error:
@@ -281,7 +301,7 @@ class Judge:
         for item, picture in zip(items, pictures, strict=True):
             queued = max(0.0, began_at - item.arrived_at)
             if isinstance(picture, ImageError):
-                votes.append(self._unread(item, picture, queued))
+                votes.append(unjudged(item.head, len(self.members), str(picture), queued))
             else:
                 votes.append(vote(item, next(columns), (queued, decoding, inferring), next(fused)))
         failures: list[Failure] = []
@@ -300,20 +320,14 @@ class Judge:
         """Return what calls for dead letters, of a batch in which a member gave no score."""
         failures: list[Failure] = []
         shown = [row for row, one in enumerate(pictures) if isinstance(one, Picture)]
+        with self._counting:
+            self.stats.unvoted += sum(votes[row].error is not None for row in shown)
         for column, row in enumerate(shown):
-            self.stats.unvoted += votes[row].error is not None
             found = [(ballot.found[column], ballot.tries.get(column, 1)) for ballot in ballots]
             failure = self._voting.failure(row, items[row], votes[row], found)
             if failure is not None:
                 failures.append(failure)
         return failures
-
-    def _unread(self, item: Item, fault: ImageError, queued: float) -> ImageVotes:
-        if fault is LATE:
-            self.stats.expired += 1
-        else:
-            self.stats.bad_pictures += 1
-        return unjudged(item.head, len(self.members), str(fault), queued)
 
 
 def _expired(items: Sequence[Item], live: Sequence[int], now: float) -> list[int]:

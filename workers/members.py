@@ -1,8 +1,8 @@
 """A tier's members at work: each behind its circuit breaker, with what is counted of it."""
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import msgspec
@@ -14,6 +14,8 @@ from schemas.records import MemberRun
 from stages.breaker import MemberBreaker, MemberPolicy
 from stages.calibration import calibrator
 from stages.inference import Abstained, Engine, Finding, Findings, Pictures, Score, infer_isolated
+from workers.devices import is_local
+from workers.hangs import Calls, Restarted
 
 logger = structlog.get_logger()
 
@@ -76,6 +78,7 @@ class RunningMember:
         member: As the cascade says.
         engine: Loaded and warm.
         policy: When it is taken out.
+        calls: Its engine's calls are noted there.
 
     Attributes:
         breaker: Its circuit breaker.
@@ -83,8 +86,10 @@ class RunningMember:
         out: Stands for its score while it is out of service.
     """
 
-    def __init__(self, member: Member, engine: Engine, policy: MemberPolicy) -> None:
-        self.member, self.engine = member, engine
+    def __init__(
+        self, member: Member, engine: Engine, policy: MemberPolicy, calls: Calls | None = None
+    ) -> None:
+        self.member, self.engine, self._calls = member, engine, calls or Calls()
         self._version = f"{member.model_version}+{engine.version}".removesuffix("+")
         self.calibrate = calibrator(member.calibration)
         self.breaker = MemberBreaker(policy)
@@ -110,7 +115,8 @@ class RunningMember:
                 self.stats.skipped += size
                 return Ballot(self.absent(), [self.out] * size, False, {}, None)
             trial = self.breaker.state == "half_open"
-        findings = infer_isolated(self.engine, pictures)
+        with self._watched(size) as again:
+            findings = infer_isolated(self.engine, pictures, again)
         now = timer()
         with self._books:
             return self._ballot(findings, names, trial, (began, now))
@@ -146,8 +152,17 @@ class RunningMember:
         if self.breaker.state == "open" or not pictures:
             return
         # What goes wrong here goes wrong again in ``infer``, where the culprit is found.
-        with suppress(Exception):
+        with suppress(Exception), self._watched(len(pictures)):
             self.engine.prepare(pictures)
+
+    @contextmanager
+    def _watched(self, size: int) -> Iterator[Restarted]:
+        """Watch a call of its engine, unless that runs elsewhere."""
+        if not is_local(self.engine.device):
+            yield lambda: None
+            return
+        with self._calls.running(f"member {self.member.name}, {size} pictures") as restarted:
+            yield restarted
 
     def _count(self, findings: Findings, seconds: float) -> int:
         """Count what came of a batch; return on how many pictures the member did its part."""

@@ -28,6 +28,7 @@ from workers.devices import Devices
 from workers.engines.options import EngineOptions
 from workers.engines.registry import build_engine
 from workers.fusing import load_fusions
+from workers.hangs import HANG_TIMEOUT, Calls, watched
 from workers.judge import Judge, JudgeOptions, Learnt
 from workers.learning import learn
 from workers.lifecycle import in_thread_until_stopped, supervised
@@ -53,6 +54,7 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
         state: Folder for the notes of what ran when the process died, which it keeps if its member
             has a name; ``None`` keeps none.
         start: Where a first tier begins that is new where others have answered.
+        hang_timeout: Seconds after which a call that does not return ends the process; 0 for never.
     """
 
     tiers: list[str] = []
@@ -63,6 +65,7 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
     member: MemberOptions = MemberOptions()
     state: Path | None = None
     start: Start | None = None
+    hang_timeout: float = HANG_TIMEOUT
 
 
 async def check_topics(log: Log, cascade: Cascade) -> int:
@@ -185,9 +188,9 @@ async def run_workers(
     devices = Devices()
     suspects = Suspects(_notes(options))
     surroundings = Surroundings(suspects=suspects)
-    reading = JudgeOptions(roots=options.roots, max_bytes=options.max_bytes)
+    reading = JudgeOptions(roots=options.roots, max_bytes=options.max_bytes, calls=Calls())
     try:
-        async with anyio.create_task_group() as tasks:
+        async with watched(reading.calls, options.hang_timeout), anyio.create_task_group() as tasks:
             for name in tiers:
                 worker = TierWorker(
                     log,

@@ -238,7 +238,7 @@ class TierWorker:
             held.expect(pace.preparing(size), seconds)
 
     def _until_trial(self) -> float:
-        """Return the seconds until what waits may be tried, if it is the pause that it waits for."""
+        """Return the seconds until what waits may be tried; infinity if no pause keeps it."""
         if self.running or not (len(self.queue) or self._suspects):
             return math.inf
         return max(0.0, self.breaker.retry_at - anyio.current_time())

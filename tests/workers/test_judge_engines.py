@@ -190,9 +190,9 @@ class Sized(GreyEngine):
         super().__init__()
         self.rest: list[tuple[int, ...]] = []
 
-    def infer(self, batch: Pictures) -> list[Said]:
+    def infer(self, batch: Pictures) -> list[Score]:
         self.rest += [one.pixels.shape for one in batch]
-        return list(super().infer(batch))
+        return super().infer(batch)
 
 
 def test_a_picture_is_kept_whole_only_for_members_that_look_at_more_than_their_size() -> None:

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from schemas.errors import UsageError
 from streams.log import Start
 from streams.sources.listing import expand, is_glob
+from workers.commands.numbers import MOST_SECONDS, check_number
 from workers.connect import LOG_HELP
 from workers.lifecycle import LEAVING
 from workers.logging import Level, configure_logging
@@ -64,6 +65,14 @@ MetricsAddress = Annotated[
         env_var="ROADSTREAM_METRICS",
         help="HOST:PORT, or a port for this machine only, to serve /metrics, /healthz and /readyz "
         "at; 0 is any free port.",
+    ),
+]
+HangTimeout = Annotated[
+    float,
+    Parameter(
+        name="--hang-timeout",
+        help="Seconds that a call of a model, or the reading of a picture, may take. The process "
+        "then ends and is started again, and what it ran runs alone; 0 waits for ever.",
     ),
 ]
 DrainTimeout = Annotated[
@@ -139,6 +148,16 @@ def check_drain_timeout(seconds: float) -> float:
             f"--drain-timeout: expected more than {LEAVING:g} and at most {MOST_DRAIN:g} seconds, "
             f"got {seconds:g}"
         )
+    return seconds
+
+
+def check_hang_timeout(seconds: float) -> float:
+    """Return a ``--hang-timeout``.
+
+    Raises:
+        UsageError: It is no time.
+    """
+    check_number("--hang-timeout", seconds, 0, MOST_SECONDS, "seconds")
     return seconds
 
 

@@ -25,16 +25,19 @@ from streams.sources.video import VideoOptions
 from workers.commands.common import (
     Beginning,
     CascadeName,
+    HangTimeout,
     LedgerFolder,
     LogLevel,
     Namespace,
     Paths,
+    check_hang_timeout,
     check_paths,
     run_async,
 )
 from workers.commands.numbers import MOST_FPS, MOST_WORKERS, check_above, check_number, check_stream
 from workers.connect import address, open_log
 from workers.cpus import usable_cpus
+from workers.hangs import HANG_TIMEOUT
 from workers.logging import Level
 from workers.progress import Progress, Tally
 from workers.rundir import RunFolder, RunKey, resume, working_folder
@@ -96,6 +99,7 @@ def score(
     report: WithReport = False,
     restart: Restart = False,
     start: Beginning = None,
+    hang_timeout: HangTimeout = HANG_TIMEOUT,
     ledger: LedgerFolder = None,
     log_level: LogLevel = "warning",
 ) -> int:
@@ -114,6 +118,7 @@ def score(
     """
     check_paths("score", paths)
     _check_numbers(workers, fps, log)
+    check_hang_timeout(hang_timeout)
     check_output(out)
     loaded = load_cascade(cascade)
     folder = RunFolder(out)
@@ -135,7 +140,7 @@ def score(
             stream=check_stream(stream),
             listed=listed,
         )
-        options = _Options(count, sort, ledger, log_level, stdin, start, ScanStats())
+        options = _Options(count, sort, ledger, log_level, stdin, start, ScanStats(), hang_timeout)
         tally, finished = _run(key, loaded, cascade, folder, options)
     if finished and report:
         from workers.commands.evaluate import report as write
@@ -183,6 +188,7 @@ class _Options(NamedTuple):
     stdin: BinaryIO | None
     start: Start | None
     stats: ScanStats
+    hang_timeout: float
 
 
 def _run(
@@ -271,6 +277,7 @@ async def _follow_back(url: str, ledger: RunLedger) -> bool:
 
 def _worker(index: int, run_id: str, common: list[str], options: _Options) -> ChildSpec:
     member = ["--member", f"score-{run_id[:12]}-{index}", "--log-level", options.log_level]
+    member += ["--hang-timeout", f"{options.hang_timeout:g}"]
     events = [] if options.events is None else ["--ledger", str(options.events)]
     return ChildSpec(f"worker {index}", ["work", *common, *member, *events])
 

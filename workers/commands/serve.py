@@ -18,6 +18,7 @@ from workers.commands.common import (
     Beginning,
     CascadeName,
     DrainTimeout,
+    HangTimeout,
     LedgerFolder,
     LogLevel,
     LogUrl,
@@ -26,6 +27,8 @@ from workers.commands.common import (
     Namespace,
     StateFolder,
     check_drain_timeout,
+    check_hang_timeout,
+    console,
     member_name,
     run_async,
     state_folder,
@@ -33,6 +36,7 @@ from workers.commands.common import (
 from workers.commands.numbers import MOST_PARTITIONS, MOST_WORKERS, check_number
 from workers.commands.topics import create_topics
 from workers.connect import address, open_log
+from workers.hangs import HANG_TIMEOUT
 from workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
 from workers.metrics import Address, Shown, check_free, free_ports, parse_address, serving_metrics
 from workers.native_heap import share_heap
@@ -70,6 +74,7 @@ def work(
     ledger: LedgerFolder = None,
     metrics: MetricsAddress = None,
     alive_file: AliveFile = None,
+    hang_timeout: HangTimeout = HANG_TIMEOUT,
     drain_timeout: DrainTimeout = DRAIN_TIMEOUT,
     log_level: LogLevel = "info",
 ) -> None:
@@ -90,6 +95,7 @@ def work(
         member=MemberOptions(member_id=member, ledger=ledger),
         state=state_folder(state, member),
         start=start,
+        hang_timeout=check_hang_timeout(hang_timeout),
     )
     service = _service(metrics, alive_file, drain_timeout)
     run_async(log_level, serve_workers, open_log(where), loaded, options, service)
@@ -141,6 +147,7 @@ def up(
     state: StateFolder = None,
     ledger: LedgerFolder = None,
     metrics: MetricsAddress = None,
+    hang_timeout: HangTimeout = HANG_TIMEOUT,
     drain_timeout: DrainTimeout = DRAIN_TIMEOUT,
     log_level: LogLevel = "info",
 ) -> None:
@@ -159,6 +166,7 @@ def up(
     if ledger is not None:
         common += ["--ledger", str(ledger)]
     only_workers = [word for folder in root or [] for word in ("--root", str(folder))]
+    only_workers += ["--hang-timeout", f"{check_hang_timeout(hang_timeout):g}"]
     if start is not None:
         only_workers += ["--from", start]
     if state is not None:
