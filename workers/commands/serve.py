@@ -28,7 +28,6 @@ from workers.commands.common import (
     StateFolder,
     check_drain_timeout,
     check_hang_timeout,
-    console,
     member_name,
     run_async,
     state_folder,
