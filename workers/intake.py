@@ -18,8 +18,8 @@ from streams.log import Output, Polled, Record, TopicPartition
 
 logger = structlog.get_logger()
 
-# Bytes that an item takes besides its record, about.
-OVERHEAD = 512
+# Bytes that an item takes besides its record, about, and that a header takes besides its own.
+OVERHEAD, HEADER_OVERHEAD = 512, 256
 
 
 class InlineView(msgspec.Struct, frozen=True, tag_field="kind", tag="inline", gc=False):
@@ -54,6 +54,13 @@ class EscalationView(
 
 decode_image_view = image_decoder(_Image)
 decode_escalation_view = msgspec.msgpack.Decoder(EscalationView).decode
+
+
+def _foreign(had: Headers, ours: Headers) -> int:
+    """Return the bytes that a record's headers take, where they are not those that ours have."""
+    if not had or had == ours:
+        return 0
+    return sum(len(name) + len(value or b"") + HEADER_OVERHEAD for name, value in had)
 
 
 class Item(msgspec.Struct, gc=False):
@@ -152,7 +159,7 @@ class Intake:
         arrived_at = timestamp / 1000 if timestamp > 0 else now
         if head.submitted_at <= 0:  # its producer does not say
             head = msgspec.structs.replace(head, submitted_at=min(arrived_at, now))
-        size = len(value or b"") + OVERHEAD
+        size = len(value or b"") + OVERHEAD + _foreign(record.headers, headers.IMAGE)
         if value and value[0] in JSON and isinstance(payload, InlineView):  # decoded from base64
             size += len(payload.data)
         return Item(
@@ -182,7 +189,7 @@ class Intake:
             record.offset,
             timestamp / 1000 if timestamp > 0 else now,
             head.deadline_at,
-            len(value or b"") + OVERHEAD,
+            len(value or b"") + OVERHEAD + _foreign(record.headers, headers.ESCALATION),
             record.key,
             value,
             None,

@@ -15,7 +15,7 @@ from schemas.records import (
 )
 from streams.log import TopicPartition
 from streams.memory.log import MemoryRecord
-from workers.intake import OVERHEAD, EscalationView, InlineView, Intake, Item
+from workers.intake import HEADER_OVERHEAD, OVERHEAD, EscalationView, InlineView, Intake, Item
 
 TP = TopicPartition("images.archive", 0)
 HEAD = Head(image_id="a", uri="a.jpg", deadline_at=7.0, content_hash=b"0123456789abcdef")
@@ -146,6 +146,17 @@ def test_what_headers_say_wrongly_of_an_image_does_not_matter() -> None:
     value = codec.encode(Image(HEAD, PAYLOADS[0]))
     found = Intake("one", first=True).take({TP: [MemoryRecord(3, b"k", value, 0, had)]}, 5.0)
     assert [item.headers for item in found.items] == [had]
+
+
+def test_headers_of_others_count_as_memory() -> None:
+    value = codec.encode(Image(HEAD, PAYLOADS[0]))
+    had = (("note", bytes(5000)), ("none", None))
+    sizes = []
+    for told in ((), headers.IMAGE, had):
+        polled = {TP: [MemoryRecord(3, b"k", value, 0, told)]}
+        (item,) = Intake("one", first=True).take(polled, 5.0).items
+        sizes.append(item.size - len(value) - OVERHEAD)
+    assert sizes == [0, 0, 5008 + 2 * HEADER_OVERHEAD]
 
 
 def test_a_header_whose_name_no_dead_letter_holds_is_left_out() -> None:
