@@ -22,7 +22,8 @@ from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.GifImagePlugin import GifImageFile
 
 from schemas.errors import ImageError
-from stages import jpeg, png
+from stages import footprint, jpeg, png
+from stages.rgb import to_rgb
 from streams.sources.sniff import DECODABLE, PICTURES, describe, sniff
 
 Pixels = npt.NDArray[np.uint8]
@@ -54,7 +55,6 @@ _VIDEO_LEVELS = [min(max(round((alpha - 16) * 255 / 219), 0), 255) for alpha in 
 _BITFIELDS, _WITH_MASKS = struct.pack("<I", 3), struct.pack("<I", 56)
 _BGRA_MASKS = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 _warnings_lock = threading.Lock()
-_BAND = 1 << 22  # pixels that are converted at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,14 @@ class DecodeLimits:
         max_pixels: Most pixels to be decoded; checked from the header, before decoding.
         max_jpeg_pixels: Most pixels that a JPEG's header may tell when it is decoded at a reduced
             scale (progressive JPEGs need memory for all, so `max_pixels` holds for them).
+        max_memory: Most bytes that decoding may take, besides the file; told from the header,
+            before they are taken.
     """
 
     max_bytes: int = 64 << 20
     max_pixels: int = 100_000_000
     max_jpeg_pixels: int = 200_000_000
+    max_memory: int = 512 << 20
 
 
 DEFAULT = DecodeLimits()
@@ -158,14 +161,14 @@ def _refusal(kind: str) -> ImageError:
 
 def _decode_jpeg(data: bytes, wanted: tuple[int, int], limits: DecodeLimits) -> Pixels:
     header = jpeg.read_header(data)
-    turned = header.orientation >= 5
-    upright = (header.height, header.width) if turned else (header.width, header.height)
-    scale = _scale(upright, wanted)
+    size = header.width, header.height
+    scale = _scale(size, wanted, header.orientation)
     stored = header.width * header.height
     allowed = limits.max_pixels if header.progressive else limits.max_jpeg_pixels
     if stored > allowed or stored // scale**2 > limits.max_pixels:
-        raise _too_many(header.width, header.height, limits)
-    return _turn(jpeg.decode_scaled(data, header, scale), header.orientation)
+        raise _too_many(size, limits)
+    room = _room(size, header.memory(scale), limits)
+    return _turn(jpeg.decode_scaled(data, header, scale, room), header.orientation)
 
 
 def _decode_png(data: bytes, wanted: tuple[int, int], limits: DecodeLimits) -> Pixels:
@@ -174,38 +177,53 @@ def _decode_png(data: bytes, wanted: tuple[int, int], limits: DecodeLimits) -> P
     # Where the chunks' checksums are right, browsers pass over a wrong one of the zlib stream; and
     # Pillow sees that rows are missing only without it, but not where it miscounts them.
     if not picture.checked or (picture.interlaced and picture.depth < 8):
-        return _png_pixels(picture, picture.file(), wanted)
+        return _png_pixels(picture, picture.file(), wanted, limits)
     try:
-        return _png_pixels(picture, picture.file(checksum=False), wanted)
-    except ImageError:
-        if not picture.ends_oddly():
+        return _png_pixels(picture, picture.file(checksum=False), wanted, limits)
+    except ImageError as error:
+        if error.fault == "too_many_pixels" or not picture.ends_oddly():
             raise
-    return _png_pixels(picture, picture.file(), wanted)
+    return _png_pixels(picture, picture.file(), wanted, limits)
 
 
-def _png_pixels(picture: png.Png, file: bytes, wanted: tuple[int, int]) -> Pixels:
+def _png_pixels(
+    picture: png.Png, file: bytes, wanted: tuple[int, int], limits: DecodeLimits
+) -> Pixels:
     orientation = jpeg.exif_orientation(picture.exif)
+    scale = _scale(picture.size, wanted, orientation)
     with _opened(file, "png") as image:
+        converting = footprint.as_rgb(picture.size, scale, orientation) + picture.memory
+        _room(picture.size, footprint.in_pillow(image, file, converting), limits)
+        image.load()
         whole: Image.Image = image
         if image.size != picture.size:
             whole = Image.new("RGBA", picture.size)
             whole.paste(image.convert("RGBA"), picture.frame[:2])
-        elif picture.depth == 16 and picture.colour == png.RGB and picture.transparency:
+        elif picture.has_deep_key:
             whole = _keyed(picture.file(), picture.transparency)
-        return _turn(_pixels(whole, wanted, orientation), orientation)
+        return _turn(to_rgb(whole, scale), orientation)
 
 
 def _decode_other(data: bytes, kind: str, wanted: tuple[int, int], limits: DecodeLimits) -> Pixels:
-    _check_webp_canvas(data, kind, limits)
+    if kind == "webp":
+        _check_webp(data, wanted, limits)
     if kind == "bmp":
         data = _with_alpha(data)
-    with _opened(data, kind, limits) as image:
-        # Pillow has turned TIFF, and tells AVIF's own rotation here; browsers turn no other format.
+    with _opened(data, kind) as image:
+        _check_size(image.size, limits)
+        # Pillow turns TIFF when it loads it, and tells AVIF's own rotation here; browsers turn no
+        # other format.
         orientation = image.getexif().get(0x0112, 1) if kind == "avif" else 1
+        scale = _scale(image.size, wanted, orientation)
+        converting = footprint.as_rgb(image.size, scale, orientation)
+        _room(image.size, footprint.in_pillow(image, data, converting), limits)
+        image.load()
+        if kind == "tiff":
+            scale = _scale(image.size, wanted, orientation)
         if kind == "avif" and image.mode == "RGBA":
             image.putalpha(image.getchannel("A").point(_VIDEO_LEVELS))
         whole = _on_screen(image) if isinstance(image, GifImageFile) else image
-        return _turn(_pixels(whole, wanted, orientation), orientation)
+        return _turn(to_rgb(whole, scale), orientation)
 
 
 def _with_alpha(data: bytes) -> bytes:
@@ -229,13 +247,10 @@ def _on_screen(image: GifImageFile) -> Image.Image:
 
 
 @contextmanager
-def _opened(data: bytes, kind: str, limits: DecodeLimits | None = None) -> Iterator[Image.Image]:
-    """Open and load a picture by the one Pillow reader that its content asks for."""
+def _opened(data: bytes, kind: str) -> Iterator[Image.Image]:
+    """Open a picture by the one Pillow reader that its content asks for."""
     name = _PILLOW_NAMES.get(kind, kind.upper())
     with _faults(kind), Image.open(BytesIO(data), formats=[name]) as image:
-        if limits is not None:
-            _check_size(image.size, limits)
-        image.load()
         yield image
 
 
@@ -251,71 +266,6 @@ def _faults(kind: str) -> Iterator[None]:
         raise _pillow_fault(error, kind) from None
 
 
-def _pixels(image: Image.Image, wanted: tuple[int, int], orientation: int) -> Pixels:
-    """Convert a loaded picture to RGB at the scale that is wanted."""
-    width, height = image.size
-    scale = _scale((height, width) if orientation >= 5 else image.size, wanted)
-    pixels = np.empty((-(-height // scale), -(-width // scale), 3), np.uint8)
-    full = _full_scale(image)
-    for top, band in _bands(image):
-        flat = _flat(band, full)
-        rows = np.asarray(flat.reduce(scale) if scale > 1 else flat)
-        pixels[top // scale : top // scale + len(rows)] = rows
-    return pixels
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Cut a large picture, to convert it in little memory: first row and picture of each band."""
-    width, height = image.size
-    rows = max(_BAND // width // jpeg.SCALES[0], 1) * jpeg.SCALES[0]
-    if rows >= height:
-        yield 0, image
-        return
-    for top in range(0, height, rows):
-        yield top, image.crop((0, top, width, min(top + rows, height)))
-
-
-def _flat(image: Image.Image, full: float) -> Image.Image:
-    """Convert to RGB; what is transparent shows the white page behind it.
-
-    Args:
-        image: Of any mode.
-        full: The value that is white, of pictures with more than 8 bits.
-    """
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_eight_bits(image, full)).convert("RGB")
-    if image.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in image.info:
-        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        page = Image.new("RGB", image.size, "white")
-        page.paste(layer, mask=layer)
-        return page
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _full_scale(image: Image.Image) -> float:
-    """Return the value that is white, of a grey picture with more than 8 bits; 255 of others."""
-    if image.mode.startswith("I;16"):
-        return 65535.0
-    if image.mode not in {"I", "F"}:
-        return 255.0
-    top = max(float(_finite(band).max(initial=0.0)) for _, band in _bands(image))
-    if image.mode == "F" and top <= 1.0:
-        return 1.0
-    return max(top, 65535.0 if top > 255 else 255.0)
-
-
-def _finite(image: Image.Image) -> npt.NDArray[np.float32]:
-    return np.nan_to_num(np.asarray(image, np.float32), posinf=0.0, neginf=0.0)
-
-
-def _eight_bits(image: Image.Image, full: float) -> Pixels:
-    """Scale a grey picture of more than 8 bits to 0 to 255; one grey of it may be transparent."""
-    scaled = (_finite(image) * (255.0 / full)).clip(0, 255).astype(np.uint8)
-    if (clear := image.info.get("transparency")) is not None:
-        scaled[np.asarray(image) == clear] = 255
-    return scaled
-
-
 def _keyed(file: bytes, colour: bytes) -> Image.Image:
     """Decode RGB of 16 bits with one transparent colour, which 8 bits cannot tell from others."""
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR_RGB
@@ -326,8 +276,9 @@ def _keyed(file: bytes, colour: bytes) -> Image.Image:
     return Image.fromarray(shown)
 
 
-def _scale(upright: tuple[int, int], wanted: tuple[int, int]) -> int:
-    """Pick the largest divisor of 8, 4, 2, 1 that leaves at least the wanted size."""
+def _scale(size: tuple[int, int], wanted: tuple[int, int], orientation: int) -> int:
+    """Pick the largest divisor of 8, 4, 2, 1 that leaves at least the wanted size, upright."""
+    upright = size[::-1] if orientation >= 5 else size
     for scale in jpeg.SCALES:
         if all(-(-have // scale) >= want for have, want in zip(upright, wanted, strict=True)):
             return scale
@@ -347,26 +298,47 @@ def _turn(image: Pixels, orientation: int) -> Pixels:
 
 def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
     if size[0] * size[1] > limits.max_pixels:
-        raise _too_many(*size, limits)
+        raise _too_many(size, limits)
 
 
-def _too_many(width: int, height: int, limits: DecodeLimits) -> ImageError:
+def _too_many(size: tuple[int, int], limits: DecodeLimits) -> ImageError:
+    millions = limits.max_pixels / 1e6
     return ImageError(
         "too_many_pixels",
-        f"{width:,}×{height:,} pixels; at most {limits.max_pixels / 1e6:,.0f} million are allowed",
+        f"{size[0]:,}×{size[1]:,} pixels; at most {millions:,.0f} million are allowed",
     )
 
 
-def _check_webp_canvas(data: bytes, kind: str, limits: DecodeLimits) -> None:
-    """Check an extended WebP's canvas here, as its reader allocates it on opening."""
-    if kind != "webp":
-        return
+def _room(size: tuple[int, int], memory: int, limits: DecodeLimits) -> int:
+    """Return how many bytes are left of what decoding may take.
+
+    Raises:
+        ImageError: It takes more.
+    """
+    if memory > limits.max_memory:
+        raise ImageError(
+            "too_many_pixels",
+            f"{size[0]:,}×{size[1]:,} pixels, which take {memory / 2**20:,.0f} MiB to decode; "
+            f"at most {limits.max_memory / 2**20:,.0f} are allowed (--decode-memory)",
+        )
+    return limits.max_memory - memory
+
+
+def _check_webp(data: bytes, wanted: tuple[int, int], limits: DecodeLimits) -> None:
+    """Check a WebP before it is opened, as its reader allocates two canvases then."""
     if int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise ImageError("truncated", f"WebP breaks off after {len(data):,} bytes")
-    if data[12:16] == b"VP8X":
-        width = int.from_bytes(data[24:27], "little") + 1
-        height = int.from_bytes(data[27:30], "little") + 1
-        _check_size((width, height), limits)
+    kind, fields = data[12:16], int.from_bytes(data[21:25], "little")
+    if kind == b"VP8X":
+        size = tuple(int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    elif kind == b"VP8L":
+        size = ((fields & 0x3FFF) + 1, (fields >> 14 & 0x3FFF) + 1)
+    else:
+        size = tuple(int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    width, height = size
+    _check_size((width, height), limits)
+    converting = footprint.as_rgb((width, height), _scale((width, height), wanted, 1), 1)
+    _room((width, height), footprint.WEBP * width * height + converting, limits)
 
 
 @contextmanager

@@ -22,6 +22,8 @@ _DECODABLE_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _PROGRESSIVE = frozenset({0xC2, 0xCA})
 # Frame, tables, restart interval, and Adobe's colour transform: what the pixels depend on.
 _ESSENTIAL = FRAMES | {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}
+_FIXED = 2 << 20  # bytes of memory besides pixels and coefficients
+_COPIES = 3  # of a JPEG that is mended
 _MAX_SEGMENTS = 10_000  # the worst cameras write some hundreds (an ICC profile in pieces)
 _MAX_SCANS = 500  # the limit libjpeg-turbo's own fuzzers set; encoders write about ten
 
@@ -38,7 +40,9 @@ class JpegHeader:
     Attributes:
         width: Stored width in pixels, before rotation.
         height: Stored height in pixels, before rotation.
-        progressive: Whether decoding needs all coefficients in memory.
+        progressive: Whether scans give coefficients bit by bit.
+        components: Colour components.
+        coefficients: Bytes that all coefficients take, where decoding has to hold them; else 0.
         orientation: EXIF orientation, 1 to 8; 1 when absent or corrupt.
         segments: (start, end) of the segments that the pixels depend on.
         scan_at: Where the first scan's marker stands.
@@ -47,9 +51,18 @@ class JpegHeader:
     width: int
     height: int
     progressive: bool
+    components: int
+    coefficients: int
     orientation: int
     segments: tuple[tuple[int, int], ...]
     scan_at: int
+
+    def memory(self, scale: int) -> int:
+        """Return the bytes that decoding at 1/``scale`` takes, and turning the result."""
+        pixels = -(-self.width // scale) * -(-self.height // scale)
+        turned = 3 if self.orientation > 1 else 0
+        inked = 4 if self.components == 4 else 0
+        return (3 + max(turned, inked)) * pixels + self.coefficients + _FIXED
 
 
 def read_header(data: bytes) -> JpegHeader:
@@ -71,24 +84,29 @@ def read_header(data: bytes) -> JpegHeader:
             f"JPEG of a rare kind (frame type 0x{marker:02x}, lossless "
             "or hierarchical); save it as an ordinary JPEG",
         )
-    width, height = _frame_size(data[start : start + 9])
+    width, height = _frame_size(data[start : start + 10])
+    factors = data[start + 11 : start + 10 + 3 * data[start + 9] : 3]
+    held = marker in _PROGRESSIVE or data[scan_at + 4 : scan_at + 5] < bytes([len(factors)])
     return JpegHeader(
         width=width,
         height=height,
         progressive=marker in _PROGRESSIVE,
+        components=len(factors),
+        coefficients=_coefficients((width, height), factors) if held else 0,
         orientation=_orientation_of(data, segments),
         segments=tuple((start, end) for marker, start, end in segments if marker in _ESSENTIAL),
         scan_at=scan_at,
     )
 
 
-def decode_scaled(data: bytes, header: JpegHeader, scale: int) -> npt.NDArray[np.uint8]:
+def decode_scaled(data: bytes, header: JpegHeader, scale: int, room: int) -> npt.NDArray[np.uint8]:
     """Decode at 1/``scale`` of the stored size, not yet rotated.
 
     Args:
         data: The JPEG.
         header: Its header.
         scale: One of `SCALES`.
+        room: Bytes that may be taken besides `JpegHeader.memory`.
 
     Returns:
         RGB uint8 [⌈H/scale⌉, ⌈W/scale⌉, 3].
@@ -98,15 +116,19 @@ def decode_scaled(data: bytes, header: JpegHeader, scale: int) -> npt.NDArray[np
     """
     if header.progressive and data.count(b"\xff\xda", header.scan_at) > _MAX_SCANS:
         raise ImageError("damaged", f"progressive JPEG with more than {_MAX_SCANS} scans")
-    if data.rfind(b"\xff\xd9", header.scan_at) < 0:
-        return _decode_mended(data, header, scale, ended=False)
-    try:
-        return _strict(data, header, scale)
-    except (ValueError, MemoryError) as error:
-        fault = _fault(error)
-    if fault.fault == "truncated":
+    fault = ImageError("truncated", f"JPEG of {len(data):,} bytes has no end")
+    if ended := data.rfind(b"\xff\xd9", header.scan_at) >= 0:
+        try:
+            return _strict(data, header, scale)
+        except (ValueError, MemoryError) as error:
+            fault = _fault(error)
+    mendable = not ended or fault.fault in {"damaged", "unsupported"}
+    if not mendable or len(data) > room // _COPIES:
         raise fault
-    return _decode_mended(data, header, scale, ended=True)
+    try:
+        return _decode_mended(data, header, scale, ended=ended)
+    except (ValueError, MemoryError) as error:
+        raise (_fault(error) if ended else fault) from None
 
 
 def _decode_mended(
@@ -115,23 +137,17 @@ def _decode_mended(
     """Decode without what touches no pixel; as a warning hides those after it, none may be left."""
     segments = [data[start:end] for start, end in header.segments]
     scans = jpeg_mend.parts(data, header.scan_at, progressive=header.progressive)
-    # Browsers show all of a progressive JPEG without an end, and not the last rows of others.
-    whole = ended or (header.progressive and jpeg_mend.complete(scans))
-    no_end = ImageError("truncated", f"JPEG of {len(data):,} bytes has no end")
     try:
         pixels = _strict(jpeg_mend.mended(segments, scans), header, scale)
-        if whole:
-            return pixels
-        raise no_end
-    except (ValueError, MemoryError) as error:
-        fault = _fault(error) if ended else no_end
+    except ValueError as error:
         unpadded = "extraneous" in str(error) and without_padding(segments, scans)
-    if not unpadded:
-        raise fault
-    try:
+        if not unpadded:
+            raise
         return _strict(jpeg_mend.mended(segments, unpadded), header, scale)
-    except (ValueError, MemoryError) as error:
-        raise (_fault(error) if ended else no_end) from None
+    # Browsers show all of a progressive JPEG without an end, and not the last rows of others.
+    if not ended and not (header.progressive and jpeg_mend.complete(scans)):
+        raise ValueError("no end")
+    return pixels
 
 
 def _strict(data: bytes, header: JpegHeader, scale: int) -> npt.NDArray[np.uint8]:
@@ -182,8 +198,8 @@ def _segments(data: bytes) -> tuple[list[tuple[int, int, int]], int]:
 
 
 def _frame_size(frame: bytes) -> tuple[int, int]:
-    """Read width and height from a frame segment's first nine bytes."""
-    if len(frame) < 9:
+    """Read width and height from a frame segment's first ten bytes."""
+    if len(frame) < 10:
         raise ImageError("truncated", "JPEG ends in its frame header")
     precision, height, width = struct.unpack(">BHH", frame[4:9])
     if precision != 8:
@@ -191,6 +207,14 @@ def _frame_size(frame: bytes) -> tuple[int, int]:
     if width == 0 or height == 0:
         raise ImageError("unsupported", f"JPEG header says {width}×{height} pixels")
     return width, height
+
+
+def _coefficients(size: tuple[int, int], factors: bytes) -> int:
+    """Return the bytes of all coefficients, given how many blocks components have in a unit."""
+    across = [factor >> 4 or 1 for factor in factors]
+    down = [factor & 15 or 1 for factor in factors]
+    units = -(-size[0] // (8 * max(across, default=1))) * -(-size[1] // (8 * max(down, default=1)))
+    return 128 * units * sum(a * d for a, d in zip(across, down, strict=True))
 
 
 def _orientation_of(data: bytes, segments: list[tuple[int, int, int]]) -> int:

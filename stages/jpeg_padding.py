@@ -1,7 +1,6 @@
 """Tell bytes of no use behind a JPEG scan's data from data that damage has left over."""
 
 import re
-from array import array
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
@@ -140,8 +139,12 @@ def _fills(data: bytes, end: int) -> bool:
 
 def _unit_ends(data: bytes, blocks: Sequence[tuple[_Steps, _Steps]]) -> Iterator[int]:
     """List the bits that units end at, as long as there is data that can be read."""
-    padded = np.frombuffer(data + b"\0\0", np.uint8).astype(np.uint32)
-    windows = array("I", (padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]).tobytes())
+    padded = np.frombuffer(data + b"\0\0", np.uint8)
+    window = padded[:-2].astype(np.uint32)
+    for following in padded[1:-1], padded[2:]:
+        window <<= 8
+        window |= following
+    windows = window.data
     at, bits = 0, 8 * len(data)
     while at < bits:
         for first, others in blocks:

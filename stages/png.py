@@ -52,6 +52,19 @@ class Png:
     stream: bytes
     checked: bool
 
+    @property
+    def has_deep_key(self) -> bool:
+        """Whether one RGB colour of 16 bits is transparent."""
+        return self.depth == 16 and self.colour == RGB and bool(self.transparency)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that decoding takes more than that of another PNG of this size."""
+        width, height = self.size
+        whole = self.frame == (0, 0, width, height)
+        per_pixel = 20 if self.has_deep_key else 0 if whole else 8
+        return per_pixel * width * height + len(self.stream)
+
     def file(self, *, checksum: bool = True) -> bytes:
         """Write a PNG of these pixels, with nothing else.
 

@@ -37,6 +37,7 @@ class JudgeOptions(msgspec.Struct, frozen=True, kw_only=True):
         roots: Folders that references may point into; ``None`` allows every folder.
         max_bytes: Largest picture that is read.
         max_pixels: Most pixels that are decoded; see ``DecodeLimits`` for reduced JPEGs.
+        max_memory: Most bytes that decoding one picture may take.
         breaker: When a member is taken out.
         clock: Wall clock for deadlines and waiting times.
         timer: Monotonic seconds.
@@ -47,6 +48,7 @@ class JudgeOptions(msgspec.Struct, frozen=True, kw_only=True):
     roots: Sequence[Path] | None = None
     max_bytes: int = 64 << 20
     max_pixels: int = DEFAULT.max_pixels
+    max_memory: int = DEFAULT.max_memory
     breaker: MemberPolicy = MemberPolicy()
     clock: Clock = SystemClock()
     timer: Callable[[], float] = time.perf_counter
@@ -147,6 +149,7 @@ class Judge:
             max_bytes=options.max_bytes,
             max_pixels=options.max_pixels,
             max_jpeg_pixels=2 * options.max_pixels,
+            max_memory=options.max_memory,
         )
         self.shapes = Shapes(members)
         self.pace = self._pace(self.shapes.plain, learnt or {})

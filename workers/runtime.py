@@ -15,6 +15,7 @@ from schemas.topics import all_topics, tier_inputs
 from sinks.answer import Answerer
 from sinks.consensus import Consensus
 from sinks.join import Join
+from stages.decode import DEFAULT
 from stages.inference import Engine
 from stages.service_time import ServiceTime
 from stages.shapes import Size
@@ -49,6 +50,7 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
         threads: Threads per engine call.
         roots: Folders that payload references may point into; ``None`` for any.
         max_bytes: Largest picture that is read.
+        max_memory: Most bytes that decoding one picture may take.
         limits: What each of its workers may hold.
         member: How it takes part in its groups.
         state: Folder for the notes of what ran when the process died, which it keeps if its member
@@ -61,6 +63,7 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     roots: list[Path] | None = None
     max_bytes: int = 64 << 20
+    max_memory: int = DEFAULT.max_memory
     limits: WorkerLimits = WorkerLimits()
     member: MemberOptions = MemberOptions()
     state: Path | None = None
@@ -188,7 +191,12 @@ async def run_workers(
     devices = Devices()
     suspects = Suspects(_notes(options))
     surroundings = Surroundings(suspects=suspects)
-    reading = JudgeOptions(roots=options.roots, max_bytes=options.max_bytes, calls=Calls())
+    reading = JudgeOptions(
+        roots=options.roots,
+        max_bytes=options.max_bytes,
+        max_memory=options.max_memory,
+        calls=Calls(),
+    )
     try:
         async with watched(reading.calls, options.hang_timeout), anyio.create_task_group() as tasks:
             for name in tiers:

@@ -13,13 +13,13 @@ from cyclopts import Parameter
 from schemas.errors import UsageError
 from streams.log import Start
 from streams.sources.listing import expand, is_glob
-from workers.commands.numbers import MOST_SECONDS, check_number
 from workers.connect import LOG_HELP
 from workers.lifecycle import LEAVING
 from workers.logging import Level, configure_logging
 
 # Longer than any log's group would wait for a member that gives up its partitions.
 MOST_DRAIN = 3600.0
+DECODE_MEMORY = 512  # MiB; as in stages/decode.py, which commands that decode nothing do without
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -50,6 +50,15 @@ Paths = Annotated[
         name="PATHS",
         allow_leading_hyphen=True,
         help="Folders, picture files, globs, videos, or - for a list on standard input.",
+    ),
+]
+DecodeMemory = Annotated[
+    int,
+    Parameter(
+        name="--decode-memory",
+        env_var="ROADSTREAM_DECODE_MEMORY",
+        help="Most MiB that decoding one picture may take. One that would take more fails as "
+        "too_many_pixels, before it is decoded.",
     ),
 ]
 AliveFile = Annotated[
@@ -148,16 +157,6 @@ def check_drain_timeout(seconds: float) -> float:
             f"--drain-timeout: expected more than {LEAVING:g} and at most {MOST_DRAIN:g} seconds, "
             f"got {seconds:g}"
         )
-    return seconds
-
-
-def check_hang_timeout(seconds: float) -> float:
-    """Return a ``--hang-timeout``.
-
-    Raises:
-        UsageError: It is no time.
-    """
-    check_number("--hang-timeout", seconds, 0, MOST_SECONDS, "seconds")
     return seconds
 
 

@@ -7,6 +7,7 @@ from schemas.errors import UsageError
 # Beyond any use, and small enough that times and products stay numbers.
 MOST_SECONDS = 1e9
 MOST_FPS = 1000
+MOST_MEBIBYTES = 1 << 20
 # Processes, threads and the like of one command; partitions of a topic; pictures, ids shown.
 MOST_WORKERS, MOST_PARTITIONS, MOST_SHOWN = 1024, 10_000, 1_000_000
 

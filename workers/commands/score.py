@@ -23,13 +23,16 @@ from streams.sources.files import ScanOptions, ScanStats, scan, scan_places
 from streams.sources.listing import StandardInput
 from streams.sources.video import VideoOptions
 from workers.commands.common import (
+    DECODE_MEMORY,
     Beginning,
     CascadeName,
+    DecodeMemory,
     HangTimeout,
     LedgerFolder,
     LogLevel,
     Namespace,
     Paths,
+    check_decode_memory,
     check_hang_timeout,
     check_paths,
     run_async,
@@ -101,6 +104,7 @@ def score(
     start: Beginning = None,
     hang_timeout: HangTimeout = HANG_TIMEOUT,
     ledger: LedgerFolder = None,
+    decode_memory: DecodeMemory = DECODE_MEMORY,
     log_level: LogLevel = "warning",
 ) -> int:
     """Score pictures and videos; write one answer per picture.
@@ -119,6 +123,7 @@ def score(
     check_paths("score", paths)
     _check_numbers(workers, fps, log)
     check_hang_timeout(hang_timeout)
+    memory = check_decode_memory(decode_memory)
     check_output(out)
     loaded = load_cascade(cascade)
     folder = RunFolder(out)
@@ -140,7 +145,9 @@ def score(
             stream=check_stream(stream),
             listed=listed,
         )
-        options = _Options(count, sort, ledger, log_level, stdin, start, ScanStats(), hang_timeout)
+        options = _Options(
+            count, sort, ledger, log_level, stdin, start, ScanStats(), hang_timeout, memory
+        )
         tally, finished = _run(key, loaded, cascade, folder, options)
     if finished and report:
         from workers.commands.evaluate import report as write
@@ -189,6 +196,7 @@ class _Options(NamedTuple):
     start: Start | None
     stats: ScanStats
     hang_timeout: float
+    decode_memory: int
 
 
 def _run(
@@ -278,6 +286,7 @@ async def _follow_back(url: str, ledger: RunLedger) -> bool:
 def _worker(index: int, run_id: str, common: list[str], options: _Options) -> ChildSpec:
     member = ["--member", f"score-{run_id[:12]}-{index}", "--log-level", options.log_level]
     member += ["--hang-timeout", f"{options.hang_timeout:g}"]
+    member += ["--decode-memory", str(options.decode_memory)]
     events = [] if options.events is None else ["--ledger", str(options.events)]
     return ChildSpec(f"worker {index}", ["work", *common, *member, *events])
 

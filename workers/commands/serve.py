@@ -13,10 +13,12 @@ from schemas.cascade import Cascade, load_cascade
 from schemas.errors import UsageError
 from streams.member import MemberOptions
 from workers.commands.common import (
+    DECODE_MEMORY,
     DEFAULT_KAFKA,
     AliveFile,
     Beginning,
     CascadeName,
+    DecodeMemory,
     DrainTimeout,
     HangTimeout,
     LedgerFolder,
@@ -26,6 +28,7 @@ from workers.commands.common import (
     MetricsAddress,
     Namespace,
     StateFolder,
+    check_decode_memory,
     check_drain_timeout,
     check_hang_timeout,
     member_name,
@@ -67,6 +70,7 @@ def work(
     cascade: CascadeName = "lite",
     threads: Annotated[int, Parameter(help="Threads per model call.")] = 1,
     root: Roots = None,
+    decode_memory: DecodeMemory = DECODE_MEMORY,
     member: MemberName = None,
     start: Beginning = None,
     state: StateFolder = None,
@@ -91,6 +95,7 @@ def work(
         tiers=tier or [],
         threads=threads,
         roots=root if root or log.startswith("embedded:") else [],
+        max_memory=check_decode_memory(decode_memory) << 20,
         member=MemberOptions(member_id=member, ledger=ledger),
         state=state_folder(state, member),
         start=start,
@@ -135,6 +140,7 @@ def up(
     workers: Annotated[int, Parameter(help="Worker processes per tier.")] = 1,
     partitions: Annotated[int, Parameter(help="Partitions of topics that do not exist yet.")] = 16,
     root: Roots = None,
+    decode_memory: DecodeMemory = DECODE_MEMORY,
     name: Annotated[
         str | None,
         Parameter(
@@ -166,6 +172,7 @@ def up(
         common += ["--ledger", str(ledger)]
     only_workers = [word for folder in root or [] for word in ("--root", str(folder))]
     only_workers += ["--hang-timeout", f"{check_hang_timeout(hang_timeout):g}"]
+    only_workers += ["--decode-memory", str(check_decode_memory(decode_memory))]
     if start is not None:
         only_workers += ["--from", start]
     if state is not None:
