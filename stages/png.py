@@ -190,7 +190,7 @@ def _transparency(head: dict[bytes, bytes], depth: int, colour: int) -> bytes:
     """Return what Pillow makes transparent: a palette's alphas, or one colour of 8 or 16 bits."""
     body = head.get(b"tRNS", b"")
     if colour == PALETTE:
-        return body[: len(head[b"PLTE"]) // 3]
+        return body[: len(head[b"PLTE"]) // 3] if len(body) <= 256 else b""
     samples = {GREY: 1, RGB: 3}.get(colour, 0)
     if len(body) < 2 * samples or depth == 16:
         return body[: 2 * samples] if len(body) >= 2 * samples else b""

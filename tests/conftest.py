@@ -23,12 +23,18 @@ for engine in ("VLLM", "TRITON"):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none; nothing else is ever skipped."""
-    wanting = [item for item in items if item.get_closest_marker("gpu")]
-    if not wanting or _has_cuda():
-        return
-    for item in wanting:
-        item.add_marker(pytest.mark.skip("needs a CUDA device"))
+    """Skip what needs a CUDA device where there is none, and Chromium outside of CI; nothing else."""
+    gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if gpu and not _has_cuda():
+        _skip(gpu, "needs a CUDA device")
+    if not os.environ.get("CI"):
+        browser = [item for item in items if item.get_closest_marker("chromium")]
+        _skip(browser, "asks Chromium, which .ci/run installs; with CI=true it runs anywhere")
+
+
+def _skip(items: list[pytest.Item], reason: str) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.skip(reason))
 
 
 def _has_cuda() -> bool:
