@@ -23,7 +23,7 @@ for engine in ("VLLM", "TRITON"):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none, and Chromium outside of CI; nothing else."""
+    """Skip what needs a CUDA device where there is none, and Chromium outside of CI; no other."""
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if gpu and not _has_cuda():
         _skip(gpu, "needs a CUDA device")
