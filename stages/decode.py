@@ -174,16 +174,13 @@ def _decode_jpeg(data: bytes, wanted: tuple[int, int], limits: DecodeLimits) -> 
 def _decode_png(data: bytes, wanted: tuple[int, int], limits: DecodeLimits) -> Pixels:
     picture = png.read(data)
     _check_size(picture.size, limits)
-    # Where the chunks' checksums are right, browsers pass over a wrong one of the zlib stream; and
-    # Pillow sees that rows are missing only without it, but not where it miscounts them.
-    if not picture.checked or (picture.interlaced and picture.depth < 8):
-        return _png_pixels(picture, picture.file(), wanted, limits)
     try:
-        return _png_pixels(picture, picture.file(checksum=False), wanted, limits)
+        return _png_pixels(picture, picture.file(), wanted, limits)
     except ImageError as error:
-        if error.fault == "too_many_pixels" or not picture.ends_oddly():
+        file = None if error.fault == "too_many_pixels" else picture.mended()
+        if file is None:
             raise
-    return _png_pixels(picture, picture.file(), wanted, limits)
+    return _png_pixels(picture, file, wanted, limits)
 
 
 def _png_pixels(
@@ -195,6 +192,10 @@ def _png_pixels(
         converting = footprint.as_rgb(picture.size, scale, orientation) + picture.memory
         _room(picture.size, footprint.in_pillow(image, file, converting), limits)
         image.load()
+        # Pillow says nothing of rows that are missing when the zlib stream has its end.
+        last = image.crop((0, image.height - 2, *image.size))
+        if last.getbbox() is None and not picture.has_all_rows():
+            raise ImageError("truncated", "PNG without its last rows")
         whole: Image.Image = image
         if image.size != picture.size:
             whole = Image.new("RGBA", picture.size)

@@ -12,7 +12,18 @@ from schemas.errors import ImageError
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE = 0, 2, 3
 _HEADER = struct.Struct(">IIBBBBB")
-_CHECKSUM = 4  # bytes of Adler-32 at the end of a zlib stream
+_SAMPLES = {GREY: 1, RGB: 3, PALETTE: 1, 4: 2, 6: 4}
+# Left, top and distances of the pixels of each pass.
+_ALL = ((0, 0, 1, 1),)
+_PASSES = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 _PIECE = 1 << 14
 
 
@@ -65,13 +76,53 @@ class Png:
         per_pixel = 20 if self.has_deep_key else 0 if whole else 8
         return per_pixel * width * height + len(self.stream)
 
-    def file(self, *, checksum: bool = True) -> bytes:
-        """Write a PNG of these pixels, with nothing else.
+    def file(self) -> bytes:
+        """Write a PNG of these pixels, with nothing else."""
+        return self._file(self.stream)
 
-        Args:
-            checksum: Whether the zlib stream keeps the checksum at its end.
+    def mended(self) -> bytes | None:
+        """Write the same with the zlib stream's checksum set right, and nothing behind it.
+
+        Browsers pass over these where the chunks' checksums are right. This is as slow as decoding.
+
+        Returns:
+            ``None`` where there is nothing to mend.
         """
-        stream = self.stream if checksum else self.stream[:-_CHECKSUM]
+        _, checksum, end = self._inflated()
+        stream = self.stream[:end] + checksum.to_bytes(4, "big")
+        return self._file(stream) if self.checked and end and stream != self.stream else None
+
+    def has_all_rows(self) -> bool:
+        """Whether the zlib stream holds as many bytes as the pixels take; as slow as decoding."""
+        width, height = self.frame[2:]
+        bits = self.depth * _SAMPLES.get(self.colour, 1)
+        passes = _PASSES if self.interlaced else _ALL
+        sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
+        needed = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0)
+        return self._inflated()[0] >= needed
+
+    def _inflated(self) -> tuple[int, int, int]:
+        """Return the length and checksum of what the zlib stream holds, and where that ends.
+
+        It ends at 0 where its end is missing.
+        """
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        length, checksum = 0, 1
+        for at in range(2, len(self.stream), _PIECE):
+            try:
+                piece = inflate.decompress(self.stream[at : at + _PIECE])
+            except zlib.error:
+                break
+            length, checksum = length + len(piece), zlib.adler32(piece, checksum)
+            if inflate.eof:
+                return (
+                    length,
+                    checksum,
+                    min(at + _PIECE, len(self.stream)) - len(inflate.unused_data),
+                )
+        return length, checksum, 0
+
+    def _file(self, stream: bytes) -> bytes:
         width, height = self.frame[2:]
         layout = (width, height, self.depth, self.colour, 0, 0, self.interlaced)
         chunks = [(b"IHDR", _HEADER.pack(*layout))]
@@ -79,19 +130,6 @@ class Png:
         chunks += [(b"tRNS", self.transparency)] * bool(self.transparency)
         chunks += [(b"IDAT", stream), (b"IEND", b"")]
         return SIGNATURE + b"".join([_written(kind, body) for kind, body in chunks])
-
-    def ends_oddly(self) -> bool:
-        """Whether anything but a checksum follows the zlib stream's end; as slow as decoding."""
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        for at in range(2, len(self.stream), _PIECE):
-            try:
-                inflate.decompress(self.stream[at : at + _PIECE])
-            except zlib.error:
-                return False
-            if inflate.eof:
-                after = len(inflate.unused_data) + max(0, len(self.stream) - at - _PIECE)
-                return after != _CHECKSUM
-        return True
 
 
 def read(data: bytes) -> Png:

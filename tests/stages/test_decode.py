@@ -100,6 +100,18 @@ def test_a_palette_with_transparency_becomes_white_without_a_warning() -> None:
     assert decoded[3, 3].tolist() == [255, 255, 255]
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "1", "LA", "RGBA"])
+def test_pngs_of_any_size_and_colour_decode(mode: str) -> None:
+    for width, height in ((1, 1), (2, 3), (3, 7), (8, 8), (17, 5), (200, 100), (1000, 1), (1, 999)):
+        for grey in (0, 190):
+            image = Image.new("L", (width, height), grey).convert(mode)
+
+            decoded = full(saved(image, "PNG"))
+
+            assert decoded.shape == (height, width, 3)
+            assert len(np.unique(decoded)) == 1
+
+
 def test_animations_give_their_first_frame() -> None:
     frames = [Image.fromarray(np.full((20, 30, 3), value, np.uint8)) for value in (200, 10)]
     for kind in ("GIF", "WEBP", "PNG"):
