@@ -103,7 +103,7 @@ def test_a_palette_with_transparency_becomes_white_without_a_warning() -> None:
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "1", "LA", "RGBA"])
 def test_pngs_of_any_size_and_colour_decode(mode: str) -> None:
     for width, height in ((1, 1), (2, 3), (3, 7), (8, 8), (17, 5), (200, 100), (1000, 1), (1, 999)):
-        for grey in (0, 190):
+        for grey in (0, 255):
             image = Image.new("L", (width, height), grey).convert(mode)
 
             decoded = full(saved(image, "PNG"))
