@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from schemas.errors import UsageError
 from streams.log import Start
 from streams.sources.listing import expand, is_glob
+from workers.commands.numbers import MOST_MEBIBYTES, MOST_SECONDS, check_number
 from workers.connect import LOG_HELP
 from workers.lifecycle import LEAVING
 from workers.logging import Level, configure_logging
@@ -158,6 +159,26 @@ def check_drain_timeout(seconds: float) -> float:
             f"got {seconds:g}"
         )
     return seconds
+
+
+def check_hang_timeout(seconds: float) -> float:
+    """Return a ``--hang-timeout``.
+
+    Raises:
+        UsageError: It is no time.
+    """
+    check_number("--hang-timeout", seconds, 0, MOST_SECONDS, "seconds")
+    return seconds
+
+
+def check_decode_memory(mebibytes: int) -> int:
+    """Return a ``--decode-memory``.
+
+    Raises:
+        UsageError: It is no amount of memory.
+    """
+    check_number("--decode-memory", mebibytes, 1, MOST_MEBIBYTES, "MiB")
+    return mebibytes
 
 
 def check_paths(command: str, paths: tuple[str, ...]) -> None:
