@@ -20,8 +20,16 @@ _ELEMENTS = frozenset([
 # fmt: on
 _CLUSTER_ID = _CLUSTER.to_bytes(4, "big")
 _NO_LENGTH = -1
-# The table that a transport stream begins with, and the pack header of a program stream.
-_STARTS = (b"\x47\x40\x00", b"\0\0\1\xba")
+_TRANSPORT = "mpegts"
+# What recordings begin with whose files do not say where they end, by FFmpeg's name of the format:
+# a table of programs, a pack header, and the headers of files.
+STARTS = {
+    _TRANSPORT: b"\x47\x40\x00",
+    "mpeg": b"\0\0\1\xba",
+    "flv": b"FLV\1",
+    "asf": b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+    "ogg": b"OggS\0\2",
+}
 _BLOCK_HEAD = 64  # bytes of a group's or block's own before the picture, and more
 _MOST_CLUSTER = 64 << 20  # bytes before a block in which its cluster is looked for
 _WINDOW = 1 << 20
@@ -33,12 +41,14 @@ class Recording(NamedTuple):
     Attributes:
         start: Its first.
         end: The first after it.
-        cut: Whether it says of itself that it is longer; ``None`` where it does not say.
+        cut: Whether it says of itself that it is longer.
+        sure: Whether there is one for certain.
     """
 
     start: int
     end: int
-    cut: bool | None = None
+    cut: bool = False
+    sure: bool = True
 
 
 class _Piece(NamedTuple):
@@ -68,7 +78,7 @@ def recordings(path: str) -> list[Recording]:
                 starts.append(piece.start)
             end = piece.end
     spans = zip(starts, [*starts[1:], size], strict=True)
-    found = [Recording(start, stop, cut=False) for start, stop in spans]
+    found = [Recording(start, stop) for start, stop in spans]
     found[-1] = found[-1]._replace(cut=end > size)
     return found
 
@@ -99,13 +109,16 @@ def intact(path: str, before: int, after: int, *, block: bool) -> bool:
     return reached == after and not block
 
 
-def next_start(path: str, before: int, at: int) -> int:
-    """Return where a recording begins whose first picture lies at ``at``, in an MPEG stream.
+def next_start(path: str, kind: str, before: int, at: int) -> int:
+    """Return where a recording begins whose first picture lies at ``at``.
+
+    What tells how to decode it comes a little earlier.
 
     Args:
         path: The file.
-        before: Where a picture of the recording before lies.
-        at: In bytes; what tells how to decode it comes a little earlier.
+        kind: A key of `STARTS`.
+        before: Where a picture of the recording before lies, in bytes.
+        at: In bytes too.
 
     Raises:
         OSError: The file cannot be read.
@@ -114,10 +127,59 @@ def next_start(path: str, before: int, at: int) -> int:
     with open(path, "rb") as file:
         file.seek(start)
         data = file.read(at - start)
-    for mark in _STARTS:
-        if (found := data.rfind(mark)) >= 0:
-            return start + found
-    return at
+    found = data.rfind(STARTS[kind])
+    if kind == _TRANSPORT:  # its tables are repeated; the first ones have the number 0
+        found = next((place for place in _tables(data) if data[place + 3] & 15 == 0), found)
+    return at if found < 0 else start + found
+
+
+def starts_over(path: str, before: int, at: int) -> bool:
+    """Whether a transport stream numbers its packets anew at ``at``: tables and picture alike.
+
+    Args:
+        path: The file.
+        before: Where the last picture before lies, in bytes.
+        at: Where the next one lies.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    start = max(before, at - _WINDOW)
+    with open(path, "rb") as file:
+        file.seek(start)
+        data = file.read(at - start + 4)
+    tables = [data[place + 3] & 15 for place in _tables(data)]
+    return bool(tables) and tables[-1] == 0 and data[-1] & 15 == 0
+
+
+def start_after(path: str, kind: str, after: int, end: int) -> int | None:
+    """Return where another recording may begin in what was not read of a file.
+
+    Args:
+        path: The file.
+        kind: A key of `STARTS`.
+        after: Where the last picture ends, in bytes.
+        end: Where the file ends.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    mark = STARTS[kind]
+    with open(path, "rb") as file:
+        for start in range(after, end, _WINDOW):
+            file.seek(start)
+            found = file.read(_WINDOW + len(mark)).find(mark)
+            if found >= 0:
+                return start + found
+    return None
+
+
+def _tables(data: bytes) -> Iterator[int]:
+    """Yield where the first of the tables stands in packets of a transport stream."""
+    place = -1
+    while (place := data.find(STARTS[_TRANSPORT], place + 1)) >= 0:
+        if place + 3 < len(data):
+            yield place
 
 
 def _walk(head: bytes) -> "Callable[[BinaryIO, int], Iterator[_Piece]] | None":

@@ -21,7 +21,7 @@ from schemas.bounds import MOST_TIME
 from schemas.errors import ImageError, UsageError
 from schemas.records import Head, Image, Inline, Payload, Unreadable
 from streams.sources.identity import display, fault_content, frame_place, image_id
-from streams.sources.payload import video_content
+from streams.sources.payload import file_fault, video_content
 from streams.sources.video_frames import (
     FAR,
     Damage,
@@ -31,6 +31,7 @@ from streams.sources.video_frames import (
     find_stream,
     is_cover,
     main_stream,
+    open_first,
     open_video,
     recording_at,
     words,
@@ -102,13 +103,15 @@ def read_frames(
         yield from _frames(path, content, options, note)
     except ImageError as error:
         yield unreadable_video(path, error)
+    except OSError as error:
+        yield unreadable_video(path, file_fault(error))
 
 
 def _frames(path: str, content: bytes, options: VideoOptions, note: Note) -> Iterator[Image]:
-    container = open_video(path)
+    container = open_first(path)
     place = _place(container)
     for number, stream in enumerate(_chosen(container, options.stream, note)):
-        with open_video(path) if number else container as source:
+        with open_first(path) if number else container as source:
             decoded = decode(path, source, stream, note, keyframes=options.fps is None)
             found = None
             for index, found in enumerate(_sample(decoded, options.fps)):
@@ -140,7 +143,9 @@ def _chosen(
     Raises:
         ImageError: ``unsupported``: there is none.
     """
-    main, streams = main_stream(container), container.streams.video
+    main = main_stream(container)
+    # One without a size has not begun: in an MPEG stream it may be another recording's.
+    streams = [each for each in container.streams.video if each.codec_context.width or each is main]
     if wanted == "all":
         taken = [stream for stream in streams if not is_cover(stream)]
         taken.sort(key=lambda stream: stream is not main)

@@ -17,7 +17,15 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from schemas.errors import ImageError
-from streams.sources.recordings import Recording, intact, next_start, recordings
+from streams.sources.recordings import (
+    STARTS,
+    Recording,
+    intact,
+    next_start,
+    recordings,
+    start_after,
+    starts_over,
+)
 
 # Playlists would make a “video” read other files or the network; they are not on the list.
 _OPEN = {
@@ -25,8 +33,15 @@ _OPEN = {
     "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,h264,hevc",
 }
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
+_PICTURE_CODECS = frozenset({"mjpeg", "png", "bmp", "gif", "webp", "tiff"})
 _SILENT_GAPS = "matroska,webm"  # the reader that skips damage without a word
-_NO_LENGTHS = frozenset({"mpegts", "mpeg"})  # what is joined there shows by its timestamps alone
+_REPEATED = frozenset(
+    {"mpegts", "mpeg"}
+)  # formats in which what a recording begins with comes again
+_MUCH_UNREAD, _SHARE_UNREAD = (
+    1 << 20,
+    0.05,
+)  # bytes, or share of all, that are not only the last picture
 _GAP = 0.5  # seconds without a packet, there or before the end, that may be damage
 _GAP_FRAMES = 5  # and at least so many frames
 _SOUND_RUNS_ON = 1.0  # seconds that sound may outlast the pictures where one length is for both
@@ -37,8 +52,8 @@ _HEALED = 10.0  # seconds after which pictures are trusted again where no keyfra
 FAR = 10.0  # seconds between keyframes from which the pictures between them are decoded too
 _MOST_HELD = 128 << 20  # bytes of packets held since a keyframe until it is known to be far
 _CLOCK_RANGE = 1 << 33  # timestamps there begin anew after it: a day and two and a half hours
-_LOOK_BACK = 8  # packets that a timestamp must lie before to be of another recording
-_LOOK_AHEAD = 3  # packets that must do so: one may be broken
+_LOOK_BACK = 2  # packets before which a time lies that is another recording's: one may be broken
+_LOOK_AHEAD = 3  # packets that must do so
 _DOUBTED = 2  # packets before another recording that look broken and are not
 # Decoders that ignore skip_frame: their other packets are left out before decoding.
 _KEY_PACKETS_ONLY = frozenset({"vp8", "vp9", "libvpx", "libvpx-vp9"})
@@ -85,6 +100,12 @@ def open_video(path: str, recording: Recording | None = None) -> InputContainer:
         ) from None
 
 
+def open_first(path: str) -> InputContainer:
+    """Open the first recording of a video; raises as ``open_video`` does, and ``OSError``."""
+    known = recordings(path)
+    return open_video(path, known[0] if len(known) > 1 else None)
+
+
 def main_stream(container: InputContainer) -> VideoStream | None:
     """Return the largest stream that is no cover picture; the default one, or the first, of many.
 
@@ -110,7 +131,11 @@ def find_stream(container: InputContainer, index: int | None) -> VideoStream | N
 
 def is_cover(stream: VideoStream) -> bool:
     """Whether a stream is a picture about the video and not the video."""
-    return bool(stream.disposition & _COVERS)
+    if stream.disposition & _COVERS:
+        return True
+    others = stream.container.streams.video
+    single = stream.frames == 1 and any(other.frames > 1 for other in others)
+    return single and stream.codec_context.name in _PICTURE_CODECS
 
 
 def words(error: Exception) -> str:
@@ -129,7 +154,7 @@ def decode(
 
     Args:
         path: The file.
-        container: The file as ``open_video`` opens it.
+        container: Its first recording, as ``open_first`` opens it.
         index: The stream; ``None`` for the main one.
         note: Told what is missing though no picture is known to be lost.
         keyframes: Whether only keyframes are wanted.
@@ -140,8 +165,9 @@ def decode(
             continue
         shown = False
         for found in _trusted(reading, keyframes=keyframes):
-            if not shown and found.at - reading.clock.begin > _GAP:
-                note(f"nothing can be shown before {found.at:.1f} s: its beginning is missing")
+            begin = reading.clock.begin
+            if not shown and found.at - begin > _GAP:
+                note(f"nothing to be shown from {begin:.1f} s to {found.at:.1f} s: no keyframe")
             shown = True
             yield found
         if reading.packets.cut:
@@ -162,18 +188,20 @@ def _readings(
 ) -> Iterator[_Reading | Damage]:
     """Yield the recordings of a file one after the other; each must be read to its end."""
     pending, at = deque(recordings(path)), 0.0
-    whole = len(pending) == 1
+    first = True
     while pending:
         recording = pending.popleft()
         try:
-            opened = container if whole else open_video(path, recording)
+            opened = container if first else open_video(path, recording)
         except ImageError as error:
-            yield Damage(at, f"a recording that was joined on {error.problem}")
+            if recording.sure:
+                yield Damage(at, f"a recording that was joined on {error.problem}")
             continue
-        whole = False
+        first = False
         stream = find_stream(opened, index)
         if stream is None:
-            yield Damage(at, "a recording that was joined on holds no such video")
+            if recording.sure:
+                yield Damage(at, "a recording that was joined on holds no such video")
             continue
         clock = _StreamClock(stream, at)
         packets = _Packets(path, recording, opened, stream, clock)
@@ -181,8 +209,8 @@ def _readings(
         at = clock.end
         if opened is not container:
             opened.close()
-        if packets.joined_at is not None:
-            pending.appendleft(Recording(packets.joined_at, recording.end))
+        if packets.next is not None:
+            pending.appendleft(packets.next)
 
 
 def recording_at(path: str, seconds: float, index: int | None) -> tuple[Recording | None, float]:
@@ -206,8 +234,8 @@ def _time_line(
 ) -> list[tuple[Recording, float]]:
     """Return the recordings of a file and when they begin; all of it is read to know that."""
     known = recordings(path)
-    with open_video(path) as container:
-        if len(known) == 1 and container.format.name not in _NO_LENGTHS:
+    with open_first(path) as container:
+        if len(known) == 1 and container.format.name not in STARTS:
             return [(known[0], 0.0)]
         line = []
         for reading in _readings(path, container, index):
@@ -343,7 +371,7 @@ class _Packets:
     """The packets of a recording; gaps, read errors and a missing end come as damage.
 
     Attributes:
-        joined_at: Byte at which another recording begins; known when this one is read.
+        next: The recording after it, if it is found only when this one is read.
         cut: Whether it was cut off, and no damage says so.
     """
 
@@ -360,11 +388,11 @@ class _Packets:
         self._format = container.format.name
         self._places: deque[int] = deque(maxlen=_MOST_DELAY)
         self._lately: deque[int] = deque(maxlen=_LOOK_BACK)
-        self.joined_at: int | None = None
+        self.next: Recording | None = None
+        self._last: deque[Packet | str] = deque()
         self.cut = False
 
     def __iter__(self) -> Iterator[Packet | Damage]:
-        last: deque[Packet | str] = deque()
         turned: list[Packet] = []
         for packet in self._demux():
             if not isinstance(packet, str) and self._turns_back(packet):
@@ -372,13 +400,16 @@ class _Packets:
                 if len(turned) == _LOOK_AHEAD:
                     break
                 continue
-            last.extend((*turned, packet))
+            if not isinstance(packet, str) and self._starts_over(packet):
+                turned = [packet]
+                break
+            self._last.extend((*turned, packet))
             turned = []
-            while len(last) > _DOUBTED:
-                yield from self._noted(last.popleft())
+            while len(self._last) > _DOUBTED:
+                yield from self._noted(self._last.popleft())
         if turned:
-            self._join([each for each in last if not isinstance(each, str)], turned[0])
-        for each in last:
+            self._join(turned[0])
+        for each in self._last:
             yield from self._noted(each)
         if not turned:
             yield from self._end()
@@ -400,7 +431,7 @@ class _Packets:
 
     def _turns_back(self, packet: Packet) -> bool:
         """Whether a packet's time lies before those of the last ones: another recording's."""
-        if self._format not in _NO_LENGTHS or packet.dts is None:
+        if self._format not in STARTS or packet.dts is None:
             return False
         half = _CLOCK_RANGE // 2
         earliest = min(self._lately, default=packet.dts)
@@ -409,14 +440,43 @@ class _Packets:
         self._lately.append(packet.dts)
         return False
 
-    def _join(self, last: list[Packet], first: Packet) -> None:
-        """Note where the next recording begins; these packets are the last before it."""
+    def _starts_over(self, packet: Packet) -> bool:
+        """Whether a packet after a gap is another recording's, whose time happens to be later."""
+        before = self._clock.packet_end + _DOUBTED * self._clock.noticeable
+        if self._format != "mpegts" or self._clock.at(packet.dts) < before:
+            return False
+        if not any(each.is_corrupt for each in self._doubted) or packet.pos is None:
+            return False
         start = self._recording.start
-        before = max((packet.pos or 0 for packet in last), default=0)
+        return starts_over(self._path, start + self._last_place, start + packet.pos)
+
+    @property
+    def _doubted(self) -> list[Packet]:
+        return [packet for packet in self._last if not isinstance(packet, str)]
+
+    @property
+    def _last_place(self) -> int:
+        return max((packet.pos or 0 for packet in self._doubted), default=0)
+
+    def _join(self, first: Packet) -> None:
+        """Note where the next recording begins, given its first packet."""
+        start, end = self._recording.start, self._recording.end
         if first.pos is not None:
-            self.joined_at = next_start(self._path, start + before, start + first.pos)
-        for packet in last:  # it looks so, as packets are numbered anew in the next recording
+            at = next_start(self._path, self._format, start + self._last_place, start + first.pos)
+            self.next = Recording(at, end)
+        for packet in self._doubted:  # it looks so, as the next recording numbers packets anew
             packet.is_corrupt = False
+
+    def _find_next(self) -> None:
+        """Look for a recording in what was not read: FFmpeg ends where another file begins."""
+        start, end = self._recording.start, self._recording.end
+        after = start + self._last_place + 1
+        rest = end - after
+        much = rest > min(_MUCH_UNREAD, (end - start) * _SHARE_UNREAD)
+        if self._format in STARTS and self._places and (much or self._format not in _REPEATED):
+            at = start_after(self._path, self._format, after, end)
+            if at is not None:
+                self.next = Recording(at, end, sure=False)
 
     def _noted(self, packet: Packet | str | None) -> Iterator[Packet | Damage]:
         if isinstance(packet, str):
@@ -445,6 +505,9 @@ class _Packets:
 
     def _end(self) -> Iterator[Damage]:
         """Compare the last packet with the length that the recording announces."""
+        if not (self._recording.sure or self._places):
+            return
+        self._find_next()
         clock, stream = self._clock, self._stream
         allowed = clock.noticeable
         if stream.duration is not None:
@@ -457,7 +520,7 @@ class _Packets:
         if length - clock.packet_end >= allowed and not quiet:
             yield Damage(clock.packet_end, f"it ends at {clock.packet_end:.1f} s of {length:.1f} s")
         else:
-            self.cut = bool(self._recording.cut)
+            self.cut = self._recording.cut
 
 
 class _StreamClock:
