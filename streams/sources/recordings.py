@@ -7,6 +7,8 @@ Files that were put together with ``cat`` hold several; players and decoders see
 # ruff: noqa: PTH123
 
 import os
+import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -33,6 +35,8 @@ STARTS = {
 _BLOCK_HEAD = 64  # bytes of a group's or block's own before the picture, and more
 _MOST_CLUSTER = 64 << 20  # bytes before a block in which its cluster is looked for
 _WINDOW = 1 << 20
+_LONGEST_MARK = 16
+_PADDING = 1 << 16  # bytes at the end that are all the same
 
 
 class Recording(NamedTuple):
@@ -49,6 +53,13 @@ class Recording(NamedTuple):
     end: int
     cut: bool = False
     sure: bool = True
+
+
+class _Form(NamedTuple):
+    """How the files of a kind are walked through from a place, and how they begin."""
+
+    walk: "Callable[[BinaryIO, int, int], Iterator[_Piece]]"
+    begins: re.Pattern[bytes]
 
 
 class _Piece(NamedTuple):
@@ -69,18 +80,43 @@ def recordings(path: str) -> list[Recording]:
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        walk = _walk(file.read(12))
-        if walk is None:
+        form = _form(file.read(12))
+        if form is None:
             return [Recording(0, size)]
-        starts, end = [0], 0
-        for piece in walk(file, size):
-            if piece.begins and piece.start > 0:
-                starts.append(piece.start)
-            end = piece.end
-    spans = zip(starts, [*starts[1:], size], strict=True)
-    found = [Recording(start, stop) for start, stop in spans]
-    found[-1] = found[-1]._replace(cut=end > size)
+        found: list[Recording] = []
+        start: int | None = 0
+        while start is not None:
+            whole, doubted, reach = _whole(form.walk(file, size, start), start)
+            start = None if reach == size else _search(file, form.begins, doubted, size)
+            ends = [*whole[1:], size if start is None else start]
+            found += map(Recording, whole, ends)
+            found[-1] = found[-1]._replace(cut=reach > size or start is not None)
     return found
+
+
+def _whole(pieces: "Iterator[_Piece]", start: int) -> tuple[list[int], int, int]:
+    """Follow pieces as far as they go.
+
+    Returns:
+        Where recordings begin, where one may begin within the last pieces, if they are not what
+        they say, and where the last one ends.
+    """
+    starts, places, end = [start], deque([start], maxlen=2), start
+    for piece in pieces:
+        if piece.begins and piece.start > start:
+            starts.append(piece.start)
+        places.append(piece.start)
+        end = piece.end
+    return starts, places[0] + 8, end
+
+
+def _search(file: BinaryIO, begins: re.Pattern[bytes], after: int, size: int) -> int | None:
+    """Return where a recording begins after one that was cut off."""
+    for start in range(after, size, _WINDOW):
+        file.seek(start)
+        if found := begins.search(file.read(_WINDOW + _LONGEST_MARK)):
+            return start + found.start()
+    return None
 
 
 def intact(path: str, before: int, after: int, *, block: bool) -> bool:
@@ -174,6 +210,18 @@ def start_after(path: str, kind: str, after: int, end: int) -> int | None:
     return None
 
 
+def padded(path: str, end: int) -> bool:
+    """Whether what comes last is but padding, as in files that are made before they are filled.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with open(path, "rb") as file:
+        file.seek(max(0, end - _PADDING))
+        data = file.read(_PADDING)
+    return data.count(data[-1:]) == len(data)
+
+
 def _tables(data: bytes) -> Iterator[int]:
     """Yield where the first of the tables stands in packets of a transport stream."""
     place = -1
@@ -182,19 +230,19 @@ def _tables(data: bytes) -> Iterator[int]:
             yield place
 
 
-def _walk(head: bytes) -> "Callable[[BinaryIO, int], Iterator[_Piece]] | None":
+def _form(head: bytes) -> "_Form | None":
     if head[4:8] in {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"}:
-        return _boxes
+        return _Form(_boxes, re.compile(rb"\0\0\0[\x10-\x40]ftyp"))
     if head[:4] == _EBML.to_bytes(4, "big"):
-        return _elements
+        return _Form(_elements, re.compile(re.escape(_EBML.to_bytes(4, "big"))))
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return _chunks
+        return _Form(_chunks, re.compile(rb"RIFF....AVI LIST", re.DOTALL))
     return None
 
 
-def _boxes(file: BinaryIO, size: int) -> Iterator[_Piece]:
+def _boxes(file: BinaryIO, size: int, at: int) -> Iterator[_Piece]:
     """Yield the outer boxes of an MP4 file; what cameras put behind them is passed over."""
-    at, media = 0, False
+    media = False
     while at + 8 <= size:
         file.seek(at)
         head = file.read(16)
@@ -212,7 +260,7 @@ def _boxes(file: BinaryIO, size: int) -> Iterator[_Piece]:
         at = end
 
 
-def _elements(file: BinaryIO, size: int, at: int = 0, into: int | None = None) -> Iterator[_Piece]:
+def _elements(file: BinaryIO, size: int, at: int, into: int | None = None) -> Iterator[_Piece]:
     """Yield elements of a Matroska file up to the first that is none.
 
     Args:
@@ -261,9 +309,8 @@ def _cluster_before(file: BinaryIO, block: int) -> int | None:
     return None
 
 
-def _chunks(file: BinaryIO, size: int) -> Iterator[_Piece]:
+def _chunks(file: BinaryIO, size: int, at: int) -> Iterator[_Piece]:
     """Yield the RIFF chunks of an AVI file; files over 1 GB go on in chunks called AVIX."""
-    at = 0
     while at + 12 <= size:
         file.seek(at)
         head = file.read(12)

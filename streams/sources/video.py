@@ -27,6 +27,7 @@ from streams.sources.video_frames import (
     Damage,
     Note,
     Picture,
+    decodable,
     decode,
     find_stream,
     is_cover,
@@ -145,7 +146,7 @@ def _chosen(
     """
     main = main_stream(container)
     # One without a size has not begun: in an MPEG stream it may be another recording's.
-    streams = [each for each in container.streams.video if each.codec_context.width or each is main]
+    streams = [each for each in decodable(container) if each.codec_context.width or each is main]
     if wanted == "all":
         taken = [stream for stream in streams if not is_cover(stream)]
         taken.sort(key=lambda stream: stream is not main)
@@ -153,8 +154,13 @@ def _chosen(
         taken = [] if main is None else [main]
     else:
         taken = [stream for stream in streams if stream.index == wanted]
+    unknown = [each for each in container.streams.video if each.codec_context is None]
+    if unknown and not streams:
+        raise ImageError("unsupported", "the codec of the video is not known")
     if not taken:
         raise ImageError("unsupported", _no_stream(streams, wanted))
+    for stream in unknown:
+        note(f"stream {stream.index} left out (its codec is not known)")
     for stream in streams:
         if stream not in taken:
             why = "a cover picture" if is_cover(stream) else "--stream all judges it too"

@@ -22,6 +22,7 @@ from streams.sources.recordings import (
     Recording,
     intact,
     next_start,
+    padded,
     recordings,
     start_after,
     starts_over,
@@ -106,12 +107,17 @@ def open_first(path: str) -> InputContainer:
     return open_video(path, known[0] if len(known) > 1 else None)
 
 
+def decodable(container: InputContainer) -> list[VideoStream]:
+    """Return the video streams whose codec FFmpeg knows."""
+    return [stream for stream in container.streams.video if stream.codec_context is not None]
+
+
 def main_stream(container: InputContainer) -> VideoStream | None:
     """Return the largest stream that is no cover picture; the default one, or the first, of many.
 
     One that is empty is taken only where all are.
     """
-    streams = [stream for stream in container.streams.video if not is_cover(stream)]
+    streams = [stream for stream in decodable(container) if not is_cover(stream)]
     return max(streams, key=_rank, default=None)
 
 
@@ -126,7 +132,7 @@ def find_stream(container: InputContainer, index: int | None) -> VideoStream | N
     """Return a video stream by its number, ``None`` standing for the main one."""
     if index is None:
         return main_stream(container)
-    return next((stream for stream in container.streams.video if stream.index == index), None)
+    return next((stream for stream in decodable(container) if stream.index == index), None)
 
 
 def is_cover(stream: VideoStream) -> bool:
@@ -426,7 +432,7 @@ class _Packets:
                 return
             except av.FFmpegError as error:
                 errors += 1
-                if errors == 1:
+                if errors == 1 and not padded(self._path, self._recording.end):
                     yield words(error)
 
     def _turns_back(self, packet: Packet) -> bool:

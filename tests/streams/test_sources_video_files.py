@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from schemas.records import Image
+from schemas.records import Image, Inline
 from streams.sources.recordings import recordings
 from streams.sources.video import VideoOptions, picture_at, read_video
 from tests.video_kit import film, grey, join, picture, problems, seconds, tenths
@@ -272,3 +272,36 @@ def test_damage_costs_ten_seconds_where_no_keyframe_comes(tmp_path: Path) -> Non
     assert len(problems(images)) == 1
     assert len(seconds(images)) >= 28
     assert seconds(images)[-1] == 39.0
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "flags"),
+    [
+        ("mp4", "libx264", "frag_keyframe+empty_moov"),
+        ("mp4", "libx264", "faststart"),
+        ("mkv", "libx264", ""),
+        ("avi", "mjpeg", ""),
+        ("ts", "libx264", ""),
+    ],
+)
+def test_a_recording_joined_to_one_that_was_cut_off_is_read_whole(
+    tmp_path: Path, name: str, codec: str, flags: str
+) -> None:
+    muxing = {"movflags": flags} if flags else {}
+    whole = film(tmp_path / f"1.{name}", tenths(40), codecs=[(codec, (160, 96))], muxing=muxing)
+    cut = tmp_path / f"2.{name}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+
+    images = read(join(tmp_path / f"a.{name}", cut, whole), fps=1000)
+
+    pictures = [image for image in images if isinstance(image.payload, Inline)]
+    after = greys(pictures[-40:])
+    assert after == pytest.approx([grey(i) for i in range(40)], abs=6)
+    assert len(seconds(images)) > 60
+
+
+def test_padding_behind_a_recording_is_no_damage(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.ts", tenths(20))
+    path.write_bytes(path.read_bytes() + bytes(3_000_000))
+
+    assert problems(read(path)) == []
