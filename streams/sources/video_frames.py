@@ -314,51 +314,64 @@ class _Decoder:
         for packet in self._packets:
             if isinstance(packet, Damage):
                 yield _Decoded([], packet.problem, packet.at)
-            elif self._all:
-                yield self._decoded(packet)
-            else:
-                yield from self._look(packet)
-        yield self._decoded(None)
+                continue
+            if not self._all:
+                self._held.append(packet)
+                self._held_bytes += packet.size
+            if decoded := self._decoded(packet):
+                yield decoded
+            if not self._all and self._far():
+                yield from self._drained()  # a keyframe may wait in the decoder
+                if self._far():
+                    yield from self._decode_held()
+        yield from self._drained()
         if self._key_at is None and not self._all:
             yield from self._decode_held()
-            yield self._decoded(None)
+            yield from self._drained()
 
-    def _look(self, packet: Packet) -> Iterator[_Decoded]:
-        """Decode a packet if it is a keyframe, and all that were held if the last one is far."""
-        self._held.append(packet)
-        self._held_bytes += packet.size
-        if packet.is_keyframe or not (self._key_packets and packet.size):
-            yield self._decoded(packet)
-        at = self._clock.shown_at(packet)
-        if self._far(at):
-            yield self._decoded(None)  # the decoder may hold one back
-            self._context.flush_buffers()
-            if self._far(at):
-                yield from self._decode_held()
-
-    def _far(self, at: float) -> bool:
+    def _far(self) -> bool:
+        at = self._clock.shown
         if self._since is None:
             self._since = at
         return at - self._since >= FAR or self._held_bytes > _MOST_HELD
 
     def _decode_held(self) -> Iterator[_Decoded]:
         self._all = True
-        self._context.flush_buffers()
         self._context.skip_frame = "DEFAULT"
         while self._held:
-            yield self._decoded(self._held.popleft())
+            if decoded := self._decoded(self._held.popleft()):
+                yield decoded
 
-    def _decoded(self, packet: Packet | None) -> _Decoded:
-        at = self._clock.end if packet is None else self._clock.shown_at(packet)
+    def _decoded(self, packet: Packet) -> _Decoded | None:
+        """Decode a packet, unless only keyframes are wanted and the decoder would not know."""
+        if self._key_packets and not self._all and packet.size and not packet.is_keyframe:
+            return None
         try:
-            frames = self._context.decode(None) if packet is None else packet.decode()
+            frames, problem = packet.decode(), "broken data" if packet.is_corrupt else None
         except (av.FFmpegError, ValueError) as error:
-            return _Decoded([], words(error), at)
+            frames, problem = [], words(error)
+        return self._result(frames, problem, packet)
+
+    def _drained(self) -> Iterator[_Decoded]:
+        """Take what the decoder holds back; it begins anew then."""
+        try:
+            frames, problem = self._context.decode(None), None
+        except (av.FFmpegError, ValueError) as error:
+            frames, problem = [], words(error)
+        if decoded := self._result(frames, problem, None):
+            yield decoded
+        self._context.flush_buffers()
+
+    def _result(
+        self, frames: list[VideoFrame], problem: str | None, packet: Packet | None
+    ) -> _Decoded | None:
+        if not frames and problem is None:
+            return None
         if not self._all:
             for frame in frames:
                 self._note(frame)
-        corrupt = packet is not None and packet.is_corrupt
-        return _Decoded(frames, "broken data" if corrupt else None, at)
+        at = self._clock.end if packet is None else self._clock.at(packet.pts)
+        return _Decoded(frames, problem, at)
 
     def _note(self, frame: VideoFrame) -> None:
         """Let go of the packets before a keyframe that has come out."""
@@ -399,26 +412,41 @@ class _Packets:
         self.cut = False
 
     def __iter__(self) -> Iterator[Packet | Damage]:
+        clock = self._clock
+        for packet in self._up_to_next() if self._format in STARTS else self._demux():
+            if isinstance(packet, str):
+                yield Damage(clock.packet_end, packet)
+                continue
+            before = clock.packet_end
+            clock.advance(packet)
+            if clock.packet_at - before >= clock.noticeable and self._lost_before(packet):
+                between = f"between {before:.1f} s and {clock.packet_at:.1f} s"
+                yield Damage(before, f"nothing {between}")
+            self._places.append(packet.pos or 0)
+            yield packet
+        if self.next is None:
+            yield from self._end()
+
+    def _up_to_next(self) -> Iterator[Packet | str]:
+        """Yield what ``_demux`` does up to the first packet of another recording."""
         turned: list[Packet] = []
         for packet in self._demux():
-            if not isinstance(packet, str) and self._turns_back(packet):
-                turned.append(packet)
-                if len(turned) == _LOOK_AHEAD:
+            if not isinstance(packet, str):
+                if self._turns_back(packet):
+                    turned.append(packet)
+                    if len(turned) == _LOOK_AHEAD:
+                        break
+                    continue
+                if self._starts_over(packet):
+                    turned = [packet]
                     break
-                continue
-            if not isinstance(packet, str) and self._starts_over(packet):
-                turned = [packet]
-                break
             self._last.extend((*turned, packet))
             turned = []
             while len(self._last) > _DOUBTED:
-                yield from self._noted(self._last.popleft())
+                yield self._last.popleft()
         if turned:
             self._join(turned[0])
-        for each in self._last:
-            yield from self._noted(each)
-        if not turned:
-            yield from self._end()
+        yield from self._last
 
     def _demux(self) -> Iterator[Packet | str]:
         """Yield packets, and in words what keeps them from being read."""
@@ -484,18 +512,6 @@ class _Packets:
             if at is not None:
                 self.next = Recording(at, end, sure=False)
 
-    def _noted(self, packet: Packet | str | None) -> Iterator[Packet | Damage]:
-        if isinstance(packet, str):
-            yield Damage(self._clock.packet_end, packet)
-        elif packet is not None:
-            before = self._clock.packet_end
-            self._clock.advance(packet)
-            after = self._clock.packet_at
-            if after - before >= self._clock.noticeable and self._lost_before(packet):
-                yield Damage(before, f"nothing between {before:.1f} s and {after:.1f} s")
-            self._places.append(packet.pos or 0)
-            yield packet
-
     def _lost_before(self, packet: Packet) -> bool:
         """Whether a stretch without pictures is damage, and not a scene in which nothing moved."""
         if self._format != _SILENT_GAPS or packet.pos is None:
@@ -535,7 +551,9 @@ class _StreamClock:
     Attributes:
         begin: When this recording begins.
         end: When the last picture so far ends.
-        packet_at: When the last packet so far is decoded; `packet_end` when it ends.
+        packet_at: When the last packet so far is decoded.
+        packet_end: When the last packet so far ends.
+        shown: When the last packet so far is shown.
         noticeable: Seconds without a packet that are more than a few frames.
     """
 
@@ -545,26 +563,24 @@ class _StreamClock:
         rate = stream.average_rate or stream.base_rate
         self._frame_time = 1 / float(rate) if rate else 0.04
         self._last_frame = begin - self._frame_time
-        self.begin = self.end = self.packet_at = self.packet_end = begin
+        self.begin = self.end = self.shown = self.packet_at = self.packet_end = begin
         self.noticeable = max(_GAP, _GAP_FRAMES * self._frame_time)
 
     def advance(self, packet: Packet) -> None:
         """Note a packet's time."""
-        stamp = packet.dts if packet.dts is not None else packet.pts
+        decoded, shown = packet.dts, packet.pts
+        stamp = decoded if decoded is not None else shown
         if stamp is None:
             return
-        self.packet_at = self.at(stamp)
-        lasts = packet.duration * self._unit if packet.duration else self._frame_time
+        self.packet_at = stamp * self._unit - self._start
+        self.shown = self.packet_at if shown is None else shown * self._unit - self._start
+        lasts = (packet.duration or 0) * self._unit or self._frame_time
         self.packet_end = max(self.packet_end, self.packet_at + lasts)
-        self.end = max(self.end, self.shown_at(packet) + lasts)
+        self.end = max(self.end, self.shown + lasts)
 
     def at(self, stamp: int | None) -> float:
         """Return when a timestamp is; where there is none, when the last packet was."""
         return self.packet_at if stamp is None else stamp * self._unit - self._start
-
-    def shown_at(self, packet: Packet) -> float:
-        """Return when a packet's picture would be shown."""
-        return self.at(packet.pts)
 
     def time_of(self, frame: VideoFrame) -> float:
         """Return when a frame is shown; where the file does not say, one frame after the last."""
