@@ -105,7 +105,7 @@ def read_rows(path: Path, batch: int) -> Iterator[AnswerRow]:
     """Yield the rows of a Parquet file, ``batch`` of them in memory at a time.
 
     Raises:
-        UsageError: The file is not Parquet, lacks columns, or a column has another type.
+        UsageError: The file is not Parquet, lacks columns, has one twice, or of another type.
         OSError: The file cannot be read.
     """
     try:
@@ -114,6 +114,10 @@ def read_rows(path: Path, batch: int) -> Iterator[AnswerRow]:
             if absent := [name for name in PROMISED if name not in present]:
                 raise UsageError(
                     f"{path}: expected a file of answers, but it has no column {', '.join(absent)}"
+                )
+            if doubled := [name for name in COLUMNS if present.count(name) > 1]:
+                raise UsageError(
+                    f"{path}: expected one column {doubled[0]}, got {present.count(doubled[0])}"
                 )
             for rows in _batches(file, [name for name in COLUMNS if name in present], batch):
                 for row in _typed(path, rows).to_pylist():

@@ -3,6 +3,7 @@
 # Paths stay strings as the user spelled them; Path would rewrite "./a" and "a//b", and costs more.
 # ruff: noqa: PTH118, PTH206
 
+import codecs
 import fnmatch
 import hashlib
 import os
@@ -111,17 +112,35 @@ class Readable(Protocol):
 
 
 class StandardInput:
-    """Standard input; reading raises ``UsageError`` where it is closed or cannot be read."""
+    """Standard input without a byte order mark; UTF-16, as PowerShell keeps lists, becomes UTF-8.
+
+    Reading raises ``UsageError`` where it is closed or cannot be read.
+    """
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._decoder: codecs.IncrementalDecoder | None = None
 
     def read(self, size: int, /) -> bytes:
-        """Return at most so many bytes; none at the end."""
+        """Return at most about so many bytes; none at the end."""
         if sys.stdin is None:
             raise UsageError("-: expected a list on standard input, which is closed")
         try:
-            return sys.stdin.buffer.read(size)
-        except OSError as error:
-            reason = error.strerror or error
+            data = sys.stdin.buffer.read(size)
+            if not self._begun:
+                data = self._begin(data)
+            if self._decoder is None:
+                return data
+            return self._decoder.decode(data, final=not data).encode()
+        except (OSError, UnicodeError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or error
             raise UsageError(f"-: expected a list on standard input: {reason}") from error
+
+    def _begin(self, data: bytes) -> bytes:
+        self._begun = True
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            self._decoder = codecs.getincrementaldecoder("utf-16")()
+        return data.removeprefix(codecs.BOM_UTF8)
 
 
 def read_list(stream: Readable) -> Iterator[str]:

@@ -286,6 +286,14 @@ def test_answers_that_a_spreadsheet_saved_again_are_read(tmp_path: Path) -> None
     assert list(read_answers(path)) == expected
 
 
+def test_a_doubled_column_of_parquet_is_refused(tmp_path: Path) -> None:
+    table = pq.read_table(written(tmp_path / "answers.parquet", [plain("a")]))
+    pq.write_table(table.append_column("uri", table["uri"]), tmp_path / "doubled.parquet")
+
+    with pytest.raises(UsageError, match="expected one column uri, got 2"):
+        list(read_answers(tmp_path / "doubled.parquet"))
+
+
 def test_a_doubled_column_of_answers_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "answers.csv", [plain("a")])
     path.write_text(path.read_text().replace("session_id", "uri"))

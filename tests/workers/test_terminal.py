@@ -153,3 +153,15 @@ def test_a_working_folder_that_has_gone_is_said(folder: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("roadstream: the working folder is not there any more")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_may_have_been_kept_by_powershell_or_an_editor(folder: Path, encoding: str) -> None:
+    (folder / "one" / "00000.jpg").rename(folder / "one" / "é.jpg")
+    (folder / "list.txt").write_bytes("one/é.jpg\r\none/00001.jpg\r\n".encode(encoding))
+
+    done = in_shell("score - --cascade noop.toml --workers 1 --sort --out a.csv < list.txt", folder)
+
+    assert done.returncode == 0, done.stderr
+    rows = (folder / "a.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[1] for row in rows] == ["one/é.jpg", "one/00001.jpg"]
