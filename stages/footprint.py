@@ -10,7 +10,7 @@ _BITS_PER_SAMPLE, _ORIENTATION = 258, 274
 
 WEBP = 16  # bytes per pixel of a WebP's canvas
 
-BAND = 1 << 20  # pixels that are converted to RGB at once
+BAND = 1 << 21  # pixels that are converted to RGB at once
 _BAND_COST = 24  # bytes for each of them
 _FIXED = 4 << 20
 

@@ -31,7 +31,7 @@ class _Chunk(NamedTuple):
     """A chunk: its type, its body, and whether it is all there and its checksum is right."""
 
     kind: bytes
-    body: bytes
+    body: memoryview
     sound: bool
 
 
@@ -115,11 +115,8 @@ class Png:
                 break
             length, checksum = length + len(piece), zlib.adler32(piece, checksum)
             if inflate.eof:
-                return (
-                    length,
-                    checksum,
-                    min(at + _PIECE, len(self.stream)) - len(inflate.unused_data),
-                )
+                read = min(at + _PIECE, len(self.stream))
+                return length, checksum, read - len(inflate.unused_data)
         return length, checksum, 0
 
     def _file(self, stream: bytes) -> bytes:
@@ -128,8 +125,10 @@ class Png:
         chunks = [(b"IHDR", _HEADER.pack(*layout))]
         chunks += [(b"PLTE", self.palette)] * bool(self.palette)
         chunks += [(b"tRNS", self.transparency)] * bool(self.transparency)
-        chunks += [(b"IDAT", stream), (b"IEND", b"")]
-        return SIGNATURE + b"".join([_written(kind, body) for kind, body in chunks])
+        header = [_written(kind, body) for kind, body in chunks]
+        # Pillow does not look at this checksum, OpenCV does.
+        pixels = _written(b"IDAT", stream, checked=self.has_deep_key)
+        return b"".join([SIGNATURE, *header, pixels, _written(b"IEND", b"")])
 
 
 def read(data: bytes) -> Png:
@@ -173,7 +172,7 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
     while len(data) >= at + 8:
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
         checksum = zlib.crc32(view[at + 4 : end]).to_bytes(4, "big")
-        yield _Chunk(data[at + 4 : at + 8], data[at + 8 : end], data[end : end + 4] == checksum)
+        yield _Chunk(data[at + 4 : at + 8], view[at + 8 : end], data[end : end + 4] == checksum)
         at = end + 4
 
 
@@ -193,7 +192,7 @@ def _head(chunks: Iterator[_Chunk]) -> tuple[dict[bytes, bytes], list[_Chunk]]:
         if kind == b"PLTE":  # a transparency before it does not count
             head.pop(b"tRNS", None)
         if chunk.sound:
-            head.setdefault(kind, chunk.body)
+            head.setdefault(kind, bytes(chunk.body))
     return head, []
 
 
@@ -250,7 +249,7 @@ def _first_frame(
 ) -> tuple[tuple[int, int, int, int], list[_Chunk]]:
     """Return where an animation's first frame stands, and its pixels."""
     frames = (chunk for chunk in chunks if chunk.kind in {b"fcTL", b"fdAT"})
-    control = next(frames, _Chunk(b"", b"", sound=False))
+    control = next(frames, _Chunk(b"", memoryview(b""), sound=False))
     if not (control.kind == b"fcTL" and control.sound and len(control.body) == 26):
         raise ImageError("damaged", "PNG animation without a first frame")
     number, width, height, left, top = struct.unpack(">IIIII", control.body[:20])
@@ -266,8 +265,8 @@ def _first_frame(
     return (left, top, width, height), pixels
 
 
-def _written(kind: bytes, body: bytes) -> bytes:
-    checksum = zlib.crc32(body, zlib.crc32(kind))
+def _written(kind: bytes, body: bytes, *, checked: bool = True) -> bytes:
+    checksum = zlib.crc32(body, zlib.crc32(kind)) if checked else 0
     return b"".join([struct.pack(">I", len(body)), kind, body, struct.pack(">I", checksum)])
 
 

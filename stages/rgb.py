@@ -27,13 +27,20 @@ def to_rgb(image: Image.Image, scale: int) -> Pixels:
         RGB uint8 [⌈H/scale⌉, ⌈W/scale⌉, 3].
     """
     width, height = image.size
+    if image.mode == "RGB" and "transparency" not in image.info and scale > 1:
+        return np.asarray(image.reduce(scale), np.uint8)
+    if width * height <= BAND:
+        return _scaled(_flat(image, _white(image)), scale)
     pixels = np.empty((-(-height // scale), -(-width // scale), 3), np.uint8)
     white = _white(image)
     for top, band in _bands(image):
-        flat = _flat(band, white)
-        rows = np.asarray(flat.reduce(scale) if scale > 1 else flat)
+        rows = _scaled(_flat(band, white), scale)
         pixels[top // scale : top // scale + len(rows)] = rows
     return pixels
+
+
+def _scaled(image: Image.Image, scale: int) -> Pixels:
+    return np.asarray(image.reduce(scale) if scale > 1 else image, np.uint8)
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
