@@ -17,7 +17,8 @@ IMAGE_SUFFIXES = frozenset([
 ])
 VIDEO_SUFFIXES = frozenset([
     ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
-    ".3gp", ".wmv", ".flv", ".ogv", ".insv", ".360", ".lrv",
+    ".3gp", ".wmv", ".flv", ".ogv", ".insv", ".360", ".lrv", ".h264", ".264", ".h265", ".265",
+    ".hevc",
 ])
 # Many begin as TIFF does, with a small picture in front; most lie beside a JPEG of the same scene.
 _RAW_SUFFIXES = frozenset([

@@ -60,6 +60,8 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\0\0\1\xba", "video"),
     (b"\0\0\1\xb3", "video"),
     (b"FLV\1", "video"),
+    # H.264 and HEVC without a container: parameter sets, or the mark of a first picture.
+    *((b"\0\0\0\1" + unit, "video") for unit in (b"\x67", b"\x27", b"\x09", b"\x40\1", b"\x46\1")),
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "video"),
     (b"ID3", "sound"),
     (b"fLaC", "sound"),

@@ -34,6 +34,7 @@ _OPEN = {
     "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,h264,hevc",
 }
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
+_NO_TIMES = frozenset({"h264", "hevc"})  # formats without any timestamps
 _PICTURE_CODECS = frozenset({"mjpeg", "png", "bmp", "gif", "webp", "tiff"})
 _SILENT_GAPS = "matroska,webm"  # the reader that skips damage without a word
 _REPEATED = frozenset(
@@ -316,6 +317,8 @@ class _Decoder:
                 yield _Decoded([], packet.problem, packet.at)
                 continue
             if not self._all:
+                if self._packets.timeless:  # of keyframes the order is certain
+                    packet.pts = packet.dts
                 self._held.append(packet)
                 self._held_bytes += packet.size
             if decoded := self._decoded(packet):
@@ -392,6 +395,7 @@ class _Packets:
     Attributes:
         next: The recording after it, if it is found only when this one is read.
         cut: Whether it was cut off, and no damage says so.
+        timeless: Whether it has no timestamps: packets get them by their order.
     """
 
     def __init__(
@@ -410,6 +414,7 @@ class _Packets:
         self.next: Recording | None = None
         self._last: deque[Packet | str] = deque()
         self.cut = False
+        self.timeless = self._format in _NO_TIMES
 
     def __iter__(self) -> Iterator[Packet | Damage]:
         clock = self._clock
@@ -417,6 +422,8 @@ class _Packets:
             if isinstance(packet, str):
                 yield Damage(clock.packet_end, packet)
                 continue
+            if self.timeless:
+                packet.dts = clock.next_stamp()
             before = clock.packet_end
             clock.advance(packet)
             if clock.packet_at - before >= clock.noticeable and self._lost_before(packet):
@@ -577,6 +584,10 @@ class _StreamClock:
         lasts = (packet.duration or 0) * self._unit or self._frame_time
         self.packet_end = max(self.packet_end, self.packet_at + lasts)
         self.end = max(self.end, self.shown + lasts)
+
+    def next_stamp(self) -> int:
+        """Return a timestamp for a packet that has none and follows the last one."""
+        return round((self.packet_end + self._start) / self._unit)
 
     def at(self, stamp: int | None) -> float:
         """Return when a timestamp is; where there is none, when the last packet was."""

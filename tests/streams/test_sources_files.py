@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import av
 import msgspec
+import numpy as np
 import pytest
 
 from schemas import codec
@@ -19,6 +21,7 @@ from streams.sources.files import ScanOptions, ScanStats, scan, scan_places
 from streams.sources.identity import image_id
 from streams.sources.places import FileState, Known, file_state, settled
 from streams.sources.video import VideoOptions
+from tests.video_kit import film, tenths
 
 OPTIONS = ScanOptions()
 
@@ -494,3 +497,27 @@ def test_a_path_longer_than_any_is_a_record_that_decodes(name: str) -> None:
     assert image.head.uri.startswith(name[:100] if name.isascii() else "\\xff" * 25)
     assert only(scan([name], OPTIONS)).head.image_id == image.head.image_id
     assert only(scan([name + "y"], OPTIONS)).head.image_id != image.head.image_id
+
+
+def test_videos_in_a_folder_are_known_by_their_bytes_and_sound_is_left_out() -> None:
+    Path("d").mkdir()
+    film(Path("d/v.mp4"), tenths(5)).rename("d/VID_0001")
+    write("d/song", data=b"OggS" + bytes(99))
+    write("d/memo", data=b"\0\0\0\x20ftypM4A " + bytes(99))
+    with av.open("d/voice.mkv", "w") as container:
+        stream = container.add_stream("aac", rate=48_000)
+        assert isinstance(stream, av.AudioStream)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        silence.sample_rate = 48_000
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode(None))
+    Path("d/voice.mkv").rename("d/voice")
+    stats = ScanStats()
+    options = ScanOptions(video=VideoOptions(encode=bytes))
+
+    assert uris("d", options=options, stats=stats) == ["d/VID_0001#t=0.000"]
+    assert stats.left_out.files == {
+        "a sound file": (2, "d/memo"),
+        "the file holds sound but no video": (1, "d/voice"),
+    }
+    assert len(uris("d/voice", "d/song", options=options)) == 2

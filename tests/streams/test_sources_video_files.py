@@ -305,3 +305,15 @@ def test_padding_behind_a_recording_is_no_damage(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + bytes(3_000_000))
 
     assert problems(read(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"), [("h264", "libx264", 25), ("hevc", "libx265", 10)]
+)
+def test_a_stream_without_a_container_has_times_by_its_order(
+    tmp_path: Path, name: str, codec: str, rate: int
+) -> None:
+    path = film(tmp_path / f"a.{name}", tenths(60), codecs=[(codec, (160, 96))])
+
+    # A raw H.264 stream does not say its rate; FFmpeg takes 25.
+    assert seconds(read(path))[:3] == [0.0, 10 / rate, 20 / rate]

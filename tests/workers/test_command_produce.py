@@ -110,3 +110,20 @@ def test_a_log_that_is_gone_is_waited_for_and_then_reported(tmp_path: Path) -> N
     assert done.returncode == 75
     assert "gave_up" in done.stderr
     assert "0 images sent" in done.stderr
+
+
+async def test_nothing_to_send_is_a_failure_unless_it_was_sent_before(tmp_path: Path) -> None:
+    common = await prepare(tmp_path)
+    folder = write_pictures(tmp_path / "pictures", 1)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("no picture")
+
+    done = roadstream("produce", "texts", *common, folder=tmp_path)
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        "1 left out: text (texts/a.txt)\n0 images sent\n",
+    )
+    for sent in ("1 images sent\n", "0 images sent; 1 already sent\n"):
+        done = roadstream("produce", folder.name, *common, "--resume", "s.db", folder=tmp_path)
+        assert (done.returncode, done.stderr) == (0, sent)

@@ -19,6 +19,7 @@ from sinks.readers import read_answers
 from stages.decode import encode_jpeg
 from streams.sources.synthetic import write_drive
 from tests.command import ROADSTREAM, roadstream, started, write_cascade, write_pictures
+from tests.video_kit import film, tenths
 
 COLUMNS = [
     "image_id", "uri", "session_id", "frame_index", "status", "label", "probability",
@@ -340,3 +341,38 @@ def test_report_and_evaluation_follow_a_run(drive: Path, tmp_path: Path) -> None
         "evaluate", "a.jsonl", str(drive / "labels.csv"), "--json", folder=tmp_path
     )
     assert json.loads(as_json.stdout)["counts"]["answers"] == 6
+
+
+def test_a_run_without_a_picture_fails_and_says_what_there_was(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/notes.txt").write_text("no picture")
+    cascade = write_cascade(tmp_path)
+    score = ["score", "in", "--cascade", cascade, "--workers", "1", "--out", "a.csv"]
+
+    done = roadstream(*score, folder=tmp_path)
+
+    assert done.returncode == 1
+    assert "1 left out: text (in/notes.txt)" in done.stdout
+    assert "nothing to score: there is no picture and no video" in done.stderr
+    write_pictures(tmp_path / "in", 1)
+    assert roadstream(*score, folder=tmp_path).returncode == 0
+    assert roadstream(*score, folder=tmp_path).returncode == 0  # nothing is new, and all is well
+    assert roadstream(*score[:1], "-", *score[2:-1], "b.csv", folder=tmp_path).returncode == 1
+
+
+def test_streams_of_a_video_are_taken_as_asked_and_named_if_not(tmp_path: Path) -> None:
+    film(tmp_path / "v.mp4", tenths(12), codecs=[("libx264", (160, 96)), ("libx264", (320, 192))])
+    cascade = write_cascade(tmp_path)
+    score = ["score", "v.mp4", "--cascade", cascade, "--workers", "1"]
+
+    done = roadstream(*score, "--out", "a.csv", folder=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "v.mp4: stream 0 (160×96 h264) left out (--stream all judges it too)" in done.stdout
+    assert len(answers(tmp_path / "a.csv")) == 2
+    done = roadstream(*score, "--out", "b.csv", "--stream", "all", folder=tmp_path)
+    assert (done.returncode, "left out" in done.stdout) == (0, False)
+    assert len(answers(tmp_path / "b.csv")) == 4
+    assert roadstream(*score, "--stream", "x", folder=tmp_path).returncode == 2
+    other = roadstream(*score, "--out", "b.csv", "--stream", "0", folder=tmp_path)
+    assert "a run with stream 'all', not 0" in other.stderr

@@ -26,6 +26,7 @@ from streams.sources.files import ScanOptions, scan_places
 from streams.sources.identity import path_id
 from streams.sources.places import file_state
 from streams.sources.video import VideoOptions
+from tests.video_kit import film, tenths
 from workers.progress import Tally
 from workers.score import ledger_row
 from workers.submit import Submitter, next_batch
@@ -51,7 +52,7 @@ class Run:
         async with RunLedger(self._path) as ledger:
             options = ScanOptions(
                 known=ledger.known if read else None,
-                video=VideoOptions(encode=encode_jpeg, fps=1),
+                video=VideoOptions(encode=encode_jpeg, fps=1, stream="all"),
             )
             found = scan_places(paths, options)
             self.tally = Tally()
@@ -297,6 +298,20 @@ async def test_another_video_at_a_place_takes_the_frames_of_the_first_with_it(he
     second = await run.once("d")
     assert second == ["d/v.mp4#t=0.000", "d/v.mp4#t=1.000"]
     assert set(await run.rows()) == {*second, "d/v.mp4#t="}
+
+
+async def test_frames_of_other_streams_go_with_their_video_too(here: Path) -> None:
+    run = await started(here)
+    sizes = [("libx264", (160, 96)), ("libx264", (320, 192))]
+    write("d/a.jpg", "one")
+    film(Path("d/v.mp4"), tenths(15), codecs=sizes)
+    frames = [f"d/v.mp4#t={t}.000{stream}" for stream in ("", "&stream=0") for t in (0, 1)]
+    assert await run.once("d") == ["d/a.jpg", *frames]
+    assert await run.once("d") == []
+
+    write_video("d/v.mp4", 200, seconds=1)
+    assert await run.once("d") == ["d/v.mp4#t=0.000"]
+    assert set(await run.rows()) == {"d/a.jpg", "d/v.mp4#t=0.000"}
 
 
 async def test_a_broken_video_is_forgotten_once_it_is_whole(here: Path) -> None:
