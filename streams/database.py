@@ -6,6 +6,7 @@ nothing that was committed; a power cut may lose the last commits but never the 
 has ended, it and all before it are on the disk.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,18 @@ _FAILING = {
     sqlite3.SQLITE_PERM: "",
     sqlite3.SQLITE_AUTH: "",
 }
+
+
+# Device and inode of every file that this process has had open.
+_opened: set[tuple[int, int]] = set()
+
+
+def opened_here(status: os.stat_result) -> bool:
+    """Whether a file is a database of this process; to close another handle of it drops its locks.
+
+    See "How To Corrupt An SQLite Database File", section 2.2.
+    """
+    return (status.st_dev, status.st_ino) in _opened
 
 
 class DatabaseStats(msgspec.Struct):
@@ -111,6 +124,8 @@ class Database:
                 isolation_level=None,
                 check_same_thread=False,
             )
+            status = self.path.stat()
+            _opened.add((status.st_dev, status.st_ino))
             try:
                 self._prepare(self._connection, schema, version, migrations or {})
             except BaseException:

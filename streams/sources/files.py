@@ -237,6 +237,8 @@ class _Scan:
         if suffix(entry.name) in IMAGE_SUFFIXES:
             return True
         if self.options.counted or listing.is_folder(entry):
+            if listing.is_run(entry):
+                self.stats.left_out.add("the state of a run", entry.path)
             return False
         kind = kind_of(entry.path)
         if kind.what == "picture" or (kind.what == "video" and self.options.video is not None):
@@ -380,7 +382,7 @@ class _Scan:
 
 
 def _is_subfolder(entry: listing.Entry) -> bool:
-    if listing.is_hidden(entry):
+    if listing.is_hidden(entry) or listing.is_run(entry):
         return False
     return suffix(entry.name) not in IMAGE_SUFFIXES and listing.is_folder(entry)
 

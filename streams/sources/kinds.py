@@ -1,11 +1,12 @@
 """Tell pictures, videos and other files apart: by their names, else by their first bytes."""
 
 # Paths stay strings as the user spelled them.
-# ruff: noqa: PTH122, PTH123
+# ruff: noqa: PTH116, PTH122, PTH123
 
 import os
 from typing import Literal, NamedTuple
 
+from streams.database import opened_here
 from streams.sources.beneath import READING
 from streams.sources.payload import absent, file_fault, irregular
 from streams.sources.sniff import DECODABLE, describe, sniff
@@ -27,6 +28,7 @@ _RAW_SUFFIXES = frozenset([
 ])
 # fmt: on
 _TYPESCRIPT = frozenset({".ts", ".mts"})  # as TypeScript files are named too
+_DATABASE_ENDS = ("-wal", "-shm", "-journal")  # beside a database; their locks are gone once closed
 _TEXTS = frozenset({"text", "xml", "html", "json"})
 _UNDECODED = frozenset({"heic", "jpegxl"})  # pictures that are to be seen, if by their failure
 _HEAD = 4096
@@ -82,8 +84,12 @@ def _head(path: str) -> bytes:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no regular file, or no path; the words say so.
+        ValueError: It is no regular file, or not to be opened; the words say so.
     """
+    if path.endswith(_DATABASE_ENDS):
+        raise ValueError(describe("database"))
+    if opened_here(os.stat(path)):
+        raise ValueError("a file of this very run")
     with open(os.open(path, READING), "rb") as file:
         if (what := irregular(os.fstat(file.fileno()))) is not None:
             raise ValueError(what)

@@ -1,7 +1,7 @@
 """List folders, expand globs and read path lists lazily: memory stays flat for any archive."""
 
 # Paths stay strings as the user spelled them; Path would rewrite "./a" and "a//b", and costs more.
-# ruff: noqa: PTH118, PTH206
+# ruff: noqa: PTH110, PTH118, PTH206
 
 import codecs
 import fnmatch
@@ -45,6 +45,11 @@ def entries(folder: str, wanted: Callable[[Entry], bool]) -> Iterator[Entry]:
 def is_hidden(entry: Entry) -> bool:
     """Whether an entry is hidden by its name, as on Unix."""
     return entry.name.startswith(".")
+
+
+def is_run(entry: Entry) -> bool:
+    """Whether an entry is the folder in which ``score`` keeps the state of a run."""
+    return entry.name.endswith(".roadstream") and os.path.exists(f"{entry.path}/ledger.db")
 
 
 def is_folder(entry: Entry) -> bool:

@@ -16,6 +16,7 @@ import pytest
 from schemas import codec
 from schemas.errors import UsageError
 from schemas.records import Image, Inline, Reference, Unreadable
+from streams.run_ledger import RunLedger
 from streams.sources import listing
 from streams.sources.files import ScanOptions, ScanStats, scan, scan_places
 from streams.sources.identity import image_id
@@ -521,3 +522,16 @@ def test_videos_in_a_folder_are_known_by_their_bytes_and_sound_is_left_out() -> 
         "the file holds sound but no video": (1, "d/voice"),
     }
     assert len(uris("d/voice", "d/song", options=options)) == 2
+
+
+async def test_the_state_of_a_run_is_not_looked_into(here: Path) -> None:
+    write("d/a.jpg", "d/out.csv.roadstream/b.jpg", "d/other.roadstream/c.jpg")
+    async with RunLedger(here / "d/out.csv.roadstream/ledger.db"), RunLedger(here / "d/sent"):
+        stats = ScanStats()
+        assert uris("d", stats=stats) == ["d/a.jpg", "d/other.roadstream/c.jpg"]
+
+    assert stats.left_out.files == {
+        "the state of a run": (1, "d/out.csv.roadstream"),
+        "a file of this very run": (1, "d/sent"),
+        "a database": (2, "d/sent-shm"),
+    }
