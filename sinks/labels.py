@@ -61,7 +61,7 @@ class Match(NamedTuple):
 
     Attributes:
         label: The label.
-        exact: Whether its file name was the answer's own, letter by letter.
+        exact: Whether its file is the answer's own for certain, and not by the end of its path.
         lines: Of the label, and of others that name the same picture otherwise and say the same.
     """
 
@@ -109,11 +109,11 @@ def _seconds_of(entry: tuple[float, Label]) -> float:
 class Labels:
     """The labels of one CSV file, findable by uri.
 
-    A uri finds its file by its exact text, else by its path: one of the two paths must be the end
-    of the other, folder by folder (``positives/a.jpg`` and ``../data/positives/a.jpg``), whether
-    accents are composed or not; else by being the same file, as through a link. Several names may
-    fit if their labels agree. Frames of a video (``drive.mp4#t=12.3``) find the nearest labelled
-    second within ``TOLERANCE``; a label without a time is for all of them.
+    A uri finds its file by its exact text and by being the same file, as it reads or through a
+    link; else by its path: one of the two paths must be the end of the other, folder by folder
+    (``positives/a.jpg`` and ``../data/positives/a.jpg``), whether accents are composed or not.
+    Several names may fit if their labels agree. Frames of a video (``drive.mp4#t=12.3``) find the
+    nearest labelled second within ``TOLERANCE``; a label without a time is for all of them.
 
     Attributes:
         source: The file.
@@ -156,14 +156,9 @@ class Labels:
             UsageError: Several labelled files fit the uri equally well, and their labels differ.
         """
         file, seconds = (uri, None) if uri in self._by_text else split_time(uri)
-        if entry := self._by_text.get(file):
-            others = self._shorter(_path(os.path.abspath(file)))
-            same = [other for other in others if other is not entry and same_file(other.file, file)]
-            return self._agreed(uri, seconds, [entry, *same], exact=True)
-        fitting = self._fitting(_path(file))
-        if same := [entry for entry in fitting if _same_name(entry.file, file)]:
+        if same := self._same(file):
             return self._agreed(uri, seconds, same, exact=True)
-        return self._agreed(uri, seconds, fitting or self._linked(file), exact=False)
+        return self._agreed(uri, seconds, self._fitting(_path(file)), exact=False)
 
     def _agreed(
         self, uri: str, seconds: float | None, entries: list[_Labelled], *, exact: bool
@@ -205,26 +200,32 @@ class Labels:
                     index.setdefault(end, []).extend(entries)
         return self._by_end[depth]
 
-    def _linked(self, file: str) -> list[_Labelled]:
-        """Return labelled files that are this very file, by way of links."""
-        inode = _inode(file)
-        if inode is None:
-            return []
+    def _same(self, file: str) -> list[_Labelled]:
+        """Return labelled files that are this one for certain; its own name comes first."""
+        named = self._by_text.get(file)
+        found = [] if named is None else [named]
+        absolute = os.path.abspath(file)
+        alike = self._shorter(_path(absolute))
+        found += [entry for entry in alike if os.path.abspath(entry.file) == absolute]
+        if (inode := _inode(file)) is not None:
+            found += self._inodes().get(inode, [])
+        return list(dict.fromkeys(found))
+
+    def _inodes(self) -> dict[tuple[int, int], list[_Labelled]]:
+        """Return the labelled files that are on this machine, by what they are."""
         if self._by_inode is None:
             self._by_inode = {}
             for entry in self._by_text.values():
-                if (found := _inode(entry.file)) is not None:
-                    self._by_inode.setdefault(found, []).append(entry)
-        return self._by_inode.get(inode, [])
+                if (inode := _inode(entry.file)) is not None:
+                    self._by_inode.setdefault(inode, []).append(entry)
+        return self._by_inode
 
 
 def same_file(one: str, other: str) -> bool:
     """Whether two names are of one file, as they read or as it lies on this machine."""
-    return _same_name(one, other) or ((inode := _inode(one)) is not None and inode == _inode(other))
-
-
-def _same_name(one: str, other: str) -> bool:
-    return os.path.abspath(one) == os.path.abspath(other)
+    if os.path.abspath(one) == os.path.abspath(other):
+        return True
+    return (inode := _inode(one)) is not None and inode == _inode(other)
 
 
 def _inode(file: str) -> tuple[int, int] | None:

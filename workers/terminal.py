@@ -61,9 +61,11 @@ class _Messages(io.FileIO):
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:
-            return super().write(data)
+            written = super().write(data)
         except OSError:
-            return memoryview(data).nbytes
+            written = None
+        # None as well where a reader that is slow has made the stream non-blocking.
+        return memoryview(data).nbytes if written is None else written
 
 
 def open_streams() -> None:

@@ -180,10 +180,13 @@ def test_one_picture_by_two_paths_has_one_label(
     assert found.judged == 1
 
 
-@pytest.mark.parametrize("other", ["./one/a.jpg", "{here}/one/a.jpg"])
+@pytest.mark.parametrize("other", ["./one/a.jpg", "{here}/one/a.jpg", "{here}/link/one/a.jpg"])
 def test_one_picture_by_two_paths_with_two_labels_is_refused_with_both_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.jpg").touch()
+    (tmp_path / "link").symlink_to(".")
     monkeypatch.chdir(tmp_path)
     labels = f"file,label\none/a.jpg,0\n{other.format(here=tmp_path)},1\n"
 
