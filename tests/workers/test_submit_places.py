@@ -306,7 +306,7 @@ async def test_frames_of_other_streams_go_with_their_video_too(here: Path) -> No
     write("d/a.jpg", "one")
     film(Path("d/v.mp4"), tenths(15), codecs=sizes)
     frames = [f"d/v.mp4#t={t}.000{stream}" for stream in ("", "&stream=0") for t in (0, 1)]
-    assert await run.once("d") == ["d/a.jpg", *frames]
+    assert sorted(await run.once("d")) == sorted(["d/a.jpg", *frames])
     assert await run.once("d") == []
 
     write_video("d/v.mp4", 200, seconds=1)
