@@ -23,7 +23,7 @@ _PROGRESSIVE = frozenset({0xC2, 0xCA})
 # Frame, tables, restart interval, and Adobe's colour transform: what the pixels depend on.
 _ESSENTIAL = FRAMES | {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}
 _FIXED = 2 << 20  # bytes of memory besides pixels and coefficients
-_COPIES = 3  # of a JPEG that is mended
+_COPIES = 8  # bytes for each of a JPEG that is mended
 _MAX_SEGMENTS = 10_000  # the worst cameras write some hundreds (an ICC profile in pieces)
 _MAX_SCANS = 500  # the limit libjpeg-turbo's own fuzzers set; encoders write about ten
 
@@ -137,6 +137,8 @@ def _decode_mended(
     """Decode without what touches no pixel; as a warning hides those after it, none may be left."""
     segments = [data[start:end] for start, end in header.segments]
     scans = jpeg_mend.parts(data, header.scan_at, progressive=header.progressive)
+    if not ended and header.progressive and not jpeg_mend.complete(scans):
+        raise ValueError("scans are missing")
     try:
         pixels = _strict(jpeg_mend.mended(segments, scans), header, scale)
     except ValueError as error:
@@ -144,8 +146,8 @@ def _decode_mended(
         if not unpadded:
             raise
         return _strict(jpeg_mend.mended(segments, unpadded), header, scale)
-    # Browsers show all of a progressive JPEG without an end, and not the last rows of others.
-    if not ended and not (header.progressive and jpeg_mend.complete(scans)):
+    # Browsers show the last rows of a sequential JPEG only when anything follows them.
+    if not ended and not header.progressive:
         raise ValueError("no end")
     return pixels
 

@@ -11,6 +11,7 @@ _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})
 _NO_BODY = frozenset({0x01, 0xD8})  # TEM and SOI
 _MARKER = re.compile(rb"\xff+([^\xff\x00\xd0-\xd7])")  # that ends a scan: not a restart
 _RESTARTS = re.compile(rb"\xff+([\xd0-\xd7])")
+_MOST_PARTS = 10_000
 _ALL_COEFFICIENTS = b"\0\x3f\0"
 _PLAIN_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 # What libjpeg takes an unknown colour transform for, by the number of components.
@@ -48,6 +49,9 @@ def parts(data: bytes, at: int, *, progressive: bool) -> list[Part]:
         data: The JPEG.
         at: Where the marker of the first one stands.
         progressive: Whether scans give coefficients bit by bit.
+
+    Raises:
+        ValueError: There are too many.
     """
     found: list[Part] = []
     while at < len(data) and data[at + 1] != _END:
@@ -62,6 +66,8 @@ def parts(data: bytes, at: int, *, progressive: bool) -> list[Part]:
         else:  # what damage has made of a scan's data must not vanish here
             found.append(Part(data[at : end if marker in _TABLES else stop]))
         at = following.end() - 2 if following else len(data)
+        if len(found) > _MOST_PARTS:
+            raise ValueError(f"more than {_MOST_PARTS:,} segments")
     return found
 
 

@@ -14,7 +14,7 @@ _HUFFMAN, _INTERVAL = 0xC4, 0xDD
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
 _RESTARTS = re.compile(rb"(\xff[\xd0-\xd7])")
 _ZEROS = re.compile(rb"\0{4,}\Z")
-_LARGEST = 8 << 20  # it takes some 0.3 s a MiB
+_LARGEST = 8 << 20  # it takes some 0.6 s a MiB
 
 # Of a Huffman table, by the next 16 bits: bits that a code and its value take (0: there is no such
 # code), and 256 × the coefficients that are done with.
@@ -90,7 +90,7 @@ class _Reader:
             units = min(self._interval or left, left)
             left -= units
             plain = piece.replace(b"\xff\0", b"\xff")
-            end = _useful_bytes(plain, blocks, units) if units else 0
+            end = _useful_bytes(plain, blocks, units)
             if end is None:
                 return None
             kept.append(plain[:end].replace(b"\xff", b"\xff\0"))
@@ -118,6 +118,8 @@ class _Reader:
 
 def _useful_bytes(data: bytes, blocks: Sequence[tuple[_Steps, _Steps]], units: int) -> int | None:
     """Return how many bytes so many units take; ``None`` where there are less, or data follows."""
+    if not units:
+        return None if data else 0
     ends = _unit_ends(data, blocks)
     end = next(islice(ends, units - 1, None), None)
     if end is None:
@@ -146,21 +148,25 @@ def _unit_ends(data: bytes, blocks: Sequence[tuple[_Steps, _Steps]]) -> Iterator
         window |= following
     windows = window.data
     at, bits = 0, 8 * len(data)
-    while at < bits:
-        for first, others in blocks:
-            step = first[windows[at >> 3] >> 8 - (at & 7) & 0xFFFF] if at < bits else 0
-            if not step:
-                return
-            at += step & 0xFF
-            done = 1
-            while done < 64:
-                step = others[windows[at >> 3] >> 8 - (at & 7) & 0xFFFF] if at < bits else 0
+    try:
+        while True:
+            for first, others in blocks:
+                step = first[windows[at >> 3] >> 8 - (at & 7) & 0xFFFF]
                 if not step:
                     return
-                at += step & 0xFF
-                done += step >> 8
-        if at <= bits:
+                at += step
+                done = 1
+                while done < 64:
+                    step = others[windows[at >> 3] >> 8 - (at & 7) & 0xFFFF]
+                    if not step:
+                        return
+                    at += step & 0xFF
+                    done += step >> 8
+            if at > bits:
+                return
             yield at
+    except IndexError:  # the data is at its end
+        return
 
 
 def _tables(body: bytes) -> dict[int, _Steps]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -46,6 +47,29 @@ def test_a_second_fault_behind_a_harmless_one_is_found() -> None:
     rotten[-800:-400] = bytes(400)
 
     assert fault(bytes(rotten))[0] == "damaged"
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("lost", [8, 16, 40])
+def test_data_that_is_left_over_is_no_padding(options: dict[str, object], lost: int) -> None:
+    data = saved(Image.fromarray(scene()), "JPEG", subsampling=0, **options)
+    size = scene().shape
+
+    assert fault(with_size(data, size[1], size[0] - lost))[0] == "damaged"
+
+
+def test_padding_does_not_make_up_for_an_end_and_scans_that_are_missing() -> None:
+    data = saved(Image.fromarray(scene()), "JPEG", progressive=True)
+    third = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"][2]
+
+    assert fault(data[: data.rindex(b"\xff\xc4", 0, third)] + bytes(50))[0] == "truncated"
+
+
+def test_a_flood_of_markers_costs_little() -> None:
+    started = time.process_time()
+
+    assert fault(JPEG[:-400] + b"\xff\x01" * 5_000_000 + JPEG[-2:])[0] == "damaged"
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.9, 0.999])
