@@ -24,7 +24,6 @@ from streams.sources.identity import display, fault_content, frame_place, image_
 from streams.sources.payload import file_fault, video_content
 from streams.sources.video_frames import (
     FAR,
-    Damage,
     Note,
     Picture,
     decodable,
@@ -35,8 +34,8 @@ from streams.sources.video_frames import (
     open_first,
     open_video,
     recording_at,
-    words,
 )
+from streams.sources.video_packets import Damage, words
 
 _MAX_SEEK_FRAMES = 900  # between a keyframe and the frame sought: half a minute
 # Seconds before a frame at which seeking begins: MPEG streams have no index and come out later.
