@@ -188,7 +188,7 @@ class TierWorker:
         self._signal()
         if letters and await self.member.finish(letters, unread, self.member.epoch):
             self.stats.dead_letters += len(letters)
-            self._watch(len(letters), len(letters) + len(items))
+            self._learn_unread(len(letters), len(items))
 
     async def _dispatch(self, tasks: anyio.abc.TaskGroup) -> None:
         while not self._stopped:
@@ -299,6 +299,17 @@ class TierWorker:
         self.stats.add(outcome, expired)
         records = max(outcome.judged, outcome.letters) if outcome.finished else 0
         self._watch(outcome.lost, records)
+
+    def _learn_unread(self, letters: int, items: int) -> None:
+        """Count records that could not be read, and those that came with them.
+
+        In a pause those decide that were read; records of which none was are a trial that failed.
+        """
+        if self.breaker.state == "closed":
+            self._watch(letters, letters + items)
+        elif self._takes_archive():
+            self.breaker.allows(anyio.current_time())
+            self._watch(letters, letters)
 
     def _watch(self, lost: int, records: int) -> None:
         """Pause if too many records came to nothing but a dead letter, or end the pause."""

@@ -192,6 +192,44 @@ async def test_a_tier_whose_images_all_become_dead_letters_pauses_and_loses_none
     assert await bench.lag() == 0
 
 
+async def test_a_tier_whose_records_cannot_be_read_pauses_again_after_each_trial() -> None:
+    bench = Bench(ALONE)
+    await bench.create_topics()
+    limits = WorkerLimits(
+        poll_timeout=0.02,
+        queue_batches=1,
+        dead_letters=SharePolicy(least=4, cooldown=Cooldown(first=0.05, longest=0.05)),
+    )
+    await bench.send("images.archive", *[b"\xc1"] * 40, image("sound"))
+    worker = bench.worker(limits=limits)
+    async with running(worker):
+        await bench.said(1)
+        assert worker.paused() == []
+
+    assert (worker.breaker.opened, worker.breaker.trials) == (10, 10)
+    assert worker.stats.dead_letters == 40
+
+
+async def test_a_trial_is_decided_by_what_came_of_its_images_and_not_by_their_being_read() -> None:
+    bench = Bench(ALONE)
+    await bench.create_topics()
+    limits = WorkerLimits(
+        poll_timeout=0.02,
+        queue_batches=1,
+        dead_letters=SharePolicy(cooldown=Cooldown(first=0.05, longest=0.05)),
+    )
+    bench.engines["a"].broken = True
+    await bench.send("images.archive", *[b"\xc1"] * 20)
+    for sent in range(3):
+        await bench.send("images.archive", b"\xc1", *[image(f"{sent}-{i}") for i in range(3)])
+    worker = bench.worker(limits=limits)
+    async with running(worker):
+        await bench.said(9)
+        await until(lambda: worker.breaker.opened == 1 + 3)
+
+    assert worker.stats.dead_letters == 20 + 3 + 9
+
+
 async def test_a_worker_that_pauses_stays_in_its_group_and_stops_when_told() -> None:
     bench = Bench(ALONE)
     await bench.create_topics()
