@@ -41,7 +41,7 @@ def replaced(headers: Headers, ours: Headers) -> Headers:
 def with_headers(error: object, headers: Headers) -> str:
     """Return why a value cannot be read, and what its headers say that it is."""
     said = ", ".join(
-        f"{name.lower()}: {value.decode(errors='replace')[:_TOLD]}"
+        f"{name.lower()}: {repr(value.decode(errors='replace')[:_TOLD])[1:-1]}"
         for name, value in headers
         if value is not None and name.lower() in {_CONTENT_TYPE, _SCHEMA}
     )

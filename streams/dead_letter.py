@@ -60,7 +60,7 @@ def dead_letter(
             partition=tp.partition,
             offset=record.offset,
             key=record.key,
-            value=record.value or b"",
+            value=bytes(record.value or b""),  # exactly bytes, whatever its log hands out
             error=str(error)[:MOST_TEXT],
             group=group,
             failed_at=now,

@@ -141,6 +141,28 @@ def test_a_dead_letter_has_the_headers_and_tells_what_they_said() -> None:
     assert output.headers == headers.DEAD_LETTER
 
 
+def test_a_dead_letter_spells_what_is_no_text_in_its_headers() -> None:
+    had = (("content-type", b"a\x1b[2J\nb\xc3\xa9"),)
+    (output,) = Intake("one", first=True).take({TP: [MemoryRecord(3, b"k", b"\xc1", 0, had)]}, 5.0)[
+        1
+    ]
+    error = codec.decode_dead_letter(output.value).error
+    assert error.endswith(r"(its headers say content-type: a\x1b[2J\nbé)")
+
+
+def test_a_batch_that_the_log_cannot_read_becomes_a_dead_letter_with_its_bytes() -> None:
+    value = codec.Unreadable(b"a damaged batch")
+    value.problem = "offsets 1 to 3 cannot be read"
+
+    (output,) = Intake("one", first=True).take({TP: [MemoryRecord(3, None, value, 0)]}, 5.0).letters
+
+    letter = codec.decode_dead_letter(output.value)
+    assert (letter.value, letter.error) == (
+        b"a damaged batch",
+        "images.archive[0]@3: offsets 1 to 3 cannot be read",
+    )
+
+
 def test_what_headers_say_wrongly_of_an_image_does_not_matter() -> None:
     had = (("content-type", b"application/json"), ("schema", b"image.v9"))
     value = codec.encode(Image(HEAD, PAYLOADS[0]))
