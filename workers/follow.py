@@ -64,7 +64,7 @@ async def _follow(log: Log, kind: Kind[T], span: Span, take: Take[T], stopping: 
             polled = await reader.poll(max_records=READ_BATCH, timeout=0.5)
             found, others = _decoded(polled, kind)
             strays += others
-            if found:
+            if found or span.going_on:  # even of nothing, it may hear that nobody reads on
                 await to_thread.run_sync(take, found)
             positions = reader.positions
             if not span.going_on and all(positions[p] >= end for p, end in ends.items()):

@@ -7,10 +7,12 @@ None of it costs any work.
 import codecs
 import io
 import os
+import select
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
+from rich.text import Text
 
 from schemas.errors import OutputError
 
@@ -22,6 +24,10 @@ LEGIBLE = "roadstream-legible"
 # What our own messages and tables hold beyond ASCII, as a typewriter has it.
 _TYPED = {"–": "-", "—": "-", "−": "-", "…": "...", "·": "|", "×": "x", "≥": ">=", "≤": "<="}
 _TYPED |= {"━": "=", "─": "-", "•": "*", "’": "'", "‘": "'", "“": '"', "”": '"', "→": "->"}
+# What a terminal takes for commands, spelled out; names and headers come from anyone.
+_COMMANDS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in b"\t\n"
+}
 
 
 def _spelled(character: str) -> str:
@@ -92,14 +98,33 @@ def _text(raw: io.FileIO, before: TextIO | None) -> TextIO:
     return io.TextIOWrapper(buffer, encoding, LEGIBLE, "\n", line_buffering=lines)
 
 
+def check_reader() -> None:
+    """See whether anybody still reads standard output, without writing to it.
+
+    Raises:
+        BrokenPipeError: Nobody does, as after ``head``.
+    """
+    watched = select.poll()
+    watched.register(STANDARD_OUTPUT, 0)
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0)):
+        raise BrokenPipeError
+
+
+class _Console(Console):
+    """A console that spells out control characters of what it is given to print."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(text.translate(_COMMANDS), **options)
+
+
 def console() -> Console:
     """Return the console for what people read while a command runs: standard error.
 
     Neither console takes brackets, colons or numbers in names for anything but themselves.
     """
-    return Console(stderr=True, markup=False, emoji=False, highlight=False)
+    return _Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def screen(width: int | None = None) -> Console:
     """Return the console for what a command was asked for: standard output."""
-    return Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
+    return _Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)

@@ -1,6 +1,7 @@
 """``roadstream answers`` and ``votes`` on topics to which a stranger has written too."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import anyio
@@ -13,7 +14,7 @@ from sinks.readers import read_answers
 from streams.embedded.log import EmbeddedLog
 from streams.log import Output
 from tests.builders import pack, votes
-from tests.command import roadstream
+from tests.command import ROADSTREAM, TIMEOUT, roadstream
 
 STRAYS = (b'{"image": "x"}', b"", b"\xff\xfe", b"\x91" * 5000, b"\x81\xa6schema\xa8image.v1")
 
@@ -70,3 +71,21 @@ def test_votes_are_shown_as_lines_that_their_schema_describes(tmp_path: Path) ->
     ]
     assert [said.head.image_id for said in packs[0].images] == ["a", "ö"]
     assert (ended.returncode, ended.stdout) == (0, "")
+
+
+def test_following_ends_when_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    anyio.run(prepare_votes, tmp_path / "log.db")
+    log = ("--log", "embedded:log.db", "--namespace", "berlin")
+    with subprocess.Popen(
+        [ROADSTREAM, "votes", *log, "--from", "beginning"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline().startswith('{"schema":"votes.v1"')
+        following.stdout.close()
+        assert following.wait(TIMEOUT) == 1
+        assert following.stderr is not None
+        assert "Traceback" not in following.stderr.read()

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from tests.command import ROADSTREAM, TIMEOUT, roadstream, write_cascade, write_pictures
+from workers.terminal import console, screen
 
 
 @pytest.fixture
@@ -91,6 +93,18 @@ def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(folder: Path) -> Non
     done = in_shell("answers --help", folder, PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert "kafka://host:port[,host:port...]" in done.stdout
+
+
+def test_control_characters_reach_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("a\x1b[2J")
+    table.add_row("b\x9b2J\x07")
+    console().print("c\r\x7f", style="yellow")
+    screen(80).print(table)
+
+    shown, said = capsys.readouterr()
+    assert said == "c\\x0d\\x7f\n"
+    assert "a\\x1b[2J" in shown
+    assert "b\\x9b2J\\x07" in shown
 
 
 @pytest.mark.parametrize("name", ["runs [old]", "r[/b]", ":car:"])

@@ -17,7 +17,7 @@ from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, 
 from workers.connect import address
 from workers.follow import Kind, Span
 from workers.follow import follow as read_on  # the commands have an option of its name
-from workers.terminal import console
+from workers.terminal import check_reader, console
 
 Begin = Annotated[
     Start | None,
@@ -92,6 +92,7 @@ def _print_packs(found: list[VotesPack]) -> None:
 
 
 def _print(found: Iterable[Any]) -> None:
+    check_reader()
     for one in found:
         sys.stdout.buffer.write(codec.encode_json(one) + b"\n")
     sys.stdout.buffer.flush()
