@@ -174,6 +174,9 @@ def _decode_jpeg(data: bytes, wanted: tuple[int, int], limits: DecodeLimits) -> 
 def _decode_png(data: bytes, wanted: tuple[int, int], limits: DecodeLimits) -> Pixels:
     picture = png.read(data)
     _check_size(picture.size, limits)
+    # Pillow looks at the zlib stream's checksum only where its last bytes happen to come late.
+    if picture.is_rotten():
+        raise ImageError("damaged", "PNG pixels with wrong checksums")
     try:
         return _png_pixels(picture, picture.file(), wanted, limits)
     except ImageError as error:

@@ -136,7 +136,8 @@ def _decode_mended(
 ) -> npt.NDArray[np.uint8]:
     """Decode without what touches no pixel; as a warning hides those after it, none may be left."""
     segments = [data[start:end] for start, end in header.segments]
-    scans = jpeg_mend.parts(data, header.scan_at, progressive=header.progressive)
+    components = 0 if header.progressive else header.components
+    scans = jpeg_mend.parts(data, header.scan_at, components)
     if not ended and header.progressive and not jpeg_mend.complete(scans):
         raise ValueError("scans are missing")
     try:
@@ -221,7 +222,8 @@ def _coefficients(size: tuple[int, int], factors: bytes) -> int:
 
 def _orientation_of(data: bytes, segments: list[tuple[int, int, int]]) -> int:
     for marker, start, end in segments:
-        if marker == _EXIF and data[start + 4 : start + 9] == b"Exif\0":
+        # Chromium passes over one that is empty.
+        if marker == _EXIF and data[start + 4 : start + 9] == b"Exif\0" and end > start + 10:
             return exif_orientation(data[start + 10 : end])
     return 1
 

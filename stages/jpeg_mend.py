@@ -39,16 +39,18 @@ def mended(segments: Sequence[bytes], scans: Sequence[Part]) -> bytes:
     return b"".join([b"\xff\xd8", *header, *chain.from_iterable(scans), b"\xff\xd9"])
 
 
-def parts(data: bytes, at: int, *, progressive: bool) -> list[Part]:
+def parts(data: bytes, at: int, components: int) -> list[Part]:
     """List the scans, and the tables between them, mended.
 
     Mended are coefficient ranges that sequential scans do not have, and wrong numbers of restarts
-    where libjpeg passes over them. Left out is what stands behind tables.
+    where libjpeg passes over them. Left out is what stands behind tables, and behind a sequential
+    scan of all components.
 
     Args:
         data: The JPEG.
         at: Where the marker of the first one stands.
-        progressive: Whether scans give coefficients bit by bit.
+        components: Colour components of a sequential JPEG; 0 for a progressive one, whose scans
+            give coefficients bit by bit.
 
     Raises:
         ValueError: There are too many.
@@ -61,11 +63,12 @@ def parts(data: bytes, at: int, *, progressive: bool) -> list[Part]:
         following = _MARKER.search(data, end)
         stop = following.start() if following else len(data)
         if marker == SCAN:
-            segment = data[at:end] if progressive else data[at : end - 3] + _ALL_COEFFICIENTS
+            segment = data[at : end - 3] + _ALL_COEFFICIENTS if components else data[at:end]
             found.append(Part(segment, _renumbered(data[end:stop])))
         else:  # what damage has made of a scan's data must not vanish here
             found.append(Part(data[at : end if marker in _TABLES else stop]))
-        at = following.end() - 2 if following else len(data)
+        whole = marker == SCAN and data[at + 4 : at + 5] == bytes([components])
+        at = following.end() - 2 if following and not whole else len(data)
         if len(found) > _MOST_PARTS:
             raise ValueError(f"more than {_MOST_PARTS:,} segments")
     return found

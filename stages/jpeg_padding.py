@@ -14,6 +14,8 @@ _HUFFMAN, _INTERVAL = 0xC4, 0xDD
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
 _RESTARTS = re.compile(rb"(\xff[\xd0-\xd7])")
 _ZEROS = re.compile(rb"\0{4,}\Z")
+_BLOCK_END = 128  # coefficients that the code for the end of a block stands for
+_SHORT = range(8, 4 << 10)  # lengths of data that is looked at in all ways
 _LARGEST = 8 << 20  # it takes some 0.6 s a MiB
 
 # Of a Huffman table, by the next 16 bits: bits that a code and its value take (0: there is no such
@@ -120,17 +122,24 @@ def _useful_bytes(data: bytes, blocks: Sequence[tuple[_Steps, _Steps]], units: i
     """Return how many bytes so many units take; ``None`` where there are less, or data follows."""
     if not units:
         return None if data else 0
-    ends = _unit_ends(data, blocks)
-    end = next(islice(ends, units - 1, None), None)
-    if end is None:
+    read = list(islice(_unit_ends(data, blocks), units))
+    if len(read) < units or not all(fits for _, fits in read):
         return None
+    end, _ = read[-1]
     count = -(-end // 8)
     if count < len(data):
         unused = 0xFF >> (end & 7) if end & 7 else 0
         filled = not unused or data[end >> 3] & unused in {0, unused}
-        if not filled or any(_fills(data, further) for further in ends):
+        if not filled or _goes_on(data[end >> 3 :], end & 7, blocks):
             return None
     return count
+
+
+def _goes_on(data: bytes, at: int, blocks: Sequence[tuple[_Steps, _Steps]]) -> bool:
+    """Whether data can be read from this bit on up to its end, from any block of a unit on."""
+    skips = range(len(blocks)) if len(data) in _SHORT else (0,)
+    ends = (end for skip in skips for end, _ in _unit_ends(data, blocks, at, skip))
+    return any(_fills(data, end) for end in ends)
 
 
 def _fills(data: bytes, end: int) -> bool:
@@ -139,18 +148,25 @@ def _fills(data: bytes, end: int) -> bool:
     return 0 <= left < 8 and not ~data[-1] & (1 << left) - 1
 
 
-def _unit_ends(data: bytes, blocks: Sequence[tuple[_Steps, _Steps]]) -> Iterator[int]:
-    """List the bits that units end at, as long as there is data that can be read."""
+def _unit_ends(
+    data: bytes, blocks: Sequence[tuple[_Steps, _Steps]], at: int = 0, skip: int = 0
+) -> Iterator[tuple[int, bool]]:
+    """List the bits that units end at, and whether none of their blocks has too many coefficients.
+
+    That is from the bit ``at`` on, where ``skip`` blocks of a unit are past, as long as there is
+    data that can be read.
+    """
     padded = np.frombuffer(data + b"\0\0", np.uint8)
     window = padded[:-2].astype(np.uint32)
     for following in padded[1:-1], padded[2:]:
         window <<= 8
         window |= following
     windows = window.data
-    at, bits = 0, 8 * len(data)
+    bits, coming = 8 * len(data), blocks[skip:]
     try:
         while True:
-            for first, others in blocks:
+            fits = True
+            for first, others in coming:
                 step = first[windows[at >> 3] >> 8 - (at & 7) & 0xFFFF]
                 if not step:
                     return
@@ -162,9 +178,11 @@ def _unit_ends(data: bytes, blocks: Sequence[tuple[_Steps, _Steps]]) -> Iterator
                         return
                     at += step & 0xFF
                     done += step >> 8
+                fits &= done == 64 or done > _BLOCK_END
             if at > bits:
                 return
-            yield at
+            yield at, fits
+            coming = blocks
     except IndexError:  # the data is at its end
         return
 
@@ -187,7 +205,7 @@ def _steps(counts: bytes, symbols: bytes, *, first: bool) -> _Steps:
     for length, count in enumerate(counts, 1):
         for symbol in islice(remaining, count):
             run, bits = symbol >> 4, symbol & 15
-            done = run + 1 if bits or run == 15 else 64
+            done = run + 1 if bits or run == 15 else _BLOCK_END
             value = length + symbol if first else length + bits | done << 8
             steps[at : at + (1 << 16 - length)] = value
             at += 1 << 16 - length
@@ -199,7 +217,7 @@ def _standard_tables() -> dict[int, _Steps]:
     """Return the tables of the standard, which decoders take where a JPEG has none."""
     encoded = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
     found: dict[int, _Steps] = {}
-    for segment, _ in parts(encoded, 2, progressive=False):
+    for segment, _ in parts(encoded, 2, 3):
         if segment[1] == _HUFFMAN:
             found.update(_tables(segment[4:]))
     return found

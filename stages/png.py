@@ -25,6 +25,7 @@ _PASSES = (
     (0, 1, 1, 2),
 )
 _PIECE = 1 << 14
+_MORE = 1 << 20  # bytes behind the pixels that are looked at
 
 
 class _Chunk(NamedTuple):
@@ -94,19 +95,35 @@ class Png:
 
     def has_all_rows(self) -> bool:
         """Whether the zlib stream holds as many bytes as the pixels take; as slow as decoding."""
+        return self._inflated()[0] >= self._needed()
+
+    def _needed(self) -> int:
+        """Return the bytes that the pixels take in the zlib stream."""
         width, height = self.frame[2:]
         bits = self.depth * _SAMPLES.get(self.colour, 1)
         passes = _PASSES if self.interlaced else _ALL
         sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
-        needed = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0)
-        return self._inflated()[0] >= needed
+        return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0)
+
+    def is_rotten(self) -> bool:
+        """Whether neither the checksum of a chunk nor that of the zlib stream is right.
+
+        Where the chunks' are wrong, this is as slow as decoding.
+        """
+        if self.checked:
+            return False
+        length, checksum, end = self._inflated()
+        if not end:
+            return length >= self._needed()
+        said = self.stream[end : end + 4]
+        return len(said) == 4 and int.from_bytes(said, "big") != checksum
 
     def _inflated(self) -> tuple[int, int, int]:
         """Return the length and checksum of what the zlib stream holds, and where that ends.
 
-        It ends at 0 where its end is missing.
+        It ends at 0 where its end is missing, or comes long after the pixels.
         """
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflate, most = zlib.decompressobj(-zlib.MAX_WBITS), self._needed() + _MORE
         length, checksum = 0, 1
         for at in range(2, len(self.stream), _PIECE):
             try:
@@ -114,6 +131,8 @@ class Png:
             except zlib.error:
                 break
             length, checksum = length + len(piece), zlib.adler32(piece, checksum)
+            if length > most:
+                break
             if inflate.eof:
                 read = min(at + _PIECE, len(self.stream))
                 return length, checksum, read - len(inflate.unused_data)

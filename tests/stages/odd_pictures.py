@@ -160,7 +160,7 @@ def jpeg_colours() -> dict[str, bytes]:
 def jpeg_data() -> dict[str, bytes]:
     base, progressive = jpeg(), jpeg(progressive=True)
     restarting = jpeg(restart_marker_blocks=5)
-    first = restarting.index(b"\xff\xda")
+    first, first_scan = restarting.index(b"\xff\xda"), base.index(b"\xff\xda")
     at = [n for n in range(first, len(restarting)) if restarting[n : n + 2] in _RESTARTS]
     scans = [n for n in range(len(progressive)) if progressive[n : n + 2] == b"\xff\xda"]
     tables = [progressive.rindex(b"\xff\xc4", 0, n) for n in scans]
@@ -191,6 +191,10 @@ def jpeg_data() -> dict[str, bytes]:
         "cut": base[:-300],
         "fill-before-end": base[:-2] + b"\xff" * 100 + base[-2:],
         "stuffing-before-end": base[:-2] + b"\xff\0" * 50 + base[-2:],
+        "unknown-marker-before-end": base[:-2] + b"\xff\2" + base[-2:],
+        "tables-before-end": base[:-2] + segment(0xC4, bytes(9)) + base[-2:],
+        "scan-twice": base[:-2] + base[first_scan:],
+        "another-before-end": base[:-2] + jpeg(IMAGE.resize((40, 24))) + base[-2:],
         "restart-before-end": restarting[:-2] + b"\xff\xd5" + restarting[-2:],
         "restart-missing": restarting[: at[3]] + restarting[at[3] + 2 :],
         "restarts-lost": restarting[: at[3]] + restarting[at[5] :],
@@ -224,6 +228,7 @@ def jpeg_exif() -> dict[str, bytes]:
         "two": with_exif(with_exif(base, turned(8)), turned(6)),
         "two-first-empty": with_exif(with_exif(base, turned(8)), exif(entry(0x100, SHORT, 1, 5))),
         "two-first-junk": with_exif(with_exif(base, turned(8)), b"junkjunk"),
+        "two-first-without-body": with_exif(with_exif(base, turned(8)), b""),
         "odd-name": base[:2] + segment(0xE1, b"Exif\0\xff" + turned(6)) + base[2:],
         "small-name": base[:2] + segment(0xE1, b"exif\0\0" + turned(6)) + base[2:],
         "in-app2": base[:2] + segment(0xE2, b"Exif\0\0" + turned(6)) + base[2:],

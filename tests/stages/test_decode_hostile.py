@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,6 +16,7 @@ from schemas.errors import ImageError
 from stages.decode import DecodeLimits, decode, encode_jpeg
 from streams.sources.sniff import DECODABLE, OTHERS, PICTURES, sniff
 from tests.stages.decode_kit import JPEG, fault, full, saved, scene
+from tests.stages.odd_pictures import chunk, png
 
 
 def test_bytes_after_the_end_do_not_matter() -> None:
@@ -181,6 +183,49 @@ def test_what_cannot_be_decoded_is_named(data: bytes, name: str, words: str) -> 
 
     assert got == name
     assert words in problem
+
+
+def test_a_changed_byte_of_png_pixels_never_passes() -> None:
+    noise = np.random.default_rng(8).normal(0, 4, (96, 160, 3))
+    alpha = np.tile(np.linspace(0, 255, 96)[:, None], (1, 160))
+    rough = np.dstack([scene() + noise, alpha]).clip(0, 255).astype(np.uint8)
+    whole = saved(Image.fromarray(rough), "PNG")
+
+    for at in range(60, len(whole) - 20, len(whole) // 60):
+        assert fault(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])[0] == "damaged", at
+
+
+def test_rows_behind_those_of_a_png_are_not_inflated_for_ever() -> None:
+    pixels = zlib.compressobj()
+    stream = b"".join(pixels.compress(bytes(1 << 24)) for _ in range(64)) + pixels.flush()
+    began = time.process_time()
+
+    full(png(b"", pixels=[chunk(b"IDAT", stream)]))
+
+    assert time.process_time() - began < 1
+
+
+def test_what_damage_leaves_over_before_a_restart_is_no_padding() -> None:
+    noise = np.random.default_rng(8).normal(0, 25, (96, 160, 3))
+    rough = Image.fromarray((scene() + noise).clip(0, 255).astype(np.uint8))
+    jpeg = saved(rough, "JPEG", quality=85, restart_marker_blocks=6)
+    scan = jpeg.index(b"\xff\xda") + 14
+    passed = 0
+    for at in range(scan, len(jpeg) - 2, len(jpeg) // 200):
+        with contextlib.suppress(ImageError):
+            changed = jpeg[:at] + bytes([jpeg[at] ^ 0x5A]) + jpeg[at + 1 :]
+            full(changed)
+            passed += not _passes(changed)
+
+    assert passed <= 2
+
+
+def _passes(jpeg: bytes) -> bool:
+    """Whether libjpeg-turbo says nothing of a JPEG."""
+    with contextlib.suppress(ValueError):
+        simplejpeg.decode_jpeg(jpeg, strict=True)
+        return True
+    return False
 
 
 SEEDS = [
