@@ -19,6 +19,7 @@ from schemas.records import Box
 from schemas.settings.local import OnnxSettings
 from schemas.settings.registry import settings_of
 from stages.inference import Engine, Pictures, Score
+from stages.shapes import sizes_of
 
 Heat = NDArray[np.float32]
 # A place is drawn if its evidence is at least this, and at least half of the strongest place's:
@@ -81,18 +82,21 @@ class OnnxEngine(Engine):
                 "an input images of tensor(uint8) and an output logit",
                 f"inputs {inputs}, outputs {found}",
             )
-        self._check_sizes(self._session.get_inputs()[0].shape)
+        self._check_shape(self._session.get_inputs()[0].shape)
         boxes = "heat" in found and self._settings.boxes
         self._outputs = ["logit", "heat"] if boxes else ["logit"]
 
-    def _check_sizes(self, shape: list[int | str | None]) -> None:
-        """Check that a member of several sizes has a model that takes them: [N, H, W, 3]."""
-        for width, height in self._member.sizes:
-            if any(isinstance(is_, int) and is_ != side
-                   for is_, side in zip(shape[1:3], (height, width), strict=True)):  # fmt: skip
+    def _check_shape(self, shape: list[int | str | None]) -> None:
+        """Check that the model takes one picture of each of the member's sizes: [N, H, W, 3]."""
+        for width, height in sizes_of(self._member):
+            wanted = (1, height, width, 3)
+            if len(shape) != len(wanted) or any(
+                isinstance(is_, int) and is_ != side
+                for is_, side in zip(shape, wanted, strict=True)
+            ):
                 raise ConfigError(
-                    f"{self._path}: sizes of member {self._member.name}",
-                    f"an input images that takes [N, {height}, {width}, 3]",
+                    f"{self._path}: member {self._member.name}",
+                    f"an input images that takes [N, {height}, {width}, 3] with N = 1",
                     f"{shape}",
                 )
 
