@@ -35,7 +35,12 @@ STARTS = {
 _BLOCK_HEAD = 64  # bytes of a group's or block's own before the picture, and more
 _MOST_CLUSTER = 64 << 20  # bytes before a block in which its cluster is looked for
 _WINDOW = 1 << 20
-_LONGEST_MARK = 16
+# What recordings begin with whose files say where they end.
+_BEGINS = re.compile(
+    rb"\0\0\0[\x10-\x40]ftyp|\x1a\x45\xdf\xa3.{1,48}?(?:matroska|webm)|RIFF....AVI LIST", re.DOTALL
+)
+_LONGEST_MARK = 64
+_PACKET = 188  # bytes of a transport stream's; each begins with the first byte of its mark
 _PADDING = 1 << 16  # bytes at the end that are all the same
 
 
@@ -55,13 +60,6 @@ class Recording(NamedTuple):
     sure: bool = True
 
 
-class _Form(NamedTuple):
-    """How the files of a kind are walked through from a place, and how they begin."""
-
-    walk: "Callable[[BinaryIO, int, int], Iterator[_Piece]]"
-    begins: re.Pattern[bytes]
-
-
 class _Piece(NamedTuple):
     """A box, element or chunk, and whether a recording begins with it."""
 
@@ -70,28 +68,43 @@ class _Piece(NamedTuple):
     begins: bool
 
 
-def recordings(path: str) -> list[Recording]:
-    """Return the recordings of a file, the first one first.
+def recordings(path: str, begin: int = 0) -> list[Recording]:
+    """Return the recordings of a file from a place on, the first one first.
 
     MP4, Matroska and AVI say where they end. Anything else is one recording as far as is known.
 
     Raises:
         OSError: The file cannot be read.
     """
+    found: list[Recording] = []
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        form = _form(file.read(12))
-        if form is None:
-            return [Recording(0, size)]
-        found: list[Recording] = []
-        start: int | None = 0
+        start: int | None = begin
         while start is not None:
-            whole, doubted, reach = _whole(form.walk(file, size, start), start)
-            start = None if reach == size else _search(file, form.begins, doubted, size)
+            walk = _walk(_read(file, start))
+            if walk is None:
+                return [*found, Recording(start, size)]
+            whole, doubted, reach = _whole(walk(file, size, start), start)
+            start = None if reach == size else _next(file, doubted, reach, size)
             ends = [*whole[1:], size if start is None else start]
             found += map(Recording, whole, ends)
-            found[-1] = found[-1]._replace(cut=reach > size or start is not None)
+            cut = reach > size or start not in {None, reach}
+            found[-1] = found[-1]._replace(cut=cut)
     return found
+
+
+def _read(file: BinaryIO, at: int) -> bytes:
+    file.seek(at)
+    return file.read(2 * _PACKET + 1)
+
+
+def _next(file: BinaryIO, doubted: int, reach: int, size: int) -> int | None:
+    """Return where the next recording begins: at the end of the last one, or somewhere in it."""
+    head = _read(file, reach)
+    transport = set(head[::_PACKET]) == {STARTS[_TRANSPORT][0]}
+    if transport or _walk(head) is not None or head.startswith(tuple(STARTS.values())):
+        return reach
+    return _search(file, _BEGINS, doubted, size)
 
 
 def _whole(pieces: "Iterator[_Piece]", start: int) -> tuple[list[int], int, int]:
@@ -111,7 +124,7 @@ def _whole(pieces: "Iterator[_Piece]", start: int) -> tuple[list[int], int, int]
 
 
 def _search(file: BinaryIO, begins: re.Pattern[bytes], after: int, size: int) -> int | None:
-    """Return where a recording begins after one that was cut off."""
+    """Return where a recording begins after a place."""
     for start in range(after, size, _WINDOW):
         file.seek(start)
         if found := begins.search(file.read(_WINDOW + _LONGEST_MARK)):
@@ -146,9 +159,9 @@ def intact(path: str, before: int, after: int, *, block: bool) -> bool:
 
 
 def next_start(path: str, kind: str, before: int, at: int) -> int:
-    """Return where a recording begins whose first picture lies at ``at``.
+    """Return where a recording begins after a picture and before one at ``at``.
 
-    What tells how to decode it comes a little earlier.
+    It is of another format, or what tells how to decode that picture comes a little earlier.
 
     Args:
         path: The file.
@@ -161,6 +174,9 @@ def next_start(path: str, kind: str, before: int, at: int) -> int:
     """
     start = max(before, at - _WINDOW)
     with open(path, "rb") as file:
+        other = _search(file, _BEGINS, before, at)
+        if other is not None:
+            return other
         file.seek(start)
         data = file.read(at - start)
     found = data.rfind(STARTS[kind])
@@ -200,14 +216,9 @@ def start_after(path: str, kind: str, after: int, end: int) -> int | None:
     Raises:
         OSError: The file cannot be read.
     """
-    mark = STARTS[kind]
+    begins = re.compile(re.escape(STARTS[kind]) + b"|" + _BEGINS.pattern, re.DOTALL)
     with open(path, "rb") as file:
-        for start in range(after, end, _WINDOW):
-            file.seek(start)
-            found = file.read(_WINDOW + len(mark)).find(mark)
-            if found >= 0:
-                return start + found
-    return None
+        return _search(file, begins, after, end)
 
 
 def padded(path: str, end: int) -> bool:
@@ -230,13 +241,14 @@ def _tables(data: bytes) -> Iterator[int]:
             yield place
 
 
-def _form(head: bytes) -> "_Form | None":
+def _walk(head: bytes) -> "Callable[[BinaryIO, int, int], Iterator[_Piece]] | None":
+    """Return what walks through a file that begins so; ``None``: it does not say where it ends."""
     if head[4:8] in {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"}:
-        return _Form(_boxes, re.compile(rb"\0\0\0[\x10-\x40]ftyp"))
+        return _boxes
     if head[:4] == _EBML.to_bytes(4, "big"):
-        return _Form(_elements, re.compile(re.escape(_EBML.to_bytes(4, "big"))))
+        return _elements
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return _Form(_chunks, re.compile(rb"RIFF....AVI LIST", re.DOTALL))
+        return _chunks
     return None
 
 

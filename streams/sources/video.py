@@ -108,11 +108,12 @@ def read_frames(
 
 
 def _frames(path: str, content: bytes, options: VideoOptions, note: Note) -> Iterator[Image]:
-    container = open_first(path)
-    place = _place(container)
-    for number, stream in enumerate(_chosen(container, options.stream, note)):
-        with open_first(path) if number else container as source:
-            decoded = decode(path, source, stream, note, keyframes=options.fps is None)
+    opened = open_first(path)
+    place = _place(opened.container)
+    for number, stream in enumerate(_chosen(opened.container, options.stream, note)):
+        opened = open_first(path) if number else opened
+        with opened.container:
+            decoded = decode(path, opened, stream, note, keyframes=options.fps is None)
             found = None
             for index, found in enumerate(_sample(decoded, options.fps)):
                 moment = _Moment(found.at, index, stream)

@@ -64,10 +64,37 @@ def open_video(path: str, recording: Recording | None = None) -> InputContainer:
         ) from None
 
 
-def open_first(path: str) -> InputContainer:
-    """Open the first recording of a video; raises as ``open_video`` does, and ``OSError``."""
+class Opened(NamedTuple):
+    """A video whose first recording that can be opened is open.
+
+    Attributes:
+        container: That recording.
+        recordings: It and those known to follow.
+        problem: Why those before it cannot be opened, if there are any.
+    """
+
+    container: InputContainer
+    recordings: list[Recording]
+    problem: str | None
+
+
+def open_first(path: str) -> Opened:
+    """Open the first recording of a video that can be opened.
+
+    Raises:
+        ImageError: ``damaged_video``: FFmpeg can open none.
+        OSError: The file cannot be read.
+    """
     known = recordings(path)
-    return open_video(path, known[0] if len(known) > 1 else None)
+    failed: ImageError | None = None
+    for number, recording in enumerate(known):
+        try:
+            container = open_video(path, recording if len(known) > 1 else None)
+        except ImageError as error:
+            failed = failed or error
+        else:
+            return Opened(container, known[number:], failed.problem if failed else None)
+    raise failed or AssertionError("a file holds one recording at least")
 
 
 def decodable(container: InputContainer) -> list[VideoStream]:
@@ -108,7 +135,7 @@ def is_cover(stream: VideoStream) -> bool:
 
 
 def decode(
-    path: str, container: InputContainer, index: int | None, note: Note, *, keyframes: bool
+    path: str, opened: Opened, index: int | None, note: Note, *, keyframes: bool
 ) -> Iterator[Picture | Damage]:
     """Yield all pictures of a stream, or its keyframes, and each damaged stretch once.
 
@@ -117,12 +144,12 @@ def decode(
 
     Args:
         path: The file.
-        container: Its first recording, as ``open_first`` opens it.
+        opened: The same as ``open_first`` opens it.
         index: The stream; ``None`` for the main one.
         note: Told what is missing though no picture is known to be lost.
         keyframes: Whether only keyframes are wanted.
     """
-    for reading in _readings(path, container, index):
+    for reading in _readings(path, opened, index):
         if isinstance(reading, Damage):
             yield reading
             continue
@@ -146,21 +173,20 @@ class _Reading(NamedTuple):
     packets: Packets
 
 
-def _readings(
-    path: str, container: InputContainer, index: int | None
-) -> Iterator[_Reading | Damage]:
+def _readings(path: str, first: Opened, index: int | None) -> Iterator[_Reading | Damage]:
     """Yield the recordings of a file one after the other; each must be read to its end."""
-    pending, at = deque(recordings(path)), 0.0
-    first = True
+    pending, at = deque(first.recordings), 0.0
+    if first.problem is not None:
+        yield Damage(at, f"a recording that others were joined to {first.problem}")
     while pending:
         recording = pending.popleft()
+        is_first = recording == first.recordings[0]
         try:
-            opened = container if first else open_video(path, recording)
+            opened = first.container if is_first else open_video(path, recording)
         except ImageError as error:
             if recording.sure:
                 yield Damage(at, f"a recording that was joined on {error.problem}")
             continue
-        first = False
         stream = find_stream(opened, index)
         if stream is None:
             if recording.sure:
@@ -170,10 +196,16 @@ def _readings(
         packets = Packets(path, recording, opened, stream, clock)
         yield _Reading(recording, stream, clock, packets)
         at = clock.end
-        if opened is not container:
+        if not is_first:
             opened.close()
         if packets.next is not None:
-            pending.appendleft(packets.next)
+            pending.extendleft(reversed(_following(path, packets.next)))
+
+
+def _following(path: str, found: Recording) -> list[Recording]:
+    """Return the recordings from one on that was found by reading the one before it."""
+    first, *others = recordings(path, found.start)
+    return [first._replace(sure=found.sure), *others]
 
 
 def recording_at(path: str, seconds: float, index: int | None) -> tuple[Recording | None, float]:
@@ -188,7 +220,7 @@ def recording_at(path: str, seconds: float, index: int | None) -> tuple[Recordin
     found = max(
         (each for each in line if each[1] <= seconds + 0.0005), key=lambda e: e[1], default=line[0]
     )
-    return found if len(line) > 1 else (None, 0.0)
+    return found if len(line) > 1 or found[0].start else (None, 0.0)
 
 
 @lru_cache(maxsize=64)
@@ -196,16 +228,18 @@ def _time_line(
     path: str, index: int | None, _size: int, _mtime_ns: int
 ) -> list[tuple[Recording, float]]:
     """Return the recordings of a file and when they begin; all of it is read to know that."""
-    known = recordings(path)
-    with open_first(path) as container:
-        if len(known) == 1 and container.format.name not in STARTS:
-            return [(known[0], 0.0)]
+    opened = open_first(path)
+    with opened.container as container:
+        if len(opened.recordings) == 1 and container.format.name not in STARTS:
+            return [(opened.recordings[0], 0.0)]
         line = []
-        for reading in _readings(path, container, index):
+        for reading in _readings(path, opened, index):
             if isinstance(reading, _Reading):
-                line.append((reading.recording, reading.clock.begin))
                 deque(reading.packets, maxlen=0)
-        return line or [(known[0], 0.0)]
+                after = reading.packets.next
+                end = reading.recording.end if after is None else after.start
+                line.append((reading.recording._replace(end=end), reading.clock.begin))
+        return line or [(opened.recordings[0], 0.0)]
 
 
 def _trusted(reading: _Reading, *, keyframes: bool) -> Iterator[Picture | Damage]:

@@ -38,6 +38,7 @@ _MAX_READ_ERRORS = 100  # in a row; then the rest of the recording is given up
 _CLOCK_RANGE = 1 << 33  # timestamps there begin anew after it: a day and two and a half hours
 _LOOK_BACK = 2  # packets before which a time lies that is another recording's: one may be broken
 _LOOK_AHEAD = 3  # packets that must do so
+_FAR_OFF = 10.0  # seconds by which a single packet's time is wrong for certain
 _DOUBTED = 2  # packets before another recording that look broken and are not
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class Packets:
                 if self._starts_over(packet):
                     turned = [packet]
                     break
+                self._correct(turned, packet)
             self._last.extend((*turned, packet))
             turned = []
             while len(self._last) > _DOUBTED:
@@ -153,14 +155,24 @@ class Packets:
         return False
 
     def _starts_over(self, packet: Packet) -> bool:
-        """Whether a packet after a gap is another recording's, whose time happens to be later."""
-        before = self._clock.packet_end + _DOUBTED * self._clock.noticeable
-        if self._format != "mpegts" or self._clock.at(packet.dts) < before:
+        """Whether a packet is another recording's, whose time happens to be later."""
+        if self._format != "mpegts" or not any(each.is_corrupt for each in self._doubted):
             return False
-        if not any(each.is_corrupt for each in self._doubted) or packet.pos is None:
+        before = self._clock.packet_end + _DOUBTED * self._clock.noticeable
+        begins = packet.is_keyframe or self._clock.at(packet.dts) >= before
+        if packet.pos is None or not begins:
             return False
         start = self._recording.start
         return starts_over(self._path, start + self._last_place, start + packet.pos)
+
+    def _correct(self, turned: list[Packet], packet: Packet) -> None:
+        """Take their times from packets before this one that are far from all others."""
+        at = self._clock.at(packet.dts)
+        before = self._doubted[-1:]
+        ahead = [each for each in before if self._clock.at(each.dts) - at > _FAR_OFF]
+        back = [each for each in turned if abs(at - self._clock.at(each.dts)) > _FAR_OFF]
+        for each in (*ahead, *back):
+            each.dts = each.pts = None
 
     @property
     def _doubted(self) -> list[Packet]:

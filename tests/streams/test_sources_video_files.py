@@ -41,6 +41,7 @@ def greys(images: list[Image]) -> list[float]:
 
 
 H264, HEVC = ("libx264", (160, 96)), ("libx265", (160, 96))
+PARTS = ((0, 1), (1, 2), (3, 2))  # where a time's bits lie, and in how many bytes
 SMALL, LARGE = ("libx264", (160, 96)), ("libx264", (320, 192))
 
 
@@ -131,6 +132,85 @@ def test_a_joined_recording_that_cannot_be_opened_is_told(tmp_path: Path) -> Non
 
     assert seconds(images) == [0.0, 1.0, 2.0, 3.0]
     assert problems(images)[0].startswith("a recording that was joined on ")
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.97])
+def test_a_recording_joined_to_one_that_cannot_be_opened_is_judged(
+    tmp_path: Path, kept: float
+) -> None:
+    good = film(tmp_path / "1.mp4", tenths(20))  # what tells how to decode it comes last
+    cut = tmp_path / "2.mp4"
+    data = good.read_bytes()
+    cut.write_bytes(data[: int(kept * data.index(b"moov"))])
+    path = join(tmp_path / "a.mp4", cut, good)
+
+    images = read(path)
+
+    assert seconds(images) == [0.0, 1.0]
+    assert "others were joined to cannot be opened" in problems(images)[0]
+    shown = picture_at(str(path), 1.0)
+    assert shown is not None
+    assert float(shown[:, 120:].mean()) == pytest.approx(grey(10), abs=6)
+
+
+@pytest.mark.parametrize("names", [("mp4", "ts"), ("mkv", "mp4"), ("ts", "mkv"), ("avi", "mp4")])
+def test_joined_recordings_may_be_files_of_different_formats(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    parts = [film(tmp_path / f"{n}.{name}", tenths(30)) for n, name in enumerate(names)]
+
+    images = read(join(tmp_path / f"a.{names[0]}", *parts, *parts), fps=1)
+
+    assert problems(images) == []
+    assert seconds(images) == pytest.approx([float(n) for n in range(12)], abs=0.3)
+
+
+def test_joined_recordings_whose_clock_goes_on_are_no_damage(tmp_path: Path) -> None:
+    copied = {"mpegts_copyts": "1"}
+    parts = [
+        film(tmp_path / f"{n}.ts", tenths(30, begin), muxing=copied)
+        for n, begin in enumerate((1.0, 4.0))
+    ]
+
+    images = read(join(tmp_path / "a.ts", *parts), fps=10)
+
+    assert problems(images) == []
+    assert seconds(images) == pytest.approx(tenths(60), abs=0.01)
+
+
+def test_frames_of_a_joined_recording_are_not_sought_in_the_next_one(tmp_path: Path) -> None:
+    first = film(tmp_path / "1.ts", tenths(100))
+    second = film(tmp_path / "2.ts", tenths(100), codecs=[LARGE])
+    path = str(join(tmp_path / "a.ts", first, second))
+
+    shown = [picture_at(path, float(second)) for second in range(20)]
+
+    assert [each is not None and each.shape[1] for each in shown] == [160] * 10 + [320] * 10
+
+
+@pytest.mark.parametrize("off", [1000.0, -1000.0])
+def test_a_single_wrong_time_costs_no_picture_after_it(tmp_path: Path, off: float) -> None:
+    path = film(tmp_path / "a.ts", tenths(100))
+    mistime(path, 55, off)
+
+    images = read(path, fps=10)
+
+    assert (len(seconds(images)), problems(images)) == (100, [])
+    assert seconds(images)[-1] == 9.9
+
+
+def mistime(path: Path, number: int, off: float) -> None:
+    """Change the time of one picture of a transport stream."""
+    data = bytearray(path.read_bytes())
+    places = [at for at in range(0, len(data), 188) if b"\0\0\1\xe0" in data[at : at + 48]]
+    at = data.index(b"\0\0\1\xe0", places[number]) + 9
+    first, second, third = (int.from_bytes(data[at + n : at + n + m], "big") for n, m in PARTS)
+    stamp = (first >> 1 & 7) << 30 | second >> 1 << 15 | third >> 1
+    stamp = (stamp + round(off * 90_000)) % (1 << 33)
+    data[at] = first & 0xF1 | stamp >> 29 & 0xE
+    data[at + 1 : at + 3] = ((stamp >> 14 & 0xFFFE) | 1).to_bytes(2, "big")
+    data[at + 3 : at + 5] = ((stamp << 1 & 0xFFFE) | 1).to_bytes(2, "big")
+    path.write_bytes(data)
 
 
 def test_bytes_missing_from_one_recording_are_damage_and_not_a_joint(tmp_path: Path) -> None:
