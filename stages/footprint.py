@@ -6,7 +6,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 # Bytes per pixel that Pillow keeps a picture in, by its mode; 4 for all others.
 _KEPT = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
-_BITS_PER_SAMPLE, _ORIENTATION = 258, 274
+_BITS_PER_SAMPLE, _ORIENTATION, _TILE_WIDTH, _TILE_LENGTH = 258, 274, 322, 323
 
 WEBP = 16  # bytes per pixel of a WebP's canvas
 
@@ -42,7 +42,8 @@ def in_pillow(image: Image.Image, file: bytes, converting: int) -> int:
     pixels = image.size[0] * image.size[1]
     kept = _KEPT.get(image.mode, 4)
     staying, passing = _held(image, file, kept)
-    return (kept + staying) * pixels + max(passing * pixels + _FIXED, converting) + len(file)
+    loading = passing * max(pixels, _tile_pixels(image)) + _FIXED
+    return (kept + staying) * pixels + max(loading, converting) + len(file)
 
 
 def _held(image: Image.Image, file: bytes, kept: int) -> tuple[int, int]:
@@ -72,6 +73,12 @@ def _has_high_depth(data: bytes) -> bool:
     """Whether an AVIF has more than 8 bits a sample."""
     at = data.find(b"av1C")
     return at >= 0 and bool(data[at + 6 : at + 7] > b"\x3f" and data[at + 6] & 0x40)
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Return the pixels of a TIFF's tile, which may be larger than the picture; 0 of others."""
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    return int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
 
 
 def _sample_bytes(image: Image.Image) -> int:

@@ -205,6 +205,15 @@ def test_rows_behind_those_of_a_png_are_not_inflated_for_ever() -> None:
     assert time.process_time() - began < 1
 
 
+def test_a_tile_of_a_tiff_that_is_larger_than_the_picture_counts() -> None:
+    size = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1}
+    tile = {322: 32_768, 323: 32_768, 324: 134, 325: 99}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in (size | tile).items()]
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+
+    assert fault(head + b"".join(entries) + bytes(103))[0] == "too_many_pixels"
+
+
 def test_what_damage_leaves_over_before_a_restart_is_no_padding() -> None:
     noise = np.random.default_rng(8).normal(0, 25, (96, 160, 3))
     rough = Image.fromarray((scene() + noise).clip(0, 255).astype(np.uint8))
