@@ -318,7 +318,7 @@ def _number(text: str) -> float | None:
 
 def _meaning(where: str, text: str) -> bool | None:
     try:
-        return _MEANING[text.strip().lower()]
+        return _MEANING[decimal(text.strip()).lower()]
     except KeyError as problem:
         raise UsageError(
             f"{where}: expected 1, 0, roadwork, none, true, false, -1 or nothing, got {text}"

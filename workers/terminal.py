@@ -49,7 +49,10 @@ class _Output(io.FileIO):
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:
-            return super().write(data)
+            while (written := super().write(data)) is None:
+                # Whoever it is shared with has made it non-blocking, as Node.js does with pipes.
+                select.select((), (self,), ())
+            return written
         except OSError as error:
             # What is still buffered must not fail again when the process ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)

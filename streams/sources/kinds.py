@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from streams.database import opened_here
 from streams.sources.beneath import READING
-from streams.sources.payload import absent, file_fault, irregular
+from streams.sources.payload import absent, file_fault, irregular, ready
 from streams.sources.sniff import DECODABLE, describe, sniff
 
 # fmt: off
@@ -88,12 +88,18 @@ def _head(path: str) -> bytes:
     """
     if path.endswith(_DATABASE_ENDS):
         raise ValueError(describe("database"))
-    if opened_here(os.stat(path)):
+    status = os.stat(path)
+    if opened_here(status):
         raise ValueError("a file of this very run")
+    _check_regular(status)  # before it is opened, which does something to some devices
     with open(os.open(path, READING), "rb") as file:
-        if (what := irregular(os.fstat(file.fileno()))) is not None:
-            raise ValueError(what)
-        return file.read(_HEAD)
+        _check_regular(os.fstat(file.fileno()))
+        return ready(file.read(_HEAD))
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if (what := irregular(status)) is not None:
+        raise ValueError(what)
 
 
 def _problem(path: str, error: OSError | ValueError) -> str:

@@ -136,7 +136,7 @@ def _read_once(opening: Callable[[], int], max_bytes: int) -> bytes:
     try:
         check_regular(os.fstat(descriptor))
         with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(max_bytes + 1)
+            data = ready(file.read(max_bytes + 1))
         if len(data) > max_bytes:
             raise too_large(os.fstat(descriptor).st_size, max_bytes)
         return data
@@ -196,7 +196,7 @@ def _with_file(path: str, use: Callable[[BinaryIO], T], patience: Patience | Non
 
 def _hash(file: BinaryIO, max_bytes: int) -> tuple[int, bytes]:
     found, size = hashlib.sha256(), 0
-    while block := file.read(_BLOCK):
+    while block := ready(file.read(_BLOCK)):
         found.update(block)
         size += len(block)
         if size > max_bytes:
@@ -207,10 +207,21 @@ def _hash(file: BinaryIO, max_bytes: int) -> tuple[int, bytes]:
 def _hash_ends(file: BinaryIO) -> bytes:
     size = os.fstat(file.fileno()).st_size
     found = hashlib.sha256(size.to_bytes(8, "big"))
-    found.update(file.read(_ENDS))
+    found.update(ready(file.read(_ENDS)))
     file.seek(max(size - _ENDS, 0))
-    found.update(file.read(_ENDS))
+    found.update(ready(file.read(_ENDS)))
     return found.digest()
+
+
+def ready(data: bytes | None) -> bytes:
+    """Return what was read of a file that was opened so that it never waits.
+
+    Raises:
+        BlockingIOError: It would have waited, as some files of ``/proc`` do.
+    """
+    if data is None:
+        raise BlockingIOError(errno.EAGAIN, "it has nothing to be read now")
+    return data
 
 
 def check_regular(status: os.stat_result) -> None:

@@ -25,6 +25,8 @@ OTHERS = {
     "zip": "a ZIP archive",
     "gzip": "gzip-compressed data",
     "zstd": "zstd-compressed data",
+    "archive": "an archive",
+    "parquet": "a Parquet file",
     "pdf": "a PDF document",
     "video": "a video",
     "sound": "a sound file",
@@ -55,6 +57,9 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"PK\3\4", "zip"),
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"7z\xbc\xaf\x27\x1c", "archive"),
+    (b"Rar!\x1a\x07", "archive"),
+    (b"PAR1", "parquet"),
     (b"%PDF", "pdf"),
     (b"\x1aE\xdf\xa3", "video"),
     (b"\0\0\1\xba", "video"),
@@ -137,7 +142,9 @@ def _media_file(data: bytes) -> str:
 
 
 def _text_or_nothing(data: bytes) -> str:
-    """Name text by its first words; else zeros or unknown."""
+    """Name text by its first words; else tape archives, zeros or unknown."""
+    if data[257:262] == b"ustar":
+        return "archive"
     if data.count(0) == len(data):
         return "zeros"
     sample = data[:_TEXT_SAMPLE]

@@ -237,14 +237,14 @@ def test_a_doubled_column_is_refused(tmp_path: Path) -> None:
         counts(tmp_path, ["a"], "file,label,label\na,1,0\n")
 
 
-@pytest.mark.parametrize("word", ["1", "roadwork", "True", " 1.0 ", "ROADWORK"])
+@pytest.mark.parametrize("word", ["1", "roadwork", "True", " 1.0 ", "ROADWORK", '"1,0"'])
 def test_words_for_roadwork(tmp_path: Path, word: str) -> None:
     joined = join_labels(*files(tmp_path, [answer("a", 0.9)], f"file,label\na,{word}\n"))
 
     assert joined.truth.tolist() == [True]
 
 
-@pytest.mark.parametrize("word", ["0", "none", "false", "False"])
+@pytest.mark.parametrize("word", ["0", "none", "false", "False", '"0,0"'])
 def test_words_for_no_roadwork(tmp_path: Path, word: str) -> None:
     joined = join_labels(*files(tmp_path, [answer("a", 0.9)], f"file,label\na,{word}\n"))
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import socket
 import tracemalloc
 from collections.abc import Iterator
 from itertools import islice
@@ -138,9 +139,26 @@ def test_pictures_in_a_folder_are_known_by_their_bytes(name: str) -> None:
     assert uris("d") == [f"d/{name}"]
 
 
+def test_archives_and_tables_of_answers_are_named() -> None:
+    write("d/a.tgz", data=b"\x1f\x8b" + bytes(20))
+    write("d/b.tar", data=bytes(257) + b"ustar\x0000" + bytes(248))
+    write("d/c.7z", data=b"7z\xbc\xaf\x27\x1c" + bytes(20))
+    write("d/d.parquet", data=b"PAR1" + bytes(20))
+    stats = ScanStats()
+
+    assert uris("d", stats=stats) == []
+    assert stats.left_out.lines() == [
+        "1 left out: a Parquet file (d/d.parquet)",
+        "2 left out: an archive (e.g. d/b.tar)",
+        "1 left out: gzip-compressed data (d/a.tgz)",
+    ]
+
+
 def test_what_cannot_be_looked_at_is_named_and_hangs_nothing() -> None:
     write("d/a.jpg")
     os.mkfifo("d/pipe")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("d/socket")
     Path("d/link").symlink_to("nowhere")
     Path("d/loop").symlink_to("..")
     stats = ScanStats()
@@ -148,6 +166,7 @@ def test_what_cannot_be_looked_at_is_named_and_hangs_nothing() -> None:
     assert uris("d", stats=stats) == ["d/a.jpg"]
     assert set(stats.left_out.files) == {
         "a pipe",
+        "a socket",
         "a symbolic link to nothing",
         "a link to a folder that it lies in",
     }

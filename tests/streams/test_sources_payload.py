@@ -11,7 +11,7 @@ import pytest
 from schemas.errors import ImageError, MachineError
 from schemas.records import Inline, Payload, Reference, Unreadable
 from streams.sources.identity import local, portable
-from streams.sources.payload import Patience, read_payload
+from streams.sources.payload import Patience, read_payload, ready
 
 LIMIT = 1000
 
@@ -43,6 +43,17 @@ def test_an_unreadable_payload_raises_its_own_fault() -> None:
         "bad_name",
         "the name holds a line break",
     )
+
+
+def test_a_file_that_would_have_to_be_waited_for_has_nothing_to_read() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with (
+        os.fdopen(reader, "rb") as file,
+        os.fdopen(writer, "wb"),
+        pytest.raises(BlockingIOError, match="nothing to be read now"),
+    ):
+        ready(file.read(7))
 
 
 def test_a_reference_inside_a_root_is_read(picture: Path) -> None:

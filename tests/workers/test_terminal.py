@@ -1,6 +1,7 @@
 """Standard streams that are closed, full or not UTF-8, and folders with anything in them."""
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,33 @@ def test_modules_in_the_users_folder_are_not_imported(folder: Path) -> None:
     done = roadstream(*SCORE.split(), "--out", "a.csv", folder=folder)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_an_empty_part_of_pythonpath_brings_none_of_them_in(folder: Path) -> None:
+    for name in ("schemas", "queue", "numpy"):
+        (folder / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+
+    done = in_shell(f"{SCORE} --out a.csv", folder, PYTHONPATH=f"{os.pathsep}/more")
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_standard_output_that_does_not_block_is_waited_for(folder: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    while select.select((), (writer,), (), 0)[1]:
+        os.write(writer, bytes(1 << 12))
+    with subprocess.Popen(
+        [ROADSTREAM, "schema", "cascade"], stdout=writer, stderr=subprocess.PIPE, text=True
+    ) as done:
+        os.close(writer)
+        with os.fdopen(reader, "rb") as output:
+            said = output.read().lstrip(b"\0")
+        _, complaints = done.communicate(timeout=TIMEOUT)
+
+    assert (done.returncode, complaints) == (0, "")
+    assert said.startswith(b"{")
+    assert said.endswith(b"}\n")
 
 
 def test_a_glob_that_matches_nothing_is_refused_before_any_work(folder: Path) -> None:
