@@ -18,7 +18,7 @@ class AtomicFile:
         file: Where to write; ``OSError`` of its methods is for the caller to turn to ``failure``.
 
     Raises:
-        UsageError: The target is a folder, or its folder does not exist.
+        UsageError: The target is there and no regular file, or its folder does not exist.
         OutputError: The folder cannot be written to.
     """
 
@@ -60,6 +60,8 @@ class AtomicFile:
 def _check(path: Path, target: Path) -> None:
     if target.is_dir():
         raise UsageError(f"{path}: expected a file to write, got a folder")
+    if target.exists() and not target.is_file():  # moving a file there would do away with it
+        raise UsageError(f"{path}: expected a file to write, got a device, pipe or socket")
     if not target.parent.is_dir():
         raise UsageError(f"{path}: expected an existing folder {target.parent}, found none")
 

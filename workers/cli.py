@@ -1,5 +1,6 @@
 """The ``roadstream`` command: finds the subcommand, and turns every known error into one line."""
 
+import errno
 import os
 import sys
 
@@ -8,6 +9,9 @@ from cyclopts import App, CycloptsError
 from schemas.errors import RoadstreamError, UsageError
 from workers.lifecycle import end_process, supervised
 from workers.terminal import console, open_streams, screen
+
+# What a disk may say of a file that is open already, without its name.
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 app = App(
     name="roadstream",
@@ -100,6 +104,10 @@ def _complain(error: BaseException) -> int:
         return 130
     if isinstance(cause, BrokenPipeError):
         return 1  # the reader of our output has gone, as `head` does
+    if isinstance(cause, OSError) and (cause.filename is not None or cause.errno in _DISK):
+        where = "" if cause.filename is None else f"{cause.filename}: "
+        print(f"roadstream: {where}{cause.strerror}", file=sys.stderr)  # noqa: T201
+        return 1
     raise error
 
 

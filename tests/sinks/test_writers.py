@@ -232,6 +232,16 @@ def test_missing_folder_unknown_suffix_and_a_folder_as_target_are_usage_errors(
         open_writer(tmp_path / "folder.csv")
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "link.csv").symlink_to("pipe.csv")
+
+    for name in ("pipe.csv", "link.csv"):
+        with pytest.raises(UsageError, match="got a device, pipe or socket"):
+            open_writer(tmp_path / name)
+    assert (tmp_path / "pipe.csv").is_fifo()
+
+
 def test_folder_that_takes_no_files_is_an_output_error() -> None:
     with pytest.raises(OutputError, match="expected a file that can be written"):
         open_writer(Path("/proc/answers.csv"))  # not even root can make a file there

@@ -155,6 +155,21 @@ def test_a_standard_output_that_does_not_block_is_waited_for(folder: Path) -> No
     assert said.endswith(b"}\n")
 
 
+def test_a_folder_that_cannot_be_made_is_said_in_one_line(folder: Path) -> None:
+    done = roadstream("render", "noop.toml/drive", folder=folder)
+
+    assert (done.returncode, done.stderr) == (1, "roadstream: noop.toml/drive: Not a directory\n")
+
+
+def test_a_disk_that_is_full_is_said_in_one_line(folder: Path) -> None:
+    (folder / "drive").mkdir()
+    (folder / "drive" / "labels.csv").symlink_to("/dev/full")
+
+    done = roadstream("render", "drive", "--frames", "1", folder=folder)
+
+    assert (done.returncode, done.stderr) == (1, "roadstream: No space left on device\n")
+
+
 def test_a_glob_that_matches_nothing_is_refused_before_any_work(folder: Path) -> None:
     done = roadstream(*SCORE.split(), "nothing*.jpg", "--out", "a.csv", folder=folder)
 
