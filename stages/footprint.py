@@ -6,7 +6,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 # Bytes per pixel that Pillow keeps a picture in, by its mode; 4 for all others.
 _KEPT = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
-_BITS_PER_SAMPLE, _ORIENTATION, _TILE_WIDTH, _TILE_LENGTH = 258, 274, 322, 323
+_BITS_PER_SAMPLE, _ORIENTATION, _SAMPLES_PER_PIXEL = 258, 274, 277
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 
 WEBP = 16  # bytes per pixel of a WebP's canvas
 
@@ -64,7 +65,9 @@ def _held(image: Image.Image, file: bytes, kept: int) -> tuple[int, int]:
             return 0 if frame in {None, (0, 0, *image.size)} else 9, 0
         case "TIFF":  # a strip, which may hold all rows; and a copy that is turned
             turned = image.getexif().get(_ORIENTATION, 1) != 1
-            return 0, _sample_bytes(image) + (kept if turned else 0)
+            # Of a progressive JPEG in it, all coefficients are held.
+            held = 3 if image.info.get("compression") == "jpeg" else 1
+            return 0, held * _sample_bytes(image) + (kept if turned else 0)
         case _:
             return 0, 0
 
@@ -83,5 +86,7 @@ def _tile_pixels(image: Image.Image) -> int:
 
 def _sample_bytes(image: Image.Image) -> int:
     """Return the bytes that a TIFF's file has per pixel, uncompressed."""
-    bits = image.tag_v2.get(_BITS_PER_SAMPLE, 8) if isinstance(image, TiffImageFile) else 8
-    return -(-sum(bits) // 8) if isinstance(bits, tuple) else -(-bits // 8)
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    bits = tags.get(_BITS_PER_SAMPLE, 8)
+    each: tuple[int, ...] = bits if isinstance(bits, tuple) else (bits,)
+    return -(-max(each) * max(len(each), int(tags.get(_SAMPLES_PER_PIXEL, 1))) // 8)

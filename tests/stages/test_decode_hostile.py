@@ -214,6 +214,14 @@ def test_a_tile_of_a_tiff_that_is_larger_than_the_picture_counts() -> None:
     assert fault(head + b"".join(entries) + bytes(103))[0] == "too_many_pixels"
 
 
+def test_coefficients_of_a_jpeg_in_a_tiff_count() -> None:
+    flat = Image.new("RGB", (4000, 4000))
+    limits = DecodeLimits(max_memory=160 << 20)
+
+    assert fault(saved(flat, "TIFF", compression="jpeg"), limits)[0] == "too_many_pixels"
+    decode(saved(flat, "TIFF", compression="tiff_lzw"), min_width=64, min_height=64, limits=limits)
+
+
 def test_what_damage_leaves_over_before_a_restart_is_no_padding() -> None:
     noise = np.random.default_rng(8).normal(0, 25, (96, 160, 3))
     rough = Image.fromarray((scene() + noise).clip(0, 255).astype(np.uint8))
