@@ -7,7 +7,7 @@ before and after it are yielded as usual.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import dropwhile, islice
 from typing import Literal, NamedTuple
 
 import av
@@ -26,7 +26,7 @@ from streams.sources.video_frames import (
     FAR,
     Note,
     Picture,
-    decodable,
+    begun,
     decode,
     find_stream,
     is_cover,
@@ -145,8 +145,7 @@ def _chosen(
         ImageError: ``unsupported``: there is none.
     """
     main = main_stream(container)
-    # One without a size has not begun: in an MPEG stream it may be another recording's.
-    streams = [each for each in decodable(container) if each.codec_context.width or each is main]
+    streams = begun(container) or ([] if main is None else [main])
     if wanted == "all":
         taken = [stream for stream in streams if not is_cover(stream)]
         taken.sort(key=lambda stream: stream is not main)
@@ -238,9 +237,11 @@ def _seek(
     if stream is None:
         return None
     start = float((stream.start_time or 0) * (stream.time_base or 0))
+    frames: Iterator[VideoFrame] = islice(container.decode(stream), _MAX_SEEK_FRAMES)
     if seconds > lead:
         container.seek(round((seconds - lead + start) * av.time_base))
-    for frame in islice(container.decode(stream), _MAX_SEEK_FRAMES):
+        frames = dropwhile(lambda frame: not frame.key_frame, frames)  # they may be grey
+    for frame in frames:
         if frame.time is not None and frame.time - start >= seconds - 0.001:
             return frame if frame.time - start <= seconds + 0.001 else None
     return None

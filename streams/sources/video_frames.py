@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
-from av.container import InputContainer
+from av.container import Container, InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -97,9 +97,14 @@ def open_first(path: str) -> Opened:
     raise failed or AssertionError("a file holds one recording at least")
 
 
-def decodable(container: InputContainer) -> list[VideoStream]:
+def decodable(container: Container) -> list[VideoStream]:
     """Return the video streams whose codec FFmpeg knows."""
     return [stream for stream in container.streams.video if stream.codec_context is not None]
+
+
+def begun(container: Container) -> list[VideoStream]:
+    """Return the decodable streams with a size; others may be of a recording that is joined on."""
+    return [stream for stream in decodable(container) if stream.codec_context.width]
 
 
 def main_stream(container: InputContainer) -> VideoStream | None:
@@ -153,6 +158,8 @@ def decode(
         if isinstance(reading, Damage):
             yield reading
             continue
+        for number in _added(reading, opened.container) if index is None else ():
+            note(f"stream {number} of the recording from {reading.clock.begin:.1f} s left out")
         shown = False
         for found in _trusted(reading, keyframes=keyframes):
             begin = reading.clock.begin
@@ -171,6 +178,13 @@ class _Reading(NamedTuple):
     stream: VideoStream
     clock: StreamClock
     packets: Packets
+
+
+def _added(reading: _Reading, first: InputContainer) -> list[int]:
+    """Return the numbers of a recording's video streams that the first one does not have."""
+    known = {each.index for each in begun(first)} | {reading.stream.index}
+    streams = begun(reading.stream.container)
+    return [each.index for each in streams if each.index not in known and not is_cover(each)]
 
 
 def _readings(path: str, first: Opened, index: int | None) -> Iterator[_Reading | Damage]:

@@ -178,6 +178,16 @@ def test_joined_recordings_whose_clock_goes_on_are_no_damage(tmp_path: Path) -> 
     assert seconds(images) == pytest.approx(tenths(60), abs=0.01)
 
 
+@pytest.mark.parametrize("name", ["mp4", "ts"])
+def test_streams_that_only_a_joined_recording_has_are_named(tmp_path: Path, name: str) -> None:
+    first = film(tmp_path / f"1.{name}", tenths(30))
+    second = film(tmp_path / f"2.{name}", tenths(30), codecs=[LARGE, SMALL])
+
+    said = notes(join(tmp_path / f"a.{name}", first, second))
+
+    assert said == ["stream 1 of the recording from 3.0 s left out"]
+
+
 def test_frames_of_a_joined_recording_are_not_sought_in_the_next_one(tmp_path: Path) -> None:
     first = film(tmp_path / "1.ts", tenths(100))
     second = film(tmp_path / "2.ts", tenths(100), codecs=[LARGE])
@@ -186,6 +196,15 @@ def test_frames_of_a_joined_recording_are_not_sought_in_the_next_one(tmp_path: P
     shown = [picture_at(path, float(second)) for second in range(20)]
 
     assert [each is not None and each.shape[1] for each in shown] == [160] * 10 + [320] * 10
+
+
+def test_frames_are_found_again_by_way_of_a_keyframe(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.ts", tenths(100), codecs=[("mpeg4", (160, 96))])
+
+    for at in range(5, 100, 10):
+        shown = picture_at(str(path), at / 10)
+        assert shown is not None
+        assert float(shown[:, 120:].mean()) == pytest.approx(grey(at), abs=6)
 
 
 @pytest.mark.parametrize("off", [1000.0, -1000.0])
