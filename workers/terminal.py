@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 LEGIBLE = "roadstream-legible"
+NARROWEST = 80
+"""Columns: a terminal breaks the lines of a table that is wider; a narrower one lacks numbers."""
 # What our own messages and tables hold beyond ASCII, as a typewriter has it.
 _TYPED = {"–": "-", "—": "-", "−": "-", "…": "...", "·": "|", "×": "x", "≥": ">=", "≤": "<="}
 _TYPED |= {"━": "=", "─": "-", "•": "*", "’": "'", "‘": "'", "“": '"', "”": '"', "→": "->"}
@@ -130,4 +132,6 @@ def console() -> Console:
 
 def screen(width: int | None = None) -> Console:
     """Return the console for what a command was asked for: standard output."""
-    return _Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
+    made = _Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
+    made.width = max(made.width, NARROWEST)
+    return made

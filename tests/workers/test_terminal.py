@@ -155,6 +155,12 @@ def test_a_standard_output_that_does_not_block_is_waited_for(folder: Path) -> No
     assert said.endswith(b"}\n")
 
 
+def test_a_narrow_terminal_takes_no_number_away(folder: Path) -> None:
+    done = in_shell(f"{SCORE} --out a.csv", folder, COLUMNS="3")
+
+    assert done.stdout.split()[:4] == ["images", "2", "answered", "2"]
+
+
 def test_a_folder_that_cannot_be_made_is_said_in_one_line(folder: Path) -> None:
     done = roadstream("render", "noop.toml/drive", folder=folder)
 
