@@ -9,7 +9,7 @@ Files that were put together with ``cat`` hold several; players and decoders see
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
@@ -36,9 +36,11 @@ _BLOCK_HEAD = 64  # bytes of a group's or block's own before the picture, and mo
 _MOST_CLUSTER = 64 << 20  # bytes before a block in which its cluster is looked for
 _WINDOW = 1 << 20
 # What recordings begin with whose files say where they end.
-_BEGINS = re.compile(
-    rb"\0\0\0[\x10-\x40]ftyp|\x1a\x45\xdf\xa3.{1,48}?(?:matroska|webm)|RIFF....AVI LIST", re.DOTALL
-)
+_BEGINS = (
+    re.compile(rb"\0\0\0[\x10-\x40]ftyp"),
+    re.compile(rb"\x1a\x45\xdf\xa3.{1,48}?(?:matroska|webm)", re.DOTALL),
+    re.compile(rb"RIFF....AVI LIST", re.DOTALL),
+)  # one by one: patterns with a fixed beginning are found several times faster
 _LONGEST_MARK = 64
 _PACKET = 188  # bytes of a transport stream's; each begins with the first byte of its mark
 _PADDING = 1 << 16  # bytes at the end that are all the same
@@ -123,12 +125,16 @@ def _whole(pieces: "Iterator[_Piece]", start: int) -> tuple[list[int], int, int]
     return starts, places[0] + 8, end
 
 
-def _search(file: BinaryIO, begins: re.Pattern[bytes], after: int, size: int) -> int | None:
-    """Return where a recording begins after a place."""
-    for start in range(after, size, _WINDOW):
+def _search(
+    file: BinaryIO, begins: Sequence[re.Pattern[bytes]], after: int, until: int
+) -> int | None:
+    """Return where a recording begins from one place to another."""
+    for start in range(after, until, _WINDOW):
         file.seek(start)
-        if found := begins.search(file.read(_WINDOW + _LONGEST_MARK)):
-            return start + found.start()
+        data = file.read(_WINDOW + _LONGEST_MARK)
+        found = [match.start() for match in (each.search(data) for each in begins) if match]
+        if found and start + min(found) < until:
+            return start + min(found)
     return None
 
 
@@ -216,7 +222,7 @@ def start_after(path: str, kind: str, after: int, end: int) -> int | None:
     Raises:
         OSError: The file cannot be read.
     """
-    begins = re.compile(re.escape(STARTS[kind]) + b"|" + _BEGINS.pattern, re.DOTALL)
+    begins = (*_BEGINS, re.compile(re.escape(STARTS[kind])))
     with open(path, "rb") as file:
         return _search(file, begins, after, end)
 
