@@ -290,7 +290,7 @@ def _sample(found: Iterator[Picture | Damage], fps: float | None) -> Iterator[Pi
         at = round(max(each.at, 0.0), 3)
         if isinstance(each, Damage):
             # A millisecond off, as the decoder may still hold a good picture of that time.
-            last_damage = max(at, last_damage) + 0.001
+            last_damage = round(max(at, last_damage) + 0.001, 3)
             yield Damage(last_damage, each.problem)
             continue
         key = fps is None and each.frame.key_frame
