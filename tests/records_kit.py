@@ -92,6 +92,7 @@ _STRATEGIES: dict[type[inspect.Type], Callable[[Any], Plain]] = {
     inspect.LiteralType: lambda info: st.sampled_from(info.values),
     inspect.UnionType: lambda info: st.one_of([_drawn(one) for one in info.types]),
     inspect.ListType: lambda info: st.lists(_drawn(info.item_type), max_size=MOST_LISTED),
+    inspect.TupleType: lambda info: st.tuples(*map(_drawn, info.item_types)).map(list),
     inspect.StructType: _struct,
 }
 ABSURD = st.sampled_from(

@@ -1,7 +1,6 @@
 """How real processes end: in time, whatever hangs, and with a word about what hung."""
 
 import contextlib
-import os
 import signal
 import socket
 import sqlite3
@@ -18,6 +17,7 @@ from schemas.topics import all_topics, images
 from streams.embedded.log import EmbeddedLog
 from streams.log import Output
 from tests.command import ROADSTREAM, write_cascade
+from workers import lifecycle
 from workers.lifecycle import Deadline, Heartbeat, drain_within
 
 TIERS = ["first", "second"]
@@ -160,9 +160,9 @@ def test_a_heart_beats_into_its_file_and_to_its_supervisor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, os.fdopen(os.dup(theirs.fileno())) as stdin, contextlib.ExitStack() as stack:
+    with ours, theirs, contextlib.ExitStack() as stack:
         monkeypatch.setenv("ROADSTREAM_SUPERVISED", "service")
-        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(lifecycle, "STANDARD_INPUT", theirs.fileno())
         beat = stack.enter_context(contextlib.closing(Heartbeat(tmp_path / "alive")))
         assert not (tmp_path / "alive").exists()
         beat(False)
