@@ -1,0 +1,1 @@
+"""How the weights that ship with Roadstream are trained and measured; not part of the wheel."""
