@@ -15,7 +15,7 @@ Drawing = Callable[[Generator], Canvas]
 _DRAWINGS: dict[str, tuple[Drawing, ...]] = {
     "cone": (devices.cone,),
     "drum": (devices.drum,),
-    "barrier": (devices.boards, devices.blocks, devices.mesh, devices.pedestrian_barrier),
+    "barrier": (devices.boards, devices.blocks, devices.mesh, devices.fence),
     "post": (devices.panel, devices.delineator),
     "work_sign": (signs.diamond, signs.triangle, signs.arrow_board, signs.plate),
     "worker": (workers.worker,),

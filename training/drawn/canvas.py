@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 Colour = tuple[float, float, float]  # RGB, 0..255
 Points = Sequence[tuple[float, float]]
 Pixels = NDArray[np.uint8]
+Layer = NDArray[np.float32]  # [height, width, 1 or 3]
 
 OVERSAMPLING = 3  # drawn without antialiasing at this many times the final size
 NEUTRAL = 128  # value of the shade channel that leaves a colour as it is
-STRIPS = 12  # facets of a cylinder
+LUMINANCE = np.array([0.3, 0.59, 0.11], np.float32)
+STRIPS = 12  # facets of a cylinder; their borders are smoothed away
+SOFTNESS = 1.6  # pixels over which one shade runs into the next
 
 # Hue in degrees, saturation and value: the range that each paint is drawn from.
 PAINTS = {
     "orange": ((10, 26), (0.85, 1.0), (0.8, 1.0)),
+    "vermilion": ((2, 14), (0.82, 0.98), (0.75, 1.0)),
     "red": ((352, 366), (0.75, 0.95), (0.6, 0.9)),
     "yellow": ((40, 54), (0.8, 1.0), (0.75, 1.0)),
     "lime": ((62, 80), (0.7, 0.95), (0.8, 1.0)),
@@ -46,6 +50,12 @@ def paint(rng: Generator, *names: str) -> Colour:
     return (255 * red, 255 * green, 255 * blue)
 
 
+def dimmed(colour: Colour, share: float) -> Colour:
+    """Return a colour with `share` of its brightness."""
+    red, green, blue = (min(255.0, share * part) for part in colour)
+    return (red, green, blue)
+
+
 def _clip(points: Points, bound: float, side: int) -> list[tuple[float, float]]:
     """Keep the part of a polygon with `side * x <= side * bound`."""
     kept: list[tuple[float, float]] = []
@@ -71,6 +81,8 @@ class Canvas:
         size = (int(1.3 * height * scale), int(1.3 * width * scale))
         self.colour = np.zeros((*size, 4), np.uint8)
         self.light = np.zeros((*size, 2), np.uint8)
+        self.texture = 0.03  # spread of the brightness of folds, dents and stains
+        self._scale = scale
         origin = (0.5 * size[1], 1.15 * height * scale)
         self._base = np.array([[scale, 0, origin[0]], [0, -scale, origin[1]]])
         self._matrix = self._base
@@ -122,6 +134,12 @@ class Canvas:
             outline = [(float(x), float(y)) for x, y in np.concatenate([front, back])]
             self.poly(outline, colour, glow, shade)
 
+    def stroke(self, points: Points, width: float, colour: Colour, glow: float = 0.0) -> None:
+        """Draw a thin line of even width, for letters and wires."""
+        pixels, thick = [self._pixels(points)], max(1, round(width * self._scale))
+        cv2.polylines(self.colour, pixels, False, (*colour, 255.0), thick)
+        cv2.polylines(self.light, pixels, False, (NEUTRAL, 255 * glow), thick)
+
     def column(
         self, bottom: tuple[float, float], top: tuple[float, float], colour: Colour,
         glow: float = 0.0, x: float = 0.0,
@@ -161,21 +179,20 @@ class Canvas:
         part = np.s_[y : y + height, x : x + width]
         scale = self.longest / max(width, height)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        layers = [
+        painted, light = (
             cv2.resize(layer[part], size, interpolation=cv2.INTER_AREA).astype(np.float32)
             for layer in (self.colour, self.light)
-        ]
-        # Outside the shapes all layers are zero, so averages there must be divided by the cover.
-        alpha = layers[0][..., 3:]
-        cover = np.maximum(alpha, 1) / 255
-        colour, light = layers[0][..., :3] / cover, layers[1] / cover
-        shade, glow = light[..., :1] / NEUTRAL, light[..., 1:] / 255
-        lit = _weathered(self.rng, colour) * shade
-        seen = (
-            _by_night(self.rng, lit, colour, glow)
-            if night
-            else _by_day(self.rng, lit, colour, glow)
         )
+        # Outside the shapes all layers are zero, so averages there must be divided by the cover.
+        alpha = painted[..., 3:]
+        cover = np.maximum(alpha, 1) / 255
+        colour, glow = painted[..., :3] / cover, light[..., 1:] / cover / 255
+        soft = [cv2.GaussianBlur(np.ascontiguousarray(layer), (0, 0), SOFTNESS)
+                for layer in (light[..., 0], cover[..., 0])]  # fmt: skip
+        shade = (soft[0] / soft[1] / NEUTRAL)[..., None]
+        lit = _weathered(self.rng, colour, self.texture) * shade
+        expose = _by_night if night else _by_day
+        seen = expose(self.rng, lit, colour, glow)
         cut = np.concatenate([seen.clip(0, 255), alpha], 2).astype(np.uint8)
         x, y, width, height = cv2.boundingRect(cut[..., 3])
         return np.ascontiguousarray(cut[y : y + height, x : x + width])
@@ -185,45 +202,44 @@ class Canvas:
         return np.rint(metres @ self._matrix[:, :2].T + self._matrix[:, 2]).astype(np.int32)
 
 
-def _clouds(rng: Generator, size: tuple[int, int], cells: int) -> NDArray[np.float32]:
+def _clouds(rng: Generator, size: tuple[int, int], cells: int) -> Layer:
     """Smooth noise [height, width, 1] with a mean of 0 and a spread near 1."""
     coarse = rng.standard_normal((cells, cells), np.float32)
     return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)[..., None]
 
 
-def _weathered(rng: Generator, colour: NDArray[np.float32]) -> NDArray[np.float32]:
+def _weathered(rng: Generator, colour: Layer, texture: float) -> Layer:
     """Fade, dirty and unevenly light a colour image."""
     height, width = colour.shape[:2]
-    grey = colour.mean(2, keepdims=True)
-    fade = np.float32(rng.beta(1.2, 4) * 0.7)
-    aged = colour + fade * (0.7 * grey + 30 - 0.8 * colour)
-    dirt = (
-        np.float32(rng.beta(1.2, 3))
-        * np.linspace(0.25, 0.8, height, dtype=np.float32)[:, None, None]
-    )
-    dirt = (dirt * (0.8 + 0.5 * _clouds(rng, (height, width), 7))).clip(0, 0.8)
-    grime = np.array([88, 78, 66], np.float32) * np.float32(rng.uniform(0.5, 1.1))
-    aged = aged + dirt * (grime - aged)
-    side = np.float32(rng.uniform(-0.35, 0.35)) * np.linspace(-1, 1, width, dtype=np.float32)
-    lit = (1 + side[None, :, None]) * (1 + 0.05 * _clouds(rng, (height, width), 5))
-    grain = 1 + 0.02 * rng.standard_normal((height, width, 1), np.float32)
-    return aged * lit * grain * rng.normal(1, 0.03, 3).astype(np.float32)
+    size = (height, width)
+    fade, grey = np.float32(rng.beta(1, 5) * 0.7), (colour @ LUMINANCE)[..., None]
+    aged = (1 - 0.8 * fade) * colour + fade * (0.7 * grey + 30)
+    clouds = _clouds(rng, size, 9)
+    rising = np.linspace(0.2, 0.8, height, dtype=np.float32)[:, None, None]
+    dirt = np.float32(rng.beta(1, 3.5)) * rising * (0.8 + 0.5 * clouds)
+    grime = np.array([96, 86, 74], np.float32) * np.float32(rng.uniform(0.5, 1.2))
+    aged += dirt.clip(0, 0.8) * (grime - aged)
+    side = np.float32(rng.normal(0, 0.15)) * np.linspace(-1, 1, width, dtype=np.float32)
+    above = np.float32(rng.normal(0.06, 0.08)) * np.linspace(1, -1, height, dtype=np.float32)
+    lit = 1 + side[None, :, None] + above[:, None, None] + 0.05 * clouds
+    lit += np.float32(texture) * _clouds(rng, size, int(rng.integers(14, 40)))
+    lit += np.float32(0.02) * rng.standard_normal((height, width, 1), np.float32)
+    return aged * lit * rng.normal(1, 0.03, 3).astype(np.float32)
 
 
-def _by_day(
-    rng: Generator, lit: NDArray[np.float32], colour: NDArray[np.float32], glow: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Set the exposure of an object by day; what sends light back is a little brighter."""
-    exposure = np.float32(np.exp(rng.normal(-0.12, 0.22)))
-    back = np.float32(rng.uniform(0, 0.6) if rng.random() < 0.3 else 0)
-    return lit * exposure + glow * back * colour
+def _by_day(rng: Generator, lit: Layer, colour: Layer, glow: Layer) -> Layer:
+    """Set exposure and haze by day; what sends light back is a little brighter."""
+    back = np.float32(rng.uniform(0, 0.6) if rng.random() < 0.3 else 0.1)
+    bright = (lit + glow * back * colour) * np.float32(np.exp(rng.normal(0.02, 0.22)))
+    # A sensor's overfull channel spills into the others: bright orange turns pale.
+    brightest = np.maximum(np.maximum(bright[..., 0], bright[..., 1]), bright[..., 2])
+    bright += 0.35 * np.maximum(brightest - 235, 0)[..., None]
+    haze = np.float32(rng.beta(1, 8) * 0.8)
+    return bright + haze * (np.float32(rng.uniform(120, 220)) - bright)
 
 
-def _by_night(
-    rng: Generator, lit: NDArray[np.float32], colour: NDArray[np.float32], glow: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _by_night(rng: Generator, lit: Layer, colour: Layer, glow: Layer) -> Layer:
     """Leave an object nearly black but for what sends light back, with a soft halo."""
     ambient = np.float32(rng.uniform(0.03, 0.2)) * np.array([1.05, 1, 0.95], np.float32)
-    back = glow * np.float32(rng.uniform(0.7, 1.3)) * colour
-    halo = cv2.GaussianBlur(back, (0, 0), 3)
-    return lit * ambient + back + np.float32(0.35) * halo
+    back = glow * np.float32(rng.uniform(0.4, 1.3)) * (0.5 * colour + 0.5 * lit)
+    return lit * ambient + back + np.float32(0.35) * cv2.GaussianBlur(back, (0, 0), 3)

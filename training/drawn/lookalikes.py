@@ -4,7 +4,7 @@ from numpy.random import Generator
 
 from training.drawn.canvas import Canvas, paint
 from training.drawn.figure import Outfit, draw_figure
-from training.drawn.signs import text_lines
+from training.drawn.lettering import ordinary_text, write
 
 
 def bollard(rng: Generator) -> Canvas:
@@ -62,7 +62,8 @@ def round_sign(rng: Generator) -> Canvas:
         canvas.line([(0, y - 0.2), (0, y + 0.2)], (0.1, 0.1), paint(rng, "white"), 0.8)
     else:
         canvas.disc((0, y), (0.3, 0.3), paint(rng, "white"), 0.8)
-        text_lines(canvas, (-0.18, y - 0.15, 0.18, y + 0.15), 1, paint(rng, "black"))
+        limit = str(rng.integers(2, 13) * 10)
+        write(canvas, (-0.22, y - 0.2, 0.22, y + 0.2), limit, paint(rng, "black"))
     return canvas
 
 
@@ -76,12 +77,8 @@ def guide(rng: Generator) -> Canvas:
     canvas.box((-width, low, width, low + height), paint(rng, "white"), 0.5)
     canvas.box((-width + 0.03, low + 0.03, width - 0.03, low + height - 0.03), ground, 0.5)
     ink = paint(rng, "white") if sum(ground) < 600 else paint(rng, "black")
-    text_lines(
-        canvas,
-        (-0.85 * width, low + 0.08, 0.85 * width, low + height - 0.08),
-        int(rng.integers(1, 4)),
-        ink,
-    )
+    inner = (-0.85 * width, low + 0.08, 0.85 * width, low + height - 0.08)
+    write(canvas, inner, ordinary_text(rng), ink)
     return canvas
 
 

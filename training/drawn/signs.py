@@ -7,36 +7,9 @@ from numpy.random import Generator
 
 from training.drawn.canvas import Canvas, Colour, paint
 from training.drawn.devices import lamp
+from training.drawn.lettering import works_text, write
 
 Face = tuple[float, float, float, float]  # left, bottom, right, top
-
-
-def text_lines(canvas: Canvas, face: Face, lines: int, ink: Colour) -> None:
-    """Write strokes that look like capital letters into a rectangle."""
-    rng, (x0, y0, x1, y1) = canvas.rng, face
-    row = (y1 - y0) / lines
-    for line in range(lines):
-        high, low = y1 - (line + 0.15) * row, y1 - (line + 0.85) * row
-        wide = (high - low) * rng.uniform(0.55, 0.75)
-        letters = max(1, int((x1 - x0) / (wide * 1.35) * rng.uniform(0.6, 1)))
-        start = (x0 + x1 - letters * wide * 1.35) / 2
-        for i in range(letters):
-            if letters > 4 and rng.random() < 0.12:
-                continue
-            left = start + i * wide * 1.35
-            _letter(canvas, (left, low, left + wide, high), ink)
-
-
-def _letter(canvas: Canvas, face: Face, ink: Colour) -> None:
-    """Write one random letter out of straight strokes between six points."""
-    x0, y0, x1, y1 = face
-    middle = (y0 + y1) / 2
-    spots = [(x0, y0), (x0, middle), (x0, y1), (x1, y0), (x1, middle), (x1, y1)]
-    thick = 0.18 * (y1 - y0)
-    canvas.line([spots[0], spots[2]], (thick, thick), ink)
-    for _ in range(int(canvas.rng.integers(1, 4))):
-        a, b = canvas.rng.choice(6, 2, replace=False)
-        canvas.line([spots[a], spots[b]], (thick, thick), ink)
 
 
 def digging_man(canvas: Canvas, x: float, y: float, size: float, ink: Colour) -> None:
@@ -102,7 +75,7 @@ def diamond(rng: Generator) -> Canvas:
     ):
         canvas.poly(rhomb(size), colour, glow)
     if rng.random() < 0.5:
-        text_lines(canvas, (-0.3, middle - 0.24, 0.3, middle + 0.24), int(rng.integers(2, 4)), ink)
+        write(canvas, (-0.34, middle - 0.27, 0.34, middle + 0.27), works_text(rng), ink)
     else:
         digging_man(canvas, -0.08, middle - 0.26, 0.5, ink)
     if rng.random() < 0.2:
@@ -155,7 +128,7 @@ def panel_lamps(canvas: Canvas, face: Face) -> None:
     canvas.box((x0 - 0.04, y0 - 0.04, x1 + 0.04, y1 + 0.04), frame)
     canvas.box(face, paint(rng, "black"))
     lamps, on = _arrow_lamps(rng), rng.random() < 0.75
-    radius = rng.uniform(0.035, 0.065) * (y1 - y0)
+    radius = rng.uniform(0.04, 0.075) * (y1 - y0)
     colour = paint(rng, "amber") if on else paint(rng, "grey")
     flip = rng.choice([-1, 1])
     for u, v in lamps:
@@ -189,5 +162,5 @@ def plate(rng: Generator) -> Canvas:
         canvas.line([(-0.25 * flip, y), (0.2 * flip, y)], (0.08, 0.08), ink)
         canvas.poly([(0.15 * flip, y - 0.13), (0.15 * flip, y + 0.13), (0.32 * flip, y)], ink)
     else:
-        text_lines(canvas, inner, int(rng.integers(1, 4)), ink)
+        write(canvas, inner, works_text(rng), ink)
     return canvas
