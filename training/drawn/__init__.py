@@ -19,8 +19,11 @@ _DRAWINGS: dict[str, tuple[Drawing, ...]] = {
     "post": (devices.panel, devices.delineator),
     "work_sign": (signs.diamond, signs.triangle, signs.arrow_board, signs.plate),
     "worker": (workers.worker,),
-    "machine": (machines.excavator, machines.loader, machines.roller, machines.tipper),
-}
+    "machine": (
+        machines.excavator, machines.excavator, machines.loader, machines.loader_ahead,
+        machines.roller, machines.lorry_behind, machines.lorry_beside,
+    ),
+}  # fmt: skip
 KINDS = tuple(_DRAWINGS)
 
 

@@ -15,7 +15,6 @@ BOARDS = (  # ground and stripes
 RUNS = (  # paints of every other block
     ("orange", "white"), ("red", "white"), ("vermilion", "white"), ("orange", "orange"),
     ("vermilion", "vermilion"), ("red", "red"), ("yellow", "black"), ("yellow", "red"),
-    ("white", "white"),
 )  # fmt: skip
 
 
@@ -142,7 +141,7 @@ def boards(rng: Generator) -> Canvas:
 
 def blocks(rng: Generator) -> Canvas:
     """Draw a run of water-filled blocks that gets smaller into the distance."""
-    count, shrink = int(rng.integers(1, 9)), rng.uniform(0.7, 0.98)
+    count, shrink = int(rng.integers(1, 7)), rng.uniform(0.7, 0.98)
     lengths = shrink ** np.arange(count) * rng.uniform(0.9, 1.8)
     canvas = Canvas(rng, float(lengths.sum()) + 0.2, 1.3)
     _turned(canvas)
@@ -192,7 +191,7 @@ def _block(
 
 def mesh(rng: Generator) -> Canvas:
     """Draw an orange net hung on posts."""
-    fields, step = int(rng.integers(1, 5)), rng.uniform(1.2, 2)
+    fields, step = int(rng.integers(1, 4)), rng.uniform(1.2, 2)
     canvas = Canvas(rng, fields * step + 0.2, 1.4)
     _turned(canvas)
     colour, left = paint(rng, "orange", "orange", "vermilion"), -fields * step / 2
@@ -216,7 +215,7 @@ def mesh(rng: Generator) -> Canvas:
 
 def fence(rng: Generator) -> Canvas:
     """Draw plastic fences for people on foot: a striped band above, slots or bars below."""
-    fields, width = int(rng.integers(1, 5)), rng.uniform(0.9, 2)
+    fields, width = int(rng.integers(1, 4)), rng.uniform(0.9, 2)
     canvas = Canvas(rng, fields * width + 0.2, 1.3)
     _turned(canvas)
     colour = paint(rng, "red", "vermilion", "orange", "yellow", "blue", "white", "white", "white")

@@ -3,7 +3,7 @@
 from numpy.random import Generator
 
 from training.drawn.canvas import Canvas, paint
-from training.drawn.figure import Outfit, draw_figure
+from training.drawn.figure import Outfit, Pose, draw_figure
 from training.drawn.lettering import ordinary_text, write
 
 
@@ -110,15 +110,16 @@ def car(rng: Generator) -> Canvas:
 
 def pedestrian(rng: Generator) -> Canvas:
     """Draw a person in ordinary clothes."""
-    canvas = Canvas(rng, 1.4, 1.9)
+    canvas = Canvas(rng, 1.8, 1.9)
     canvas.stand(squeeze=rng.uniform(0.8, 1.1))
     top = paint(rng, "cloth", "cloth", "black", "white", "red", "blue", "green", "navy")
-    trousers = paint(rng, "navy", "black", "cloth", "brown")
-    draw_figure(
-        canvas,
-        Outfit(top, top if rng.random() < 0.8 else paint(rng, "skin"), trousers),
-        rng.uniform(0, 0.2),
+    outfit = Outfit(
+        top=top,
+        sleeves=top,
+        forearms=top if rng.random() < 0.6 else paint(rng, "skin"),
+        trousers=paint(rng, "navy", "black", "cloth", "brown"),
     )
+    draw_figure(canvas, outfit, Pose(rng.uniform(0, 0.15)))
     return canvas
 
 
