@@ -1,171 +1,180 @@
-"""Fit calibrators, pool weights, exits and the decision threshold on the validation pictures.
+"""Fit calibrators, weights, pool and exits on out-of-fold scores, and fill them into a cascade.
 
-Writes the settings to results/settings.json; evaluate.py measures them on the test pictures.
+    python -m training.calibrate SCORES TEMPLATE --milliseconds 4.2 21 --cascade lite.toml
+
+SCORES is a file of judged pictures (see ``judged``) whose votes are raw scores, each by a model
+that never saw the picture's scene. TEMPLATE is a cascade file with ``${NAME_slope}``,
+``${NAME_intercept}`` and ``${NAME_weight}`` for members, ``${TIER_confidence}`` and perhaps
+``${TIER_disagreement}`` for the exits of tiers, and ``${voters}``.
 """
 
-import argparse
-import itertools
-import json
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from string import Template
 
 import numpy as np
-from corpus import FOLDS, HERE, Picture, add_folder_options, load_pictures
-from numpy.typing import NDArray
-from pooling import (
-    MEMBERS,
-    TIERS,
-    Floats,
-    Settings,
-    fit_platt,
-    log_loss,
-    pool,
-    prefixes,
-    recalibrate,
-    run_cascade,
-    tier_costs,
+from scipy.optimize import minimize_scalar
+
+from schemas.cascade import Cascade, Platt, parse_cascade
+from training.exits import Chosen, Exit, Question, choose_exits
+from training.judged import Judged
+from training.platt import (
+    Ints,
+    Reals,
+    Scored,
+    cross_calibrate,
+    fit_calibrators,
+    fit_weights,
+    folds,
+    scored,
+    tempered,
 )
-from sklearn.metrics import matthews_corrcoef
-from votes import member_scores, milliseconds, unseen_scores
+from training.replay import judged, replay, standings
 
-Labels = NDArray[np.int64]
-Part = tuple[dict[str, Floats], Labels]  # scores per member, and the truth
-SETTINGS_FILE = HERE / "results" / "settings.json"
-
-WEIGHT_STEPS = (0.5, 1.0, 1.5, 2.0, 3.0)  # for each net, relative to the cone rule's weight of 1
-VOTER_STEPS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
-EXIT_STEPS: tuple[float, ...] = tuple(np.round(np.arange(0.3, 0.985, 0.02), 2).tolist())
-WEIGHT_PENALTY = 0.004  # log-loss that a weight twice or half its neighbour's must earn
-MOST_COST = 0.5  # share of "everything runs" the cascade may spend on validation pictures
-THRESHOLD_PENALTY = 0.1  # MCC per unit of distance: 0.2 away must earn 0.02
-THRESHOLDS: tuple[float, ...] = tuple(np.round(np.arange(0.3, 0.71, 0.05), 2).tolist())
+VOTERS = (0.5, 4.0)
 
 
-def unevenness(weights: tuple[float, ...]) -> float:
-    """Measure how far weights are from being equal: the spread of their log2."""
-    return float(np.std(np.log2(np.array(weights))))
+@dataclass(frozen=True)
+class Numbers:
+    """What a template asks for; ``exits`` per tier but the last."""
+
+    calibrators: dict[str, Platt]
+    weights: dict[str, float]
+    voters: float
+    exits: dict[str, Exit]
+
+    def fill(self, template: str) -> str:
+        """Return the cascade file.
+
+        Raises:
+            KeyError: The template asks for a number that was not fitted.
+        """
+        named: dict[str, float] = {"voters": self.voters}
+        for name, fitted in self.calibrators.items():
+            named |= {f"{name}_slope": fitted.slope, f"{name}_intercept": fitted.intercept}
+        named |= {f"{name}_weight": weight for name, weight in self.weights.items()}
+        for name, each in self.exits.items():
+            named[f"{name}_confidence"] = each.min_confidence
+            named[f"{name}_disagreement"] = each.max_disagreement
+        return Template(template).substitute({k: f"{v:.6g}" for k, v in named.items()})
+
+    def cascade(self, template: str) -> Cascade:
+        """Return the filled cascade, read as the product reads it."""
+        return parse_cascade(self.fill(template).encode(), "template")
 
 
-def pool_loss(settings: Settings, parts: list[Part]) -> float:
-    """Mean log-loss over parts, of the pools after every tier that a part has scores for."""
-    losses = []
-    for scores, labels in parts:
-        known = [members for members in prefixes() if all(name in scores for name in members)]
-        pooled = [log_loss(pool(settings, scores, members), labels) for members in known]
-        losses.append(float(np.mean(pooled)))
-    return float(np.mean(losses))
+@dataclass(frozen=True)
+class Fitted:
+    """Numbers, and what the exits do on the pictures they were chosen on."""
+
+    numbers: Numbers
+    chosen: Chosen
 
 
-def unseen_parts(
-    options: argparse.Namespace, pictures: list[Picture], settings: Settings
-) -> list[Part]:
-    """Collect left-out sources, a part per fold, without the pictures of the test split.
+def fit(template: str, votes: Scored, costs: Sequence[float], threshold: float = 0.5) -> Fitted:
+    """Fit everything that a template asks for.
 
-    The nets of these runs are other nets on other scales, so each member is calibrated anew over
-    all left-out sources, and its scores are moved to where the shipped calibrator expects them.
+    Args:
+        template: See the module.
+        votes: Out-of-fold raw scores of all members.
+        costs: Milliseconds of each tier, in order.
+        threshold: Probability from which a picture is called roadwork.
+
+    Raises:
+        KeyError: The template names a member without scores, or a number that is not fitted.
+        ValueError: There are too few scenes.
     """
-    kept = np.array([p.split != "test" for p in pictures])
-    labels = np.array([p.label for p in pictures])
-    scores = recalibrate(settings, unseen_scores(options, pictures), labels, kept)
-    parts = []
-    for families in FOLDS.values():
-        rows = [i for i, p in enumerate(pictures) if p.family in families and p.split != "test"]
-        part = {name: values[rows] for name, values in scores.items()}
-        complete = {name: values for name, values in part.items() if not np.isnan(values).any()}
-        parts.append((complete, np.array([pictures[i].label for i in rows])))
-    return [part for part in parts if len(part[0]) == len(scores)]
-
-
-def fit_pool(settings: Settings, seen: Part, unseen: list[Part]) -> Settings:
-    """Choose weights and voters by log-loss, half on seen and half on left-out sources.
-
-    Weights fitted on seen sources alone would trust the nets more than a new city warrants.
-    """
-    best, least = settings, float("inf")
-    for nets in itertools.product(WEIGHT_STEPS, repeat=len(MEMBERS) - 1):
-        weights = dict(zip([m for m in MEMBERS if m != "cones"], nets, strict=True))
-        weights = {member: weights.get(member, 1.0) for member in MEMBERS}
-        for voters in VOTER_STEPS:
-            trial = replace(settings, weights=weights, voters=voters)
-            loss = pool_loss(trial, [seen]) + (pool_loss(trial, unseen) if unseen else 0.0)
-            loss += WEIGHT_PENALTY * unevenness(tuple(weights.values()))
-            if loss < least - 1e-9:
-                best, least = trial, loss
-    return best
-
-
-def fit_exits(
-    settings: Settings, scores: dict[str, Floats], labels: Labels, costs: list[float]
-) -> Settings:
-    """Choose exits with the least log-loss among those that cost at most MOST_COST.
-
-    Exits that answer fewer pictures correctly than "everything runs" are passed over, and each
-    later tier asks for no more confidence than the one before it.
-    """
-    everything = pool(settings, scores, prefixes()[-1])
-    correct = int(((everything >= 0.5) == labels).sum())
-    best, least = settings, (True, float("inf"))
-    for exits in itertools.product(EXIT_STEPS, repeat=len(TIERS) - 1):
-        trial = replace(settings, exits=exits)
-        if any(later > earlier for earlier, later in itertools.pairwise(exits)):
-            continue
-        outcome = run_cascade(trial, scores)
-        if float(np.take(costs, outcome.tier).mean()) > MOST_COST * costs[-1]:
-            continue
-        worse = int(((outcome.probability >= 0.5) == labels).sum()) < correct
-        rank = (worse, log_loss(outcome.probability, labels))
-        if rank < least:
-            best, least = trial, rank
-    return best
-
-
-def fit_threshold(answers: list[tuple[Floats, Labels]]) -> float:
-    """Choose the threshold whose neighbourhood has the best MCC, averaged over `answers`.
-
-    Leaving one half must earn it. `answers` are probabilities and the truth.
-    """
-
-    def merit(threshold: float) -> float:
-        """Mean MCC within 0.05 of a threshold, less a little for its distance from one half."""
-        around = [
-            matthews_corrcoef(labels, probability >= threshold + step)
-            for probability, labels in answers
-            for step in (-0.05, 0, 0.05)
-        ]
-        return float(np.mean(around)) - THRESHOLD_PENALTY * abs(threshold - 0.5)
-
-    return max(THRESHOLDS, key=merit)
-
-
-def main() -> None:
-    """Fit everything in order, print it, and write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_folder_options(parser)
-    options = parser.parse_args()
-    pictures = load_pictures(options.data)
-    rows = [i for i, p in enumerate(pictures) if p.split == "val"]
-    labels = np.array([pictures[i].label for i in rows])
-    scores = member_scores(options, pictures, rows)
-    cost = milliseconds(options, pictures)
-    settings = Settings(
-        platt={member: fit_platt(scores[member], labels) for member in MEMBERS},
-        weights=dict.fromkeys(MEMBERS, 1.0),
+    tiers = _tiers(template, votes)
+    odds = cross_calibrate(votes, folds(votes))
+    numbers = Numbers(
+        calibrators=fit_calibrators(votes),
+        weights=fit_weights(odds, votes),
         voters=1.0,
-        exits=(1.0,) * (len(TIERS) - 1),
-        threshold=0.5,
+        exits={name: Exit(1.0) for name in tiers[:-1]},
     )
-    unseen = unseen_parts(options, pictures, settings)
-    settings = fit_pool(settings, (scores, labels), unseen)
-    settings = fit_exits(settings, scores, labels, tier_costs(cost))
-    answers = [(run_cascade(settings, scores).probability, labels)]
-    if unseen:
-        pooled = [pool(settings, part, prefixes()[1]) for part, _ in unseen]
-        answers.append((np.concatenate(pooled), np.concatenate([truth for _, truth in unseen])))
-    settings = replace(settings, threshold=fit_threshold(answers))
-    SETTINGS_FILE.parent.mkdir(exist_ok=True)
-    found = {"settings": asdict(settings), "milliseconds": cost}
-    SETTINGS_FILE.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+    # Out-of-fold log-odds stand for raw scores from here on: their calibrators are the identity.
+    plain = replace(numbers, calibrators=dict.fromkeys(odds, Platt(1.0, 0.0)))
+    voters = fit_voters(plain, template, odds, votes)
+    plain = replace(plain, voters=voters)
+    asked = Template(template).get_identifiers()
+    question = Question(
+        standings(plain.cascade(template), odds),
+        votes.labels == 1,
+        tempered(votes.groups, 1.0),
+        costs,
+        frozenset(i for i, name in enumerate(tiers) if f"{name}_disagreement" in asked),
+        threshold,
+    )
+    chosen = choose_exits(question)
+    exits = dict(zip(tiers[:-1], chosen.exits, strict=True))
+    return Fitted(replace(numbers, voters=voters, exits=exits), chosen)
 
 
-if __name__ == "__main__":
-    main()
+def fit_voters(numbers: Numbers, template: str, odds: Mapping[str, Reals], votes: Scored) -> float:
+    """Return the effective voters with the least log-loss of the pools after every tier.
+
+    Every tier counts the same: a factor that suits all votes together would make the few votes of
+    the first tier over-confident, and most pictures leave there.
+    """
+    weights = tempered(votes.groups)
+    sign = np.where(votes.labels == 1, 1.0, -1.0)
+
+    def loss(voters: float) -> float:
+        found = standings(replace(numbers, voters=voters).cascade(template), odds)
+        return float(
+            np.mean([_log_loss([v.probability for v in part], sign, weights) for part in found])
+        )
+
+    return round(float(minimize_scalar(loss, bounds=VOTERS, method="bounded").x), 3)
+
+
+def _log_loss(probability: Sequence[float], sign: Reals, weights: Reals) -> float:
+    p = np.array(probability)
+    return float(weights @ -np.log(np.where(sign > 0, p, 1 - p)) / weights.sum())
+
+
+def _tiers(template: str, votes: Scored) -> list[str]:
+    """Return the template's tiers, read with placeholders at zero."""
+    empty = dict.fromkeys(Template(template).get_identifiers(), "1")
+    cascade = parse_cascade(Template(template).substitute(empty).encode(), "template")
+    missing = {m.name for tier in cascade.tiers for m in tier.members} - set(votes.raw)
+    if missing:
+        raise KeyError(f"expected scores of every member, got none of {sorted(missing)}")
+    return cascade.tier_names
+
+
+def cross_fit(
+    template: str,
+    pictures: Sequence[Judged],
+    costs: Sequence[float],
+    fold: Ints | None = None,
+    through: Callable[[Cascade], Cascade] = lambda cascade: cascade,
+) -> list[Judged]:
+    """Judge every picture by a cascade that was fitted on pictures of other folds only.
+
+    Args:
+        template: See the module.
+        pictures: With raw scores for votes.
+        costs: Milliseconds of each tier.
+        fold: Fold per picture; by scene if ``None``. By family, nothing of its source was seen.
+        through: Changes each fitted cascade; ``everything`` takes the exits away.
+    """
+    votes = scored(pictures)
+    if fold is None:
+        fold = folds(votes)
+    found: dict[int, Judged] = {}
+    for each in np.unique(fold):
+        cascade = fit(template, votes.take(np.flatnonzero(fold != each)), costs).numbers.cascade(
+            template
+        )
+        rows = np.flatnonzero(fold == each)
+        part = [pictures[row] for row in rows]
+        outcomes = replay(through(cascade), votes.take(rows).raw)
+        found |= zip(rows.tolist(), judged(part, outcomes), strict=True)
+    return [found[row] for row in range(len(pictures))]
+
+
+def family_folds(families: Sequence[str]) -> Ints:
+    """Return a fold per source family, [N]."""
+    found: Ints = np.unique(families, return_inverse=True)[1]
+    return found
