@@ -110,7 +110,11 @@ def _box(box: BoxRow, finder: str, size: tuple[int, int]) -> Html:
         f'height="{max(bottom - top, 1):.1f}"'
     )
     title = escape(f"{box['label'] or 'box'} {box['confidence']:.2f} · {finder}", 80)
-    return Html(f'<g class="box"><title>{title}</title><rect {shape}/><rect {shape}/></g>')
+    # Beside the box where the picture has room.
+    x, side = (left, "start") if left + right < size[0] else (right, "end")
+    y = top - 2 if top > size[1] / 2 else bottom + 8
+    name = f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{side}">{escape(box["label"], 24)}</text>'
+    return Html(f'<g class="box"><title>{title}</title><rect {shape}/><rect {shape}/>{name}</g>')
 
 
 def _verdict(row: AnswerRow) -> Html:

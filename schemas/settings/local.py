@@ -15,11 +15,13 @@ class OnnxSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fie
     """Settings of the ``onnx`` engine.
 
     Attributes:
-        boxes: Whether boxes are drawn from the model's evidence, if it tells any.
+        boxes: Whether boxes are drawn, if the model finds things or tells evidence per place.
+        box_threshold: Score, above 0 and at most 1, from which on things that it finds are drawn.
         pictures_per_run: Pictures that one run of the model takes, at least 1. A convolutional
             network on a CPU is as fast with one, and needs memory for one only
             (``python -m bench.memory``); one of large matrices may gain from more.
     """
 
     boxes: bool = True
+    box_threshold: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3
     pictures_per_run: Annotated[int, msgspec.Meta(ge=1)] = 1

@@ -192,6 +192,7 @@ def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
 
     assert '<rect x="12.8" y="14.4" width="51.2" height="28.8"/>' in page
     assert "cone 0.90 · net" in page
+    assert '<text x="12.8" y="51.2" text-anchor="start">cone</text>' in page
 
 
 def test_picture_that_cannot_be_loaded_has_a_placeholder(tmp_path: Path) -> None:

@@ -1,17 +1,17 @@
 """ONNX models on the CPU by onnxruntime: uint8 pictures in, one log-odds per picture out.
 
-The model's contract: input ``images`` uint8 [N, H, W, 3] RGB, output ``logit`` float32 [N], and
-optionally ``heat`` float32 [N, h, w], evidence per place, from which boxes are drawn.
+The model's contract: input ``images`` uint8 [N, H, W, 3] RGB, whole upright pictures stretched to
+the member's size; output ``logit`` float32 [N]. A detector also has ``boxes`` float32 [N, K, 4]
+(x1, y1, x2, y2 in [0, 1] of the whole picture), ``scores`` float32 [N, K] in [0, 1] and ``kinds``
+int64 [N, K], whose names are its metadata property ``kinds``, separated by commas. A model that
+knows evidence per place has ``heat`` float32 [N, h, w].
 """
 
-import math
 import re
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from schemas.cascade import Member
 from schemas.errors import ConfigError, DeviceMemoryError
@@ -20,12 +20,8 @@ from schemas.settings.local import OnnxSettings
 from schemas.settings.registry import settings_of
 from stages.inference import Engine, Pictures, Score
 from stages.shapes import sizes_of
+from workers.engines.boxes import DETECTOR_OUTPUTS, Detector, from_heat, kinds_of
 
-Heat = NDArray[np.float32]
-# A place is drawn if its evidence is at least this, and at least half of the strongest place's:
-# of 40 test pictures each, 39 with roadwork have such a place for lite0, and 16 without.
-HEAT_FLOOR = 8.0
-MAX_BOXES = 8
 # onnxruntime tells by text alone that an arena, the C++ runtime or a device has no more memory
 # (core/framework/bfc_arena.cc, core/providers/cuda/cuda_call.cc).
 _NO_MEMORY = re.compile(
@@ -47,7 +43,8 @@ class OnnxEngine(Engine):
     def __init__(self, member: Member, path: Path, threads: int = 1) -> None:
         self._member, self._path, self._threads = member, path, threads
         self._settings = settings_of(member.settings, OnnxSettings)
-        self._outputs: list[str] = []
+        self._places: tuple[str, ...] = ()
+        self._boxes: Callable[..., list[Box]] = from_heat
 
     def load(self) -> None:
         """Read the file and check it against the contract.
@@ -55,6 +52,20 @@ class OnnxEngine(Engine):
         Raises:
             ConfigError: It is no ONNX model, or has other inputs or outputs.
         """
+        self._session = self._opened()
+        outputs = {output.name: output for output in self._session.get_outputs()}
+        inputs = [(i.name, i.type) for i in self._session.get_inputs()]
+        if "logit" not in outputs or inputs != [("images", "tensor(uint8)")]:
+            raise ConfigError(
+                str(self._path),
+                "an input images of tensor(uint8) and an output logit",
+                f"inputs {inputs}, outputs {list(outputs)}",
+            )
+        self._check_shape(self._session.get_inputs()[0].shape)
+        if self._settings.boxes:
+            self._choose_places(outputs)
+
+    def _opened(self) -> Any:
         import onnxruntime as ort
 
         _share_memory()
@@ -68,23 +79,22 @@ class OnnxEngine(Engine):
         # Spinning threads would take the cores from the other processes of a cascade.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(
+            return ort.InferenceSession(
                 str(self._path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's errors share no base of their own
             problem = str(error).strip().splitlines()[0]
             raise ConfigError(str(self._path), "an ONNX model", problem) from None
-        found = [output.name for output in self._session.get_outputs()]
-        inputs = [(i.name, i.type) for i in self._session.get_inputs()]
-        if "logit" not in found or inputs != [("images", "tensor(uint8)")]:
-            raise ConfigError(
-                str(self._path),
-                "an input images of tensor(uint8) and an output logit",
-                f"inputs {inputs}, outputs {found}",
-            )
-        self._check_shape(self._session.get_inputs()[0].shape)
-        boxes = "heat" in found and self._settings.boxes
-        self._outputs = ["logit", "heat"] if boxes else ["logit"]
+
+    def _choose_places(self, outputs: Mapping[str, Any]) -> None:
+        """Choose the outputs that boxes are made of, if there are any."""
+        if "boxes" in outputs:
+            properties = self._session.get_modelmeta().custom_metadata_map
+            kinds = kinds_of(outputs, properties, str(self._path))
+            self._places = DETECTOR_OUTPUTS
+            self._boxes = Detector(kinds, self._settings.box_threshold).boxes
+        elif "heat" in outputs:
+            self._places = ("heat",)
 
     def _check_shape(self, shape: list[int | str | None]) -> None:
         """Check that the model takes one picture of each of the member's sizes: [N, H, W, 3]."""
@@ -121,15 +131,16 @@ class OnnxEngine(Engine):
     def _run(self, batch: Pictures) -> list[Score]:
         images = batch.stack(*batch.size_for(self._member))
         try:
-            found = self._session.run(self._outputs, {"images": images})
+            logit, *places = self._session.run(["logit", *self._places], {"images": images})
         except Exception as error:  # onnxruntime's errors share no base of their own
             if _NO_MEMORY.search(str(error)):
                 raise DeviceMemoryError(f"a batch of {len(batch)}: {error}") from error
             raise
-        logits = found[0].reshape(-1).tolist()
-        if len(found) == 1:
+        logits = logit.reshape(-1).tolist()
+        if not places:
             return [Score(logit, []) for logit in logits]
-        return [Score(logit, boxes(heat)) for logit, heat in zip(logits, found[1], strict=True)]
+        rows = zip(logits, *places, strict=True)
+        return [Score(logit, self._boxes(*places)) for logit, *places in rows]
 
     def close(self) -> None:
         """Let go of the session."""
@@ -146,24 +157,3 @@ def _share_memory() -> None:
     )
     # What a run needs and no more; by default an arena doubles whenever it grows.
     ort.create_and_register_allocator(arena, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
-
-
-def boxes(heat: Heat) -> list[Box]:
-    """Return the places of evidence as boxes, strongest first.
-
-    A box's confidence is σ of what its places add to the picture's log-odds.
-
-    Args:
-        heat: float32 [h, w]; a place adds its evidence, divided by h·w, to the log-odds.
-    """
-    hot = (heat >= max(HEAT_FLOOR, float(heat.max()) / 2)).astype(np.uint8)
-    rows, columns = heat.shape
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
-    found = []
-    for i in range(1, count):
-        x, y, w, h = (int(v) for v in stats[i][:4])
-        evidence = float(heat[labels == i].sum()) / heat.size
-        confidence = 1.0 / (1.0 + math.exp(-evidence))
-        corners = (x / columns, y / rows, (x + w) / columns, (y + h) / rows)
-        found.append(Box(*corners, confidence, "evidence"))
-    return sorted(found, key=lambda box: -box.confidence)[:MAX_BOXES]

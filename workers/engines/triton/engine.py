@@ -17,7 +17,7 @@ from schemas.settings.registry import settings_of
 from schemas.settings.triton import TritonSettings
 from stages.inference import Engine, Picture, Pictures, Said, Score
 from streams.clock import Clock, SystemClock
-from workers.engines.onnx import boxes
+from workers.engines.boxes import from_heat
 from workers.engines.options import EngineOptions
 from workers.engines.torch.scoring import log_odds
 from workers.engines.triton.pictures import jpegs
@@ -163,7 +163,7 @@ class TritonEngine(Engine):
         else:
             score = float(raw.reshape(()))
         heat = answer.get(settings.heat)
-        return Score(score, [] if heat is None else boxes(heat.astype(np.float32)))
+        return Score(score, [] if heat is None else from_heat(heat.astype(np.float32)))
 
 
 _NONE = Score(float("nan"), [])
