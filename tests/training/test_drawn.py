@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from training.drawn import KINDS, draw, draw_lookalike
+from training.drawn import DRAWINGS, KINDS, Drawing, draw, draw_lookalike, lookalikes
+
+EVERY_DRAWING = sorted(
+    {*lookalikes.DRAWINGS, *(drawing for group in DRAWINGS.values() for drawing in group)},
+    key=lambda drawing: drawing.__qualname__ + drawing.__module__,
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -56,3 +61,13 @@ def test_night_is_darker_than_day(kind: str) -> None:
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected a kind out of cone, drum, .*, got 'boat'"):
         draw("boat", np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("drawing", EVERY_DRAWING)
+def test_nothing_is_cut_off_at_the_border_of_its_canvas(drawing: Drawing) -> None:
+    rng = np.random.default_rng(11)
+    for _ in range(25):
+        painted = drawing(rng).colour[..., 3]
+        assert painted.any()
+        assert not any(side.any() for side in (painted[0], painted[-1]))
+        assert not any(side.any() for side in (painted[:, 0], painted[:, -1]))

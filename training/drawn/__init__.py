@@ -12,19 +12,19 @@ from training.drawn.canvas import Canvas, Pixels
 
 Drawing = Callable[[Generator], Canvas]
 
-_DRAWINGS: dict[str, tuple[Drawing, ...]] = {
+DRAWINGS: dict[str, tuple[Drawing, ...]] = {
     "cone": (devices.cone,),
     "drum": (devices.drum,),
     "barrier": (devices.boards, devices.blocks, devices.mesh, devices.fence),
     "post": (devices.panel, devices.delineator),
-    "work_sign": (signs.diamond, signs.triangle, signs.arrow_board, signs.plate),
+    "work_sign": (signs.diamond, signs.triangle, signs.arrow_board, signs.plate, signs.frame),
     "worker": (workers.worker,),
     "machine": (
         machines.excavator, machines.excavator, machines.loader, machines.loader_ahead,
         machines.roller, machines.lorry_behind, machines.lorry_beside,
     ),
 }  # fmt: skip
-KINDS = tuple(_DRAWINGS)
+KINDS = tuple(DRAWINGS)
 
 
 def draw(kind: str, rng: Generator, *, night: bool = False) -> Pixels:
@@ -34,9 +34,9 @@ def draw(kind: str, rng: Generator, *, night: bool = False) -> Pixels:
     With `night` only lamps and what sends headlights back can be seen. A generator in the same
     state draws the same object. Raises ValueError for an unknown kind.
     """
-    if kind not in _DRAWINGS:
+    if kind not in DRAWINGS:
         raise ValueError(f"expected a kind out of {', '.join(KINDS)}, got {kind!r}")
-    return _choose(_DRAWINGS[kind], rng).finish(night)
+    return _choose(DRAWINGS[kind], rng).finish(night)
 
 
 def draw_lookalike(rng: Generator, *, night: bool = False) -> Pixels:

@@ -14,6 +14,7 @@ Pixels = NDArray[np.uint8]
 Layer = NDArray[np.float32]  # [height, width, 1 or 3]
 
 OVERSAMPLING = 3  # drawn without antialiasing at this many times the final size
+MARGIN = 0.15  # of the longer side, for what leans or slopes out of its bounds
 NEUTRAL = 128  # value of the shade channel that leaves a colour as it is
 LUMINANCE = np.array([0.3, 0.59, 0.11], np.float32)
 STRIPS = 12  # facets of a cylinder; their borders are smoothed away
@@ -78,12 +79,13 @@ class Canvas:
         self.rng = rng
         self.longest = int(rng.integers(160, 241))
         scale = OVERSAMPLING * self.longest / max(width, height)
-        size = (int(1.3 * height * scale), int(1.3 * width * scale))
+        margin = MARGIN * max(width, height)
+        size = (int((height + 2 * margin) * scale), int((width + 2 * margin) * scale))
         self.colour = np.zeros((*size, 4), np.uint8)
         self.light = np.zeros((*size, 2), np.uint8)
         self.texture = 0.03  # spread of the brightness of folds, dents and stains
         self._scale = scale
-        origin = (0.5 * size[1], 1.15 * height * scale)
+        origin = (0.5 * size[1], (height + margin) * scale)
         self._base = np.array([[scale, 0, origin[0]], [0, -scale, origin[1]]])
         self._matrix = self._base
 
@@ -148,13 +150,12 @@ class Canvas:
         (y0, r0), (y1, r1) = bottom, top
         u = np.linspace(-1, 1, STRIPS + 1)
         sag = 0.16 * np.sqrt(1 - u**2)
-        low = np.stack([x + r0 * u, y0 - r0 * sag], 1)
-        high = np.stack([x + r1 * u, y1 - r1 * sag], 1)
-        outline = self._pixels(np.concatenate([low, high[::-1]]))
-        cv2.fillPoly(self.colour, [outline], (*colour, 255.0))
+        low = self._pixels(np.stack([x + r0 * u, y0 - r0 * sag], 1))
+        high = self._pixels(np.stack([x + r1 * u, y1 - r1 * sag], 1))
+        cv2.fillPoly(self.colour, [np.concatenate([low, high[::-1]])], (*colour, 255.0))
         lit = 1.12 - 0.5 * np.abs((u[1:] + u[:-1]) / 2 + 0.15) ** 1.8
-        for i, shade in enumerate(lit):
-            strip = self._pixels(np.stack([low[i], low[i + 1], high[i + 1], high[i]]))
+        strips = np.stack([low[:-1], low[1:], high[1:], high[:-1]], 1)
+        for strip, shade in zip(strips, lit, strict=True):
             cv2.fillPoly(self.light, [strip], (NEUTRAL * shade, 255 * glow))
 
     def stripes(

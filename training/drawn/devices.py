@@ -117,7 +117,7 @@ def _turned(canvas: Canvas) -> None:
 def boards(rng: Generator) -> Canvas:
     """Draw a barricade: up to three striped boards on two uprights."""
     width, top = rng.uniform(0.6, 2.4), rng.uniform(0.8, 1.5)
-    canvas = Canvas(rng, width + 0.4, top + 0.5)
+    canvas = Canvas(rng, width + 0.6, top + 0.6)
     _turned(canvas)
     half, frame = width / 2, paint(rng, "white", "grey", "black", "orange")
     inset = rng.uniform(0.6, 0.95) * half

@@ -11,7 +11,8 @@ BODIES = (*["yellow"] * 5, *["orange"] * 3, "vermilion", "red", "green", "white"
 REAR_BOARDS = (("white", "red"), ("yellow", "red"), ("lime", "red"), ("white", "orange"))
 
 
-def _wheel(canvas: Canvas, x: float, radius: float, rim: Colour) -> None:
+def wheel(canvas: Canvas, x: float, radius: float, rim: Colour) -> None:
+    """Draw a wheel that stands on the ground at `x`."""
     rng = canvas.rng
     canvas.disc((x, radius), (radius, radius), paint(rng, "black"))
     canvas.disc((x, radius), (radius * 0.9, radius * 0.9), paint(rng, "black"), 0, 1.4)
@@ -121,7 +122,7 @@ def loader(rng: Generator) -> Canvas:
                  (1.9, lift + 0.75)], steel)  # fmt: skip
     canvas.poly([(1.9, lift - 0.1), (3.0, lift - 0.2), (2.4, lift + 0.05)], steel, 0, 0.5)
     for x in (rear + radius + 0.1, 0.9):
-        _wheel(canvas, x, radius, colour)
+        wheel(canvas, x, radius, colour)
     return canvas
 
 
@@ -172,10 +173,10 @@ def roller(rng: Generator) -> Canvas:
     tyre = rng.random() < 0.5
     for x, radius in ((1.25, rng.uniform(0.5, 0.7)), (-1.2, rng.uniform(0.5, 0.7))):
         if x < 0 and tyre:
-            _wheel(canvas, x, radius, colour)
+            wheel(canvas, x, radius, colour)
             continue
         canvas.disc((x, radius), (radius, radius), steel, 0, 1.0)
-        canvas.disc((x, radius), (radius * 0.88, radius * 0.88), steel, 0, 0.65)
+        canvas.disc((x, radius), (radius * 0.88, radius * 0.88), steel, 0, 0.8)
         _beam(canvas, [(x, radius), (x - 0.3 * np.sign(x), 1.15)], (0.24, 0.24), colour)
     return canvas
 
@@ -240,5 +241,5 @@ def lorry_beside(rng: Generator) -> Canvas:
         canvas.stroke([(x, 1.1 + lift), (x, 2.1 + lift)], 0.1, dimmed(bed, 0.7))
     canvas.disc((2.2, 2.8), (0.14, 0.12), paint(rng, "orange"), 0.9, 1.2)
     for x in (-2.4, -1.2, 2.3):
-        _wheel(canvas, x, 0.52, paint(rng, "grey", "silver"))
+        wheel(canvas, x, 0.52, paint(rng, "grey", "silver"))
     return canvas

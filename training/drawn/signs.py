@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 
-from training.drawn.canvas import Canvas, Colour, paint
+from training.drawn.canvas import Canvas, Colour, dimmed, paint
 from training.drawn.devices import lamp
 from training.drawn.lettering import works_text, write
 
@@ -43,10 +43,9 @@ def support(canvas: Canvas, bottom: float) -> None:
         canvas.line([(0, bottom + 0.4), (0, 0.2)], (0.05, 0.05), metal)
         for x in (-spread, spread, 0.6 * spread):
             canvas.line([(0, 0.3), (x, 0)], (0.05, 0.04), metal)
-    if rng.random() < 0.4:
-        canvas.disc(
-            (rng.uniform(-0.1, 0.1), 0.06), (0.25, 0.08), paint(rng, "brown", "orange", "grey")
-        )
+    if rng.random() < 0.2:
+        for x in rng.uniform(-0.3, 0.3, 2):  # sandbags
+            canvas.line([(x, 0.06), (x + 0.2, 0.05)], (0.12, 0.1), paint(rng, "brown", "grey"))
 
 
 def _sign_canvas(rng: Generator) -> tuple[Canvas, float]:
@@ -122,18 +121,21 @@ def arrow_board(rng: Generator) -> Canvas:
 
 
 def panel_lamps(canvas: Canvas, face: Face) -> None:
-    """Fill a dark panel whose lamps show an arrow or chevrons."""
+    """Draw a dark panel whose lamps show an arrow, chevrons or words."""
     rng, (x0, y0, x1, y1) = canvas.rng, face
     frame = paint(rng, "black", "orange", "yellow", "grey")
     canvas.box((x0 - 0.04, y0 - 0.04, x1 + 0.04, y1 + 0.04), frame)
     canvas.box(face, paint(rng, "black"))
-    lamps, on = _arrow_lamps(rng), rng.random() < 0.75
-    radius = rng.uniform(0.04, 0.075) * (y1 - y0)
+    on = rng.random() < 0.75
     colour = paint(rng, "amber") if on else paint(rng, "grey")
-    flip = rng.choice([-1, 1])
-    for u, v in lamps:
+    if on and rng.random() < 0.2:
+        inner = (x0 + 0.08, y0 + 0.08, x1 - 0.08, y1 - 0.08)
+        write(canvas, inner, works_text(rng), colour, 1.0)
+        return
+    radius, flip = rng.uniform(0.04, 0.075) * (y1 - y0), rng.choice([-1, 1])
+    for u, v in _arrow_lamps(rng):
         centre = ((x0 + x1) / 2 + flip * u * (x1 - x0) * 0.42, (y0 + y1) / 2 + v * (y1 - y0) * 0.36)
-        canvas.disc(centre, (radius, radius), colour, 1.0 if on else 0.0, 1.3)
+        canvas.disc(centre, (radius, radius), colour, float(on), 1.3)
         if on:
             canvas.disc(centre, (radius / 2, radius / 2), (255, 244, 200), 1.0, 1.3)
 
@@ -164,3 +166,43 @@ def plate(rng: Generator) -> Canvas:
     else:
         write(canvas, inner, works_text(rng), ink)
     return canvas
+
+
+def frame(rng: Generator) -> Canvas:
+    """Draw a low frame that holds several small signs: a pictogram, a limit and a line of text."""
+    width, height, low = rng.uniform(0.9, 1.8), rng.uniform(0.6, 1.0), rng.uniform(0.1, 0.4)
+    canvas = Canvas(rng, width + 0.3, low + height + 0.3)
+    canvas.stand(rng.normal(0, 0.03), rng.uniform(0.6, 1), rng.normal(0, 0.03))
+    half, middle, top = width / 2, low + rng.uniform(0.25, 0.45) * height, low + height
+    metal, ink = paint(rng, "grey", "silver", "black"), paint(rng, "black")
+    for x in (-0.7 * half, 0.7 * half):
+        canvas.line([(x, top), (x * 1.1, 0)], (0.05, 0.05), metal)
+    canvas.box((-half - 0.02, low - 0.02, half + 0.02, top + 0.02), ink)
+    parts = [
+        (-half, middle, -0.02, top),
+        (0.02, middle, half, top),
+        (-half, low, half, middle - 0.03),
+    ]
+    for part, glow in zip(parts, (0.8, 0.9, 0.7), strict=True):
+        canvas.box(part, paint(rng, "orange", "yellow", "white"), glow)
+    size = top - middle
+    digging_man(canvas, -half / 2 - 0.1 * size, middle + 0.12 * size, 0.75 * size, ink)
+    centre, radius = (half / 2, middle + size / 2), 0.42 * min(size, half)
+    canvas.disc(centre, (radius, radius), paint(rng, "red"), 0.8)
+    canvas.disc(centre, (0.78 * radius, 0.78 * radius), paint(rng, "white"), 0.9)
+    limit = (
+        half / 2 - radius / 2,
+        centre[1] - radius / 2,
+        half / 2 + radius / 2,
+        centre[1] + radius / 2,
+    )
+    write(canvas, limit, str(rng.integers(2, 9) * 10), ink)
+    if rng.random() < 0.4:
+        canvas.box(parts[2], dimmed(paint(rng, "red"), 0.7), 0.5)
+        ink = paint(rng, "white")
+    write(canvas, (-0.9 * half, low + 0.02, 0.9 * half, middle - 0.05), _short_text(rng), ink)
+    return canvas
+
+
+def _short_text(rng: Generator) -> str:
+    return str(rng.choice(["AHEAD", "ROADWORK", "SLOW", "WORKERS", "DETOUR", "TRAVAUX", "OBRAS"]))

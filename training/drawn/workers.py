@@ -8,7 +8,7 @@ from training.drawn.figure import HIP, Outfit, Pose, draw_figure
 
 def worker(rng: Generator) -> Canvas:
     """Draw a worker in a hi-vis vest, jacket or suit who stands, bends or crouches."""
-    canvas = Canvas(rng, 2.2, 2.1)
+    canvas = Canvas(rng, 2.4, 2.2)
     canvas.stand(squeeze=rng.uniform(0.8, 1.1))
     vest = paint(rng, *["orange"] * 4, *["lime"] * 4, "yellow", "vermilion")
     suit = rng.random() < 0.25
