@@ -129,8 +129,8 @@ def boards(rng: Generator) -> Canvas:
             canvas.disc((x, 0.07), (0.2, 0.08), paint(rng, "brown", "orange", "grey"), 0, 0.8)
     pair, slant, height = striped_pair(rng), float(rng.choice([-1, 1, 0])), rng.uniform(0.15, 0.32)
     gap, step = height * rng.uniform(1.1, 2), rng.uniform(0.1, 0.28)
-    for i in range(int(rng.integers(1, 4))):
-        high = top - i * gap
+    levels = top - gap * np.arange(int(rng.integers(1, 4)))
+    for high in levels[levels > height + 0.1]:
         canvas.stripes((-half, high - height, half, high), pair, step, slant, 0.9)
         canvas.box((-half, high - height - 0.02, half, high - height), dimmed(pair[0], 0.4))
     if rng.random() < 0.4:
