@@ -203,9 +203,9 @@ class Canvas:
         return np.rint(metres @ self._matrix[:, :2].T + self._matrix[:, 2]).astype(np.int32)
 
 
-def _clouds(rng: Generator, size: tuple[int, int], cells: int) -> Layer:
-    """Smooth noise [height, width, 1] with a mean of 0 and a spread near 1."""
-    coarse = rng.standard_normal((cells, cells), np.float32)
+def _clouds(rng: Generator, size: tuple[int, int], cells: tuple[int, int]) -> Layer:
+    """Smooth noise [height, width, 1] from so many rows and columns of normal numbers."""
+    coarse = rng.standard_normal(cells, np.float32)
     return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)[..., None]
 
 
@@ -215,7 +215,7 @@ def _weathered(rng: Generator, colour: Layer, texture: float) -> Layer:
     size = (height, width)
     fade, grey = np.float32(rng.beta(1, 5) * 0.7), (colour @ LUMINANCE)[..., None]
     aged = (1 - 0.8 * fade) * colour + fade * (0.7 * grey + 30)
-    clouds = _clouds(rng, size, 9)
+    clouds = _clouds(rng, size, (9, 9))
     rising = np.linspace(0.2, 0.8, height, dtype=np.float32)[:, None, None]
     dirt = np.float32(rng.beta(1, 3.5)) * rising * (0.8 + 0.5 * clouds)
     grime = np.array([96, 86, 74], np.float32) * np.float32(rng.uniform(0.5, 1.2))
@@ -223,7 +223,8 @@ def _weathered(rng: Generator, colour: Layer, texture: float) -> Layer:
     side = np.float32(rng.normal(0, 0.15)) * np.linspace(-1, 1, width, dtype=np.float32)
     above = np.float32(rng.normal(0.06, 0.08)) * np.linspace(1, -1, height, dtype=np.float32)
     lit = 1 + side[None, :, None] + above[:, None, None] + 0.05 * clouds
-    lit += np.float32(texture) * _clouds(rng, size, int(rng.integers(14, 40)))
+    rows, columns = (int(count) for count in rng.integers(4, 40, 2))  # streaks down or across
+    lit += np.float32(texture) * _clouds(rng, size, (rows, columns))
     lit += np.float32(0.02) * rng.standard_normal((height, width, 1), np.float32)
     return aged * lit * rng.normal(1, 0.03, 3).astype(np.float32)
 

@@ -42,8 +42,12 @@ def lamp(canvas: Canvas, x: float, y: float) -> None:
 def cone(rng: Generator) -> Canvas:
     """Draw a traffic cone with up to three collars."""
     wide, top = rng.uniform(0.13, 0.27), rng.uniform(0.025, 0.055)
-    canvas = Canvas(rng, 1.0, 1.2)
-    canvas.stand(lean=rng.normal(0, 0.25) if rng.random() < 0.15 else rng.normal(0, 0.03))
+    fate = rng.random()
+    canvas = Canvas(rng, 2.4 if fate < 0.04 else 1.0, 1.2)
+    if fate < 0.04:  # knocked over
+        canvas.stand(lean=float(rng.choice([-1, 1])) * rng.uniform(1.3, 1.55))
+    else:
+        canvas.stand(lean=rng.normal(0, 0.25) if fate < 0.2 else rng.normal(0, 0.03))
     body = paint(rng, *BRIGHT_BODY)
     _cone_foot(canvas, wide * rng.uniform(1.2, 1.6), body)
 
