@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from training.drawn import DRAWINGS, KINDS, Drawing, draw, draw_lookalike, lookalikes
+from training.drawn.canvas import Canvas
 
 EVERY_DRAWING = sorted(
     {*lookalikes.DRAWINGS, *(drawing for group in DRAWINGS.values() for drawing in group)},
@@ -42,11 +43,14 @@ def test_lookalikes_vary_and_follow_their_seed() -> None:
     assert drawn[0].tobytes() == draw_lookalike(np.random.default_rng(5)).tobytes()
 
 
-def test_edges_are_smooth_and_do_not_darken() -> None:
-    image = draw("drum", np.random.default_rng(2)).astype(float)
-    edge = image[(image[..., 3] > 40) & (image[..., 3] < 200)]
+def test_edges_are_smooth_and_keep_their_colour() -> None:
+    canvas = Canvas(np.random.default_rng(2), 1.0, 1.0)
+    canvas.disc((0.0, 0.5), (0.4, 0.4), (200.0, 200.0, 200.0))
+    image = canvas.finish(night=False).astype(float)
+    edge = image[(image[..., 3] > 40) & (image[..., 3] < 200), :3]
+    inside = image[image[..., 3] == 255, :3]
     assert len(edge) > 50
-    assert edge[:, :3].max(axis=1).mean() > 40
+    assert edge.mean() == pytest.approx(inside.mean(), rel=0.1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

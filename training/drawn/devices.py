@@ -43,7 +43,7 @@ def cone(rng: Generator) -> Canvas:
     """Draw a traffic cone with up to three collars."""
     wide, top = rng.uniform(0.13, 0.27), rng.uniform(0.025, 0.055)
     fate = rng.random()
-    canvas = Canvas(rng, 2.4 if fate < 0.04 else 1.0, 1.2)
+    canvas = Canvas(rng, 3.2 if fate < 0.04 else 1.0, 1.2)
     if fate < 0.04:  # knocked over
         canvas.stand(lean=float(rng.choice([-1, 1])) * rng.uniform(1.3, 1.55))
     else:
