@@ -47,7 +47,7 @@ def cone(rng: Generator) -> Canvas:
     if fate < 0.04:  # knocked over
         canvas.stand(lean=float(rng.choice([-1, 1])) * rng.uniform(1.3, 1.55))
     else:
-        canvas.stand(lean=rng.normal(0, 0.25) if fate < 0.2 else rng.normal(0, 0.03))
+        canvas.stand(lean=rng.uniform(-0.5, 0.5) if fate < 0.2 else rng.normal(0, 0.03))
     body = paint(rng, *BRIGHT_BODY)
     _cone_foot(canvas, wide * rng.uniform(1.2, 1.6), body)
 
