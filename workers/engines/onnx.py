@@ -129,7 +129,9 @@ class OnnxEngine(Engine):
         return scores
 
     def _run(self, batch: Pictures) -> list[Score]:
-        images = batch.stack(*batch.size_for(self._member))
+        size = batch.size_for(self._member)
+        # One picture needs no copy.
+        images = batch[0].at(*size)[None] if len(batch) == 1 else batch.stack(*size)
         try:
             logit, *places = self._session.run(["logit", *self._places], {"images": images})
         except Exception as error:  # onnxruntime's errors share no base of their own
