@@ -1,180 +1,155 @@
 """Fit calibrators, weights, pool and exits on out-of-fold scores, and fill them into a cascade.
 
-    python -m training.calibrate SCORES TEMPLATE --milliseconds 4.2 21 --cascade lite.toml
+    python -m training.calibrate SCORES TEMPLATE CASCADE --milliseconds glance=4.2 look=40
 
 SCORES is a file of judged pictures (see ``judged``) whose votes are raw scores, each by a model
-that never saw the picture's scene. TEMPLATE is a cascade file with ``${NAME_slope}``,
-``${NAME_intercept}`` and ``${NAME_weight}`` for members, ``${TIER_confidence}`` and perhaps
-``${TIER_disagreement}`` for the exits of tiers, and ``${voters}``.
+that never saw the picture's scene. TEMPLATE is described in ``cascade_fit``. Beside CASCADE, what
+it answers on these pictures is written to ``results/``: each picture's answer is that of a cascade
+fitted without the picture's scene.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from string import Template
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
-from schemas.cascade import Cascade, Platt, parse_cascade
-from training.exits import Chosen, Exit, Question, choose_exits
-from training.judged import Judged
-from training.platt import (
-    Ints,
-    Reals,
-    Scored,
-    cross_calibrate,
-    fit_calibrators,
-    fit_weights,
-    folds,
-    scored,
-    tempered,
-)
-from training.replay import judged, replay, standings
+from training.cascade_fit import Numbers, cross_fit, family_folds, fit, tier_names
+from training.judged import Judged, read_judged, write_judged
+from training.platt import Scored, cross_calibrate, folds, scored, tempered
+from training.quality import ece, figures, scene_weights
+from training.replay import everything
 
-VOTERS = (0.5, 4.0)
+RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """What a template asks for; ``exits`` per tier but the last."""
+class Calibrated:
+    """A fitted cascade and what it answers on pictures that it was not fitted on.
 
-    calibrators: dict[str, Platt]
-    weights: dict[str, float]
-    voters: float
-    exits: dict[str, Exit]
+    Attributes:
+        text: The cascade file.
+        answers: Of the cascade; fitted without the picture's scene.
+        whole: Of all members on every picture; fitted without the scene.
+        strangers: Of the cascade; fitted without the picture's whole source family.
+        facts: What was fitted, as JSON values.
+    """
 
-    def fill(self, template: str) -> str:
-        """Return the cascade file.
-
-        Raises:
-            KeyError: The template asks for a number that was not fitted.
-        """
-        named: dict[str, float] = {"voters": self.voters}
-        for name, fitted in self.calibrators.items():
-            named |= {f"{name}_slope": fitted.slope, f"{name}_intercept": fitted.intercept}
-        named |= {f"{name}_weight": weight for name, weight in self.weights.items()}
-        for name, each in self.exits.items():
-            named[f"{name}_confidence"] = each.min_confidence
-            named[f"{name}_disagreement"] = each.max_disagreement
-        return Template(template).substitute({k: f"{v:.6g}" for k, v in named.items()})
-
-    def cascade(self, template: str) -> Cascade:
-        """Return the filled cascade, read as the product reads it."""
-        return parse_cascade(self.fill(template).encode(), "template")
+    text: str
+    answers: list[Judged]
+    whole: list[Judged]
+    strangers: list[Judged]
+    facts: dict[str, object]
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Numbers, and what the exits do on the pictures they were chosen on."""
-
-    numbers: Numbers
-    chosen: Chosen
-
-
-def fit(template: str, votes: Scored, costs: Sequence[float], threshold: float = 0.5) -> Fitted:
-    """Fit everything that a template asks for.
+def calibrate(
+    pictures: Sequence[Judged], template: str, milliseconds: Mapping[str, float]
+) -> Calibrated:
+    """Fit a cascade, and judge every picture by cascades fitted without it.
 
     Args:
+        pictures: With raw scores for votes.
         template: See the module.
-        votes: Out-of-fold raw scores of all members.
-        costs: Milliseconds of each tier, in order.
-        threshold: Probability from which a picture is called roadwork.
+        milliseconds: Of each tier, by name.
 
     Raises:
-        KeyError: The template names a member without scores, or a number that is not fitted.
-        ValueError: There are too few scenes.
-    """
-    tiers = _tiers(template, votes)
-    odds = cross_calibrate(votes, folds(votes))
-    numbers = Numbers(
-        calibrators=fit_calibrators(votes),
-        weights=fit_weights(odds, votes),
-        voters=1.0,
-        exits={name: Exit(1.0) for name in tiers[:-1]},
-    )
-    # Out-of-fold log-odds stand for raw scores from here on: their calibrators are the identity.
-    plain = replace(numbers, calibrators=dict.fromkeys(odds, Platt(1.0, 0.0)))
-    voters = fit_voters(plain, template, odds, votes)
-    plain = replace(plain, voters=voters)
-    asked = Template(template).get_identifiers()
-    question = Question(
-        standings(plain.cascade(template), odds),
-        votes.labels == 1,
-        tempered(votes.groups, 1.0),
-        costs,
-        frozenset(i for i, name in enumerate(tiers) if f"{name}_disagreement" in asked),
-        threshold,
-    )
-    chosen = choose_exits(question)
-    exits = dict(zip(tiers[:-1], chosen.exits, strict=True))
-    return Fitted(replace(numbers, voters=voters, exits=exits), chosen)
-
-
-def fit_voters(numbers: Numbers, template: str, odds: Mapping[str, Reals], votes: Scored) -> float:
-    """Return the effective voters with the least log-loss of the pools after every tier.
-
-    Every tier counts the same: a factor that suits all votes together would make the few votes of
-    the first tier over-confident, and most pictures leave there.
-    """
-    weights = tempered(votes.groups)
-    sign = np.where(votes.labels == 1, 1.0, -1.0)
-
-    def loss(voters: float) -> float:
-        found = standings(replace(numbers, voters=voters).cascade(template), odds)
-        return float(
-            np.mean([_log_loss([v.probability for v in part], sign, weights) for part in found])
-        )
-
-    return round(float(minimize_scalar(loss, bounds=VOTERS, method="bounded").x), 3)
-
-
-def _log_loss(probability: Sequence[float], sign: Reals, weights: Reals) -> float:
-    p = np.array(probability)
-    return float(weights @ -np.log(np.where(sign > 0, p, 1 - p)) / weights.sum())
-
-
-def _tiers(template: str, votes: Scored) -> list[str]:
-    """Return the template's tiers, read with placeholders at zero."""
-    empty = dict.fromkeys(Template(template).get_identifiers(), "1")
-    cascade = parse_cascade(Template(template).substitute(empty).encode(), "template")
-    missing = {m.name for tier in cascade.tiers for m in tier.members} - set(votes.raw)
-    if missing:
-        raise KeyError(f"expected scores of every member, got none of {sorted(missing)}")
-    return cascade.tier_names
-
-
-def cross_fit(
-    template: str,
-    pictures: Sequence[Judged],
-    costs: Sequence[float],
-    fold: Ints | None = None,
-    through: Callable[[Cascade], Cascade] = lambda cascade: cascade,
-) -> list[Judged]:
-    """Judge every picture by a cascade that was fitted on pictures of other folds only.
-
-    Args:
-        template: See the module.
-        pictures: With raw scores for votes.
-        costs: Milliseconds of each tier.
-        fold: Fold per picture; by scene if ``None``. By family, nothing of its source was seen.
-        through: Changes each fitted cascade; ``everything`` takes the exits away.
+        KeyError: A tier has no milliseconds, or as ``fit``.
     """
     votes = scored(pictures)
-    if fold is None:
-        fold = folds(votes)
-    found: dict[int, Judged] = {}
-    for each in np.unique(fold):
-        cascade = fit(template, votes.take(np.flatnonzero(fold != each)), costs).numbers.cascade(
-            template
-        )
-        rows = np.flatnonzero(fold == each)
-        part = [pictures[row] for row in rows]
-        outcomes = replay(through(cascade), votes.take(rows).raw)
-        found |= zip(rows.tolist(), judged(part, outcomes), strict=True)
-    return [found[row] for row in range(len(pictures))]
+    costs = [milliseconds[name] for name in tier_names(template, votes)]
+    fitted = fit(template, votes, costs)
+    families = family_folds(votes.families)
+    answers = cross_fit(template, pictures, costs)
+    whole = cross_fit(template, pictures, costs, through=everything)
+    return Calibrated(
+        text=fitted.numbers.fill(template),
+        answers=answers,
+        whole=whole,
+        strangers=cross_fit(template, pictures, costs, families),
+        facts={
+            "milliseconds": dict(milliseconds),
+            "voters": fitted.numbers.voters,
+            "members": _members(votes, fitted.numbers),
+            "chosen": asdict(fitted.chosen),
+            "held_out": _held_out(answers, whole, milliseconds),
+        },
+    )
 
 
-def family_folds(families: Sequence[str]) -> Ints:
-    """Return a fold per source family, [N]."""
-    found: Ints = np.unique(families, return_inverse=True)[1]
+def _members(votes: Scored, numbers: Numbers) -> dict[str, dict[str, float]]:
+    """Return each member's numbers, and its calibration error when calibrated without the scene."""
+    truth, scenes = votes.labels == 1, tempered(votes.groups, 1.0)
+    found = {}
+    for name, odds in cross_calibrate(votes, folds(votes)).items():
+        kept = ~np.isnan(odds)
+        p = 1 / (1 + np.exp(-odds[kept]))
+        found[name] = {
+            "slope": numbers.calibrators[name].slope,
+            "intercept": numbers.calibrators[name].intercept,
+            "weight": numbers.weights[name],
+            "ece": ece(truth[kept], p, np.ones(len(p))),
+            "ece_by_scene": ece(truth[kept], p, scenes[kept]),
+        }
     return found
+
+
+def _held_out(
+    answers: Sequence[Judged], whole: Sequence[Judged], milliseconds: Mapping[str, float]
+) -> dict[str, float]:
+    """Return what exits cost and lose on pictures that they were not chosen on."""
+    names = list(milliseconds)
+    spent = {name: sum(list(milliseconds.values())[: i + 1]) for i, name in enumerate(names)}
+    plain, by_scene = (
+        (figures(whole, weights).mcc or 0.0) - (figures(answers, weights).mcc or 0.0)
+        for weights in (None, scene_weights(answers))
+    )
+    cost = sum(spent[one.tier] for one in answers) / len(answers) / sum(milliseconds.values())
+    return {"cost": cost, "loss": plain, "loss_by_scene": by_scene}
+
+
+def write_results(found: Calibrated, results: Path = RESULTS) -> None:
+    """Write what ``training.card`` describes: votes per picture, and what was fitted."""
+    results.mkdir(parents=True, exist_ok=True)
+    write_judged(results / "lite.csv", found.answers)
+    write_judged(results / "everything.csv", found.whole)
+    write_judged(results / "strangers.csv", found.strangers)
+    text = json.dumps(_rounded(found.facts), indent=1)
+    (results / "calibration.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {name: _rounded(each) for name, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _tier_cost(text: str) -> tuple[str, float]:
+    name, _, cost = text.partition("=")
+    return name, float(cost)
+
+
+def main() -> None:
+    """Fit a cascade file and write it, with results beside."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scores", type=Path, help="judged pictures, with raw scores for votes")
+    parser.add_argument("template", type=Path, help="cascade file with placeholders")
+    parser.add_argument("cascade", type=Path, help="file to write")
+    parser.add_argument(
+        "--milliseconds", type=_tier_cost, nargs="+", required=True, metavar="TIER=MS"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    options = parser.parse_args()
+    template = options.template.read_text(encoding="utf-8")
+    found = calibrate(read_judged(options.scores), template, dict(options.milliseconds))
+    options.cascade.write_text(found.text, encoding="utf-8")
+    write_results(found, options.results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,154 +1,288 @@
-"""Refresh the tables of MODEL_CARD.md from results/lite.json: no number is typed by hand."""
+"""Refresh the figures of docs/quality.md and training/MODEL_CARD.md from ``results/``.
 
-import argparse
-import json
-from collections import Counter
-from typing import Any
+    python -m training.card
 
-from corpus import HERE, add_folder_options, load_pictures
-from evaluate import RESULT_FILE
+Only what stands between ``<!-- begin NAME -->`` and ``<!-- end -->`` is written: prose is by hand,
+numbers never are. What was not measured is said to be so.
+"""
 
-LEAST_PICTURES = 10  # smaller sources stand in results/lite.json only
-CARD = HERE / "MODEL_CARD.md"
-COLUMNS = ("accuracy", "mcc", "f1", "auc", "ece", "recall", "specificity")
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from schemas.cascade import EXIT, Platt
+from stages.route import describe
+from training import slices
+from training.judged import Judged
+from training.measured import RUNS, Results, load_results
+from training.quality import figures, intervals, reliability, scene_weights
+from training.sources import attribution
+from training.svg import Axis, Series, chart, reliability_chart
+from training.tables import figures_table, interval, sights_table, table, wrong_table
+
+ROOT = Path(__file__).parent.parent
+CARD = ROOT / "training" / "MODEL_CARD.md"
+PAGE = ROOT / "docs" / "quality.md"
+RELIABILITY = ROOT / "docs" / "quality-reliability.svg"
+LEARNING = ROOT / "docs" / "quality-learning.svg"
+
+PAIRED = "before_sources"
+LEAST_PICTURES = 5  # smaller conditions and sources tell nothing
+MOST_ROWS = 15
+NOT_MEASURED = "*Not measured.*"
 
 
-def table(head: list[str], rows: list[list[object]]) -> str:
-    """Lay out a Markdown table."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
+def summary(results: Results) -> str:
+    """Say the main figures in a sentence."""
+    judged, threshold = results.main, results.cascade.threshold
+    plain, by_scene = (figures(judged, w, threshold) for w in (None, scene_weights(judged)))
+    bounds = intervals(judged, threshold)
+    return (
+        f"On {plain.pictures} pictures of {plain.scenes} scenes from "
+        f"{len({one.repo for one in judged})} sources ({RUNS[results.name]}): MCC "
+        f"**{interval(plain.mcc, bounds.get('mcc'))}**, with every scene weighing the same "
+        f"**{interval(by_scene.mcc, bounds.get('mcc_by_scene'))}**; F1 {plain.f1:.3f}; AUC "
+        f"{interval(plain.auc, bounds.get('auc'))}; calibration error (ECE) "
+        f"{plain.ece:.3f}, by scene {by_scene.ece:.3f}. In brackets: 95 % intervals over scenes."
+    )
 
 
-def score_table(name: str, parts: dict[str, dict[str, Any]]) -> str:
-    """Lay out metrics, one row per part; what a part cannot have stays empty."""
-    used = [column for column in COLUMNS if any(column in part for part in parts.values())]
+def runs_table(results: Results) -> str:
+    """Compare all runs; ``lite`` also on the pictures that an older revision had not seen."""
+    shown = [(RUNS[name], results.pictures(name)) for name in results.runs]
+    if "lite" in results.runs and PAIRED in results.runs:
+        files = {one.file for one in results.pictures(PAIRED)}
+        same = [one for one in results.pictures("lite") if one.file in files]
+        shown.append((f"`lite`, on the pictures of: {RUNS[PAIRED]}", same))
+    shown += [(f"crops of signs: {RUNS[name]}", results.crops(name)) for name in results.runs]
+    head = ("what was judged", "pictures", "scenes", "MCC", "MCC by scene", "F1")
+    rows = [_run(title, judged, results.cascade.threshold) for title, judged in shown if judged]
+    return table((*head, "AUC", "AUC by scene", "ECE", "ECE by scene", "Brier"), rows)
+
+
+def _run(title: str, judged: list[Judged], threshold: float) -> list[object]:
+    plain, by_scene = (figures(judged, w, threshold) for w in (None, scene_weights(judged)))
+    bounds = intervals(judged, threshold)
+    mcc = interval(plain.mcc, bounds.get("mcc")), interval(by_scene.mcc, bounds.get("mcc_by_scene"))
+    rest = [plain.auc, by_scene.auc, plain.ece, by_scene.ece, plain.brier]
+    return [title, plain.pictures, plain.scenes, *mcc, plain.f1, *rest]
+
+
+def members_table(results: Results) -> str:
+    """List tier, input, calibration and weight of each member of the cascade file."""
+    rows = []
+    for tier in results.cascade.tiers:
+        for member in tier.members:
+            fitted = member.calibration
+            pair = (fitted.slope, fitted.intercept) if isinstance(fitted, Platt) else (None, None)
+            size = f"{member.width} × {member.height}"
+            rows.append([f"`{member.name}`", f"`{tier.name}`", size, *pair, member.weight])
+    return table(("member", "tier", "input", "slope", "intercept", "weight"), rows)
+
+
+def pool_line(results: Results) -> str:
+    """Say how votes are pooled and where a picture leaves."""
+    cascade = results.cascade
+    exits = [
+        f"`{tier.name}` when {describe(route)}"
+        for tier in cascade.tiers
+        for route in tier.routes
+        if route.to == EXIT
+    ]
+    return (
+        f"Effective voters {cascade.pool.effective_voters:g}, prior {cascade.pool.prior:g}, "
+        f"decision threshold {cascade.threshold:g}. A picture leaves "
+        f"{', '.join(exits) or 'after all tiers'}."
+    )
+
+
+def tiers_table(results: Results) -> str:
+    """Show what share leaves at each tier, and how right it is there."""
+    found = slices.by(results.main, slices.tiers, results.cascade.threshold)
+    order = [name for name in results.cascade.tier_names if name in found]
+    order += [name for name in found if name not in order]
+    total = len(results.main)
     rows = [
-        [key, part["pictures"], part["roadwork"]]
-        + [f"{part[column]:.3f}" if column in part else "" for column in used]
-        for key, part in parts.items()
+        [f"`{name}`", f.pictures / total, f.accuracy, f.recall, f.specificity, f.mcc, f.ece]
+        for name, f in ((name, found[name]) for name in order)
     ]
-    return table([name, "pictures", "roadwork", *used], rows)
+    return table(("tier", "share leaving", "accuracy", "recall", "specificity", "mcc", "ece"), rows)
 
 
-def members_table(report: dict[str, Any]) -> str:
-    """List tier, input, calibration, weight and cost of each member."""
-    rows: list[list[object]] = []
-    for name, facts in report["members"].items():
-        size = f"{facts['input_width']} x {facts['input_height']}"
-        fitted = [f"{facts['a']:.4f}", f"{facts['b']:.4f}"]
-        rows.append([name, facts["tier"], size, *fitted, facts["weight"], facts["milliseconds"]])
-    return table(["member", "tier", "input", "a", "b", "weight", "ms"], rows)
-
-
-def tiers_table(report: dict[str, Any]) -> str:
-    """List exit, share leaving and accuracy of each tier on the test pictures."""
-    rows: list[list[object]] = []
-    for name, facts in report["test"]["tiers"].items():
-        right = facts["accuracy_of_leaving"]
-        shown = "" if right is None else f"{right:.3f}"
-        rows.append([name, report["exits"][name], f"{facts['share_leaving']:.3f}", shown])
-    return table(["tier", "exit at confidence", "share leaving", "accuracy of these"], rows)
-
-
-def test_table(report: dict[str, Any]) -> str:
-    """Compare the cascade, everything running, and each member alone on the test pictures."""
-    names = [n for n in report["test"] if "_at_" in n or n.startswith(("only_", "up_to_"))]
-    return score_table("on test", {n.replace("_", " "): report["test"][n] for n in names})
-
-
-def confusion_table(report: dict[str, Any]) -> str:
-    """Show the cascade's confusion on the test pictures at the chosen threshold."""
-    cells = report["test"][f"cascade_at_{report['threshold']:.2f}"]["confusion"]
-    rows: list[list[object]] = [
-        ["ordinary", cells["true_negative"], cells["false_positive"]],
-        ["roadwork", cells["false_negative"], cells["true_positive"]],
-    ]
-    return table(["truth", "answered ordinary", "answered roadwork"], rows)
-
-
-def left_out_table(report: dict[str, Any]) -> str:
-    """Show nets and pools on the sources they were trained without."""
-    parts = []
-    for name, groups in report["left_out"].items():
-        if name != "schedules" and groups:
-            shown = {k: v for k, v in groups.items() if v["pictures"] >= LEAST_PICTURES}
-            parts.append(score_table(f"{name} on left-out", shown))
-    schedules = report["left_out"]["schedules"]
-    told = "; ".join(f"{name}: {schedule}" for name, schedule in schedules.items())
-    return f"Schedules of these runs: {told}.\n\n" + "\n\n".join(parts)
-
-
-def sources_table(options: argparse.Namespace) -> str:
-    """List sources and licences of all training and test pictures, from the manifest."""
-    pictures = load_pictures(options.data)
-    counts = Counter((p.repo, p.licence, p.label) for p in pictures)
-    rows: list[list[object]] = [
-        [repo, licence, counts[repo, licence, 1], counts[repo, licence, 0]]
-        for repo, licence in sorted({(p.repo, p.licence) for p in pictures})
-    ]
-    return table(["taken from", "licence", "roadwork", "ordinary"], rows)
-
-
-def summary_line(report: dict[str, Any]) -> str:
-    """Say the main results in a sentence."""
-    test, threshold = report["test"], report["threshold"]
-    cascade = test[f"cascade_at_{threshold:.2f}"]
-    low, high = report["mcc_interval"]
+def cost_line(results: Results) -> str:
+    """Say what exits save and lose, chosen on other scenes than those judged."""
+    if not results.calibration:
+        return NOT_MEASURED
+    held = results.calibration["held_out"]
+    tiers = ", ".join(f"`{k}` {v:g} ms" for k, v in results.calibration["milliseconds"].items())
     return (
-        f"On {cascade['pictures']} test pictures of unseen scenes the cascade has MCC "
-        f"{cascade['mcc']:.3f} (95 % interval over scenes {low:.2f} to {high:.2f}), accuracy "
-        f"{cascade['accuracy']:.3f}, AUC {cascade['auc']:.3f} and ECE {cascade['ece']:.3f} at the "
-        f"decision threshold {threshold:.2f}. It spends {test['milliseconds']:.0f} ms per picture "
-        f"on one thread, where running everything takes {test['everything_milliseconds']:.0f} ms "
-        f"({100 * test['compute_saved']:.0f} % saved)."
+        f"Against all members on every picture, exits chosen on other scenes spend "
+        f"{100 * held['cost']:.0f} % of the compute and lose {_signed(held['loss'])} MCC, by scene "
+        f"{_signed(held['loss_by_scene'])}. One picture on one thread: {tiers}."
     )
 
 
-def pool_line(report: dict[str, Any]) -> str:
-    """Say how the votes are pooled."""
-    pool = report["pool"]
-    return (
-        f"Effective voters s = {pool['voters']}, prior {pool['prior']}, log-odds clipped to "
-        f"+-{pool['clip']:.0f}, decision threshold {report['threshold']}."
-    )
+def _signed(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−")
 
 
-def refill(text: str, name: str, part: str) -> str:
-    """Replace what stands between the markers of one part; exits if they are not there once."""
+def calibration_table(results: Results) -> str:
+    """Show each member's own calibration error on scenes it was not calibrated on."""
+    members = results.calibration.get("members")
+    if not members:
+        return NOT_MEASURED
+    rows = [[f"`{name}`", m["ece"], m["ece_by_scene"]] for name, m in members.items()]
+    return table(("member", "ECE", "ECE by scene"), rows)
+
+
+def confusion_table(results: Results) -> str:
+    """Count calls against the truth."""
+    called = [
+        (one.label, int(one.probability >= results.cascade.threshold)) for one in results.main
+    ]
+    rows = [
+        [name, called.count((label, 0)), called.count((label, 1))]
+        for label, name in ((0, "ordinary"), (1, "roadwork"))
+    ]
+    return table(("truth", "called ordinary", "called roadwork"), rows)
+
+
+def slices_table(name: str, names: slices.Names) -> Callable[[Results], str]:
+    """Return the function that measures each slice of the pictures."""
+
+    def show(results: Results) -> str:
+        threshold = results.cascade.threshold
+        return figures_table(name, slices.by(results.main, names, threshold, LEAST_PICTURES))
+
+    return show
+
+
+def kinds_table(results: Results) -> str:
+    """Show how often roadwork with each kind of object is found."""
+    return sights_table(slices.sights(results.main, results.cascade.threshold))
+
+
+def blind_table(label: int) -> Callable[[Results], str]:
+    """Return the function that lists in what pictures of a label go wrong."""
+
+    def show(results: Results) -> str:
+        found = slices.blind_spots(results.main, label, results.cascade.threshold)
+        return wrong_table("missed" if label else "called roadwork", found, MOST_ROWS)
+
+    return show
+
+
+def worst_table(results: Results) -> str:
+    """List the ten kinds of pictures that hold most of the errors."""
+    found = slices.worst(results.main, results.cascade.threshold)
+    wrong = sum(slices.is_wrong(one, results.cascade.threshold) for one in results.main)
+    held = sum(each.wrong for each in found)
+    return f"{wrong_table('kind', found)}\n\nThey hold {held} of all {wrong} errors."
+
+
+def ablations_table(results: Results) -> str:
+    """Show ablations as they were written."""
+    rows = results.ablations
+    return table(list(rows[0]), [list(row.values()) for row in rows]) if rows else NOT_MEASURED
+
+
+def learning_part(results: Results) -> str:
+    """Show the learning curve over scenes as a picture and a table."""
+    rows = results.learning
+    if not rows:
+        return NOT_MEASURED
+    picture = f"![Learning curve over scenes]({LEARNING.name})"
+    return f"{picture}\n\n{table(list(rows[0]), [list(row.values()) for row in rows])}"
+
+
+def learning_chart(results: Results) -> str:
+    """Return the learning curve as SVG."""
+    rows = results.learning
+    most = max(float(row["scenes"]) for row in rows)
+    lines = [
+        Series(name, [(float(row["scenes"]), float(row[key])) for row in rows if row.get(key)])
+        for key, name in (("mcc", "MCC"), ("mcc_by_scene", "MCC by scene"), ("auc", "AUC"))
+    ]
+    return chart("Learning curve", Axis("scenes of training", 0, most), Axis("measure"), lines)
+
+
+def licences_table(results: Results) -> str:
+    """List sources, licences and how many pictures of each label."""
+    return table(("taken from", "licence", "roadwork", "ordinary"), results.sources)
+
+
+def attribution_lines(results: Results) -> str:
+    """Name everybody who asks for it."""
+    return attribution(results.sources)
+
+
+def versions_line(results: Results) -> str:
+    """Say what was used."""
+    told = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    return told or NOT_MEASURED
+
+
+PARTS: Mapping[Path, Mapping[str, Callable[[Results], str]]] = {
+    PAGE: {
+        "summary": summary,
+        "runs": runs_table,
+        "tiers": tiers_table,
+        "cost": cost_line,
+        "calibration": calibration_table,
+        "confusion": confusion_table,
+        "sources": slices_table("source", slices.sources),
+        "conditions": slices_table("condition", slices.conditions),
+        "kinds": kinds_table,
+        "missed": blind_table(1),
+        "false alarms": blind_table(0),
+        "worst": worst_table,
+        "ablations": ablations_table,
+        "learning": learning_part,
+    },
+    CARD: {
+        "summary": summary,
+        "members": members_table,
+        "pool": pool_line,
+        "licences": licences_table,
+        "attribution": attribution_lines,
+        "versions": versions_line,
+    },
+}
+
+
+def refill(text: str, name: str, part: str, where: str) -> str:
+    """Return a page with one part exchanged.
+
+    Raises:
+        ValueError: Its marker does not stand there exactly once, or has no end.
+    """
     head, tail = f"<!-- begin {name} -->", "<!-- end -->"
     if text.count(head) != 1:
-        raise SystemExit(f"{CARD.name}: expected one marker {head!r}, got {text.count(head)}")
+        raise ValueError(f"{where}: expected one marker {head}, got {text.count(head)}")
     before, _, rest = text.partition(head)
-    _, _, after = rest.partition(tail)
+    _, found, after = rest.partition(tail)
+    if not found:
+        raise ValueError(f"{where}: expected {tail} after {head}, got the end of the file")
     return f"{before}{head}\n{part}\n{tail}{after}"
 
 
+def render(page: Path, results: Results) -> None:
+    """Rewrite what stands between the markers of a page."""
+    text = page.read_text(encoding="utf-8")
+    for name, make in PARTS[page].items():
+        text = refill(text, name, make(results), page.name)
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
-    """Rewrite what stands between the markers of the model card."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_folder_options(parser)
-    options = parser.parse_args()
-    report = json.loads(RESULT_FILE.read_text())
-    versions = ", ".join(f"{key} {value}" for key, value in report["versions"].items())
-    parts = {
-        "summary": summary_line(report),
-        "members": members_table(report),
-        "pool": pool_line(report),
-        "tiers": tiers_table(report),
-        "test": test_table(report),
-        "confusion": confusion_table(report),
-        "conditions": score_table("condition", report["conditions"]),
-        "sources": score_table("source", report["sources"]),
-        "left-out": left_out_table(report),
-        "licences": sources_table(options),
-        "split": table(list(report["splits"]), [list(report["splits"].values())]),
-        "versions": versions,
-    }
-    text = CARD.read_text()
-    for name, part in parts.items():
-        text = refill(text, name, part)
-    CARD.write_text(text)
+    """Rewrite both pages and their pictures."""
+    results = load_results(ROOT / "training" / "results", str(ROOT / "cascades" / "lite.toml"))
+    for page in PARTS:
+        render(page, results)
+    judged = results.main
+    drawn = reliability_chart(reliability(judged), reliability(judged, scene_weights(judged)))
+    RELIABILITY.write_text(drawn, encoding="utf-8")
+    if results.learning:
+        LEARNING.write_text(learning_chart(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

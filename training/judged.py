@@ -8,6 +8,7 @@ from pathlib import Path
 _VOTE = "vote:"
 _COLUMNS = ("file", "label", "group", "source_repo", "conditions", "kinds", "probability", "tier")
 _BETWEEN = "; "
+_FOLDERS = ("positives/", "negatives/")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,39 @@ class Judged:
 def family_of(file: str) -> str:
     """Return the source family of a picture: its name up to the double underscore."""
     return Path(file).name.split("__")[0]
+
+
+def read_truth(data: Path) -> list[Judged]:
+    """Return the pictures labelled 0 or 1 of a data folder, sorted by name, not judged yet.
+
+    The folder holds ``manifest.csv`` and ``boxes.csv``; pictures in ``positives/`` and
+    ``negatives/`` count.
+
+    Raises:
+        OSError: One of the files cannot be read.
+        KeyError: A column is missing.
+    """
+    kinds: dict[str, set[str]] = {}
+    for row in _rows(data / "boxes.csv"):
+        kinds.setdefault(row["file"], set()).add(row["class"])
+    labelled = [row for row in _rows(data / "manifest.csv") if row["file"].startswith(_FOLDERS)]
+    found = [
+        Judged(
+            file=row["file"],
+            label=int(row["label"]),
+            group=row["split_group"],
+            repo=row["source_repo"],
+            conditions=tuple(part.strip() for part in row["conditions"].split(",")),
+            kinds=frozenset(kinds.get(row["file"], ())),
+        )
+        for row in labelled
+    ]
+    return sorted(found, key=lambda one: one.file)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
 
 
 def write_judged(path: Path, judged: Sequence[Judged]) -> None:

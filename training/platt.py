@@ -2,7 +2,10 @@
 
 Pictures weigh 1/√(size of their scene), ``TEMPER``. With every picture weighing the same, a dozen
 drives of fifteen frames decide; with every scene weighing the same, one crop of a sign is worth a
-drive. The square root lies between, as frames of one drive are alike but not the same picture.
+drive. The square root lies between, as frames of one drive are alike but not the same picture. Of
+the members that shipped before, calibrated without the scene, the larger of plain ECE and ECE by
+scene was 0.12 by pictures, 0.12 by scenes and 0.08 by the square root, on pictures unseen in
+training; 0.09, 0.08 and 0.07 on all.
 """
 
 import warnings
@@ -13,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, minimize
 from sklearn.model_selection import StratifiedGroupKFold
+from threadpoolctl import ThreadpoolController
 
 from schemas.cascade import Platt
 from stages.vote import MAX_LOG_ODDS
@@ -27,8 +31,11 @@ SLOPE_PENALTY = 1.0
 """Of a slope on scores of unit spread, against one log-loss per tempered scene."""
 LEAST_WEIGHT = 0.1
 """Of an even share: a member of weight 0 is a shadow, and a tier of shadows cannot answer."""
-WEIGHT_PENALTY = 5.0
-"""Of weights that leave the even mean: 5 holds a member of a dozen scenes near its neighbours."""
+WEIGHT_PENALTY = 20.0
+"""Of weights that leave an even share, in the same unit. Of 1, 5, 20 and 100, this gave the least
+Brier score by scene on pictures unseen by the members that shipped before."""
+# Threads of BLAS wait for each other at problems of a few coefficients: ten times the time.
+_POOLS = ThreadpoolController()
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,8 @@ def fit_logistic(
     count = x.shape[1]
     low = np.append(np.full(count, ridge.least), -np.inf)
     start = np.append(np.full(count, ridge.towards), 0.0)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=Bounds(low))
+    with _POOLS.limit(limits=1):
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=Bounds(low))
     return found.x[:-1], float(found.x[-1]) if intercept else 0.0
 
 

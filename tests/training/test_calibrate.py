@@ -9,7 +9,7 @@ from schemas.cascade import Platt
 from schemas.records import Verdict
 from stages.calibration import sigmoid
 from tests.training.synthetic import TEMPLATE, pictures
-from training.calibrate import cross_fit, family_folds, fit
+from training.cascade_fit import cross_fit, family_folds, fit
 from training.exits import Exit, Question, choose_exits
 from training.judged import Judged
 from training.platt import (

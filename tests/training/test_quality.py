@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, f1_score, matthews_corrcoef, roc_auc_score
 
 from tests.training.synthetic import pictures
-from training import quality
+from training import quality, slices
 from training.judged import Judged, read_judged, write_judged
 
 
@@ -126,12 +126,12 @@ def test_a_kind_of_object_is_measured_with_and_without_others() -> None:
     both, machine = frozenset({"cone", "machine"}), frozenset({"machine"})
     judged = [one(1, 0.9, "a", kinds=both), one(1, 0.2, "b", kinds=machine), one(1, 0.9, "c")]
 
-    found = quality.sights([*judged, one(0, 0.9, "d")])
+    found = slices.sights([*judged, one(0, 0.9, "d")])
 
     assert found["machine"].recall == 0.5
     assert (found["machine"].alone, found["machine"].alone_recall) == (1, 0.0)
     assert (found["cone"].recall, found["cone"].alone) == (1.0, 0)
-    assert found[quality.NO_BOX].pictures == 1
+    assert found[slices.NO_BOX].pictures == 1
 
 
 def test_the_worst_kinds_come_first_and_add_up() -> None:
@@ -142,7 +142,7 @@ def test_the_worst_kinds_come_first_and_add_up() -> None:
         one(1, 0.8, "z"),
     ]
 
-    found = quality.worst(judged)
+    found = slices.worst(judged)
 
     assert [(w.name, w.wrong, w.pictures) for w in found] == [
         ("missed: machine (owner/repo)", 3, 3),
@@ -154,11 +154,11 @@ def test_blind_spots_name_objects_conditions_and_sources() -> None:
     night = [one(1, 0.1, str(i), conditions=("night",)) for i in range(3)]
     day = [one(1, 0.9, f"d{i}", conditions=("day",)) for i in range(3)]
 
-    found = quality.blind_spots(night + day, label=1)
+    found = slices.blind_spots(night + day, label=1)
 
     assert [(w.name, w.wrong, w.pictures) for w in found] == [
         ("condition night", 3, 3),
-        (f"object {quality.NO_BOX}", 3, 6),
+        (f"object {slices.NO_BOX}", 3, 6),
         ("source owner/repo", 3, 6),
     ]
 
@@ -166,7 +166,7 @@ def test_blind_spots_name_objects_conditions_and_sources() -> None:
 def test_tiers_share_the_pictures() -> None:
     judged = [one(1, 0.9, tier="a"), one(0, 0.1, tier="a"), one(0, 0.9, tier="b")]
 
-    found = quality.by(judged, quality.tiers)
+    found = slices.by(judged, slices.tiers)
 
     assert {name: (f.pictures, f.accuracy) for name, f in found.items()} == {
         "a": (2, 1.0),
