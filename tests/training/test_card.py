@@ -20,10 +20,15 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [Source("owner/family0", "CC0-1.0", 1, 2), Source("owner/family1", "MIT", 3, 4)]
 
 
+@pytest.fixture(scope="module")
+def found() -> calibrate.Calibrated:
+    """A cascade that was fitted on made-up pictures."""
+    return calibrate.calibrate(pictures(150), TEMPLATE, {"first": 1.0, "second": 9.0})
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder of results of a cascade that was fitted on made-up pictures."""
-    found = calibrate.calibrate(pictures(150), TEMPLATE, {"first": 1.0, "second": 9.0})
+def folder(tmp_path: Path, found: calibrate.Calibrated) -> Path:
+    """A folder of its results."""
     calibrate.write_results(found, tmp_path)
     (tmp_path / "small.toml").write_text(found.text)
     with (tmp_path / "sources.csv").open("w", newline="") as lines:
