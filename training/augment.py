@@ -1,68 +1,18 @@
-"""Random views of a picture: crops that know the boxes, pasted objects, weather, light and lenses.
+"""Random changes of light, weather, lenses and files, for training views.
 
 Sources predict the label in this collection, so views must destroy what tells sources apart:
-shape, sharpness, compression, colour balance, black corners, and the mere presence of a city.
-All pictures are uint8 RGB [H, W, 3]; `rng` is a NumPy generator, and every view follows from it.
+sharpness, compression, colour balance, black bars, captions; and colour itself, so that objects
+are known by their shape. All pictures are uint8 RGB [H, W, 3]; `rng` is a NumPy generator, and
+every change follows from it.
 """
 
 from collections.abc import Callable
 
 import cv2
 import numpy as np
-from corpus import Box, Pixels
 from numpy.random import Generator
 
-Area = tuple[float, float, float, float]  # x1, y1, x2, y2 in [0, 1]
-VISIBLE_SHARE = 0.5  # share of a box's area that must lie in a crop for it to count as seen
-
-
-def visible(boxes: tuple[Box, ...], area: Area) -> bool:
-    """Say whether the crop `area` shows at least half of any box."""
-    for box in boxes:
-        width = min(box.x2, area[2]) - max(box.x1, area[0])
-        height = min(box.y2, area[3]) - max(box.y1, area[1])
-        size = (box.x2 - box.x1) * (box.y2 - box.y1)
-        if width > 0 and height > 0 and width * height >= VISIBLE_SHARE * size:
-            return True
-    return False
-
-
-def touched(boxes: tuple[Box, ...], area: Area) -> bool:
-    """Say whether the crop `area` shows any part of any box."""
-    x1, y1, x2, y2 = area
-    return any(box.x1 < x2 and box.x2 > x1 and box.y1 < y2 and box.y2 > y1 for box in boxes)
-
-
-def random_area(rng: Generator, smallest: float, largest: float) -> Area:
-    """Draw a crop with `smallest`..`largest` of the picture's area, sides stretched up to 1.5."""
-    share = rng.uniform(smallest, largest)
-    stretch = np.exp(rng.uniform(-0.4, 0.4))
-    width = min(1.0, np.sqrt(share * stretch))
-    height = min(1.0, np.sqrt(share / stretch))
-    left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-    return (left, top, left + width, top + height)
-
-
-def crop(image: Pixels, area: Area, size: tuple[int, int], rng: Generator) -> Pixels:
-    """Cut `area` out and stretch it to (width, height) with a random interpolation."""
-    height, width = image.shape[:2]
-    x1, x2 = int(area[0] * width), max(int(area[0] * width) + 1, round(area[2] * width))
-    y1, y2 = int(area[1] * height), max(int(area[1] * height) + 1, round(area[3] * height))
-    method = rng.choice([cv2.INTER_AREA, cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC])
-    return np.asarray(cv2.resize(image[y1:y2, x1:x2], size, interpolation=int(method)), np.uint8)
-
-
-def turn(image: Pixels, rng: Generator) -> Pixels:
-    """Rotate by up to 14 degrees and shear a little; corners are black, grey or mirrored."""
-    height, width = image.shape[:2]
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), rng.normal(0, 6), 1.0)
-    matrix[0, 1] += rng.normal(0, 0.05)
-    border = int(rng.choice([cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101]))
-    fill = float(rng.choice([0, 0, 114]))
-    return np.asarray(
-        cv2.warpAffine(image, matrix, (width, height), borderMode=border, borderValue=(fill,) * 3),
-        np.uint8,
-    )
+from stages.cones import Pixels
 
 
 def light(image: Pixels, rng: Generator) -> Pixels:
@@ -78,8 +28,8 @@ def light(image: Pixels, rng: Generator) -> Pixels:
 
 def colour(image: Pixels, rng: Generator) -> Pixels:
     """Change saturation strongly and hue by up to about 8 degrees; sometimes drop all colour."""
-    if rng.random() < 0.12:
-        return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 8), np.uint8)
+    if rng.random() < 0.15:
+        return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int16)
     hsv[..., 0] = (hsv[..., 0] + int(rng.normal(0, 2))) % 180
     hsv[..., 1] = np.clip(hsv[..., 1] * np.exp(rng.normal(0, 0.3)), 0, 255)
@@ -179,26 +129,60 @@ def cover(image: Pixels, rng: Generator) -> Pixels:
     return image
 
 
-# (chance, change), applied in this order to every training view.
-CHANGES: tuple[tuple[float, Callable[[Pixels, Generator], Pixels]], ...] = (
-    (0.35, turn),
-    (0.8, light),
-    (0.6, colour),
-    (0.08, fog),
-    (0.14, night),
-    (0.10, rain),
-    (0.30, blur),
-    (0.25, grain),
-    (0.20, cover),
-    (0.45, compress),
-)
+def tint(image: Pixels, rng: Generator) -> Pixels:
+    """Lay one colour over everything, as dirty glass, tinted windscreens and cheap sensors do."""
+    colour = np.array(
+        [[60, 190, 210], [70, 110, 220], [210, 170, 90], [150, 150, 150], [190, 120, 190]]
+    )[rng.integers(5)]
+    share = rng.uniform(0.12, 0.45)
+    grey = image.mean(2, keepdims=True)
+    toned = grey * 0.5 + image * 0.5
+    return np.asarray(np.clip(toned * (1 - share) + colour * share, 0, 255), np.uint8)
+
+
+def smear(image: Pixels, rng: Generator) -> Pixels:
+    """Let stray light of a low sun or dirt on the glass spread from one side."""
+    height, width = image.shape[:2]
+    x0, y0 = rng.uniform(-0.2, 1.2), rng.uniform(-0.3, 0.8)
+    columns, rows = np.linspace(0, 1, width)[None], np.linspace(0, 1, height)[:, None]
+    veil = np.exp(-((columns - x0) ** 2 + (rows - y0) ** 2) / rng.uniform(0.05, 0.5))
+    veil = (veil * rng.uniform(0.2, 0.75))[..., None]
+    glow = np.array([255, rng.uniform(215, 250), rng.uniform(160, 240)])
+    return np.asarray(image * (1 - veil) + glow * veil, np.uint8)
+
+
+def dusk(image: Pixels, rng: Generator) -> Pixels:
+    """Take light and colour away: blue shadows, a hint of red, strong noise reduction."""
+    grey = image.mean(2, keepdims=True)
+    toned = grey + (image - grey) * rng.uniform(0.25, 0.7)
+    cast = np.array([rng.uniform(0.75, 1.0), rng.uniform(0.8, 0.95), rng.uniform(0.95, 1.2)])
+    return np.asarray(np.clip(toned * cast * rng.uniform(0.3, 0.65), 0, 255), np.uint8)
+
+
+# (chance, change): the first list before the weather, of which there is at most one, then the rest.
+Change = Callable[[Pixels, Generator], Pixels]
+LIGHT: tuple[tuple[float, Change], ...] = ((0.7, light), (0.55, colour))
+WEATHER: tuple[tuple[float, Change], ...] = (
+    (0.10, fog), (0.10, tint), (0.08, smear), (0.07, dusk), (0.09, night), (0.06, rain),
+)  # fmt: skip
+CAMERA: tuple[tuple[float, Change], ...] = (
+    (0.30, blur), (0.25, grain), (0.10, cover), (0.45, compress),
+)  # fmt: skip
 
 
 def disturb(image: Pixels, rng: Generator) -> Pixels:
-    """Flip half of the pictures and apply each change of `CHANGES` with its chance."""
-    if rng.random() < 0.5:
-        image = np.ascontiguousarray(image[:, ::-1])
-    for chance, change in CHANGES:
+    """Change light, weather and camera, each by its chance; no change moves anything."""
+    image = _each(LIGHT, image, rng)
+    draw = rng.random()
+    for chance, change in WEATHER:
+        if 0 <= draw < chance:
+            image = change(image, rng)
+        draw -= chance
+    return np.ascontiguousarray(_each(CAMERA, image, rng))
+
+
+def _each(changes: tuple[tuple[float, Change], ...], image: Pixels, rng: Generator) -> Pixels:
+    for chance, change in changes:
         if rng.random() < chance:
             image = change(image, rng)
-    return np.ascontiguousarray(image)
+    return image

@@ -1,203 +1,134 @@
-"""Write trained weights as ONNX files that take uint8 pictures and store float16 weights.
+"""From a trained net to an ONNX file with int8 weights and activations, checked against torch."""
 
-Contract of every file: input `images` uint8 [N, H, W, 3] RGB; outputs `logit` float32 [N], the
-uncalibrated log-odds of roadwork, and `heat` float32 [N, h, w], the local log-odds whose mean is
-the logit (for `tiles`: of each tile). Batch statistics are folded into the convolutions.
-"""
-
-import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnxruntime
 import torch
-from corpus import CACHE_SIZE, HERE, INPUT_SIZES, add_folder_options, load_cache
-from network import Block, Lite0
-from onnx import TensorProto, helper, numpy_helper
-from tiling import CORNERS, TILE_HEIGHT, TILE_WIDTH, tiles_logits
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-OPSET = 17
-STRIDE = 32  # pixels per cell of `heat`
-LARGEST_DIFFERENCE = 0.05  # allowed between torch and ONNX Runtime, in log-odds
-DATA_NOTE = (
-    "Trained on pictures from ROADWork (ODC-By 1.0), CC BY 4.0 Roboflow Universe sets and other "
-    "openly licensed sources; ImageNet start: EfficientNet-Lite0 (Apache-2.0). See MODEL_CARD.md."
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
 )
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch import nn
+
+from stages.cones import Pixels
+
+OPSET = 18
+OUTPUTS = ["logit", "boxes", "scores", "kinds"]
+# These stay as they are: what comes after the last convolutions is cheap, and exact.
+QUANTISED = ["Conv", "Clip", "Add"]
 
 
-class Graph:
-    """Collects nodes and weights of one ONNX graph; methods return the name of what they add."""
+class Shown(CalibrationDataReader):
+    """Shows pictures to the calibration, uint8 RGB [H, W, 3] each."""
 
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
+    def __init__(self, pictures: Sequence[Pixels]) -> None:
+        self._rest: Iterator[Pixels] = iter(pictures)
 
-    def constant(self, values: np.ndarray) -> str:
-        """Store an array as it is."""
-        name = f"c{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def half(self, values: np.ndarray) -> str:
-        """Store an array as float16 and cast it to float32, which runtimes fold when loading."""
-        return self.add("Cast", self.constant(values.astype(np.float16)), to=TensorProto.FLOAT)
-
-    def ints(self, *values: int) -> str:
-        """Store int64 values, as axes, shapes and slice bounds need."""
-        return self.constant(np.array(values, np.int64))
-
-    def add(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """Add one node with one output."""
-        name = output or f"n{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
-
-    def slice(self, data: str, axis: int, start: int, stop: int) -> str:
-        """Cut `start`..`stop` out of one axis."""
-        return self.add("Slice", data, *(self.ints(v) for v in (start, stop, axis)))
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        """Return the next picture as the model's input; None after the last."""
+        picture = next(self._rest, None)
+        return None if picture is None else {"images": np.ascontiguousarray(picture[None])}
 
 
-def add_conv(graph: Graph, data: str, conv: nn.Conv2d, bn: nn.BatchNorm2d, clip: bool) -> str:
-    """Add a convolution with its batch normalisation folded in, and ReLU6 if `clip`."""
-    fused = fuse_conv_bn_eval(conv, bn)
-    total = conv.kernel_size[0] - conv.stride[0] if conv.stride[0] > 1 else conv.kernel_size[0] - 1
-    before, after = total // 2, total - total // 2
-    result = graph.add(
-        "Conv",
-        data,
-        graph.half(fused.weight.detach().numpy()),
-        graph.constant(cast(Tensor, fused.bias).detach().numpy()),
-        kernel_shape=list(conv.kernel_size),
-        strides=list(conv.stride),
-        pads=[before, before, after, after],
-        group=conv.groups,
+def write_float(net: nn.Module, size: tuple[int, int], outputs: list[str], path: Path) -> None:
+    """Write a net that takes uint8 [N, height, width, 3] as float32 ONNX; `size` is (width, height)."""
+    width, height = size
+    example = torch.zeros((1, height, width, 3), dtype=torch.uint8)
+    torch.onnx.export(
+        net.eval().to(memory_format=torch.contiguous_format),
+        (example,),
+        str(path),
+        input_names=["images"],
+        output_names=outputs,
+        opset_version=OPSET,
+        dynamic_axes={name: {0: "N"} for name in ("images", *outputs)},
+        dynamo=False,
     )
-    if not clip:
-        return result
-    bounds = (graph.constant(np.array(0, np.float32)), graph.constant(np.array(6, np.float32)))
-    return graph.add("Clip", result, *bounds)
 
 
-def add_block(graph: Graph, data: str, block: Block) -> str:
-    """Add one inverted residual block."""
-    result = data
-    if block.expands:
-        result = add_conv(graph, result, block._expand_conv, block._bn0, clip=True)
-    result = add_conv(graph, result, block._depthwise_conv, block._bn1, clip=True)
-    result = add_conv(graph, result, block._project_conv, block._bn2, clip=False)
-    return graph.add("Add", result, data) if block.skips else result
+def last_convolutions(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+    """Name the convolutions whose weights are called so: they say something, and stay float."""
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and any(f"{name}.weight" in node.input[1] for name in names)
+    ]
 
 
-def add_heat(graph: Graph, pictures: str, net: Lite0, output: str | None = None) -> str:
-    """Add the whole net: uint8 [N, H, W, 3] to local log-odds [N, H/32, W/32]."""
-    data = graph.add("Cast", pictures, to=TensorProto.FLOAT)
-    data = graph.add("Transpose", data, perm=[0, 3, 1, 2])
-    data = graph.add("Sub", data, graph.constant(np.array(127, np.float32)))
-    data = graph.add("Mul", data, graph.constant(np.array(1 / 128, np.float32)))
-    data = add_conv(graph, data, net._conv_stem, net._bn0, clip=True)
-    for block in net._blocks:
-        data = add_block(graph, data, cast(Block, block))
-    data = add_conv(graph, data, net._conv_head, net._bn1, clip=True)
-    weight = graph.constant(net.classifier.weight.detach().numpy()[:, :, None, None])
-    bias = graph.constant(net.classifier.bias.detach().numpy())
-    data = graph.add("Conv", data, weight, bias, kernel_shape=[1, 1])
-    return graph.add("Squeeze", data, graph.ints(1), output=output)
+def fold_pads(model: onnx.ModelProto) -> None:
+    """Let convolutions pad by themselves: a node of its own could not run in int8."""
+    known = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    pads = {node.output[0]: node for node in model.graph.node if node.op_type == "Pad"}
+    for node in model.graph.node:
+        if node.op_type != "Conv" or node.input[0] not in pads:
+            continue
+        pad = pads[node.input[0]]
+        _, _, top, left, _, _, bottom, right = known[pad.input[1]].tolist()
+        kept = [one for one in node.attribute if one.name not in ("pads", "auto_pad")]
+        del node.attribute[:]
+        sides = onnx.helper.make_attribute("pads", [top, left, bottom, right])
+        node.attribute.extend([*kept, sides])
+        node.input[0] = pad.input[0]
+    rest = [node for node in model.graph.node if node.op_type != "Pad"]
+    del model.graph.node[:]
+    model.graph.node.extend(rest)
 
 
-def add_tiles(graph: Graph, net: Lite0) -> None:
-    """Cut `images` in four tiles, score them as one batch, pool the logits and stitch the heat."""
-    cut = []
-    for x, y in CORNERS:
-        rows = graph.slice("images", 1, y, y + TILE_HEIGHT)
-        cut.append(graph.slice(rows, 2, x, x + TILE_WIDTH))
-    heat = add_heat(graph, graph.add("Concat", *cut, axis=0), net)
-    high, wide = TILE_HEIGHT // STRIDE, TILE_WIDTH // STRIDE
-    heat = graph.add("Reshape", heat, graph.ints(len(CORNERS), -1, high, wide))
-    logits = graph.add("ReduceMean", heat, axes=[2, 3], keepdims=0)
-    joined = graph.add("ReduceLogSumExp", logits, axes=[0], keepdims=0)
-    share = graph.constant(np.array(np.log(len(CORNERS)), np.float32))
-    graph.add("Sub", joined, share, output="logit")
-    halves = []
-    for row in (0, 1):  # neighbours overlap by two cells: each gives up its outer one
-        left, right = (graph.slice(heat, 0, 2 * row + side, 2 * row + side + 1) for side in (0, 1))
-        left, right = graph.slice(left, 3, 0, wide - 1), graph.slice(right, 3, 1, wide)
-        whole = graph.add("Concat", left, right, axis=3)
-        halves.append(graph.slice(whole, 2, row, high - 1 + row))
-    stitched = graph.add("Concat", *halves, axis=2)
-    graph.add("Squeeze", stitched, graph.ints(0), output="heat")
+def quantise(source: Path, target: Path, shown: Sequence[Pixels], kept: Sequence[str]) -> None:
+    """Quantise to uint8 activations and int8 weights, per channel, by the range of `shown`.
+
+    Args:
+        source: A float32 model.
+        target: Where the int8 model goes.
+        shown: Pictures of the model's size.
+        kept: Names of weights whose convolutions stay float.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready.onnx"
+        quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+        model = onnx.load(ready)
+        fold_pads(model)
+        for index, node in enumerate(model.graph.node):
+            node.name = node.name or f"{node.op_type}_{index}"
+        onnx.save(model, ready)
+        quantize_static(
+            str(ready),
+            str(target),
+            Shown(shown),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=QUANTISED,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=last_convolutions(model, kept),
+            calibrate_method=CalibrationMethod.MinMax,
+        )
 
 
-def make_model(name: str, net: Lite0, version: str) -> onnx.ModelProto:
-    """Build the ONNX model of one net and check it against the standard."""
-    graph = Graph()
-    width, height = INPUT_SIZES[name]
-    if name == "tiles":
-        add_tiles(graph, net)
-    else:
-        add_heat(graph, "images", net, output="heat")
-        graph.add("ReduceMean", "heat", output="logit", axes=[1, 2], keepdims=0)
-    cells = [height // STRIDE, width // STRIDE]
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            name,
-            [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, 3])],
-            [
-                helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["N"]),
-                helper.make_tensor_value_info("heat", TensorProto.FLOAT, ["N", *cells]),
-            ],
-            graph.weights,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=8,
-        producer_name="roadstream",
-    )
-    facts = {"name": name, "version": version, "input_width": str(width)}
-    facts |= {"input_height": str(height), "training_data": DATA_NOTE}
-    helper.set_model_props(model, facts)
+def describe(path: Path, facts: dict[str, str]) -> None:
+    """Write metadata into a model: kinds of its boxes, version, training data."""
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model, full_check=True)
-    return model
+    onnx.save(model, path)
 
 
-def largest_difference(path: Path, name: str, net: Lite0, pictures: np.ndarray) -> float:
-    """Compare logits of ONNX Runtime and torch on pictures uint8 [N, H, W, 3]."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found, heat = session.run(["logit", "heat"], {"images": pictures})
-    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
-    with torch.inference_mode():
-        wanted = tiles_logits(net, images) if name == "tiles" else net(images)
-    if name != "tiles":
-        np.testing.assert_allclose(heat.mean((1, 2)), found, atol=1e-3)
-    return float(np.abs(found - wanted.numpy()).max())
-
-
-def main() -> None:
-    """Export the chosen nets and check each against torch on real pictures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_folder_options(parser)
-    parser.add_argument("--nets", nargs="+", choices=sorted(INPUT_SIZES), default=list(INPUT_SIZES))
-    parser.add_argument("--weights", type=Path, help="weights file instead of CACHE/runs/NET.pt")
-    parser.add_argument("--out", type=Path, default=HERE.parent / "cascades" / "lite")
-    parser.add_argument("--version", default="1", help="version written into the files")
-    options = parser.parse_args()
-    for name in options.nets:
-        net = Lite0()
-        path = options.weights or options.cache / "runs" / f"{name}.pt"
-        net.load_state_dict(torch.load(path, weights_only=True))
-        net.eval()
-        target = options.out / f"{name}.onnx"
-        onnx.save(make_model(name, net, options.version), target)
-        size = INPUT_SIZES[name]
-        pictures = np.array(load_cache(options.cache, size)[:: 221 if size == CACHE_SIZE else 73])
-        difference = largest_difference(target, name, net, pictures)
-        print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB, differs by {difference:.4f}")
-        if difference > LARGEST_DIFFERENCE:
-            raise SystemExit(f"{target.name}: expected at most {LARGEST_DIFFERENCE} log-odds")
-
-
-if __name__ == "__main__":
-    main()
+def logits(path: Path, pictures: Sequence[Pixels]) -> NDArray[np.float32]:
+    """Run a model on pictures, one by one, on one thread: log-odds [N]."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return np.array(
+        [session.run(["logit"], {"images": picture[None]})[0][0] for picture in pictures],
+        np.float32,
+    )

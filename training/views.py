@@ -1,162 +1,281 @@
-"""The training set: balanced over source and label, with pasted objects and box-aware labels."""
+"""Training views: windows of pictures at many scales, with objects pasted in, and their boxes."""
 
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
-from augment import Area, crop, disturb, random_area, touched, visible
-from corpus import Box, Picture, Pixels, stretch
 from numpy.random import Generator
-from torch import Tensor
-from torch.utils.data import Dataset
+from numpy.typing import NDArray
 
-PASTE_CHANCE = 0.35  # an ordinary road gets roadwork objects and becomes a positive
-DECOY_CHANCE = 0.25  # an ordinary road gets pieces of other ordinary roads and stays a negative
-PASTED_KINDS = ("cone", "drum", "barrier", "work_sign")
-BESIDE_AREA = (0.08, 0.45)
-UNSEEN_LABEL = 0.05  # such a crop may still show what nobody boxed
-SMALLEST_UNBOXED = 0.5  # crops of roadwork without boxes keep at least this share of the picture
+from stages.cones import Pixels
+from training.augment import colour, disturb, light
+from training.corpus import KINDS, LOOKALIKE, Picture
+from training.cutouts import Cutout
+from training.drawn import draw, draw_lookalike
+
+ASPECT = 384 / 672  # members see every picture stretched to about this
+PASTE_CHANCE, DECOY_CHANCE, DRAWN_SHARE = 0.45, 0.35, 0.45
+SEEN_SHARE = 0.4  # of a box that must lie in the window for the box to count
+LEAST_PIXELS = 4.0  # height of a box in the view; smaller ones are neither taught nor denied
+# Metres above the road of the camera, and of the objects: how far down they stand at a size.
+CAMERA_HEIGHT = 1.35
+HEIGHTS = {
+    "cone": 0.7, "drum": 1.0, "barrier": 1.1, "post": 1.1, "work_sign": 1.6, "worker": 1.75,
+    "machine": 2.9, LOOKALIKE: 1.5,
+}  # fmt: skip
+PASTED = {
+    "cone": 0.24, "drum": 0.14, "barrier": 0.14, "post": 0.1, "work_sign": 0.14, "worker": 0.12,
+    "machine": 0.12,
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a training stage looks at pictures.
+class Frame(NamedTuple):
+    """The size of views, and how large pictures are in them.
 
-    `size` is (width, height), `smallest` and `largest` bound the crop's share of the area, and
-    `beside` is the chance that a boxed roadwork picture is cropped beside all its boxes and
-    becomes ordinary: this takes away what tells sources, not roads, apart.
+    Attributes:
+        width: Of a view, pixels.
+        height: Of a view, pixels.
+        least_span: Least width that the whole picture has, of which the view is a part.
+        most_span: Most width of the whole picture.
     """
 
-    size: tuple[int, int]
-    smallest: float
-    largest: float
-    beside: float = 0.3
+    width: int
+    height: int
+    least_span: float
+    most_span: float
 
 
-def sampling_weights(pictures: list[Picture]) -> Tensor:
-    """Weigh pictures so that labels are even and sources count by the root of their size."""
-    cells = Counter((picture.family, picture.label) for picture in pictures)
-    labels = {
-        label: sum(count**0.5 for (_, other), count in cells.items() if other == label)
-        for label in (0, 1)
-    }
-    share = {0: 0.55, 1: 0.45}  # pasting and crops beside the boxes turn some into the other
-    return torch.tensor(
-        [share[p.label] / labels[p.label] / cells[p.family, p.label] ** 0.5 for p in pictures]
-    )
+# Members see the whole picture 672 and 1312 pixels wide, the first tier 256.
+CLOSE = Frame(416, 256, 416, 1400)
+GLANCE = Frame(256, 160, 250, 380)
 
 
-def soft_mask(height: int, width: int, kind: str) -> np.ndarray:
-    """Draw the outline of an object as float [height, width, 1] in 0..1 with a soft edge."""
-    mask = np.zeros((height, width), np.float32)
-    if kind == "cone":
-        points = [(0.36, 0.02), (0.64, 0.02), (0.82, 0.82), (0.98, 0.86), (0.98, 0.98)]
-        points += [(0.02, 0.98), (0.02, 0.86), (0.18, 0.82)]
-        corners = np.array([(x * width, y * height) for x, y in points], np.int32)
-        cv2.fillPoly(mask, [corners], 1.0)
-    else:
-        margin = max(1, min(height, width) // 16)
-        mask[margin : height - margin, margin : width - margin] = 1.0
-    return cv2.GaussianBlur(mask, (0, 0), max(0.6, min(height, width) / 30))[..., None]
+class View(NamedTuple):
+    """One training view.
 
-
-class Views(Dataset[tuple[Tensor, Tensor]]):
-    """Random views of training pictures; item = uint8 [3, height, width] and a label in 0..1.
-
-    `images` is the cache (uint8 RGB [count, H, W, 3]) in the order of `pictures`.
+    Attributes:
+        pixels: uint8 RGB [height, width, 3].
+        boxes: float32 [n, 5]: index of the kind (-1: neither taught nor denied), x1, y1, x2, y2 in
+            pixels.
+        label: Whether roadwork is seen: 1, 0, or -1 where nobody can say.
+        complete: Whether what is outside all boxes is known to be empty.
+        families: The families whose pixels are in it.
     """
 
-    def __init__(self, pictures: list[Picture], images: Pixels, recipe: Recipe, seed: int) -> None:
-        self.pictures = pictures
-        self.images = images
-        self.recipe = recipe
-        self.seed = seed
-        self.drawn = 0
-        self.negatives = [i for i, p in enumerate(pictures) if p.label == 0]
-        self.objects = [
-            (i, box)
-            for i, picture in enumerate(pictures)
-            for box in picture.boxes
-            if box.kind in PASTED_KINDS and box.x2 - box.x1 > 0.025 and box.y2 - box.y1 > 0.04
-        ]
+    pixels: Pixels
+    boxes: NDArray[np.float32]
+    label: int
+    complete: bool
+    families: frozenset[str]
 
-    def __len__(self) -> int:
-        """Count the pictures; views of each are without end."""
-        return len(self.pictures)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Make the next random view of a picture."""
-        worker = torch.utils.data.get_worker_info()
-        self.drawn += 1
-        rng = np.random.default_rng((self.seed, worker.id if worker else 0, self.drawn, index))
-        image, label = self.view(index, rng)
-        image = disturb(image, rng)
-        return torch.from_numpy(image).permute(2, 0, 1), torch.tensor(label, dtype=torch.float32)
+class Window(NamedTuple):
+    """A part of a picture: its corner and size in [0, 1] of the picture."""
 
-    def view(self, index: int, rng: Generator) -> tuple[Pixels, float]:
-        """Crop a picture, paste into ordinary roads, and say what label the view deserves."""
-        picture, recipe = self.pictures[index], self.recipe
-        if picture.label:
-            area, label = self.positive_area(picture, rng)
-            return crop(self.images[index], area, recipe.size, rng), label
-        area = random_area(rng, recipe.smallest, recipe.largest)
-        image = crop(self.images[index], area, recipe.size, rng)
-        draw = rng.random()
-        if draw < PASTE_CHANCE and self.objects:
-            return self.paste(image, rng, real=True), 1.0
-        if draw < PASTE_CHANCE + DECOY_CHANCE:
-            return self.paste(image, rng, real=False), 0.0
-        return image, 0.0
+    left: float
+    top: float
+    wide: float
+    high: float
 
-    def positive_area(self, picture: Picture, rng: Generator) -> tuple[Area, float]:
-        """Choose a crop of a roadwork picture: mostly one that shows a box, if boxes are known."""
-        recipe = self.recipe
-        if picture.fully_boxed and rng.random() < recipe.beside:
-            for _ in range(12):
-                area = random_area(rng, *BESIDE_AREA)
-                if not touched(picture.boxes, area):
-                    return area, UNSEEN_LABEL
-        if not picture.boxes:
-            smallest = max(recipe.smallest, SMALLEST_UNBOXED)
-            return random_area(rng, smallest, max(recipe.largest, smallest + 0.2)), 1.0
-        for _ in range(8):
-            area = random_area(rng, recipe.smallest, recipe.largest)
-            if visible(picture.boxes, area):
-                return area, 1.0
-        return (0.0, 0.0, 1.0, 1.0), 1.0
 
-    def paste(self, image: Pixels, rng: Generator, real: bool) -> Pixels:
-        """Paste one to four objects (or pieces of other roads, when not `real`) near the road."""
-        height, width = image.shape[:2]
-        canvas = image.astype(np.float32)
-        base = np.exp(rng.uniform(np.log(0.04), np.log(0.35)))
-        source = self.objects[rng.integers(len(self.objects))]
-        for _ in range(int(rng.integers(1, 5))):
-            if rng.random() < 0.3:
-                source = self.objects[rng.integers(len(self.objects))]
-            box = source[1]
-            piece = self.piece(source, rng, real)
-            tall = int(np.clip(base * np.exp(rng.normal(0, 0.25)), 0.05, 0.5) * height)
-            aspect = (box.x2 - box.x1) / (box.y2 - box.y1) * np.exp(rng.normal(0, 0.15))
-            wide = int(np.clip(tall * aspect * width / height, 5, width * 0.6))
-            tall = max(tall, 6)
-            left = int(rng.uniform(0, width - wide))
-            top = int(np.clip(height * rng.uniform(0.45, 0.95) - tall * 0.6, 0, height - tall))
-            piece = stretch(piece, (wide, tall))
-            mask = soft_mask(tall, wide, box.kind)
-            spot = canvas[top : top + tall, left : left + wide]
-            spot[:] = spot * (1 - mask) + piece * mask
-        return canvas.astype(np.uint8)
+def choose_window(
+    picture: Picture, shape: tuple[int, ...], frame: Frame, rng: Generator
+) -> Window:
+    """Choose how large the picture is seen, and which part of it; mostly beside or with a box."""
+    height, width = shape[:2]
+    most = max(frame.least_span * 1.2, min(frame.most_span, 2.5 * width))
+    span = np.exp(rng.uniform(np.log(frame.least_span), np.log(most)))
+    aspect = ASPECT if rng.random() < 0.6 else height / width
+    tall = span * aspect * np.exp(rng.normal(0, 0.1))
+    wide, high = min(1.0, frame.width / span), min(1.0, frame.height / tall)
+    left, top = rng.uniform(0, 1 - wide), np.clip(rng.normal(0.45, 0.25), 0, 1) * (1 - high)
+    if picture.boxes and rng.random() < (0.75 if picture.label else 0.4):
+        box = picture.boxes[rng.integers(len(picture.boxes))]
+        left = (box.x1 + box.x2) / 2 - wide * rng.uniform(0.1, 0.9)
+        top = (box.y1 + box.y2) / 2 - high * rng.uniform(0.15, 0.85)
+    return Window(float(np.clip(left, 0, 1 - wide)), float(np.clip(top, 0, 1 - high)), wide, high)
 
-    def piece(self, source: tuple[int, Box], rng: Generator, real: bool) -> Pixels:
-        """Cut the object of `source`, or the same frame out of a random ordinary road."""
-        index, box = source
-        if not real:
-            index = self.negatives[rng.integers(len(self.negatives))]
-        height, width = self.images.shape[1:3]
-        x1, x2 = int(box.x1 * width), int(box.x2 * width)
-        y1, y2 = int(box.y1 * height), int(box.y2 * height)
-        cut = np.asarray(self.images[index, y1:y2, x1:x2])
-        return np.ascontiguousarray(cut[:, ::-1]) if rng.random() < 0.5 else cut
+
+def look(image: Pixels, window: Window, frame: Frame, rng: Generator) -> Pixels:
+    """Cut the window out and stretch it to a view."""
+    height, width = image.shape[:2]
+    x, y = int(window.left * width), int(window.top * height)
+    part = image[y : y + max(8, int(window.high * height)), x : x + max(8, int(window.wide * width))]
+    shrinks = part.shape[1] > frame.width
+    method = cv2.INTER_AREA if shrinks and rng.random() < 0.8 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(part, frame[:2], interpolation=method), np.uint8)
+
+
+def boxes_in(picture: Picture, window: Window, frame: Frame) -> NDArray[np.float32]:
+    """Return the picture's boxes within the window, see `View.boxes`; those cut off are -1."""
+    found = []
+    for box in picture.boxes:
+        x1, x2 = ((x - window.left) / window.wide for x in (box.x1, box.x2))
+        y1, y2 = ((y - window.top) / window.high for y in (box.y1, box.y2))
+        size = (x2 - x1) * (y2 - y1)
+        x1, x2, y1, y2 = (float(np.clip(v, 0, 1)) for v in (x1, x2, y1, y2))
+        if x2 <= x1 or y2 <= y1 or box.kind == LOOKALIKE:
+            continue
+        known = box.kind in KINDS and (x2 - x1) * (y2 - y1) > SEEN_SHARE * size
+        large = (y2 - y1) * frame.height >= LEAST_PIXELS
+        kind = KINDS.index(box.kind) if known and large else -1
+        corners = (x1 * frame.width, y1 * frame.height, x2 * frame.width, y2 * frame.height)
+        found.append((kind, *corners))
+    return np.array(found, np.float32).reshape(-1, 5)
+
+
+def paste(
+    canvas: Pixels, piece: Pixels, kind: str, window: Window, rng: Generator, high: float
+) -> NDArray[np.float32] | None:
+    """Paste RGBA `piece`, `high` pixels tall, where such an object would stand.
+
+    Returns:
+        x1, y1, x2, y2 in pixels; None if that place is outside of the view.
+    """
+    height, width = canvas.shape[:2]
+    slim = piece.shape[1] / piece.shape[0] * np.exp(rng.normal(0, 0.12))
+    tall = max(5, int(min(high, width / slim)))
+    wide = max(3, min(width, int(tall * slim)))
+    horizon = (rng.normal(0.47, 0.05) - window.top) / window.high * height
+    stands = tall * CAMERA_HEIGHT / HEIGHTS[kind] * np.exp(rng.normal(0, 0.25))
+    bottom = int(np.clip(horizon + stands, tall, height + 0.3 * tall))
+    left, top = int(rng.uniform(-0.3 * wide, width - 0.7 * wide)), bottom - tall
+    x1, y1, x2, y2 = max(0, left), max(0, top), min(width, left + wide), min(height, bottom)
+    if x2 - x1 < 3 or y2 - y1 < 4:
+        return None
+    shrinks = tall < piece.shape[0]
+    small = cv2.resize(
+        piece, (wide, tall), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )[y1 - top : y2 - top, x1 - left : x2 - left]
+    alpha = small[..., 3:].astype(np.float32) / 255
+    spot = canvas[y1:y2, x1:x2]
+    spot[:] = spot * (1 - alpha) + small[..., :3] * alpha
+    return np.array([x1, y1, x2, y2], np.float32)
+
+
+def fit_in(piece: Pixels, canvas: Pixels, rng: Generator) -> Pixels:
+    """Give an object other light and colours, nearer to the picture's; sometimes hardly any."""
+    rgb = np.ascontiguousarray(piece[..., :3])
+    if rng.random() < 0.5:
+        rgb = colour(rgb, rng)
+    if rng.random() < 0.5:
+        rgb = light(rgb, rng)
+    if rng.random() < 0.7:
+        share = rng.uniform(0.2, 0.8)
+        gain = np.clip((canvas.mean() + 20) / (rgb.mean() + 20), 0.3, 1.6)
+        rgb = np.clip(rgb * (1 - share + share * gain), 0, 255).astype(np.uint8)
+    if rng.random() < 0.5:
+        rgb, piece = rgb[:, ::-1], piece[:, ::-1]
+    return np.dstack([rgb, piece[..., 3]])
+
+
+class ViewMaker:
+    """Makes views of pictures.
+
+    Args:
+        pictures: The pictures.
+        images: Their pixels.
+        cutouts: Objects to paste; a view of one family may get those of every other.
+        frame: The size of views.
+        drawn_share: Share of pasted objects that are drawn rather than cut out.
+        paste_chance: How often objects are pasted into a view.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        images: Sequence[Pixels],
+        cutouts: Sequence[Cutout],
+        frame: Frame = CLOSE,
+        drawn_share: float = DRAWN_SHARE,
+        paste_chance: float = PASTE_CHANCE,
+    ) -> None:
+        self._pictures, self._images, self.frame = pictures, images, frame
+        self._drawn_share, self._paste_chance = drawn_share, paste_chance
+        self._cutouts: dict[str, dict[str, list[Cutout]]] = {}
+        for one in cutouts:
+            self._cutouts.setdefault(one.kind, {}).setdefault(one.family, []).append(one)
+
+    def __call__(self, index: int, rng: Generator) -> View:
+        """Make one view of a picture."""
+        picture, image = self._pictures[index], self._images[index]
+        frame = self.frame
+        window = choose_window(picture, image.shape, frame, rng)
+        canvas, boxes = look(image, window, frame, rng), boxes_in(picture, window, frame)
+        families = {picture.family}
+        complete = bool(picture.label == 0 or picture.boxes)
+        if rng.random() < DECOY_CHANCE:
+            self._decoys(canvas, window, families, rng)
+        if picture.label >= 0 and rng.random() < self._paste_chance:
+            added = self._objects(canvas, window, families, rng)
+            boxes = np.concatenate([boxes, added])
+        label = int((boxes[:, 0] >= 0).any())
+        if not label and (len(boxes) or not complete or picture.label < 0):
+            label = -1  # parts of objects, or what nobody has said
+        if rng.random() < 0.5:
+            canvas = np.ascontiguousarray(canvas[:, ::-1])
+            boxes[:, [1, 3]] = frame.width - boxes[:, [3, 1]]
+        return View(disturb(canvas, rng), boxes, label, complete, frozenset(families))
+
+    def _objects(
+        self, canvas: Pixels, window: Window, families: set[str], rng: Generator
+    ) -> NDArray[np.float32]:
+        """Paste one to five objects, often alike; return their boxes as in `View.boxes`."""
+        base = self._size(rng)
+        kind, added = "", []
+        for _ in range(int(rng.integers(1, 6))):
+            if not kind or rng.random() < 0.4:
+                kind = str(rng.choice(list(PASTED), p=list(PASTED.values())))
+                piece = self._piece(kind, families, rng)
+            size = base * (HEIGHTS[kind] / 0.9) ** 0.6 * np.exp(rng.normal(0, 0.3))
+            high = float(np.clip(size, 6, 200))
+            place = paste(canvas, fit_in(piece, canvas, rng), kind, window, rng, high)
+            if place is not None:
+                added.append((KINDS.index(kind), *place))
+        return np.array(added, np.float32).reshape(-1, 5)
+
+    def _decoys(
+        self, canvas: Pixels, window: Window, families: set[str], rng: Generator
+    ) -> None:
+        """Paste one to three things that are no roadwork."""
+        for _ in range(int(rng.integers(1, 4))):
+            piece = self._piece(LOOKALIKE, families, rng)
+            high = self._size(rng)
+            paste(canvas, fit_in(piece, canvas, rng), LOOKALIKE, window, rng, high)
+
+    def _size(self, rng: Generator) -> float:
+        """Draw the height of what is pasted, in pixels: small objects as often as large ones."""
+        return float(np.exp(rng.uniform(np.log(7), np.log(0.43 * self.frame.height))))
+
+    def _piece(self, kind: str, families: set[str], rng: Generator) -> Pixels:
+        """Return an object of this kind, drawn or cut out of a picture of any family."""
+        found = self._cutouts.get(kind, {})
+        if not found or rng.random() < self._drawn_share:
+            return draw_lookalike(rng) if kind == LOOKALIKE else draw(kind, rng)
+        counts = np.sqrt([len(pieces) for pieces in found.values()])
+        family = list(found)[int(rng.choice(len(found), p=counts / counts.sum()))]
+        families.add(family)
+        return found[family][rng.integers(len(found[family]))].pixels
+
+
+def sampling_weights(pictures: Sequence[Picture]) -> NDArray[np.float64]:
+    """Weigh pictures so that scenes count by the root of their size, families likewise.
+
+    Returns:
+        Chances float64 [len(pictures)] that sum to 1: 45 % roadwork, 45 % ordinary, 10 % ambiguous.
+    """
+    weights = np.zeros(len(pictures))
+    share = {1: 0.45, 0: 0.45, -1: 0.1}
+    for label, part in share.items():
+        rows = [i for i, picture in enumerate(pictures) if picture.label == label]
+        scenes: dict[tuple[str, str], list[int]] = {}
+        for row in rows:
+            scenes.setdefault((pictures[row].family, pictures[row].group), []).append(row)
+        sizes: dict[str, float] = {}
+        for (family, _), scene in scenes.items():
+            sizes[family] = sizes.get(family, 0.0) + len(scene) ** 0.5
+        for (family, _), scene in scenes.items():
+            weights[scene] = sizes[family] ** -0.4 * len(scene) ** -0.5
+        weights[rows] *= share[label] / weights[rows].sum()
+    return np.asarray(weights / weights.sum())

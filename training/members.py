@@ -1,0 +1,106 @@
+"""The members of `lite`: what each sees of a picture, and the whole way from pixels to its vote."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.corpus import KINDS
+from training.fit import pool_scene
+from training.network import STRIDE, Eyes, Found
+
+MOST_BOXES = 8
+LEAST, MOST = -6.0, 6.0  # bounds of what one map can say
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How a member sees a picture: stretched to a size, and of that the rows from top to bottom.
+
+    ``frame`` names the views that its net learns from.
+    """
+
+    name: str
+    frame: str
+    width: int
+    height: int
+    top: int = 0
+    bottom: int = 0
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """The first row that is looked at, and the one after the last."""
+        return self.top, self.bottom or self.height
+
+
+# `near` looks closely at the band in which roads lie.
+SIGHTS = (
+    Sight("glance", "glance", 256, 160),
+    Sight("look", "close", 672, 384),
+    Sight("near", "close", 1312, 768, 208, 656),
+)
+
+
+def evidence(found: Found) -> Tensor:
+    """Sum a picture up: the strongest place of every kind, and the scene: [N, kinds + 1].
+
+    A kind of which nothing is seen gives about 0, and more the surer the net is.
+    """
+    strongest = found.heat.flatten(2).amax(2).clamp(LEAST, MOST)
+    scene = pool_scene(found.scene).clamp(LEAST, MOST)
+    return torch.cat([functional.softplus(strongest + 2.0), scene[:, None]], 1)
+
+
+class Looker(nn.Module):
+    """A member as it is shipped: pictures in; log-odds and boxes out.
+
+    Args:
+        eyes: The net.
+        sight: What it sees.
+        weights: Of the evidence, [kinds + 1].
+        bias: Added to the weighted evidence.
+    """
+
+    def __init__(self, eyes: Eyes, sight: Sight, weights: Tensor, bias: float) -> None:
+        super().__init__()
+        self.eyes, self.sight = eyes, sight
+        self.register_buffer("weights", weights.float())
+        self.bias = bias
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Judge pictures.
+
+        Args:
+            images: uint8 RGB [N, height, width, 3].
+
+        Returns:
+            logit float32 [N]: log-odds of roadwork.
+            boxes float32 [N, 8, 4]: x1, y1, x2, y2 in [0, 1] of the whole picture.
+            scores float32 [N, 8]: in [0, 1], strongest first.
+            kinds int64 [N, 8]: indices of `KINDS`.
+        """
+        top, bottom = self.sight.rows
+        seen = images[:, top:bottom].permute(0, 3, 1, 2).float()
+        found = self.eyes(seen)
+        logit = (evidence(found) * self.weights).sum(1) + self.bias
+        return logit, *self.places(found)
+
+    def places(self, found: Found) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the strongest places that no neighbour beats, as boxes: see `forward`."""
+        count, _, height, width = found.heat.shape
+        chance = torch.sigmoid(found.heat)
+        peak = functional.max_pool2d(chance, 3, 1, 1) == chance
+        scores, at = (chance * peak).flatten(1).topk(MOST_BOXES)
+        place = at % (height * width)
+        sides = found.sides.flatten(2).gather(2, place[:, None].expand(-1, 4, -1))
+        x = (place % width + 0.5) * STRIDE
+        y = (place // width + 0.5) * STRIDE + self.sight.rows[0]
+        corners = torch.stack(
+            [x - sides[:, 0], y - sides[:, 1], x + sides[:, 2], y + sides[:, 3]], 2
+        )
+        size = torch.tensor([self.sight.width, self.sight.height] * 2, dtype=corners.dtype)
+        return (corners / size).clamp(0, 1), scores, at // (height * width)
+
+
+KIND_NAMES = ",".join(KINDS)
