@@ -1,129 +1,103 @@
-"""Make the `lite` cascade anew: from a folder of labelled pictures to ONNX, cascade and figures.
+"""Make the `lite` cascade anew: from a folder of labelled pictures to weights, cascade and figures.
 
-    python -m training DATA                 everything, taken up where it was interrupted
-    python -m training DATA --only final    the nets that ship, without the folds that judge them
+A run that was interrupted goes on where it stopped; what is in the work folder is not made again.
 """
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Literal
 
 import cv2
-import numpy as np
 import torch
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from training.corpus import FOLDS, Decoded, Picture, decode_once, load_pictures
 from training.cutouts import Cutout, cut_all, load_cutouts, save_cutouts
-from training.features import Views, as_input, make_views, open_views, picture_features, whole
-from training.finish import finish
+from training.features import keep_pictures, make_views, open_views, whole
+from training.finish import FINAL, finish
 from training.fit import Recipe, fit
-from training.members import SIGHTS, Sight, evidence
-from training.views import CLOSE, GLANCE, Frame, ViewMaker, sampling_weights
+from training.members import SIGHTS
+from training.scenes import RECIPE, fit_scene
+from training.views import CLOSE, SCENE, ViewMaker, sampling_weights
 
 app = App(help=__doc__, help_format="plaintext")
-FINAL = "final"
-VIEWS_PER_PART = 1000
-FRAMES = {"close": CLOSE, "glance": GLANCE}
+WORK = Path.home() / ".cache/roadstream-training"
+VIEWS_PER_PART = 800
+FRAMES = {"close": CLOSE, "scene": SCENE}
+# Views of whole pictures, for each view of a part of one.
+SHARE = {"close": 1.0, "scene": 0.35}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained, from what, and where the intermediate results are kept.
-
-    Attributes:
-        data: Folder of labelled pictures.
-        work: Folder of intermediate results; what is in it is not made again.
-        views: Number of training views for each of the nets.
-        passes: How often each view is learnt from.
-        seed: Of views and of training.
-    """
+    """What is trained, from what, and where the intermediate results are kept."""
 
     data: Path
     work: Path
     views: int
-    passes: float
     seed: int
 
-    @property
-    def recipe(self) -> Recipe:
-        """How nets learn."""
-        return Recipe(passes=self.passes, seed=self.seed)
+    def decoded(self) -> tuple[list[Picture], Decoded]:
+        """Open the pictures."""
+        pictures = load_pictures(self.data)
+        return pictures, decode_once(self.data, pictures, self.work)
 
-    def pictures(self) -> list[Picture]:
-        """Load what there is to know about the pictures."""
-        return load_pictures(self.data)
+    def labelled(self) -> tuple[list[Picture], list[int], Decoded]:
+        """Open the pictures with a label; the numbers are their rows among the decoded."""
+        pictures, images = self.decoded()
+        rows = [row for row, picture in enumerate(pictures) if picture.label >= 0]
+        return [pictures[row] for row in rows], rows, images
 
-    def decoded(self, pictures: list[Picture]) -> Decoded:
-        """Open the decoded pictures."""
-        return decode_once(self.data, pictures, self.work)
-
-    def parts(self, frame: str) -> list[Path]:
-        """Name the parts in which the views of a frame are kept."""
-        count = max(1, round(self.views / VIEWS_PER_PART))
-        return [self.work / f"views-{frame}-{self.seed}-{part:02d}" for part in range(count)]
-
-
-def _quietly() -> None:
-    """Use one thread per process: there are as many processes as cores."""
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+    def parts(self, net: str) -> list[Path]:
+        """Name the parts in which the views of a net are kept."""
+        count = max(1, round(self.views * SHARE[net] / VIEWS_PER_PART))
+        return [self.work / f"views-{net}-{self.seed}-{part:02d}" for part in range(count)]
 
 
 def cut_out(plan: Plan, part: int, parts: int) -> None:
     """Cut the objects out of every picture of a part."""
-    _quietly()
-    path = plan.work / f"cutouts-{part}-of-{parts}.msgpack"
+    path = plan.work / f"cutouts-{part:02d}-of-{parts:02d}.msgpack"
     if not path.exists():
-        pictures = plan.pictures()
-        images = plan.decoded(pictures)
+        pictures, images = plan.decoded()
         rows = range(part, len(pictures), parts)
         save_cutouts(path, cut_all([pictures[row] for row in rows], [images[row] for row in rows]))
-        print(f"cutouts: part {part + 1} of {parts}", flush=True)
+    print(f"cut-outs: part {part + 1} of {parts}", flush=True)
 
 
-def make_part(plan: Plan, frame: str, part: int) -> None:
-    """Make one part of the views."""
-    _quietly()
-    pictures = plan.pictures()
+def make_part(plan: Plan, net: str, part: int, parts: int) -> None:
+    """Make one part of the views of a net."""
+    pictures, images = plan.decoded()
     cutouts: list[Cutout] = []
-    for path in sorted(plan.work.glob("cutouts-*.msgpack")):
+    for path in sorted(plan.work.glob(f"cutouts-*-of-{parts:02d}.msgpack")):
         cutouts += load_cutouts(path)
-    maker = ViewMaker(pictures, plan.decoded(pictures), cutouts, FRAMES[frame])
-    path = plan.parts(frame)[part]
+    maker = ViewMaker(pictures, images, cutouts, FRAMES[net])
+    path = plan.parts(net)[part]
     make_views(maker, sampling_weights(pictures), VIEWS_PER_PART, plan.seed + part, path)
-    print(f"views: {path.name}", flush=True)
+    print(f"views for {net}: part {part + 1} of {len(plan.parts(net))}", flush=True)
 
 
-def show(plan: Plan, sight: Sight) -> None:
-    """Pass every labelled picture, as one member sees it, through the frozen part."""
-    _quietly()
-    pictures = plan.pictures()
-    images = plan.decoded(pictures)
-    labelled = [images[row] for row, picture in enumerate(pictures) if picture.label >= 0]
+def show(plan: Plan, name: str) -> None:
+    """Keep what the trunk makes of every labelled picture, as one member sees it."""
+    sight = next(each for each in SIGHTS if each.name == name)
+    _, rows, images = plan.labelled()
     shown = whole(sight.width, sight.height, *sight.rows)
-    picture_features(labelled, shown, plan.work / f"seen-{sight.name}.npy")
-    print(f"pictures as {sight.name} sees them", flush=True)
+    keep_pictures([images[row] for row in rows], shown, plan.work / f"seen-{name}")
+    print(f"pictures as {name} sees them", flush=True)
 
 
-def train(plan: Plan, frame: str, fold: str) -> None:
-    """Train one net, without the sources of a fold or with all, and keep what it sees of them."""
-    _quietly()
-    views = open_views(plan.parts(frame))
-    left_out = FOLDS.get(fold, ())
-    net = fit(views, views.without(left_out), plan.recipe, plan.work / f"{frame}-{fold}.pt").eval()
-    labelled = [picture for picture in plan.pictures() if picture.label >= 0]
-    rows = [i for i, picture in enumerate(labelled) if picture.family in left_out]
-    for sight in SIGHTS:
-        if sight.frame != frame or not rows:
-            continue
-        seen = np.load(plan.work / f"seen-{sight.name}.npy", mmap_mode="r")
-        with torch.inference_mode():
-            found = [evidence(net(as_input(seen[row : row + 1]))).numpy()[0] for row in rows]
-        np.save(plan.work / f"evidence-{sight.name}-{fold}.npy", np.array(found))
+def train(plan: Plan, net: str, fold: str) -> None:
+    """Train one net, without the sources of a fold or with all."""
+    views = open_views(plan.parts(net))
+    rows = views.without(FOLDS.get(fold, ()))
+    path = plan.work / f"{net}-{fold}.pt"
+    if net == "scene":
+        fit_scene(views, rows, replace(RECIPE, seed=plan.seed), path)
+    else:
+        fit(views, rows, Recipe(seed=plan.seed), path)
+    print(f"trained: {path.stem}", flush=True)
 
 
 @app.default
@@ -131,37 +105,49 @@ def main(
     data: Path,
     /,
     *,
-    work: Path = Path.home() / ".cache/roadstream-training",
-    views: Annotated[int, Parameter(help="training views per net")] = 14_000,
-    passes: Annotated[float, Parameter(help="how often a view is learnt from")] = 1.0,
+    work: Path = WORK,
+    views: int = 14_000,
     seed: int = 72,
     processes: int = os.cpu_count() or 1,
-    only: Annotated[Literal["all", "final"], Parameter(help="final: no figures")] = "all",
     out: Path = Path("cascades"),
 ) -> None:
     """Train, calibrate, export and judge the cascade `lite`.
 
-    Args:
-        data: Folder with manifest.csv, boxes.csv and the pictures.
-        work: Folder of intermediate results, about 8 GB; a run that was interrupted goes on there.
-        processes: Processes that work at once, one thread each.
-        out: Folder that gets lite.toml and lite/.
+    Parameters
+    ----------
+    data
+        Folder with manifest.csv, boxes.csv, positives/, negatives/ and ambiguous/.
+    work
+        Folder of intermediate results, about 8 GB.
+    views
+        Training views of parts of pictures; there are a third as many of whole ones.
+    seed
+        Of views and training.
+    processes
+        Processes that work at once, each on one thread and with 3 GB of memory.
+    out
+        Folder that gets lite.toml and lite/.
     """
-    plan = Plan(data, work, views, passes, seed)
+    plan = Plan(data, work, views, seed)
     work.mkdir(parents=True, exist_ok=True)
-    plan.decoded(plan.pictures())
-    folds = [FINAL] if only == "final" else [*FOLDS, FINAL]
-    frames = list(dict.fromkeys(sight.frame for sight in SIGHTS))
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    pictures, rows, images = plan.labelled()
+    with ProcessPoolExecutor(processes, get_context("spawn"), _one_thread) as pool:
         _wait([pool.submit(cut_out, plan, part, processes) for part in range(processes)])
-        parts = [(frame, part) for frame in frames for part in range(len(plan.parts(frame)))]
-        made = [pool.submit(make_part, plan, frame, part) for frame, part in parts]
-        _wait(made + [pool.submit(show, plan, sight) for sight in SIGHTS])
-        _wait([pool.submit(train, plan, frame, fold) for frame in frames for fold in folds])
-    finish(plan.pictures(), data, work, out)
+        parts = [(net, part) for net in FRAMES for part in range(len(plan.parts(net)))]
+        made = [pool.submit(make_part, plan, net, part, processes) for net, part in parts]
+        _wait(made + [pool.submit(show, plan, sight.name) for sight in SIGHTS])
+        runs = [(net, fold) for net in FRAMES for fold in (*FOLDS, FINAL)]
+        _wait([pool.submit(train, plan, net, fold) for net, fold in runs])
+    finish(data, pictures, [images[row] for row in rows], work, out)
 
 
-def _wait(futures: list["Future[None]"]) -> None:
+def _one_thread() -> None:
+    """There are as many processes as cores."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def _wait(futures: Sequence["Future[None]"]) -> None:
     for future in futures:
         future.result()
 

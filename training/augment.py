@@ -29,7 +29,9 @@ def light(image: Pixels, rng: Generator) -> Pixels:
 def colour(image: Pixels, rng: Generator) -> Pixels:
     """Change saturation strongly and hue by up to about 8 degrees; sometimes drop all colour."""
     if rng.random() < 0.15:
-        return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
+        return np.asarray(
+            cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8
+        )
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int16)
     hsv[..., 0] = (hsv[..., 0] + int(rng.normal(0, 2))) % 180
     hsv[..., 1] = np.clip(hsv[..., 1] * np.exp(rng.normal(0, 0.3)), 0, 255)

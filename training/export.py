@@ -1,6 +1,7 @@
 """From a trained net to an ONNX file with int8 weights and activations, checked against torch."""
 
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class Shown(CalibrationDataReader):
 
 
 def write_float(net: nn.Module, size: tuple[int, int], outputs: list[str], path: Path) -> None:
-    """Write a net that takes uint8 [N, height, width, 3] as float32 ONNX; `size` is (width, height)."""
+    """Write a net that takes uint8 [N, height, width, 3] as float32 ONNX; `size`: width, height."""
     width, height = size
     example = torch.zeros((1, height, width, 3), dtype=torch.uint8)
     torch.onnx.export(
@@ -123,12 +124,20 @@ def describe(path: Path, facts: dict[str, str]) -> None:
     onnx.save(model, path)
 
 
-def logits(path: Path, pictures: Sequence[Pixels]) -> NDArray[np.float32]:
-    """Run a model on pictures, one by one, on one thread: log-odds [N]."""
+def run(
+    path: Path, pictures: Sequence[Pixels], spent: list[float] | None = None
+) -> NDArray[np.float32]:
+    """Run a model on pictures, one by one, on one thread: log-odds [N].
+
+    Processor time of each run, in seconds, is added to `spent`.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return np.array(
-        [session.run(["logit"], {"images": picture[None]})[0][0] for picture in pictures],
-        np.float32,
-    )
+    found = []
+    for picture in pictures:
+        begun = time.process_time()
+        found.append(session.run(["logit"], {"images": picture[None]})[0][0])
+        if spent is not None:
+            spent.append(time.process_time() - begun)
+    return np.array(found, np.float32)

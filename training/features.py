@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stages.cones import Pixels
 from stages.decode import resize
@@ -30,6 +31,10 @@ class Stored(NamedTuple):
     fine: NDArray[np.float16]
     middle: NDArray[np.float16]
     coarse: NDArray[np.float16]
+
+    def fine_of(self, rows: Sequence[int]) -> Tensor:
+        """Return the fine level of some of them, float32 [N, 40, H/8, W/8]."""
+        return torch.from_numpy(self.fine[rows]).float().permute(0, 3, 1, 2)
 
     def take(self, rows: Sequence[int]) -> Levels:
         """Return some of them as the neck takes them, float32."""
@@ -96,9 +101,7 @@ class Writer:
 
 def open_levels(paths: Sequence[Path]) -> Stored:
     """Open what `Writer` kept; several one after the other, then in memory."""
-    found = [
-        [np.load(_level(path, name), mmap_mode="r") for path in paths] for name in CHANNELS
-    ]
+    found = [[np.load(_level(path, name), mmap_mode="r") for path in paths] for name in CHANNELS]
     return Stored(*(parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in found))
 
 
@@ -151,10 +154,8 @@ def open_views(paths: Sequence[Path]) -> Views:
     )
 
 
-def keep_pictures(
-    images: Sequence[Pixels], show: Callable[[Pixels], Pixels], path: Path
-) -> None:
-    """Keep the levels of every picture, as `show` gives it to a member; nothing if they are there."""
+def keep_pictures(images: Sequence[Pixels], show: Callable[[Pixels], Pixels], path: Path) -> None:
+    """Keep the levels of every picture, as `show` gives it to a member, unless they are there."""
     done = path.with_suffix(".json")
     if done.exists():
         return
@@ -169,5 +170,5 @@ def keep_pictures(
 def whole(
     width: int, height: int, top: int = 0, bottom: int | None = None
 ) -> Callable[[Pixels], Pixels]:
-    """Return what shows a picture stretched to one size, and of that the rows from top to bottom."""
+    """Return what stretches a picture to one size and cuts the rows from top to bottom out."""
     return lambda image: resize(image, width, height)[top:bottom]

@@ -109,10 +109,10 @@ def _teach(
     xs, ys = places
     heat, care, sides, inside, cells = maps
     x1, y1, x2, y2 = box
-    within = np.ix_((ys > y1 - STRIDE) & (ys < y2 + STRIDE), (xs > x1 - STRIDE) & (xs < x2 + STRIDE))
-    part = cells[
-        int(y1 // CELL) : int(math.ceil(y2 / CELL)), int(x1 // CELL) : int(math.ceil(x2 / CELL))
-    ]
+    within = np.ix_(
+        (ys > y1 - STRIDE) & (ys < y2 + STRIDE), (xs > x1 - STRIDE) & (xs < x2 + STRIDE)
+    )
+    part = cells[int(y1 // CELL) : math.ceil(y2 / CELL), int(x1 // CELL) : math.ceil(x2 / CELL)]
     if kind < 0:
         care[within] = 0.0
         part[part < 1] = -1.0
@@ -172,9 +172,9 @@ def schedule(step: int, steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
 
-def average(kept: nn.Module, net: nn.Module, step: int) -> None:
+def average(kept: nn.Module, net: nn.Module, step: int, decay: float = AVERAGE_DECAY) -> None:
     """Move the averaged weights towards the current ones; quickly in the first steps."""
-    decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
+    decay = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
         for old, new in zip(kept.parameters(), net.parameters(), strict=True):
             old.lerp_(new, 1 - decay)
@@ -223,12 +223,24 @@ def fit(views: Views, rows: NDArray[np.int64], recipe: Recipe, path: Path) -> Ne
         total += loss.item()
         if (step + 1) % SAVE_EVERY == 0:
             spent, begun = time.monotonic() - begun, time.monotonic()
-            print(f"{path.stem}: {step + 1}/{len(order)} {total / SAVE_EVERY:.4f} {spent:.0f} s", flush=True)
+            print(
+                f"{path.stem}: {step + 1}/{len(order)} {total / SAVE_EVERY:.4f} {spent:.0f} s",
+                flush=True,
+            )
             total = 0.0
-            torch.save({n: p.state_dict() for n, p in parts.items()} | {"step": step + 1}, unfinished)
+            torch.save(
+                {n: p.state_dict() for n, p in parts.items()} | {"step": step + 1}, unfinished
+            )
     torch.save({"kept": kept.state_dict(), "recipe": asdict(recipe)}, path)
     unfinished.unlink(missing_ok=True)
     return kept
+
+
+def load_neck(path: Path) -> Neck:
+    """Load what `fit` kept."""
+    neck = Neck()
+    neck.load_state_dict(torch.load(path, weights_only=True)["kept"])
+    return neck
 
 
 def _take_up(parts: dict[str, object], path: Path) -> int:

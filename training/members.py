@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from training.corpus import KINDS
 from training.fit import pool_scene
-from training.network import STRIDE, Eyes, Found
+from training.network import STRIDE, Eyes, Found, Scene
 
 MOST_BOXES = 8
 LEAST, MOST = -6.0, 6.0  # bounds of what one map can say
@@ -18,27 +18,29 @@ LEAST, MOST = -6.0, 6.0  # bounds of what one map can say
 class Sight:
     """How a member sees a picture: stretched to a size, and of that the rows from top to bottom.
 
-    ``frame`` names the views that its net learns from.
+    Attributes:
+        name: Of the member.
+        tier: Where it votes.
+        net: ``scene`` judges the whole, ``close`` looks for objects.
+        width: Of the whole picture, pixels.
+        height: Of the whole picture, pixels.
+        rows: The first row that is looked at, and the one after the last.
     """
 
     name: str
-    frame: str
+    tier: str
+    net: str
     width: int
     height: int
-    top: int = 0
-    bottom: int = 0
-
-    @property
-    def rows(self) -> tuple[int, int]:
-        """The first row that is looked at, and the one after the last."""
-        return self.top, self.bottom or self.height
+    rows: tuple[int, int]
 
 
-# `near` looks closely at the band in which roads lie.
+# `closer` looks at the band in which roads lie.
 SIGHTS = (
-    Sight("glance", "glance", 256, 160),
-    Sight("look", "close", 672, 384),
-    Sight("near", "close", 1312, 768, 208, 656),
+    Sight("glance", "glance", "scene", 256, 160, (0, 160)),
+    Sight("scene", "look", "scene", 512, 352, (0, 352)),
+    Sight("objects", "look", "close", 672, 384, (0, 384)),
+    Sight("closer", "closer", "close", 1312, 768, (208, 656)),
 )
 
 
@@ -52,8 +54,28 @@ def evidence(found: Found) -> Tensor:
     return torch.cat([functional.softplus(strongest + 2.0), scene[:, None]], 1)
 
 
+def as_net_input(images: Tensor, sight: Sight) -> Tensor:
+    """Turn pictures uint8 [N, H, W, 3] into what the trunk takes: float [N, 3, rows, W]."""
+    top, bottom = sight.rows
+    seen = images if (top, bottom) == (0, sight.height) else images[:, top:bottom]
+    return seen.permute(0, 3, 1, 2).float()
+
+
+class Watcher(nn.Module):
+    """A member that judges the whole picture, as it is shipped: log-odds out."""
+
+    def __init__(self, scene: Scene, sight: Sight) -> None:
+        super().__init__()
+        self.scene, self.sight = scene, sight
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Judge pictures uint8 RGB [N, height, width, 3]: log-odds float32 [N]."""
+        logit: Tensor = self.scene(as_net_input(images, self.sight))
+        return logit
+
+
 class Looker(nn.Module):
-    """A member as it is shipped: pictures in; log-odds and boxes out.
+    """A member that looks for objects, as it is shipped: log-odds and boxes out.
 
     Args:
         eyes: The net.
@@ -80,15 +102,13 @@ class Looker(nn.Module):
             scores float32 [N, 8]: in [0, 1], strongest first.
             kinds int64 [N, 8]: indices of `KINDS`.
         """
-        top, bottom = self.sight.rows
-        seen = images[:, top:bottom].permute(0, 3, 1, 2).float()
-        found = self.eyes(seen)
+        found = self.eyes(as_net_input(images, self.sight))
         logit = (evidence(found) * self.weights).sum(1) + self.bias
         return logit, *self.places(found)
 
     def places(self, found: Found) -> tuple[Tensor, Tensor, Tensor]:
         """Return the strongest places that no neighbour beats, as boxes: see `forward`."""
-        count, _, height, width = found.heat.shape
+        height, width = found.heat.shape[2:]
         chance = torch.sigmoid(found.heat)
         peak = functional.max_pool2d(chance, 3, 1, 1) == chance
         scores, at = (chance * peak).flatten(1).topk(MOST_BOXES)

