@@ -15,9 +15,8 @@ from training.cutouts import Cutout
 from training.drawn import draw, draw_lookalike
 
 ASPECT = 384 / 672  # members see every picture stretched to about this
-PASTE_CHANCE, DECOY_CHANCE, DRAWN_SHARE = 0.45, 0.35, 0.45
+DECOY_CHANCE, DRAWN_SHARE = 0.35, 0.45
 SEEN_SHARE = 0.4  # of a box that must lie in the window for the box to count
-LEAST_PIXELS = 4.0  # height of a box in the view; smaller ones are neither taught nor denied
 # Metres above the road of the camera, and of the objects: how far down they stand at a size.
 CAMERA_HEIGHT = 1.35
 HEIGHTS = {
@@ -38,17 +37,21 @@ class Frame(NamedTuple):
         height: Of a view, pixels.
         least_span: Least width that the whole picture has, of which the view is a part.
         most_span: Most width of the whole picture.
+        least_pixels: Height of a box in the view; smaller ones are neither taught nor denied.
+        pasted: Share of views with objects pasted in.
     """
 
     width: int
     height: int
     least_span: float
     most_span: float
+    least_pixels: float
+    pasted: float
 
 
 # Objects are looked for in pictures 672 and 1312 pixels wide; scenes are seen 256 and 512 wide.
-CLOSE = Frame(416, 256, 416, 1400)
-SCENE = Frame(320, 224, 300, 560)
+CLOSE = Frame(416, 256, 416, 1400, 4.0, 0.45)
+SCENE = Frame(320, 224, 310, 640, 9.0, 0.3)
 
 
 class View(NamedTuple):
@@ -118,7 +121,7 @@ def boxes_in(picture: Picture, window: Window, frame: Frame) -> NDArray[np.float
         if x2 <= x1 or y2 <= y1 or box.kind == LOOKALIKE:
             continue
         known = box.kind in KINDS and (x2 - x1) * (y2 - y1) > SEEN_SHARE * size
-        large = (y2 - y1) * frame.height >= LEAST_PIXELS
+        large = (y2 - y1) * frame.height >= frame.least_pixels
         kind = KINDS.index(box.kind) if known and large else -1
         corners = (x1 * frame.width, y1 * frame.height, x2 * frame.width, y2 * frame.height)
         found.append((kind, *corners))
@@ -179,7 +182,6 @@ class ViewMaker:
         cutouts: Objects to paste; a view of one family may get those of every other.
         frame: The size of views.
         drawn_share: Share of pasted objects that are drawn rather than cut out.
-        paste_chance: How often objects are pasted into a view.
     """
 
     def __init__(
@@ -189,10 +191,9 @@ class ViewMaker:
         cutouts: Sequence[Cutout],
         frame: Frame = CLOSE,
         drawn_share: float = DRAWN_SHARE,
-        paste_chance: float = PASTE_CHANCE,
     ) -> None:
         self._pictures, self._images, self.frame = pictures, images, frame
-        self._drawn_share, self._paste_chance = drawn_share, paste_chance
+        self._drawn_share = drawn_share
         self._cutouts: dict[str, dict[str, list[Cutout]]] = {}
         for one in cutouts:
             self._cutouts.setdefault(one.kind, {}).setdefault(one.family, []).append(one)
@@ -207,7 +208,7 @@ class ViewMaker:
         complete = bool(picture.label == 0 or picture.boxes)
         if rng.random() < DECOY_CHANCE:
             self._decoys(canvas, window, families, rng)
-        if picture.label >= 0 and rng.random() < self._paste_chance:
+        if picture.label >= 0 and rng.random() < frame.pasted:
             added = self._objects(canvas, window, families, rng)
             boxes = np.concatenate([boxes, added])
         label = int((boxes[:, 0] >= 0).any())
@@ -229,7 +230,7 @@ class ViewMaker:
                 kind = str(rng.choice(list(PASTED), p=list(PASTED.values())))
                 piece = self._piece(kind, families, rng)
             size = base * (HEIGHTS[kind] / 0.9) ** 0.6 * np.exp(rng.normal(0, 0.3))
-            high = float(np.clip(size, 6, 200))
+            high = float(np.clip(size, 1.5 * self.frame.least_pixels, 200))
             place = paste(canvas, fit_in(piece, canvas, rng), kind, window, rng, high)
             if place is not None:
                 added.append((KINDS.index(kind), *place))
@@ -244,7 +245,8 @@ class ViewMaker:
 
     def _size(self, rng: Generator) -> float:
         """Draw the height of what is pasted, in pixels: small objects as often as large ones."""
-        return float(np.exp(rng.uniform(np.log(7), np.log(0.43 * self.frame.height))))
+        frame = self.frame
+        return float(np.exp(rng.uniform(np.log(1.7 * frame.least_pixels), np.log(0.43 * frame.height))))
 
     def _piece(self, kind: str, families: set[str], rng: Generator) -> Pixels:
         """Return an object of this kind, drawn or cut out of a picture of any family."""
