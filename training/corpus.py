@@ -118,6 +118,11 @@ def decode(path: Path) -> Pixels:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
+def seen_at_start() -> set[str]:
+    """Return the files that the classifier saw before training starts, see `scene_start`."""
+    return {row["file"] for row in read_rows(HERE / "scene_start.csv")}
+
+
 class Decoded(Sequence[Pixels]):
     """Pictures decoded once into one file, read as they are needed: uint8 RGB [H, W, 3] each."""
 

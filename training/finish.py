@@ -15,7 +15,7 @@ from torch import nn
 from stages.cones import Pixels
 from training import card
 from training.calibrate import calibrate, write_results
-from training.corpus import FOLDS, KINDS, Picture
+from training.corpus import FOLDS, KINDS, Picture, seen_at_start
 from training.export import OUTPUTS, describe, quantise, run, write_float
 from training.features import Stored, open_levels, whole
 from training.fit import load_neck
@@ -150,12 +150,13 @@ def finish(
         export(shipped(work, sight, verdict), sight, images, folder)
         cost = milliseconds(sight, images, folder)
         costs[sight.tier] = costs.get(sight.tier, 0.0) + cost
-    scores = judged_raw(data, pictures, raw)
+    seen_before = seen_at_start()
+    scores = [one for one in judged_raw(data, pictures, raw) if one.file not in seen_before]
     write_judged(RESULTS / "raw.csv", scores)
     found = calibrate(scores, TEMPLATE.read_text(encoding="utf-8"), costs)
     (out / "lite.toml").write_text(found.text, encoding="utf-8")
     write_results(found)
-    write_sources(data, RESULTS / "sources.csv")
+    write_sources(data)
     (RESULTS / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
     card.main()
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.corpus import KINDS
+from training.corpus import HERE, KINDS
 
+START = HERE / "scene_start.safetensors"
 # (repeats, kernel, stride, expansion, channels) of the seven stages of EfficientNet-Lite0.
 STAGES = (
     (1, 3, 1, 1, 16),
@@ -293,12 +295,14 @@ def imagenet_trunk() -> Trunk:
     return trunk
 
 
-def imagenet_scene() -> Scene:
-    """Load a classifier whose last layer alone is new; only what is trained wants gradients."""
+def scene_start() -> Scene:
+    """Load the classifier that training starts from; only what is trained wants gradients.
+
+    Its weights are those of `lite0`, the classifier of the first `lite`, which was trained on the
+    pictures that `scene_start.csv` names: nothing that is measured on those counts.
+    """
     scene = Scene()
-    scene.trunk.load_state_dict(imagenet_trunk().state_dict())
-    weight, bias = fold(imagenet_weights(), "_conv_head", "_bn1")
-    scene._conv_head.load_state_dict({"weight": weight, "bias": bias})
+    scene.load_state_dict({name: value.float() for name, value in load_file(START).items()})
     moving = dict(scene.trained())
     for name, value in scene.named_parameters():
         value.requires_grad_(name in moving)

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from training.features import Views
 from training.fit import Recipe, average, order_of, schedule
-from training.network import Scene, imagenet_scene
+from training.network import Scene, scene_start
 
-RECIPE = Recipe(passes=1.0, batch=16, rate=5e-4, decay=0.03)
+RECIPE = Recipe(passes=0.8, rate=2.5e-4, decay=0.03)
 HEAD_RATE = 5.0  # the new layer learns this much faster than the trunk
 AVERAGE_DECAY = 0.98
 SMOOTHING = 0.05
@@ -37,7 +37,7 @@ def fit_scene(views: Views, rows: NDArray[np.int64], recipe: Recipe, path: Path)
         The averaged net.
     """
     torch.manual_seed(recipe.seed)
-    net = imagenet_scene()
+    net = scene_start()
     kept = copy.deepcopy(net)
     if path.exists():
         kept.load_state_dict(torch.load(path, weights_only=True)["kept"])

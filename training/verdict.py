@@ -1,4 +1,4 @@
-"""From what a net sees to the log-odds of roadwork: few weights, none of them negative."""
+"""From what a net sees to the log-odds of roadwork: few weights, all of them positive."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 Reals = NDArray[np.float64]
 DECAY = 0.02  # pulls every weight to its usual value, in units of one picture's loss
 USUAL = 0.6
+LEAST = 0.1  # nothing that is looked for counts for nothing
 PARTS = 5
 
 
@@ -25,7 +26,7 @@ class Verdict(NamedTuple):
 
 
 def fit_verdict(evidence: Reals, labels: Reals, importance: Reals) -> Verdict:
-    """Fit weights ≥ 0 by regularised logistic regression.
+    """Fit weights ≥ `LEAST` by regularised logistic regression.
 
     Args:
         evidence: [N, parts], see `training.members.evidence`.
@@ -44,7 +45,7 @@ def fit_verdict(evidence: Reals, labels: Reals, importance: Reals) -> Verdict:
         return value, gradient
 
     start = np.append(np.full(parts, USUAL), -2.0)
-    bounds = [(0.0, None)] * parts + [(None, None)]
+    bounds = [(LEAST, None)] * parts + [(None, None)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     return Verdict(found.x[:-1], float(found.x[-1]))
 
