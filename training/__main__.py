@@ -6,7 +6,7 @@ A run that was interrupted goes on where it stopped; what is in the work folder 
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,18 +17,14 @@ from cyclopts import App
 from training.corpus import FOLDS, Decoded, Picture, decode_once, load_pictures
 from training.cutouts import Cutout, cut_all, load_cutouts, save_cutouts
 from training.features import keep_pictures, make_views, open_views, whole
-from training.finish import FINAL, finish
+from training.finish import FINAL, finish, weights_of
 from training.fit import Recipe, fit
 from training.members import SIGHTS
-from training.scenes import RECIPE, fit_scene
-from training.views import CLOSE, SCENE, ViewMaker, sampling_weights
+from training.views import ViewMaker, sampling_weights
 
 app = App(help=__doc__, help_format="plaintext")
 WORK = Path.home() / ".cache/roadstream-training"
-VIEWS_PER_PART = 800
-FRAMES = {"close": CLOSE, "scene": SCENE}
-# Views of whole pictures, for each view of a part of one.
-SHARE = {"close": 1.0, "scene": 0.35}
+VIEWS_PER_PART = 1000
 
 
 @dataclass(frozen=True)
@@ -51,10 +47,10 @@ class Plan:
         rows = [row for row, picture in enumerate(pictures) if picture.label >= 0]
         return [pictures[row] for row in rows], rows, images
 
-    def parts(self, net: str) -> list[Path]:
-        """Name the parts in which the views of a net are kept."""
-        count = max(1, round(self.views * SHARE[net] / VIEWS_PER_PART))
-        return [self.work / f"views-{net}-{self.seed}-{part:02d}" for part in range(count)]
+    def parts(self) -> list[Path]:
+        """Name the parts in which the views are kept."""
+        count = max(1, round(self.views / VIEWS_PER_PART))
+        return [self.work / f"views-{self.seed}-{part:02d}" for part in range(count)]
 
 
 def cut_out(plan: Plan, part: int, parts: int) -> None:
@@ -67,16 +63,16 @@ def cut_out(plan: Plan, part: int, parts: int) -> None:
     print(f"cut-outs: part {part + 1} of {parts}", flush=True)
 
 
-def make_part(plan: Plan, net: str, part: int, parts: int) -> None:
-    """Make one part of the views of a net."""
+def make_part(plan: Plan, part: int, parts: int) -> None:
+    """Make one part of the views."""
     pictures, images = plan.decoded()
     cutouts: list[Cutout] = []
     for path in sorted(plan.work.glob(f"cutouts-*-of-{parts:02d}.msgpack")):
         cutouts += load_cutouts(path)
-    maker = ViewMaker(pictures, images, cutouts, FRAMES[net])
-    path = plan.parts(net)[part]
+    maker = ViewMaker(pictures, images, cutouts)
+    path = plan.parts()[part]
     make_views(maker, sampling_weights(pictures), VIEWS_PER_PART, plan.seed + part, path)
-    print(f"views for {net}: part {part + 1} of {len(plan.parts(net))}", flush=True)
+    print(f"views: part {part + 1} of {len(plan.parts())}", flush=True)
 
 
 def show(plan: Plan, name: str) -> None:
@@ -88,16 +84,12 @@ def show(plan: Plan, name: str) -> None:
     print(f"pictures as {name} sees them", flush=True)
 
 
-def train(plan: Plan, net: str, fold: str) -> None:
-    """Train one net, without the sources of a fold or with all."""
-    views = open_views(plan.parts(net))
+def train(plan: Plan, fold: str) -> None:
+    """Train one neck, without the sources of a fold or with all."""
+    views = open_views(plan.parts())
     rows = views.without(FOLDS.get(fold, ()))
-    path = plan.work / f"{net}-{fold}.pt"
-    if net == "scene":
-        fit_scene(views, rows, replace(RECIPE, seed=plan.seed), path)
-    else:
-        fit(views, rows, Recipe(seed=plan.seed), path)
-    print(f"trained: {path.stem}", flush=True)
+    fit(views, rows, Recipe(seed=plan.seed), weights_of(plan.work, fold))
+    print(f"trained: {fold}", flush=True)
 
 
 @app.default
@@ -120,7 +112,7 @@ def main(
     work
         Folder of intermediate results, about 8 GB.
     views
-        Training views of parts of pictures; there are a third as many of whole ones.
+        Training views.
     seed
         Of views and training.
     processes
@@ -133,11 +125,10 @@ def main(
     pictures, rows, images = plan.labelled()
     with ProcessPoolExecutor(processes, get_context("spawn"), _one_thread) as pool:
         _wait([pool.submit(cut_out, plan, part, processes) for part in range(processes)])
-        parts = [(net, part) for net in FRAMES for part in range(len(plan.parts(net)))]
-        made = [pool.submit(make_part, plan, net, part, processes) for net, part in parts]
-        _wait(made + [pool.submit(show, plan, sight.name) for sight in SIGHTS])
-        runs = [(net, fold) for net in FRAMES for fold in (*FOLDS, FINAL)]
-        _wait([pool.submit(train, plan, net, fold) for net, fold in runs])
+        parts = range(len(plan.parts()))
+        made = [pool.submit(make_part, plan, part, processes) for part in parts]
+        _wait(made + [pool.submit(show, plan, sight.name) for sight in SIGHTS if sight.finds])
+        _wait([pool.submit(train, plan, fold) for fold in (*FOLDS, FINAL)])
     finish(data, pictures, [images[row] for row in rows], work, out)
 
 

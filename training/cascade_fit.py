@@ -23,6 +23,7 @@ from training.platt import (
     fit_calibrators,
     fit_weights,
     folds,
+    importance,
     scored,
     tempered,
 )
@@ -113,7 +114,7 @@ def fit_voters(numbers: Numbers, template: str, odds: Mapping[str, Reals], votes
     Every tier counts the same: a factor that suits all votes together would make the few votes of
     the first tier over-confident, and most pictures leave there.
     """
-    weights = tempered(votes.groups)
+    weights = importance(votes)
     sign = np.where(votes.labels == 1, 1.0, -1.0)
 
     def loss(voters: float) -> float:

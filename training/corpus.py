@@ -118,9 +118,9 @@ def decode(path: Path) -> Pixels:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def seen_at_start() -> set[str]:
-    """Return the files that the classifier saw before training starts, see `scene_start`."""
-    return {row["file"] for row in read_rows(HERE / "scene_start.csv")}
+def seen_by_scene() -> set[str]:
+    """Return the files that the classifier of whole pictures was trained on."""
+    return {row["file"] for row in read_rows(HERE / "scene.csv")}
 
 
 class Decoded(Sequence[Pixels]):

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from stages.cones import Pixels
 from stages.decode import resize
@@ -31,10 +30,6 @@ class Stored(NamedTuple):
     fine: NDArray[np.float16]
     middle: NDArray[np.float16]
     coarse: NDArray[np.float16]
-
-    def fine_of(self, rows: Sequence[int]) -> Tensor:
-        """Return the fine level of some of them, float32 [N, 40, H/8, W/8]."""
-        return torch.from_numpy(self.fine[rows]).float().permute(0, 3, 1, 2)
 
     def take(self, rows: Sequence[int]) -> Levels:
         """Return some of them as the neck takes them, float32."""

@@ -29,7 +29,7 @@ CELL = 16  # pixels per place of the scene map
 class Recipe:
     """How one run learns; all of it is written beside its weights."""
 
-    passes: float = 5.0
+    passes: float = 3.0
     batch: int = 16
     rate: float = 3e-3
     decay: float = 0.05
@@ -172,9 +172,9 @@ def schedule(step: int, steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
 
-def average(kept: nn.Module, net: nn.Module, step: int, decay: float = AVERAGE_DECAY) -> None:
+def average(kept: nn.Module, net: nn.Module, step: int) -> None:
     """Move the averaged weights towards the current ones; quickly in the first steps."""
-    decay = min(decay, (1 + step) / (10 + step))
+    decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
     with torch.no_grad():
         for old, new in zip(kept.parameters(), net.parameters(), strict=True):
             old.lerp_(new, 1 - decay)

@@ -15,7 +15,7 @@ CROP = "dashcam crop 256x256"
 
 # Files of judged pictures and what they show; the first one there is what the page is about.
 RUNS = {
-    "lite": "`lite`, trained without the source, calibrated without the scene",
+    "lite": "`lite`, trained and calibrated without the scene, and mostly without the source",
     "everything": "the same, all members on every picture",
     "strangers": "the same cascade, calibrated without the source too",
     "scenes": "trained with the source, without the scene",

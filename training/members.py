@@ -21,7 +21,7 @@ class Sight:
     Attributes:
         name: Of the member.
         tier: Where it votes.
-        net: ``scene`` judges the whole, ``close`` looks for objects.
+        finds: Whether it looks for objects; else it judges the whole.
         width: Of the whole picture, pixels.
         height: Of the whole picture, pixels.
         rows: The first row that is looked at, and the one after the last.
@@ -29,7 +29,7 @@ class Sight:
 
     name: str
     tier: str
-    net: str
+    finds: bool
     width: int
     height: int
     rows: tuple[int, int]
@@ -37,10 +37,10 @@ class Sight:
 
 # `closer` looks at the band in which roads lie.
 SIGHTS = (
-    Sight("glance", "glance", "scene", 256, 160, (0, 160)),
-    Sight("scene", "look", "scene", 512, 352, (0, 352)),
-    Sight("objects", "look", "close", 672, 384, (0, 384)),
-    Sight("closer", "closer", "close", 1312, 768, (208, 656)),
+    Sight("glance", "glance", False, 256, 160, (0, 160)),
+    Sight("scene", "look", False, 512, 352, (0, 352)),
+    Sight("objects", "look", True, 672, 384, (0, 384)),
+    Sight("closer", "closer", True, 1312, 768, (208, 656)),
 )
 
 

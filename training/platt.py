@@ -11,6 +11,7 @@ training; 0.09, 0.08 and 0.07 on all.
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +28,17 @@ Ints = NDArray[np.int64]
 
 FOLDS = 5
 TEMPER = 0.5
+ROADWORK = 0.4
+"""Share of roadwork that calibrators are fitted to: what the collection has of pictures."""
 SLOPE_PENALTY = 1.0
 """Of a slope on scores of unit spread, against one log-loss per tempered scene."""
 LEAST_WEIGHT = 0.1
 """Of an even share: a member of weight 0 is a shadow, and a tier of shadows cannot answer."""
-WEIGHT_PENALTY = 20.0
-"""Of weights that leave an even share, in the same unit. Of 1, 5, 20 and 100, this gave the least
-Brier score by scene on pictures unseen by the members that shipped before."""
-# Threads of BLAS wait for each other at problems of a few coefficients: ten times the time.
+WEIGHT_PENALTY = 500.0
+"""Of weights that leave an even share, in the same unit: they hardly do. Of 20, 100 and 500, the
+MCC is the same (0.81, 0.80, 0.81), and 500 did best where calibrators had not seen the source."""
 _POOLS = ThreadpoolController()
+"""Here one thread of BLAS is several times faster than many."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,22 @@ def tempered(groups: Sequence[str], power: float = TEMPER) -> Reals:
     """Return weights size^−power of each picture's scene, [N]."""
     _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     weights: Reals = sizes[place].astype(np.float64) ** -power
+    return weights
+
+
+def importance(votes: Scored) -> Reals:
+    """Return weights of pictures [N]: scenes are tempered, and `ROADWORK` of all is roadwork.
+
+    Among scenes it is far less, as a drive through works is one scene; a calibrator fitted so would
+    make every vote a cautious one.
+    """
+    return shared(tempered(votes.groups), votes.labels)
+
+
+def shared(weights: Reals, labels: NDArray[Any]) -> Reals:
+    """Scale weights [N] so that `ROADWORK` of their sum is on label 1; their mean is then 1."""
+    for part, share in ((labels == 1, ROADWORK), (labels != 1, 1 - ROADWORK)):
+        weights[part] *= len(weights) * share / max(float(weights[part].sum()), 1e-9)
     return weights
 
 
@@ -164,7 +183,7 @@ def fit_platt(raw: Reals, labels: Ints, weights: Reals) -> Platt:
 
 def fit_calibrators(votes: Scored) -> dict[str, Platt]:
     """Fit every member's calibrator on all pictures."""
-    weights = tempered(votes.groups)
+    weights = importance(votes)
     return {name: fit_platt(raw, votes.labels, weights) for name, raw in votes.raw.items()}
 
 
@@ -200,7 +219,7 @@ def fit_weights(log_odds: Mapping[str, Reals], votes: Scored) -> dict[str, float
     kept = ~np.isnan(x).any(axis=1)
     even = 1 / x.shape[1]
     ridge = Ridge(WEIGHT_PENALTY, even, LEAST_WEIGHT * even)
-    weights = tempered(votes.groups)[kept]
+    weights = importance(votes)[kept]
     found, _ = fit_logistic(x[kept], votes.labels[kept], weights, ridge, intercept=False)
     shares = found / found.sum()
     return {name: float(share) for name, share in zip(log_odds, shares, strict=True)}

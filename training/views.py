@@ -49,9 +49,8 @@ class Frame(NamedTuple):
     pasted: float
 
 
-# Objects are looked for in pictures 672 and 1312 pixels wide; scenes are seen 256 and 512 wide.
-CLOSE = Frame(416, 256, 416, 1400, 4.0, 0.45)
-SCENE = Frame(320, 224, 310, 640, 9.0, 0.3)
+# Members see pictures 672 and 1312 pixels wide.
+FRAME = Frame(416, 256, 416, 1400, 4.0, 0.45)
 
 
 class View(NamedTuple):
@@ -189,7 +188,7 @@ class ViewMaker:
         pictures: Sequence[Picture],
         images: Sequence[Pixels],
         cutouts: Sequence[Cutout],
-        frame: Frame = CLOSE,
+        frame: Frame = FRAME,
         drawn_share: float = DRAWN_SHARE,
     ) -> None:
         self._pictures, self._images, self.frame = pictures, images, frame
@@ -246,7 +245,9 @@ class ViewMaker:
     def _size(self, rng: Generator) -> float:
         """Draw the height of what is pasted, in pixels: small objects as often as large ones."""
         frame = self.frame
-        return float(np.exp(rng.uniform(np.log(1.7 * frame.least_pixels), np.log(0.43 * frame.height))))
+        return float(
+            np.exp(rng.uniform(np.log(1.7 * frame.least_pixels), np.log(0.43 * frame.height)))
+        )
 
     def _piece(self, kind: str, families: set[str], rng: Generator) -> Pixels:
         """Return an object of this kind, drawn or cut out of a picture of any family."""
