@@ -9,10 +9,11 @@ import numpy as np
 from schemas.records import Verdict
 from training.quality import Bools, Reals, mcc
 
-CONFIDENCES: tuple[float, ...] = (*np.round(np.tanh(np.arange(2.6, 5.0, 0.2) / 2), 3).tolist(), 1.0)
-"""Decision confidences at even steps of log-odds, p from 0.931 to 0.992; 1 lets nothing go.
-
-Lower ones would do on these pictures; in a new city a first glance is wrong more often."""
+CONFIDENCES: tuple[float, ...] = (*np.round(np.tanh(np.arange(1.4, 5.0, 0.2) / 2), 3).tolist(), 1.0)
+"""Decision confidences at even steps of log-odds, p from 0.8 to 0.992; 1 lets nothing go."""
+FIRST = 0.86
+"""Least confidence at the first tier. Less would do on these pictures; in a new city the first
+glance is wrong more often than what comes after it."""
 DISAGREEMENTS = (0.5, 1.0, 2.0, 12.0)
 """Spreads of log-odds; nothing spreads wider than 12."""
 MOST_LOSS = 0.01
@@ -100,7 +101,10 @@ def choose_exits(
 
 def _trials(question: Question, most_loss: float, most_cost: float) -> Iterator[Chosen]:
     tiers = [_tier(part) for part in question.standings]
-    offered = [_offered(tier, place in question.spreads) for place, tier in enumerate(tiers[:-1])]
+    offered = [
+        _offered(tier, place in question.spreads, FIRST if place == 0 else 0.0)
+        for place, tier in enumerate(tiers[:-1])
+    ]
     top = _measures(question, tiers[-1].probability)
     for choice in itertools.product(*offered):
         leaving = [gone for _, gone in choice]
@@ -126,9 +130,10 @@ def _tier(standing: Sequence[Verdict]) -> _Tier:
     )
 
 
-def _offered(tier: _Tier, spreads: bool) -> list[tuple[Exit, Bools]]:
+def _offered(tier: _Tier, spreads: bool, least: float) -> list[tuple[Exit, Bools]]:
     """Return exits to try and who leaves by them; of those that let the same go, the strictest."""
-    rules = itertools.product(CONFIDENCES, DISAGREEMENTS if spreads else DISAGREEMENTS[-1:])
+    confidences = [each for each in CONFIDENCES if each >= least]
+    rules = itertools.product(confidences, DISAGREEMENTS if spreads else DISAGREEMENTS[-1:])
     different: dict[bytes, tuple[Exit, Bools]] = {}
     for rule in itertools.starmap(Exit, rules):
         leaving = tier.leaving(rule)

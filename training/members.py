@@ -38,7 +38,6 @@ class Sight:
 # `closer` looks at the band in which roads lie.
 SIGHTS = (
     Sight("glance", "glance", False, 256, 160, (0, 160)),
-    Sight("scene", "look", False, 512, 352, (0, 352)),
     Sight("objects", "look", True, 672, 384, (0, 384)),
     Sight("closer", "closer", True, 1312, 768, (208, 656)),
 )
