@@ -42,16 +42,6 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    made = Trained(tmp_path_factory.mktemp("training"))
-    lay_out(made.data)
-    options = ["--work", made.work, "--out", made.out, "--views", VIEWS, "--processes", 1]
-    done = command(made.data, *options)
-    assert done.returncode == 0, done.stderr
-    return made
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     lay_out(tmp_path)
@@ -59,56 +49,62 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(600)
-def test_a_folder_becomes_a_cascade_whose_models_find_things_by_name(trained: Trained) -> None:
-    cascade = load_cascade(str(trained.out / "cascades" / "lite.toml"))
-    members = {member.name: member for tier in cascade.tiers for member in tier.members}
-    picture = Picture(decode((trained.data / f"positives/{FAMILIES[0]}__0.png").read_bytes()))
+def test_a_folder_becomes_a_cascade_and_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    made = Trained(tmp_path)
+    lay_out(made.data)
+    options = ["--work", made.work, "--out", made.out, "--views", VIEWS, "--processes", 1]
 
+    done = command(made.data, *options)
+
+    assert done.returncode == 0, done.stderr
+    models_find_things_by_name(made)
+    figures_and_pages_are_where_they_were_asked_to_go(made)
+    only_what_is_missing_is_made_again_and_the_same(made)
+    a_work_folder_of_other_pictures_is_refused(made)
+
+
+def models_find_things_by_name(made: Trained) -> None:
+    cascade = load_cascade(str(made.out / "cascades" / "lite.toml"))
+    members = [each for tier in cascade.tiers for each in tier.members if each.engine == "onnx"]
+    picture = Picture(decode((made.data / f"positives/{FAMILIES[0]}__0.png").read_bytes()))
     found = []
-    for name in ("glance", "scene", "objects", "closer"):
-        path = trained.out / "cascades" / "lite" / f"{name}.onnx"
-        member = members[name]
+    for member in members:
         member.settings["box_threshold"] = 0.001
-        engine = OnnxEngine(member, path)
+        engine = OnnxEngine(member, made.out / "cascades" / member.model)
         engine.load()
         (score,) = engine.infer(Pictures([picture]))
         assert np.isfinite(score.raw)
         found += score.boxes
-
     assert found
     assert {box.label for box in found} <= set(KINDS)
 
 
-def test_figures_and_pages_go_where_they_are_asked_to(trained: Trained) -> None:
-    made = {str(path.relative_to(trained.out)) for path in trained.out.rglob("*")}
+def figures_and_pages_are_where_they_were_asked_to_go(made: Trained) -> None:
+    there = {str(path.relative_to(made.out)) for path in made.out.rglob("*")}
+    assert {"docs/quality.md", "training/MODEL_CARD.md", "training/results/lite.csv"} <= there
+    assert "On 16 pictures of 16 scenes" in (made.out / "docs/quality.md").read_text()
+    assert "owner/mycity" in (made.out / "training/MODEL_CARD.md").read_text()
 
-    assert {"docs/quality.md", "training/MODEL_CARD.md", "training/results/lite.csv"} <= made
-    assert "On 16 pictures of 16 scenes" in (trained.out / "docs/quality.md").read_text()
-    assert "owner/mycity" in (trained.out / "training/MODEL_CARD.md").read_text()
 
-
-def test_an_interrupted_run_makes_only_what_is_missing_and_the_same_views(trained: Trained) -> None:
-    plan, folds = trained.plan(), folds_of(load_pictures(trained.data))
-    (views,) = plan.parts()
-    missing = [views.with_suffix(".json"), trained.work / "neck-german-drives.pt"]
-    before = missing[0].read_bytes()
-    fine = Path(f"{views}.fine.npy").read_bytes()
-    for path in missing:
+def only_what_is_missing_is_made_again_and_the_same(made: Trained) -> None:
+    (views,) = made.plan().parts()
+    notes, neck = views.with_suffix(".json"), made.work / "neck-german-drives.pt"
+    fine = Path(f"{views}.fine.npy")
+    before = [notes.read_bytes(), fine.read_bytes()]
+    for path in (notes, neck):
         path.unlink()
-    kept = {path: path.stat().st_mtime_ns for path in trained.work.glob("*.pt")}
-    kept |= {path: path.stat().st_mtime_ns for path in trained.work.glob("seen-*")}
+    kept = {p: p.stat().st_mtime_ns for p in made.work.iterdir() if views.name not in p.name}
+    del kept[made.work / "made_of.txt"]
 
-    train_all(plan, folds, processes=1)
+    train_all(made.plan(), folds_of(load_pictures(made.data)), processes=1)
 
-    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
-    assert missing[1].exists()
-    assert missing[0].read_bytes() == before
-    assert Path(f"{views}.fine.npy").read_bytes() == fine
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert neck.exists()
+    assert [notes.read_bytes(), fine.read_bytes()] == before
 
 
-def test_a_work_folder_of_other_pictures_is_refused(trained: Trained) -> None:
-    other = Plan(trained.data, trained.work, VIEWS + 1, 72)
-
+def a_work_folder_of_other_pictures_is_refused(made: Trained) -> None:
+    other = Plan(made.data, made.work, VIEWS + 1, 72)
     with pytest.raises(ConfigError, match=r"work: expected a folder made of these pictures.*views"):
         other.claim()
 
