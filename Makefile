@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 DEMO := demo
+# Of `make train`: intermediate results, and the folder laid out like this one that gets the rest.
+WORK ?= $(HOME)/.cache/roadstream-training
+OUT ?= .
 # vLLM and Triton pin what others need otherwise, so each has an environment of its own. Triton's
 # stub wants a Python that was built with a shared library, as Debian's is.
 ENVIRONMENTS := .environments
 TRITON_PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check engines lock clean
+.PHONY: help demo train test check engines lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +32,11 @@ demo: $(UV) ## Render a drive, score it, show where the answers and the report a
 	@echo "pictures: $(CURDIR)/$(DEMO)/drive"
 	@echo "answers:  $(CURDIR)/$(DEMO)/answers.parquet"
 	@echo "report:   $(CURDIR)/$(DEMO)/answers.html"
+
+train: $(UV) ## Train lite anew from labelled pictures: make train DATA=folder [WORK=folder] [OUT=folder]
+	@test -n "$(DATA)" || { echo "expected make train DATA=folder, see docs/training.md" >&2; exit 2; }
+	@$(UV) sync --quiet --locked --inexact --extra train
+	@$(BIN)/python -m training "$(DATA)" --work "$(WORK)" --out "$(OUT)"
 
 $(ENVIRONMENTS)/vllm/installed: environments/vllm-cpu.txt | $(UV)
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(@D)

@@ -20,10 +20,11 @@ from training.svg import Axis, Series, chart, reliability_chart
 from training.tables import figures_table, interval, sights_table, table, wrong_table
 
 ROOT = Path(__file__).parent.parent
-CARD = ROOT / "training" / "MODEL_CARD.md"
-PAGE = ROOT / "docs" / "quality.md"
-RELIABILITY = ROOT / "docs" / "quality-reliability.svg"
-LEARNING = ROOT / "docs" / "quality-learning.svg"
+# Within the repository, or a folder laid out like it.
+CARD = Path("training/MODEL_CARD.md")
+PAGE = Path("docs/quality.md")
+RELIABILITY = Path("docs/quality-reliability.svg")
+LEARNING = Path("docs/quality-learning.svg")
 
 PAIRED = "before_sources"
 LEAST_PICTURES = 5  # smaller conditions and sources tell nothing
@@ -265,25 +266,27 @@ def refill(text: str, name: str, part: str, where: str) -> str:
     return f"{before}{head}\n{part}\n{tail}{after}"
 
 
-def render(page: Path, results: Results) -> None:
-    """Rewrite what stands between the markers of a page."""
-    text = page.read_text(encoding="utf-8")
+def render(page: Path, results: Results, root: Path) -> None:
+    """Rewrite what stands between the markers of a page; its prose is the repository's at first."""
+    target = root / page
+    text = (target if target.exists() else ROOT / page).read_text(encoding="utf-8")
     for name, make in PARTS[page].items():
         text = refill(text, name, make(results), page.name)
-    page.write_text(text, encoding="utf-8")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
 
 
-def main() -> None:
-    """Rewrite both pages and their pictures."""
-    results = load_results(ROOT / "training" / "results", str(ROOT / "cascades" / "lite.toml"))
+def write_pages(root: Path) -> None:
+    """Rewrite both pages and their pictures from the results and the cascade in the same folder."""
+    results = load_results(root / "training" / "results", str(root / "cascades" / "lite.toml"))
     for page in PARTS:
-        render(page, results)
+        render(page, results, root)
     judged = results.main
     drawn = reliability_chart(reliability(judged), reliability(judged, scene_weights(judged)))
-    RELIABILITY.write_text(drawn, encoding="utf-8")
+    (root / RELIABILITY).write_text(drawn, encoding="utf-8")
     if results.learning:
-        LEARNING.write_text(learning_chart(results), encoding="utf-8")
+        (root / LEARNING).write_text(learning_chart(results), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write_pages(ROOT)

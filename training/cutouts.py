@@ -98,7 +98,9 @@ def cut_all(pictures: Sequence[Picture], images: Sequence[Pixels]) -> list[Cutou
 def save_cutouts(path: Path, cutouts: Sequence[Cutout]) -> None:
     """Write cut-outs for `load_cutouts`."""
     rows = [(c.kind, c.family, c.group, c.pixels.shape, c.pixels.tobytes()) for c in cutouts]
-    path.write_bytes(msgspec.msgpack.encode(rows))
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(msgspec.msgpack.encode(rows))
+    partial.rename(path)
 
 
 def load_cutouts(path: Path) -> list[Cutout]:

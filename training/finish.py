@@ -3,11 +3,12 @@
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from stages.cones import Pixels, find_cones
 from stages.decode import resize
 from training import card
 from training.calibrate import calibrate, write_results
-from training.corpus import FOLDS, KINDS, Picture, seen_by_scene
+from training.corpus import HERE, KINDS, Picture, seen_by_scene
 from training.export import OUTPUTS, describe, quantise, run, write_float
 from training.features import open_levels, whole
 from training.fit import load_neck
@@ -29,12 +30,12 @@ from training.platt import shared, tempered
 from training.sources import write_sources
 from training.verdict import Reals, Verdict, cross_fitted, fit_verdict, parts_of
 
-HERE = Path(__file__).resolve().parent
-TEMPLATE, RESULTS = HERE / "lite.toml.template", HERE / "results"
+TEMPLATE = HERE / "lite.toml.template"
 FINAL = "final"
 SHOWN = 96  # pictures that tell the int8 files their ranges, and check them
 TIMED = 40
 LEAST_AGREEMENT = 0.97  # correlation of log-odds between an int8 file and the net it came from
+MOST_OFF = 0.3  # log-odds that are forgiven: of a net that has learnt little, all are alike
 KEPT_FLOAT = ("heat", "sides", "neck.scene", "logit")
 DATA_NOTE = (
     "Trained on pictures from ROADWork (ODC-By 1.0), CC BY 4.0 Roboflow Universe sets and other "
@@ -43,12 +44,22 @@ DATA_NOTE = (
 CONES_TIER, CONES_SIZE = "glance", (480, 270)
 
 
+class Places(NamedTuple):
+    """The folder of labelled pictures, that of trained necks, and that which gets the rest."""
+
+    data: Path
+    work: Path
+    out: Path
+
+
 def weights_of(work: Path, fold: str) -> Path:
     """Name the file of a trained neck."""
     return work / f"neck-{fold}.pt"
 
 
-def out_of_fold(work: Path, sight: Sight, pictures: Sequence[Picture]) -> Reals:
+def out_of_fold(
+    work: Path, sight: Sight, pictures: Sequence[Picture], folds: Mapping[str, Sequence[str]]
+) -> Reals:
     """Return the evidence in every picture by the neck that was trained without its source.
 
     Returns:
@@ -58,7 +69,7 @@ def out_of_fold(work: Path, sight: Sight, pictures: Sequence[Picture]) -> Reals:
     if not kept.exists():
         levels = open_levels([work / f"seen-{sight.name}"])
         found = np.zeros((len(pictures), len(KINDS) + 1))
-        for fold, families in FOLDS.items():
+        for fold, families in folds.items():
             neck = load_neck(weights_of(work, fold)).eval()
             with torch.inference_mode():
                 for row, picture in enumerate(pictures):
@@ -75,7 +86,10 @@ def export(net: nn.Module, sight: Sight, images: Sequence[Pixels], folder: Path)
         ValueError: The file says something else than the net.
     """
     show, target = whole(sight.width, sight.height), folder / f"{sight.name}.onnx"
-    shown = [show(images[row]) for row in np.linspace(0, len(images) - 1, SHOWN).astype(int)]
+    shown = [
+        show(images[row])
+        for row in np.linspace(0, len(images) - 1, min(SHOWN, len(images))).astype(int)
+    ]
     with TemporaryDirectory() as scratch:
         outputs = OUTPUTS if sight.finds else OUTPUTS[:1]
         write_float(net, (sight.width, sight.height), outputs, Path(scratch) / "float.onnx")
@@ -86,9 +100,11 @@ def export(net: nn.Module, sight: Sight, images: Sequence[Pixels], folder: Path)
     with torch.inference_mode():
         said = [net(torch.from_numpy(each[None])) for each in checked]
     wanted = [float(each[0]) for each in said]
-    agreement = float(np.corrcoef(wanted, run(target, checked))[0, 1])
-    print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB, agrees to {agreement:.4f}")
-    if agreement < LEAST_AGREEMENT:
+    got = run(target, checked)
+    agreement, most = float(np.corrcoef(wanted, got)[0, 1]), float(np.abs(wanted - got).max())
+    size = f"{target.stat().st_size / 1e6:.2f} MB"
+    print(f"{target.name}: {size}, agrees to {agreement:.4f}, at most {most:.2f} off", flush=True)
+    if agreement < LEAST_AGREEMENT and most > MOST_OFF:
         raise ValueError(f"{target}: expected {LEAST_AGREEMENT} or more, got {agreement:.4f}")
 
 
@@ -123,28 +139,32 @@ def judged_raw(data: Path, pictures: Sequence[Picture], raw: dict[str, Reals]) -
 
 
 def finish(
-    data: Path, pictures: Sequence[Picture], images: Sequence[Pixels], work: Path, out: Path
+    pictures: Sequence[Picture],
+    images: Sequence[Pixels],
+    folds: Mapping[str, Sequence[str]],
+    places: Places,
 ) -> None:
     """Write the cascade, its weights, the results and the pages.
 
     Args:
-        data: Folder of labelled pictures.
         pictures: Those with a label.
         images: Their pixels.
-        work: Folder of the trained necks.
-        out: Gets lite.toml and lite/.
+        folds: The families of each fold.
+        places: Where to read and write.
     """
-    folder = out / "lite"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = places.out / "cascades" / "lite"
+    results = places.out / "training" / "results"
+    for each in (folder, results):
+        each.mkdir(parents=True, exist_ok=True)
     spent: list[float] = []
     raw = {"cones": cone_scores(images, spent)}
     costs = dict.fromkeys((sight.tier for sight in SIGHTS), 0.0)
     costs[CONES_TIER] += milliseconds(spent)
     for sight in SIGHTS:
         if sight.finds:
-            seen = out_of_fold(work, sight, pictures)
+            seen = out_of_fold(places.work, sight, pictures, folds)
             raw[sight.name], verdict = weigh(seen, pictures)
-            eyes = Eyes(imagenet_trunk(), load_neck(weights_of(work, FINAL)))
+            eyes = Eyes(imagenet_trunk(), load_neck(weights_of(places.work, FINAL)))
             net = Looker(eyes, sight, torch.from_numpy(verdict.weights), verdict.bias).eval()
             export(net, sight, images, folder)
         else:
@@ -155,12 +175,14 @@ def finish(
         costs[sight.tier] += milliseconds(spent)
         if not sight.finds:
             raw[sight.name] = said.astype(np.float64)
-    found = calibrate(judged_raw(data, pictures, raw), TEMPLATE.read_text(encoding="utf-8"), costs)
-    (out / "lite.toml").write_text(found.text, encoding="utf-8")
-    write_results(found)
-    write_sources(data)
-    (RESULTS / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
-    card.main()
+    found = calibrate(
+        judged_raw(places.data, pictures, raw), TEMPLATE.read_text(encoding="utf-8"), costs
+    )
+    (folder.parent / "lite.toml").write_text(found.text, encoding="utf-8")
+    write_results(found, results)
+    write_sources(places.data, results / "sources.csv")
+    (results / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
+    card.write_pages(places.out)
 
 
 def weigh(seen: Reals, pictures: Sequence[Picture]) -> tuple[Reals, Verdict]:

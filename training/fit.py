@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from schemas.errors import UsageError
 from training.corpus import KINDS
 from training.features import Views
 from training.network import STRIDE, Found, Neck
@@ -184,11 +185,19 @@ def average(kept: nn.Module, net: nn.Module, step: int) -> None:
 
 
 def order_of(rows: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
-    """Return the rows in the order they are learnt from, [steps, batch]."""
+    """Return the rows in the order they are learnt from, [steps, batch].
+
+    Raises:
+        UsageError: There are none.
+    """
     rng = np.random.default_rng(recipe.seed)
-    steps = int(len(rows) * recipe.passes) // recipe.batch
+    seen = int(len(rows) * recipe.passes)
+    if not seen:
+        raise UsageError(f"expected views to learn from, got {len(rows)}: ask for more --views")
+    batch = min(recipe.batch, seen)
+    steps = seen // batch
     turns = [rng.permutation(rows) for _ in range(math.ceil(recipe.passes) + 1)]
-    return np.concatenate(turns)[: steps * recipe.batch].reshape(steps, recipe.batch)
+    return np.concatenate(turns)[: steps * batch].reshape(steps, batch)
 
 
 def fit(views: Views, rows: NDArray[np.int64], recipe: Recipe, path: Path) -> Neck:
@@ -228,12 +237,17 @@ def fit(views: Views, rows: NDArray[np.int64], recipe: Recipe, path: Path) -> Ne
                 flush=True,
             )
             total = 0.0
-            torch.save(
-                {n: p.state_dict() for n, p in parts.items()} | {"step": step + 1}, unfinished
-            )
-    torch.save({"kept": kept.state_dict(), "recipe": asdict(recipe)}, path)
+            save({n: p.state_dict() for n, p in parts.items()} | {"step": step + 1}, unfinished)
+    save({"kept": kept.state_dict(), "recipe": asdict(recipe)}, path)
     unfinished.unlink(missing_ok=True)
     return kept
+
+
+def save(state: dict[str, object], path: Path) -> None:
+    """Write a file that torch can load; whole, or not at all."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.rename(path)
 
 
 def load_neck(path: Path) -> Neck:

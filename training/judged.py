@@ -77,7 +77,7 @@ def read_truth(data: Path) -> list[Judged]:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as lines:
+    with path.open(newline="", encoding="utf-8-sig") as lines:
         return list(csv.DictReader(lines))
 
 

@@ -9,6 +9,7 @@ training; 0.09, 0.08 and 0.07 on all.
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,6 +115,8 @@ def folds(votes: Scored, count: int = FOLDS, seed: int = 72) -> Ints:
     if scenes < count:
         raise ValueError(f"expected at least {count} scenes to fold, got {scenes}")
     strata = [f"{name} {label}" for name, label in zip(votes.families, votes.labels, strict=True)]
+    if max(Counter(strata).values()) < count:  # no family is large enough to be spread
+        strata = [str(label) for label in votes.labels]
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     found = np.zeros(len(strata), np.int64)
     with warnings.catch_warnings():

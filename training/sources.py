@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from schemas.errors import ConfigError
+
 RESULTS = Path(__file__).parent / "results"
 FILE = RESULTS / "sources.csv"
 
@@ -68,10 +70,10 @@ def collect_sources(data: Path) -> list[Source]:
     """Count the pictures of each repository and licence in a data folder's manifest.
 
     Raises:
-        ValueError: A licence asks for attribution that ``ATTRIBUTION`` does not hold.
+        ConfigError: A licence asks for attribution that ``ATTRIBUTION`` does not hold.
     """
     counts: Counter[tuple[str, str, str]] = Counter()
-    with (data / "manifest.csv").open(newline="", encoding="utf-8") as lines:
+    with (data / "manifest.csv").open(newline="", encoding="utf-8-sig") as lines:
         for row in csv.DictReader(lines):
             if row["file"].startswith(("positives/", "negatives/")):
                 counts[row["source_repo"], row["licence"], row["label"]] += 1
@@ -87,13 +89,12 @@ def unthanked(sources: list[Source]) -> None:
     """Check that everybody who asks for it is named.
 
     Raises:
-        ValueError: Somebody is not; says who.
+        ConfigError: Somebody is not; says who.
     """
     for source in sources:
         if source.licence.startswith(ATTRIBUTED) and source.repo not in ATTRIBUTION:
-            raise ValueError(
-                f"{source.repo} ({source.licence}): expected its attribution in training/sources.py"
-            )
+            where = f"{source.repo} ({source.licence})"
+            raise ConfigError(where, "its attribution in training/sources.py", "none")
 
 
 def attribution(sources: list[Source]) -> str:

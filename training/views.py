@@ -270,6 +270,8 @@ def sampling_weights(pictures: Sequence[Picture]) -> NDArray[np.float64]:
     share = {1: 0.45, 0: 0.45, -1: 0.1}
     for label, part in share.items():
         rows = [i for i, picture in enumerate(pictures) if picture.label == label]
+        if not rows:
+            continue
         scenes: dict[tuple[str, str], list[int]] = {}
         for row in rows:
             scenes.setdefault((pictures[row].family, pictures[row].group), []).append(row)

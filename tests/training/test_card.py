@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from schemas.errors import ConfigError
 from tests.training.synthetic import TEMPLATE, pictures
 from training import calibrate, card, sources
 from training.judged import read_judged, write_judged
@@ -44,7 +45,7 @@ def test_committed_pages_are_what_the_committed_results_make() -> None:
     results = load_results(ROOT / "training" / "results", str(ROOT / "cascades" / "lite.toml"))
 
     for page, parts in card.PARTS.items():
-        text = page.read_text(encoding="utf-8")
+        text = (ROOT / page).read_text(encoding="utf-8")
         made = text
         for name, make in parts.items():
             made = card.refill(made, name, make(results), page.name)
@@ -116,12 +117,12 @@ def test_refilling_keeps_the_prose_and_can_be_repeated() -> None:
 
 
 def test_a_licence_that_asks_for_attribution_needs_one() -> None:
-    with pytest.raises(ValueError, match=r"nobody/known \(CC-BY-4.0 \(x\)\): expected its attrib"):
+    with pytest.raises(ConfigError, match=r"nobody/known \(CC-BY-4.0 \(x\)\): expected its attrib"):
         sources.attribution([Source("nobody/known", "CC-BY-4.0 (x)", 1, 0)])
 
 
 def test_everybody_who_asks_for_it_is_named_in_the_model_card() -> None:
-    text = card.CARD.read_text(encoding="utf-8")
+    text = (ROOT / card.CARD).read_text(encoding="utf-8")
 
     for source in sources.read_sources():
         assert source.repo in text
