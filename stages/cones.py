@@ -40,7 +40,7 @@ HUES = 180  # number of OpenCV's hues
 RED_TURN = 9  # turns the hues so that RED and ORANGE lie side by side, from 0 on
 ORANGE_TURN = ORANGE[1][0] + RED_TURN
 
-# Fitted by training/fit_cones.py on boxed training pictures: measure = (mean, spread, weight).
+# Fitted on boxed training pictures: measure = (mean, spread, weight).
 BIAS = -2.289
 MEASURES = {
     "log area": (-7.483, 1.626, 1.032),

@@ -16,6 +16,8 @@ from workers.engines.triton.engine import TritonEngine
 
 # One loop for all engines of the tests, as a process has one.
 SHARED = EngineOptions()
+# What the detectors of `lite` find.
+KINDS = ["cone", "drum", "barrier", "post", "work_sign", "worker", "machine"]
 
 
 def triton_member(

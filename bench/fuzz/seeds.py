@@ -60,7 +60,7 @@ HEAD = Head(
     content_hash=bytes(range(16)),
 )
 _RUNS = [
-    MemberRun("tiny", "1", 1.5, True, 0.01, 16),
+    MemberRun("glance", "1", 1.5, True, 0.01, 16),
     MemberRun("shadow", "2", 0.0, False, 0.02, 16),
 ]
 _TIER = AnswerTier(
@@ -119,7 +119,7 @@ def records(folder: Path) -> dict[str, list[Any]]:
         runs=_RUNS,
         images=[_IMAGE_VOTES, _IMAGE_VOTES],
     )
-    escalation = Escalation(HEAD, Inline(b"\xff\xd8"), [PriorVote("tiny", 1.5, 0.8)], "why")
+    escalation = Escalation(HEAD, Inline(b"\xff\xd8"), [PriorVote("glance", 1.5, 0.8)], "why")
     return {
         "image": list(images(folder)),
         "escalation": [escalation],
@@ -232,9 +232,9 @@ effective_voters = 1.75
 name = "glance"
 max_batch = 16
 [[tiers.members]]
-name = "tiny"
+name = "glance"
 engine = "onnx"
-model = "lite/tiny.onnx"
+model = "lite/glance.onnx"
 calibration = { method = "platt", slope = 1.3, intercept = -1.4 }
 settings = { boxes = false }
 [[tiers.members]]
@@ -249,7 +249,7 @@ to = "exit"
 [[tiers]]
 name = "look"
 [[tiers.members]]
-name = "lite0"
+name = "scene"
 engine = "noop"
 """
 KAFKA = b"""bootstrap_servers = "a:9092,b:9093"

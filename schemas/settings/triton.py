@@ -23,6 +23,9 @@ class TritonSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_f
         score: What that output is: log-odds of roadwork, or a probability.
         heat: Name of the output with evidence per place, [N, h, w], from which boxes are drawn; a
             model need not have it.
+        kinds: Names of what a detector finds, by number. With them, boxes are drawn from its
+            outputs ``boxes``, ``scores`` and ``kinds``, as the ``onnx`` engine has them.
+        box_threshold: Score, above 0 and at most 1, from which on things that it finds are drawn.
         boxes: Whether boxes are drawn.
         batching: Who makes batches: ``client`` sends one request per batch, cut to what the model
             takes at once; ``server`` sends one request per picture, for the server's dynamic
@@ -57,6 +60,8 @@ class TritonSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_f
     output: Text = "logit"
     score: Literal["log_odds", "probability"] = "log_odds"
     heat: Text = "heat"
+    kinds: list[Text] = []
+    box_threshold: Annotated[float, Meta(gt=0, le=1)] = 0.3
     boxes: bool = True
     batching: Literal["client", "server"] = "client"
     timeout: Positive = 30.0

@@ -20,13 +20,13 @@ def test_the_first_tier_reads_images_and_later_ones_escalations_live_first() -> 
 
 
 def test_a_cascade_needs_a_topic_per_hop_and_lane() -> None:
-    assert topics.all_topics(["glance", "look", "tiles"]) == [
+    assert topics.all_topics(["glance", "look", "closer"]) == [
         "images.live",
         "images.archive",
         "tier.look.live",
         "tier.look.archive",
-        "tier.tiles.live",
-        "tier.tiles.archive",
+        "tier.closer.live",
+        "tier.closer.archive",
         "votes",
         "votes.carried",
         "answers",

@@ -74,7 +74,7 @@ def test_lite_cascade_answers_every_picture_of_a_folder(drive: Path, tmp_path: P
         assert row["label"] in {"roadwork", "none"}
         assert 0 <= row["probability"] <= 1
         assert row["session_id"] == str(drive)
-        assert {vote["member"] for vote in row["votes"]} >= {"tiny", "cones"}
+        assert {vote["member"] for vote in row["votes"]} >= {"glance", "cones"}
         assert row["latency"]["total"] > 0
 
 

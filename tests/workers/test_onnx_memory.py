@@ -49,10 +49,10 @@ from workers.engines.options import EngineOptions
 from workers.engines.registry import build_engine
 
 chosen, batch = load_cascade("lite"), int(sys.argv[1])
-tiles = chosen.tier("tiles").members[0]
-engine = build_engine(chosen, tiles, EngineOptions())
+closer = chosen.tier("closer").members[0]
+engine = build_engine(chosen, closer, EngineOptions())
 engine.load()
-pixels = np.zeros((tiles.height, tiles.width, 3), np.uint8)
+pixels = np.zeros((closer.height, closer.width, 3), np.uint8)
 for size in range(1, batch + 1):
     engine.infer(Pictures([Picture(pixels) for _ in range(size)]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)

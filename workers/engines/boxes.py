@@ -14,7 +14,8 @@ from schemas.records import Box
 Reals = NDArray[np.float32]
 MAX_BOXES = 8
 # A place is drawn if its evidence is at least this, and at least half of the strongest place's:
-# of 40 test pictures each, 39 with roadwork have such a place for lite0, and 16 without.
+# of 40 test pictures each, 39 with roadwork have such a place for a classifier at 512×352, and 16
+# without.
 HEAT_FLOOR = 8.0
 # Two boxes of one kind that overlap by more than this are one: the usual limit of detectors.
 SAME = 0.5
@@ -78,7 +79,7 @@ def kinds_of(outputs: Mapping[str, Any], properties: Mapping[str, str], where: s
         ConfigError: An output is missing or has another type or shape, or the kinds have no names.
     """
     found = [outputs[name] for name in DETECTOR_OUTPUTS if name in outputs]
-    if [output.type for output in found] != _TYPES or not _fit([output.shape for output in found]):
+    if [output.type for output in found] != _TYPES or not fit([output.shape for output in found]):
         told = ", ".join(f"{o.name} {o.type} {o.shape}" for o in found)
         raise ConfigError(where, _EXPECTED, told)
     names = [name.strip() for name in properties.get("kinds", "").split(",")]
@@ -88,7 +89,7 @@ def kinds_of(outputs: Mapping[str, Any], properties: Mapping[str, str], where: s
     return names
 
 
-def _fit(shapes: Sequence[Sequence[int | str | None]]) -> bool:
+def fit(shapes: Sequence[Sequence[int | str | None]]) -> bool:
     """Tell whether shapes can be [N, K, 4], [N, K] and [N, K]; a side that is no number can be any.
 
     A model can still return other shapes than it tells.

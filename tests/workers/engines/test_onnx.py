@@ -15,6 +15,7 @@ from schemas.cascade import Member
 from schemas.errors import ConfigError, ImageError
 from schemas.records import Box
 from stages.inference import Picture, Pictures, infer_isolated
+from tests.heat_model import SIZE, write_heat_model
 from workers.engines.onnx import OnnxEngine
 
 MEMBER = Member(name="finder", engine="onnx", width=8, height=4)
@@ -121,6 +122,24 @@ def test_the_threshold_is_the_members_and_boxes_can_be_left_out(tmp_path: Path) 
     ]
     assert len(found(opened(path, box_threshold=0.1), grey())[0]) == 4
     assert found(opened(path, boxes=False), grey()) == [[]]
+
+
+def test_evidence_becomes_boxes_of_the_places_that_have_most_of_it(tmp_path: Path) -> None:
+    member = msgspec.structs.replace(MEMBER, width=SIZE[0], height=SIZE[1])
+    engine = OnnxEngine(member, write_heat_model(tmp_path / "heat.onnx"))
+    engine.load()
+    pixels = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    pixels[:, 1:3], pixels[:2, 6:8], pixels[0, 4] = 255, 255, 180  # 13 is less than half of 32
+
+    (score,) = engine.infer(Pictures([Picture(pixels)]))
+
+    assert [box[:4] for box in map(msgspec.structs.astuple, score.boxes)] == [
+        (0.125, 0.0, 0.375, 1.0),
+        (0.75, 0.0, 1.0, 0.5),
+    ]
+    assert score.boxes[0].confidence > score.boxes[1].confidence > 0.5
+    assert {box.label for box in score.boxes} == {"evidence"}
+    assert found(engine, Picture(np.zeros_like(pixels))) == [[]]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The Triton engine on a real server: scores, JPEG files, deadlines, shared memory, models."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,21 +12,23 @@ import pytest
 import structlog
 import trustme
 
-from schemas.cascade import load_cascade
+from schemas.cascade import Member, load_cascade
 from schemas.errors import ConfigError, EngineDownError, ImageError
 from stages.decode import decode, encode_jpeg
 from stages.inference import Picture, Pictures, Score, infer_isolated
 from streams.sources.synthetic import write_drive
 from tests.fake_engine import picture
-from tests.triton_kit import SHARED, around, engine_on, grey, noise, raws, triton_member
+from tests.heat_model import SIZE, write_heat_model
+from tests.triton_kit import KINDS, SHARED, around, engine_on, grey, noise, raws, triton_member
 from tests.triton_server import GATED, GREY, TritonServer
 from workers.engines.onnx import OnnxEngine
 from workers.engines.triton import memory
 from workers.engines.triton.engine import TritonEngine
+from workers.engines.triton.export import REPOSITORY, Wanted, claim_folder, export_members
 
 pytestmark = pytest.mark.triton
-TINY = (256, 160)
-LITE0 = (512, 352)
+GLANCE = (256, 160)
+OBJECTS = (672, 384)
 WAYS = [
     {"shared_memory": "auto"},
     {"shared_memory": "off"},
@@ -70,23 +73,51 @@ def test_scores_are_those_of_the_local_engine(
     server: TritonServer, settings: dict[str, str]
 ) -> None:
     batch = Pictures(noise(3))
-    with engine_on(server, "tiny", TINY, boxes=False, **settings) as engine:
+    given = {"kinds": KINDS, "boxes": False, **settings}
+    with engine_on(server, "objects", OBJECTS, **given) as engine:
         found = engine.infer(batch)
-    assert raws(found) == pytest.approx(raws(local("tiny", batch)), abs=1e-4)
+    assert raws(found) == pytest.approx(raws(local("objects", batch)), abs=1e-4)
     assert not any(one.boxes for one in found if isinstance(one, Score))
 
 
-def test_boxes_are_those_of_the_local_engine(server: TritonServer, tmp_path: Path) -> None:
+def test_boxes_of_a_detector_are_those_of_the_local_engine(
+    server: TritonServer, tmp_path: Path
+) -> None:
     write_drive(tmp_path, 4, width=640, height=360)
     files = sorted(tmp_path.glob("*.jpg"))
     batch = Pictures(
-        [Picture(decode(file.read_bytes(), min_width=512, min_height=352)) for file in files]
+        [Picture(decode(file.read_bytes(), min_width=672, min_height=384)) for file in files]
     )
-    expected = local("lite0", batch)
+    expected = local("objects", batch)
     assert any(one.boxes for one in expected), "the pictures show nothing to compare"
-    with engine_on(server, "lite0", LITE0) as engine:
+    with engine_on(server, "objects", OBJECTS, kinds=KINDS) as engine:
         found = engine.infer(batch)
     assert [one.boxes for one in found if isinstance(one, Score)] == [e.boxes for e in expected]
+
+
+def test_boxes_of_evidence_are_those_of_the_local_engine(
+    triton: TritonServer, tmp_path: Path
+) -> None:
+    member = Member(name="heat", engine="onnx", width=SIZE[0], height=SIZE[1],
+                    model=str(write_heat_model(tmp_path / "heat.onnx")))  # fmt: skip
+    claim_folder(tmp_path / "out", force=False)
+    export_members(around(member), Wanted(kind="KIND_CPU"), tmp_path / "out", print)
+    shutil.copytree(tmp_path / "out" / REPOSITORY, triton.repository, dirs_exist_ok=True)
+    triton.load("heat")
+    batch = Pictures([bright(1, 3), bright(0, 8)])
+    here = OnnxEngine(member, tmp_path / "heat.onnx")
+    here.load()
+    with engine_on(triton, "heat", SIZE) as engine:
+        found = engine.infer(batch)
+    assert found == here.infer(batch)
+    assert [len(one.boxes) for one in found if isinstance(one, Score)] == [1, 1]
+
+
+def bright(first: int, last: int) -> Picture:
+    """Return a dark picture in which these columns are white."""
+    pixels = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    pixels[:, first:last] = 255
+    return Picture(pixels)
 
 
 @pytest.mark.parametrize("settings", WAYS[:2], ids=str)
@@ -94,13 +125,13 @@ def test_a_batch_larger_than_the_model_takes_is_cut(
     server: TritonServer, settings: dict[str, str]
 ) -> None:
     batch = Pictures(noise(10))  # max_batch_size is the tier's, 4
-    with engine_on(server, "tiny", TINY, boxes=False, **settings) as engine:
+    with engine_on(server, "glance", GLANCE, **settings) as engine:
         found = engine.infer(batch)
-    assert raws(found) == pytest.approx(raws(local("tiny", batch)), abs=1e-4)
+    assert raws(found) == pytest.approx(raws(local("glance", batch)), abs=1e-4)
 
 
 def test_an_engine_says_what_it_needs_and_where_it_runs(server: TritonServer) -> None:
-    with engine_on(server, "tiny", TINY) as engine:
+    with engine_on(server, "glance", GLANCE) as engine:
         assert (engine.needs_pixels, engine.needs_encoded) == (True, False)
         assert engine.device == f"triton:{server.url}"
     with engine_on(server, "grey", input="jpeg") as engine:
@@ -189,7 +220,7 @@ def test_several_batches_are_under_way_at_once(
 
 def test_tensors_go_by_shared_memory_which_is_given_back(server: TritonServer) -> None:
     before = server.regions()
-    with engine_on(server, "tiny", TINY) as engine:
+    with engine_on(server, "glance", GLANCE) as engine:
         for size in (1, 4, 2):
             engine.infer(Pictures(noise(size)))
         assert len(server.regions()) == len(before) + 2  # of 1 and of 4, which serves 2 as well
@@ -204,11 +235,11 @@ def test_without_shared_memory_tensors_go_by_grpc_and_the_log_says_so(
     monkeypatch.setattr(memory, "FOLDER", tmp_path)
     batch = Pictures(noise(2))
     with structlog.testing.capture_logs() as logs:
-        with engine_on(server, "tiny", TINY, shared_memory="system") as engine:
+        with engine_on(server, "glance", GLANCE, shared_memory="system") as engine:
             found = [engine.infer(batch), engine.infer(batch)]
         (said,) = [one for one in logs if one["event"] == "triton_without_shared_memory"]
     assert found[0] == found[1]
-    assert raws(found[0]) == pytest.approx(raws(local("tiny", batch)), abs=1e-4)
+    assert raws(found[0]) == pytest.approx(raws(local("glance", batch)), abs=1e-4)
     assert (said["member"], said["instead"]) == ("m", "gRPC")
     assert "Unable to open shared memory region" in said["error"]
     assert not list(tmp_path.iterdir())
@@ -268,13 +299,14 @@ def triton_engine(
 @pytest.mark.parametrize(
     ("model", "size", "settings", "problem"),
     [
-        ("nope", TINY, {}, r"expected one of the server's models \(.*tiny.*\), got no such model"),
-        ("nope", TINY, {"load": True}, r"expected a model that the server can load, got .*nope"),
-        ("tiny", (8, 8), {}, r"expected one input, images UINT8 \[-1, 8, 8, 3\], got images UINT8"),
-        ("tiny", TINY, {"input": "jpeg"}, r"expected one input, images BYTES \[-1, 1\], got"),
-        ("tiny", TINY, {"output": "heat"}, r"expected an output heat FP32 \[-1\] or .*, got heat"),
-        ("tiny", TINY, {"sha256": "0" * 64}, r"expected weights of SHA-256 0+, got other weights"),
-        ("tiny", TINY, {"tls": True, "ca": "ca.pem"}, r"settings\.ca: expected a PEM file, got"),
+        ("nope", GLANCE, {}, r"expected one of the server's models \(.*glance.*\), got no such"),
+        ("nope", GLANCE, {"load": True}, r"expected a model that the server can load, got .*nope"),
+        ("glance", (8, 8), {}, r"expected one input, images UINT8 \[-1, 8, 8, 3\], got images"),
+        ("glance", GLANCE, {"input": "jpeg"}, r"expected one input, images BYTES \[-1, 1\], got"),
+        ("glance", GLANCE, {"kinds": ["cone"]}, r"expected outputs boxes FP32 .*, got none"),
+        ("objects", OBJECTS, {"output": "scores"}, r"expected an output scores .*, got scores"),
+        ("glance", GLANCE, {"sha256": "0" * 64}, r"expected weights of SHA-256 0+, got other"),
+        ("glance", GLANCE, {"tls": True, "ca": "x"}, r"settings\.ca: expected a PEM file, got"),
     ],
 )
 def test_a_member_that_does_not_fit_the_model_is_refused_at_the_start(
@@ -290,7 +322,7 @@ def test_a_member_that_does_not_fit_the_model_is_refused_at_the_start(
 
 
 def test_a_version_that_is_not_there_is_named(server: TritonServer) -> None:
-    with pytest.raises(EngineDownError, match=r"model tiny version 7 on triton at .* is not ready"):
-        triton_engine(server, "tiny", TINY, version="7").load()
-    with engine_on(server, "tiny", TINY, version="1") as engine:
+    with pytest.raises(EngineDownError, match=r"model glance version 7 on .* is not ready"):
+        triton_engine(server, "glance", GLANCE, version="7").load()
+    with engine_on(server, "glance", GLANCE, version="1") as engine:
         assert len(engine.infer(Pictures(noise(1)))) == 1

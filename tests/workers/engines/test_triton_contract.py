@@ -12,6 +12,9 @@ from workers.engines.triton.memory import is_local
 IMAGES = Tensor("images", "UINT8", (-1, 4, 6, 3))
 LOGIT = Tensor("logit", "FP32", (-1, 1))
 HEAT = Tensor("heat", "FP32", (-1, 2, 3))
+BOXES = Tensor("boxes", "FP32", (-1, -1, 4))
+SCORES = Tensor("scores", "FP32", (-1, 8))
+KINDS = Tensor("kinds", "INT64", (-1, 8))
 
 
 def served(*outputs: Tensor, inputs: tuple[Tensor, ...] = (IMAGES,), most: int = 8) -> Served:
@@ -26,6 +29,29 @@ def test_a_model_of_the_contract_is_asked_for_its_score_and_its_evidence() -> No
     assert agreed(served(LOGIT, HEAT)) == Contract(8, ("logit", "heat"), (4, 6, 3))
     assert agreed(served(LOGIT, HEAT), boxes=False).outputs == ("logit",)
     assert agreed(served(LOGIT)).outputs == ("logit",)
+
+
+def test_a_detector_is_asked_for_its_boxes_where_its_kinds_have_names() -> None:
+    detector = served(LOGIT, KINDS, BOXES, SCORES)
+    assert agreed(detector, kinds=["cone"]).outputs == ("logit", "boxes", "scores", "kinds")
+    assert agreed(detector, kinds=["cone"], boxes=False).outputs == ("logit",)
+    assert agreed(detector).outputs == ("logit",)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "got"),
+    [
+        ((), "none"),
+        ((BOXES, SCORES), r"boxes FP32 \[-1, -1, 4\], scores"),
+        ((BOXES, SCORES, Tensor("kinds", "FP32", (-1, 8))), ".*kinds FP32"),
+        ((BOXES, SCORES, Tensor("kinds", "INT64", (-1, 7))), r".*kinds INT64 \[-1, 7\]"),
+        ((Tensor("boxes", "FP32", (-1, 8, 5)), SCORES, KINDS), r"boxes FP32 \[-1, 8, 5\]"),
+    ],
+)
+def test_a_detector_of_other_outputs_is_refused(outputs: tuple[Tensor, ...], got: str) -> None:
+    expected = r"^here: expected outputs boxes FP32 \[-1, K, 4\], scores .*, got "
+    with pytest.raises(ConfigError, match=expected + got):
+        agreed(served(LOGIT, *outputs), kinds=["cone"])
 
 
 def test_a_model_that_batches_by_itself_takes_any_number() -> None:

@@ -18,7 +18,7 @@ from tests.builders import cascade, member, tier
 from tests.checkpoints import backbones, others
 from tests.command import roadstream
 from tests.torch_kit import engine_of, pictures, raws, torch_cascade, torch_member
-from tests.triton_kit import SHARED
+from tests.triton_kit import KINDS, SHARED
 from tests.triton_server import TritonServer, two_tiers
 from workers.engines.registry import build_engine
 from workers.engines.torch.classes import Verdict
@@ -27,7 +27,7 @@ from workers.engines.triton.from_torch import log_odds_of
 from workers.engines.triton.repository import CannotExportError
 from workers.engines.triton.toml import cascade_toml
 
-LITE = ["tiny", "lite0", "tiles"]
+LITE = ["glance", "scene", "objects", "closer"]
 
 
 def export(chosen: Cascade, folder: Path, **wanted: Any) -> tuple[Cascade, list[str]]:
@@ -60,22 +60,41 @@ def test_a_repository_holds_the_files_and_a_cascade_that_uses_them(tmp_path: Pat
     assert [each.routes for each in exported.tiers] == [each.routes for each in lite.tiers]
     assert (exported.pool, exported.threshold) == (lite.pool, lite.threshold)
     assert told[1] == "cones: stays on cones (a rule without weights)"
-    config = (tmp_path / "out/models/lite0/config.pbtxt").read_text()
+    kinds = {name: one.settings.get("kinds", []) for name, one in moved.items()}
+    assert kinds["objects"] == kinds["closer"] == KINDS
+    assert not kinds["glance"] + kinds["scene"]
+    config = (tmp_path / "out/models/objects/config.pbtxt").read_text()
     for line in (
         "max_batch_size: 8",
         "kind: KIND_CPU",
         "default_timeout_microseconds: 6",
         "count: 2",
-        "dims: [ 352, 512, 3 ]",
+        "dims: [ 384, 672, 3 ]",
+        "TYPE_INT64\n  dims: [ 8 ]",
     ):
         assert line in config
 
 
 def test_a_member_that_stays_is_found_from_the_new_folder(tmp_path: Path) -> None:
-    exported, told = export(load_cascade("lite"), tmp_path / "out", members=["tiny"])
+    exported, told = export(load_cascade("lite"), tmp_path / "out", members=["glance"])
     assert {one.engine for one in members(exported).values()} == {"triton", "cones", "onnx"}
-    assert exported.model_path(members(exported)["lite0"]).is_file()
-    assert "lite0: stays on onnx (not asked for)" in told
+    assert exported.model_path(members(exported)["scene"]).is_file()
+    assert "scene: stays on onnx (not asked for)" in told
+
+
+def test_what_a_member_says_of_its_boxes_goes_with_it(tmp_path: Path) -> None:
+    lite = load_cascade("lite")
+    said = [{"boxes": False}, {"box_threshold": 0.5, "pictures_per_run": 2}]
+    objects = members(lite)["objects"]
+    file = str(lite.model_path(objects))
+    some = [
+        replace(objects, model=file, name=f"m{i}", settings=settings)
+        for i, settings in enumerate(said)
+    ]
+    exported, _ = export(cascade(tier("one", *some)), tmp_path / "out")
+    silent, strict = (one.settings for one in members(exported).values())
+    assert (silent["boxes"], "kinds" in silent) == (False, False)
+    assert (strict["box_threshold"], strict["kinds"]) == (0.5, KINDS)
 
 
 def test_what_a_cascade_says_survives_being_written() -> None:
@@ -91,10 +110,12 @@ def test_what_a_cascade_says_survives_being_written() -> None:
 
 
 def test_the_command_explains_itself_and_spares_what_is_there(tmp_path: Path) -> None:
-    arguments = ("export", "triton", "--cascade", "lite", "--member", "tiny", "--out", "out")
+    arguments = ("export", "triton", "--cascade", "lite", "--member", "glance", "--out", "out")
     done = roadstream(*arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "tiny: onnx, 6.8 MB → models/tiny" in done.stderr
+    lite = load_cascade("lite")
+    megabytes = lite.model_path(members(lite)["glance"]).stat().st_size / 1e6
+    assert f"glance: onnx, {megabytes:.1f} MB → models/glance" in done.stderr
     assert "roadstream score --cascade out/cascade.toml PICTURES" in done.stderr
 
     again = roadstream(*arguments, folder=tmp_path)
@@ -112,11 +133,12 @@ def test_the_command_explains_itself_and_spares_what_is_there(tmp_path: Path) ->
     ("arguments", "problem"),
     [
         (["--member", "cones"], "--member cones: expected a member with weights to export, got a"),
-        (["--member", "nobody"], "--member: expected one of tiny, cones, lite0, tiles, got nobody"),
+        (["--member", "nobody"],
+         "--member: expected one of glance, cones, scene, objects, closer, got nobody"),
         (["--instances", "0"], "--instances: expected instances, 1 to 1024, got 0"),
         (["--cascade", "nope"], "--cascade: expected a cascade file or one of lite"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_exported_is_refused(
     arguments: list[str], problem: str, tmp_path: Path
 ) -> None:
@@ -197,8 +219,8 @@ def test_an_onnx_file_that_is_none_is_named(tmp_path: Path) -> None:
 
 def test_an_onnx_file_of_another_size_is_refused(tmp_path: Path) -> None:
     lite = load_cascade("lite")
-    (tiny,) = [one for one in lite.tiers[0].members if one.name == "tiny"]
-    other = replace(tiny, model=str(lite.model_path(tiny)), width=300)
+    glance = members(lite)["glance"]
+    other = replace(glance, model=str(lite.model_path(glance)), width=300)
     chosen = replace(cascade(tier("one", other)), folder=str(tmp_path))
     expected = (
         r"expected one input, images UINT8 \[-1, 160, 300, 3\], got images UINT8 \[-1, 160, 25"

@@ -1,12 +1,15 @@
 """What a served model must look like for a member, compared with what the server says of it."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.errors import ConfigError
 from schemas.settings.triton import TritonSettings
+from workers.engines.boxes import DETECTOR_OUTPUTS, fit
 
 # What the server calls the types that a score may have.
 _FLOATS = ("FP32", "FP64", "FP16")
+_DETECTOR = ["FP32", "FP32", "INT64"]
 ANY = -1
 
 
@@ -43,7 +46,7 @@ class Contract(NamedTuple):
 
     Attributes:
         max_batch: Most pictures per request, at least 1; ``None`` for any number.
-        outputs: Outputs to ask for: the score, and evidence if boxes are drawn.
+        outputs: Outputs to ask for: the score, and what boxes are made of if they are drawn.
         per_picture: Shape of one picture's input, without the batch.
     """
 
@@ -69,14 +72,29 @@ def agree(served: Served, settings: TritonSettings, size: tuple[int, int], where
     if settings.sha256 is not None and served.sha256 != settings.sha256:
         got = f"other weights ({served.sha256 or 'the server does not say which'})"
         raise ConfigError(where, f"weights of SHA-256 {settings.sha256}", got)
-    chosen = [settings.output]
-    heat = outputs.get(settings.heat)
-    if settings.boxes and heat is not None:
-        if heat.datatype not in _FLOATS or len(heat.shape) != 3:
-            raise ConfigError(where, f"evidence {settings.heat} FP32 [-1, h, w]", str(heat))
-        chosen.append(settings.heat)
+    chosen = (settings.output, *_places(outputs, settings, where))
     shape = _input_shape(served, settings, size, where)
-    return Contract(served.max_batch or None, tuple(chosen), shape)
+    return Contract(served.max_batch or None, chosen, shape)
+
+
+def _places(outputs: Mapping[str, Tensor], settings: TritonSettings, where: str) -> tuple[str, ...]:
+    """Return the outputs that boxes are made of, if there are any and boxes are wanted."""
+    if settings.boxes and settings.kinds:
+        _check_detector([outputs[name] for name in DETECTOR_OUTPUTS if name in outputs], where)
+        return DETECTOR_OUTPUTS
+    heat = outputs.get(settings.heat)
+    if not settings.boxes or heat is None:
+        return ()
+    if heat.datatype not in _FLOATS or len(heat.shape) != 3:
+        raise ConfigError(where, f"evidence {settings.heat} FP32 [-1, h, w]", str(heat))
+    return (settings.heat,)
+
+
+def _check_detector(found: Sequence[Tensor], where: str) -> None:
+    shapes = [[None if side == ANY else side for side in tensor.shape] for tensor in found]
+    if [tensor.datatype for tensor in found] != _DETECTOR or not fit(shapes):
+        expected = "outputs boxes FP32 [-1, K, 4], scores FP32 [-1, K] and kinds INT64 [-1, K]"
+        raise ConfigError(where, expected, _listed(found))
 
 
 def _check_score(
@@ -118,5 +136,5 @@ def _fits(allowed: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(allowed) == len(shape) and all(a in (ANY, s) for a, s in pairs)
 
 
-def _listed(tensors: tuple[Tensor, ...]) -> str:
+def _listed(tensors: Sequence[Tensor]) -> str:
     return ", ".join(map(str, tensors)) or "none"

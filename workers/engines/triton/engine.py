@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from schemas.cascade import Cascade, Member
 from schemas.errors import ConfigError, EngineDownError, EngineError, ImageError
+from schemas.records import Box
 from schemas.settings.registry import settings_of
 from schemas.settings.triton import TritonSettings
 from stages.inference import Engine, Picture, Pictures, Said, Score
 from streams.clock import Clock, SystemClock
-from workers.engines.boxes import from_heat
+from workers.engines.boxes import DETECTOR_OUTPUTS, Detector, from_heat
 from workers.engines.options import EngineOptions
 from workers.engines.torch.scoring import log_odds
 from workers.engines.triton.pictures import jpegs
@@ -162,8 +163,15 @@ class TritonEngine(Engine):
             (score,) = log_odds(raw.reshape(1))
         else:
             score = float(raw.reshape(()))
+        return Score(score, self._boxes(answer))
+
+    def _boxes(self, answer: dict[str, NDArray[Any]]) -> list[Box]:
+        settings = self._settings
+        if settings.boxes and settings.kinds:
+            found = Detector(settings.kinds, settings.box_threshold)
+            return found.boxes(*[answer[name] for name in DETECTOR_OUTPUTS])
         heat = answer.get(settings.heat)
-        return Score(score, [] if heat is None else from_heat(heat.astype(np.float32)))
+        return [] if heat is None else from_heat(heat.astype(np.float32))
 
 
 _NONE = Score(float("nan"), [])

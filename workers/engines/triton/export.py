@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from schemas.cascade import Cascade, Member, Tier, parse_cascade
 from schemas.errors import ConfigError, UsageError
-from schemas.settings.local import OnnxSettings
 from schemas.settings.registry import SETTINGS, settings_of
 from workers.engines.triton.contract import ANY, Tensor
 from workers.engines.triton.from_onnx import model_of
@@ -127,8 +126,11 @@ def _moved(
     size = sum(file.stat().st_size for file in (folder / REPOSITORY / member.name / "1").iterdir())
     tell(f"{member.name}: {member.engine}, {size / 1e6:,.1f} MB → {REPOSITORY}/{member.name}")
     settings: dict[str, Any] = {"url": wanted.url, "sha256": digest}
-    if member.engine == "onnx" and not settings_of(member.settings, OnnxSettings).boxes:
-        settings["boxes"] = False
+    if model.kinds:
+        settings["kinds"] = list(model.kinds)
+    if member.engine == "onnx":
+        shared = ("boxes", "box_threshold")
+        settings |= {key: member.settings[key] for key in shared if key in member.settings}
     return replace(member, engine="triton", model=member.name, settings=settings)
 
 

@@ -2,10 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from schemas.cascade import Member
 from schemas.errors import ConfigError
+from schemas.settings.local import OnnxSettings
+from schemas.settings.registry import settings_of
 from schemas.settings.triton import TritonSettings
+from workers.engines.boxes import kinds_of
 from workers.engines.triton.contract import ANY, Served, Tensor, agree
 from workers.engines.triton.repository import Model
 
@@ -14,6 +18,7 @@ _TYPES = {
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(float16)": "FP16",
+    "tensor(int64)": "INT64",
 }
 
 
@@ -24,21 +29,26 @@ def model_of(member: Member, file: Path, where: str) -> Model:
         ConfigError: It is no ONNX model, or takes or gives something else than the ``onnx`` engine
             and Triton can both do with, such as batches of one size only.
     """
-    inputs, outputs = _described(file, f"{where}: {file}", "an ONNX model")
+    where = f"{where}: {file}"
+    session = _opened(file, where, "an ONNX model")
+    inputs = tuple(map(_tensor, session.get_inputs()))
+    outputs = tuple(map(_tensor, session.get_outputs()))
     served = Served(inputs, outputs, max_batch=0, sha256=None)
-    agree(served, TritonSettings(), (member.width, member.height), f"{where}: {file}")
+    agree(served, TritonSettings(), (member.width, member.height), where)
+    told = {output.name: output for output in session.get_outputs()}
+    kinds: list[str] = []
+    if settings_of(member.settings, OnnxSettings).boxes and "boxes" in told:
+        kinds = kinds_of(told, session.get_modelmeta().custom_metadata_map, where)
 
     def copy(target: Path) -> None:
         shutil.copyfile(file, target)
-        _described(target, f"{where}: {file}", "an ONNX file that holds its weights itself")
+        _opened(target, where, "an ONNX file that holds its weights itself")
 
-    return Model(member.name, inputs, outputs, copy)
+    return Model(member.name, inputs, outputs, copy, kinds)
 
 
-def _described(
-    file: Path, where: str, expected: str
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Return what a file takes and gives.
+def _opened(file: Path, where: str, expected: str) -> Any:
+    """Open a file.
 
     Raises:
         ConfigError: onnxruntime cannot open it.
@@ -48,12 +58,10 @@ def _described(
     options = ort.SessionOptions()
     options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base of their own
         problem = str(error).strip().splitlines()[0]
         raise ConfigError(where, expected, problem) from None
-    inputs = tuple(map(_tensor, session.get_inputs()))
-    return inputs, tuple(map(_tensor, session.get_outputs()))
 
 
 def _tensor(told: object) -> Tensor:

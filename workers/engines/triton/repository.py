@@ -1,7 +1,7 @@
 """A model repository for Triton: one folder per model, with its ONNX file and its configuration."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,12 +56,14 @@ class Model(NamedTuple):
         inputs: With the batch first.
         outputs: Likewise.
         write: Writes its ONNX file to a path.
+        kinds: Names of what it finds, by number; none if it is no detector.
     """
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     write: Callable[[Path], None]
+    kinds: Sequence[str] = ()
 
 
 def write_model(repository: Path, model: Model, instances: Instances) -> str:
