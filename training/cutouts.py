@@ -50,7 +50,7 @@ def outline(patch: Pixels, inner: tuple[int, int, int, int]) -> NDArray[np.uint8
     except cv2.error:  # a patch of one colour
         return None
     found = np.where((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD), 255, 0).astype(np.uint8)
-    found = cv2.morphologyEx(found, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    cv2.morphologyEx(found, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8), found)
     x, y, w, h = inner
     fill = float(found[y : y + h, x : x + w].mean()) / 255
     return found if LEAST_FILL <= fill <= MOST_FILL else None
@@ -69,7 +69,8 @@ def cut(image: Pixels, box: Box) -> Pixels | None:
     patch = np.ascontiguousarray(image[top:bottom, left:right])
     if (most := max(patch.shape[:2])) > MOST_SIDE:
         scale = MOST_SIDE / most
-        patch = cv2.resize(patch, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        smaller = cv2.resize(patch, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        patch = np.asarray(smaller, np.uint8)
     down, across = patch.shape[0] / (bottom - top), patch.shape[1] / (right - left)
     x, y = int((box.x1 * width - left) * across), int((box.y1 * height - top) * down)
     w, h = max(4, int(wide * across)), max(4, int(high * down))
@@ -78,8 +79,8 @@ def cut(image: Pixels, box: Box) -> Pixels | None:
     if mask is None:
         mask = np.zeros(patch.shape[:2], np.uint8)
         mask[y + 1 : y + h - 1, x + 1 : x + w - 1] = 255
-    mask = cv2.GaussianBlur(mask, (0, 0), 0.8)
-    return np.dstack([patch, mask])[y : y + h, x : x + w]
+    soft = np.asarray(cv2.GaussianBlur(mask, (0, 0), 0.8), np.uint8)
+    return np.dstack([patch, soft])[y : y + h, x : x + w]
 
 
 def cut_all(pictures: Sequence[Picture], images: Sequence[Pixels]) -> list[Cutout]:

@@ -71,9 +71,9 @@ class Writer:
     """Passes pictures of one size through the trunk and keeps its levels beside `path`."""
 
     def __init__(self, path: Path, count: int, width: int, height: int) -> None:
-        self._trunk = imagenet_trunk().eval().to(memory_format=torch.channels_last)
+        self._trunk = imagenet_trunk().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._out = [
-            np.lib.format.open_memmap(
+            np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
                 _level(path, name), "w+", np.float16,
                 (count, height // stride, width // stride, channels),
             )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ def draw_box(box: NDArray[np.float32], heat: NDArray[np.float32], xs: NDArray[np
     x1, y1, x2, y2 = box
     middle_x, middle_y = (x1 + x2) / 2, (y1 + y2) / 2
     spread_x, spread_y = max(0.14 * (x2 - x1), 3.0), max(0.14 * (y2 - y1), 3.0)
-    rise = np.exp(
+    rise: NDArray[np.float32] = np.exp(
         -(((xs[None] - middle_x) / spread_x) ** 2) / 2
         - (((ys[:, None] - middle_y) / spread_y) ** 2) / 2
     ).astype(np.float32)
@@ -179,9 +179,9 @@ def average(kept: nn.Module, net: nn.Module, step: int) -> None:
     with torch.no_grad():
         for old, new in zip(kept.parameters(), net.parameters(), strict=True):
             old.lerp_(new, 1 - decay)
-        for old, new in zip(kept.buffers(), net.buffers(), strict=True):
-            if old.is_floating_point():
-                old.lerp_(new, 1 - decay)
+        for held, now in zip(kept.buffers(), net.buffers(), strict=True):
+            if held.is_floating_point():
+                held.lerp_(now, 1 - decay)
 
 
 def order_of(rows: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
@@ -196,8 +196,11 @@ def order_of(rows: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
         raise UsageError(f"expected views to learn from, got {len(rows)}: ask for more --views")
     batch = min(recipe.batch, seen)
     steps = seen // batch
-    turns = [rng.permutation(rows) for _ in range(math.ceil(recipe.passes) + 1)]
-    return np.concatenate(turns)[: steps * batch].reshape(steps, batch)
+    turns: list[NDArray[np.int64]] = [
+        rng.permutation(rows) for _ in range(math.ceil(recipe.passes) + 1)
+    ]
+    order: NDArray[np.int64] = np.concatenate(turns)[: steps * batch]
+    return order.reshape(steps, batch)
 
 
 def fit(views: Views, rows: NDArray[np.int64], recipe: Recipe, path: Path) -> Neck:
@@ -207,7 +210,7 @@ def fit(views: Views, rows: NDArray[np.int64], recipe: Recipe, path: Path) -> Ne
         The averaged neck.
     """
     torch.manual_seed(recipe.seed)
-    net = Neck().to(memory_format=torch.channels_last)
+    net: Neck = Neck().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kept = copy.deepcopy(net)
     if path.exists():
         kept.load_state_dict(torch.load(path, weights_only=True)["kept"])
@@ -215,7 +218,7 @@ def fit(views: Views, rows: NDArray[np.int64], recipe: Recipe, path: Path) -> Ne
     order = order_of(rows, recipe)
     optimiser = make_optimiser(net, recipe)
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: schedule(s, len(order)))
-    parts = {"net": net, "kept": kept, "optimiser": optimiser, "rates": rates}
+    parts: dict[str, Any] = {"net": net, "kept": kept, "optimiser": optimiser, "rates": rates}
     unfinished = path.with_suffix(".unfinished")
     first = _take_up(parts, unfinished)
     net.train()
@@ -257,11 +260,11 @@ def load_neck(path: Path) -> Neck:
     return neck
 
 
-def _take_up(parts: dict[str, object], path: Path) -> int:
+def _take_up(parts: dict[str, Any], path: Path) -> int:
     """Load a checkpoint if there is one; return the step that comes next."""
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
     for name, part in parts.items():
-        part.load_state_dict(state[name])  # type: ignore[attr-defined]
+        part.load_state_dict(state[name])
     return int(state["step"])

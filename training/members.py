@@ -86,6 +86,7 @@ class Looker(nn.Module):
     def __init__(self, eyes: Eyes, sight: Sight, weights: Tensor, bias: float) -> None:
         super().__init__()
         self.eyes, self.sight = eyes, sight
+        self.weights: Tensor
         self.register_buffer("weights", weights.float())
         self.bias = bias
 

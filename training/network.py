@@ -100,7 +100,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float [N, inputs, H, W] to [N, outputs, H/stride, W/stride]."""
-        y = functional.relu6(self._expand_conv(x)) if self.expands else x
+        y: Tensor = functional.relu6(self._expand_conv(x)) if self.expands else x
         y = self._project_conv(functional.relu6(self._depthwise_conv(y)))
         return x + y if self.skips else y
 

@@ -11,10 +11,9 @@ import pytest
 
 from schemas.cascade import load_cascade
 from schemas.errors import ConfigError
-from stages.decode import decode
 from stages.inference import Picture, Pictures
 from tests.training.roads import FAMILIES, lay_out
-from training.corpus import KINDS, folds_of, load_pictures
+from training.corpus import KINDS, decode, folds_of, load_pictures
 from training.pipeline import Plan, train_all
 from workers.engines.onnx import OnnxEngine
 
@@ -66,11 +65,11 @@ def test_a_folder_becomes_a_cascade_and_an_interrupted_run_goes_on(tmp_path: Pat
 def models_find_things_by_name(made: Trained) -> None:
     cascade = load_cascade(str(made.out / "cascades" / "lite.toml"))
     members = [each for tier in cascade.tiers for each in tier.members if each.engine == "onnx"]
-    picture = Picture(decode((made.data / f"positives/{FAMILIES[0]}__0.png").read_bytes()))
+    picture = Picture(decode(made.data / f"positives/{FAMILIES[0]}__0.png"))
     found = []
     for member in members:
         member.settings["box_threshold"] = 0.001
-        engine = OnnxEngine(member, made.out / "cascades" / member.model)
+        engine = OnnxEngine(member, made.out / "cascades" / str(member.model))
         engine.load()
         (score,) = engine.infer(Pictures([picture]))
         assert np.isfinite(score.raw)

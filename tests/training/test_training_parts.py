@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from tests.training.roads import WHOLE
 from training.corpus import KINDS, Box, Picture
@@ -15,7 +16,7 @@ from training.features import Stored, Views
 from training.fit import make_targets
 from training.members import SIGHTS, Looker, Sight
 from training.network import Eyes, Found, Neck, Trunk
-from training.verdict import LEAST, cross_fitted, fit_verdict, parts_of
+from training.verdict import LEAST, Reals, cross_fitted, fit_verdict, parts_of
 from training.views import FRAME, Window, boxes_in, paste
 
 CONE, WORKER = KINDS.index("cone"), KINDS.index("worker")
@@ -110,7 +111,7 @@ def test_places_are_boxes_of_the_whole_picture_also_in_a_band(sight: Sight) -> N
     assert pixels[1] == pytest.approx([316, top + 228, 348, top + 276], abs=0.01)
 
 
-def evidence_of(count: int = 200) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def evidence_of(count: int = 200) -> tuple[Reals, Reals]:
     """What tells, what lies, and noise."""
     rng = np.random.default_rng(5)
     labels = (rng.random(count) < 0.5).astype(np.float64)
@@ -153,7 +154,7 @@ def test_convolutions_that_pad_by_themselves_say_the_same(tmp_path: Path) -> Non
     np.testing.assert_allclose(_run(model, pictures), before, rtol=1e-5)
 
 
-def _padded(weight: np.ndarray) -> onnx.ModelProto:  # type: ignore[type-arg]
+def _padded(weight: NDArray[np.float32]) -> onnx.ModelProto:
     """A convolution of stride 2 after a pad of one row below and one column to the right."""
     pads = np.array([0, 0, 0, 0, 0, 0, 1, 1], np.int64)
     nodes = [
@@ -174,7 +175,7 @@ def _padded(weight: np.ndarray) -> onnx.ModelProto:  # type: ignore[type-arg]
     )
 
 
-def _run(model: onnx.ModelProto, pictures: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _run(model: onnx.ModelProto, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
