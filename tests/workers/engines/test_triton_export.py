@@ -256,6 +256,8 @@ def test_an_exported_cascade_answers_as_the_local_one(triton_lite: Path, tmp_pat
         assert there["probability"] == pytest.approx(here["probability"], abs=1e-4)
         votes = [{v["member"]: v["probability"] for v in a["votes"]} for a in (here, there)]
         assert votes[1] == pytest.approx(votes[0], abs=1e-4)
+        kinds = [[box["label"] for v in a["votes"] for box in v["boxes"]] for a in (here, there)]
+        assert kinds[1] == kinds[0]
 
 
 @pytest.mark.triton
