@@ -114,7 +114,7 @@ def cost_line(results: Results) -> str:
     if not results.calibration:
         return NOT_MEASURED
     held = results.calibration["held_out"]
-    tiers = ", ".join(f"`{k}` {v:g} ms" for k, v in results.calibration["milliseconds"].items())
+    tiers = ", ".join(f"`{k}` {v:.3g} ms" for k, v in results.calibration["milliseconds"].items())
     return (
         f"Against all members on every picture, exits chosen on other scenes spend "
         f"{100 * held['cost']:.0f} % of the compute and lose {_signed(held['loss'])} MCC, by scene "
