@@ -4,7 +4,7 @@ Each model is a cascade of one tier with one member. Inside the stream is ``road
 scan, log, worker processes, consensus, ledger. The loop has the same engine code, decoder, batch
 size and threads, one process per core, and nothing else (``bench.bare_loop``). Both are timed from
 when the models are warm, in fresh processes, in turn. Random weights take as long as trained ones:
-ResNet-18 and ViT-S/16 at 224 by PyTorch, and the member ``scene`` of the ``lite`` cascade
+ResNet-18 and ViT-S/16 at 224 by PyTorch, and the member ``objects`` of the ``lite`` cascade
 (EfficientNet-Lite0 at 512×352, int8) by onnxruntime.
 """
 
@@ -20,7 +20,7 @@ from bench.pipeline import Run, run_loop, run_score
 from streams.sources.synthetic import write_drive
 
 AIM = 0.95
-SCENE = "onnx scene"
+OBJECTS = "onnx objects"
 
 
 def cascades(folder: Path, max_batch: int) -> dict[str, Path]:
@@ -31,10 +31,10 @@ def cascades(folder: Path, max_batch: int) -> dict[str, Path]:
         one = member(name, "torch", place, (224, 224), roadwork=["roadwork"], device="cpu")
         tier = {"name": "only", "max_batch": max_batch, "members": [one]}
         found[f"torch {name}"] = cascade_file(folder, name, tier)
-    weights = Path(str(importlib.resources.files("cascades") / "lite" / "scene.onnx"))
-    one = member("scene", "onnx", weights, (512, 352))
+    weights = Path(str(importlib.resources.files("cascades") / "lite" / "objects.onnx"))
+    one = member("objects", "onnx", weights, (672, 384))
     tier = {"name": "only", "max_batch": max_batch, "members": [one]}
-    found[SCENE] = cascade_file(folder, "scene", tier)
+    found[OBJECTS] = cascade_file(folder, "objects", tier)
     return found
 
 
@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.engines", description=__doc__)
     parser.add_argument("--images", type=int, default=800, help="pictures to render")
     parser.add_argument("--max-batch", type=int, default=16, help="largest batch, of both")
-    parser.add_argument("--only", action="append", help=f"such as {SCENE!r}; repeatable")
+    parser.add_argument("--only", action="append", help=f"such as {OBJECTS!r}; repeatable")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds, in turn")
     parser.add_argument("--name", default="engines", help="name of the result")
     return parser.parse_args()

@@ -172,5 +172,5 @@ def triton_lite(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) 
     wanted = Wanted(url=triton.url, kind="KIND_CPU")
     path = export_members(two_tiers(), wanted, folder, print)
     shutil.copytree(folder / REPOSITORY, triton.repository, dirs_exist_ok=True)
-    triton.load("glance", "scene", "objects")
+    triton.load("glance", "objects")
     return path

@@ -27,7 +27,7 @@ from workers.engines.triton.from_torch import log_odds_of
 from workers.engines.triton.repository import CannotExportError
 from workers.engines.triton.toml import cascade_toml
 
-LITE = ["glance", "scene", "objects", "closer"]
+LITE = ["glance", "objects", "closer"]
 
 
 def export(chosen: Cascade, folder: Path, **wanted: Any) -> tuple[Cascade, list[str]]:
@@ -62,7 +62,7 @@ def test_a_repository_holds_the_files_and_a_cascade_that_uses_them(tmp_path: Pat
     assert told[1] == "cones: stays on cones (a rule without weights)"
     kinds = {name: one.settings.get("kinds", []) for name, one in moved.items()}
     assert kinds["objects"] == kinds["closer"] == KINDS
-    assert not kinds["glance"] + kinds["scene"]
+    assert not kinds["glance"]
     config = (tmp_path / "out/models/objects/config.pbtxt").read_text()
     for line in (
         "max_batch_size: 8",
@@ -78,7 +78,7 @@ def test_a_repository_holds_the_files_and_a_cascade_that_uses_them(tmp_path: Pat
 def test_a_member_that_stays_is_found_from_the_new_folder(tmp_path: Path) -> None:
     exported, told = export(load_cascade("lite"), tmp_path / "out", members=["glance"])
     assert {one.engine for one in members(exported).values()} == {"triton", "cones", "onnx"}
-    assert exported.model_path(members(exported)["scene"]).is_file()
+    assert exported.model_path(members(exported)["objects"]).is_file()
     assert "scene: stays on onnx (not asked for)" in told
 
 
@@ -134,7 +134,7 @@ def test_the_command_explains_itself_and_spares_what_is_there(tmp_path: Path) ->
     [
         (["--member", "cones"], "--member cones: expected a member with weights to export, got a"),
         (["--member", "nobody"],
-         "--member: expected one of glance, cones, scene, objects, closer, got nobody"),
+         "--member: expected one of glance, cones, objects, closer, got nobody"),
         (["--instances", "0"], "--instances: expected instances, 1 to 1024, got 0"),
         (["--cascade", "nope"], "--cascade: expected a cascade file or one of lite"),
     ],
