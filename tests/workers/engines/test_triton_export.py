@@ -79,7 +79,7 @@ def test_a_member_that_stays_is_found_from_the_new_folder(tmp_path: Path) -> Non
     exported, told = export(load_cascade("lite"), tmp_path / "out", members=["glance"])
     assert {one.engine for one in members(exported).values()} == {"triton", "cones", "onnx"}
     assert exported.model_path(members(exported)["objects"]).is_file()
-    assert "scene: stays on onnx (not asked for)" in told
+    assert "objects: stays on onnx (not asked for)" in told
 
 
 def test_what_a_member_says_of_its_boxes_goes_with_it(tmp_path: Path) -> None:
