@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.corpus import KINDS
 from training.fit import pool_scene
 from training.network import STRIDE, Eyes, Found, Scene
 
@@ -100,7 +99,7 @@ class Looker(nn.Module):
             logit float32 [N]: log-odds of roadwork.
             boxes float32 [N, 8, 4]: x1, y1, x2, y2 in [0, 1] of the whole picture.
             scores float32 [N, 8]: in [0, 1], strongest first.
-            kinds int64 [N, 8]: indices of `KINDS`.
+            kinds int64 [N, 8]: indices of `corpus.KINDS`.
         """
         found = self.eyes(as_net_input(images, self.sight))
         logit = (evidence(found) * self.weights).sum(1) + self.bias
@@ -121,6 +120,3 @@ class Looker(nn.Module):
         )
         size = torch.tensor([self.sight.width, self.sight.height] * 2, dtype=corners.dtype)
         return (corners / size).clamp(0, 1), scores, at // (height * width)
-
-
-KIND_NAMES = ",".join(KINDS)

@@ -1,5 +1,6 @@
 """Training from end to end on a dozen drawn pictures, and what is said of bad input."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,6 +36,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "training", *map(str, arguments)],
         cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # threads that wait for each other beside tests
         text=True,
         capture_output=True,
         check=False,
