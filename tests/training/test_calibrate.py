@@ -186,7 +186,7 @@ def test_exits_that_cannot_keep_the_bounds_say_so() -> None:
 
 
 def test_a_first_tier_that_is_surely_wrong_lets_go_only_where_its_members_agree() -> None:
-    right = [Verdict(0.95, 0.9, 0.2, 0)] * 40 + [Verdict(0.05, 0.9, 0.2, 0)] * 40
+    right = [Verdict(0.965, 0.93, 0.2, 0)] * 40 + [Verdict(0.035, 0.93, 0.2, 0)] * 40
     fooled = [Verdict(0.03, 0.94, 3.0, 1)] * 10 + [Verdict(0.97, 0.94, 3.0, 1)] * 10
     last = [Verdict(0.99, 0.98, 0.1, 0), Verdict(0.01, 0.98, 0.1, 0)]
     standing = [right + fooled, [last[0]] * 40 + [last[1]] * 40 + [last[0]] * 10 + [last[1]] * 10]
