@@ -5,7 +5,7 @@ scan, log, worker processes, consensus, ledger. The loop has the same engine cod
 size and threads, one process per core, and nothing else (``bench.bare_loop``). Both are timed from
 when the models are warm, in fresh processes, in turn. Random weights take as long as trained ones:
 ResNet-18 and ViT-S/16 at 224 by PyTorch, and the member ``objects`` of the ``lite`` cascade
-(EfficientNet-Lite0 at 512×352, int8) by onnxruntime.
+(EfficientNet-Lite0 and a neck at 672×384, int8) by onnxruntime.
 """
 
 import argparse

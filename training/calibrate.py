@@ -61,13 +61,13 @@ def calibrate(
     costs = [milliseconds[name] for name in tier_names(template, votes)]
     fitted = fit(template, votes, costs)
     families = family_folds(votes.families)
-    answers = cross_fit(template, pictures, costs)
-    whole = cross_fit(template, pictures, costs, through=everything)
+    by_scene = cross_fit(template, pictures, costs)
+    answers, whole = by_scene.judged(), by_scene.judged(everything)
     return Calibrated(
         text=fitted.numbers.fill(template),
         answers=answers,
         whole=whole,
-        strangers=cross_fit(template, pictures, costs, families),
+        strangers=cross_fit(template, pictures, costs, families).judged(),
         facts={
             "milliseconds": dict(milliseconds),
             "voters": fitted.numbers.voters,

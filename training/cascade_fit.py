@@ -141,35 +141,62 @@ def tier_names(template: str, votes: Scored) -> list[str]:
     return cascade.tier_names
 
 
+@dataclass(frozen=True)
+class CrossFitted:
+    """Cascades, each fitted without one fold, and the pictures that they are to judge.
+
+    Attributes:
+        pictures: With raw scores for votes.
+        fold: Fold per picture, [N].
+        cascades: The cascade that was fitted without each fold.
+    """
+
+    pictures: Sequence[Judged]
+    fold: Ints
+    cascades: dict[int, Cascade]
+
+    def judged(
+        self, through: Callable[[Cascade], Cascade] = lambda cascade: cascade
+    ) -> list[Judged]:
+        """Judge every picture by the cascade that was fitted without it.
+
+        Args:
+            through: Changes each cascade; ``everything`` takes the exits away.
+        """
+        votes = scored(self.pictures)
+        found: dict[int, Judged] = {}
+        for each, cascade in self.cascades.items():
+            rows = np.flatnonzero(self.fold == each)
+            part = [self.pictures[row] for row in rows]
+            outcomes = replay(through(cascade), votes.take(rows).raw)
+            found |= zip(rows.tolist(), judged(part, outcomes), strict=True)
+        return [found[row] for row in range(len(self.pictures))]
+
+
 def cross_fit(
-    template: str,
-    pictures: Sequence[Judged],
-    costs: Sequence[float],
-    fold: Ints | None = None,
-    through: Callable[[Cascade], Cascade] = lambda cascade: cascade,
-) -> list[Judged]:
-    """Judge every picture by a cascade that was fitted on pictures of other folds only.
+    template: str, pictures: Sequence[Judged], costs: Sequence[float], fold: Ints | None = None
+) -> CrossFitted:
+    """Fit a cascade without each fold.
 
     Args:
         template: See the module.
         pictures: With raw scores for votes.
         costs: Milliseconds of each tier.
         fold: Fold per picture; by scene if ``None``. By family, nothing of its source was seen.
-        through: Changes each fitted cascade; ``everything`` takes the exits away.
     """
     votes = scored(pictures)
     if fold is None:
         fold = folds(votes)
-    found: dict[int, Judged] = {}
-    for each in np.unique(fold):
-        cascade = fit(template, votes.take(np.flatnonzero(fold != each)), costs).numbers.cascade(
-            template
-        )
-        rows = np.flatnonzero(fold == each)
-        part = [pictures[row] for row in rows]
-        outcomes = replay(through(cascade), votes.take(rows).raw)
-        found |= zip(rows.tolist(), judged(part, outcomes), strict=True)
-    return [found[row] for row in range(len(pictures))]
+    return CrossFitted(
+        pictures,
+        fold,
+        {
+            int(each): fit(
+                template, votes.take(np.flatnonzero(fold != each)), costs
+            ).numbers.cascade(template)
+            for each in np.unique(fold)
+        },
+    )
 
 
 def family_folds(families: Sequence[str]) -> Ints:

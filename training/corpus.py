@@ -67,7 +67,12 @@ class Picture:
     @property
     def family(self) -> str:
         """Name the source family: the part of the file name before the double underscore."""
-        return Path(self.file).name.split("__")[0]
+        return family_of(self.file)
+
+
+def family_of(file: str) -> str:
+    """Return the source family of a picture: its name up to the double underscore."""
+    return Path(file).name.split("__")[0]
 
 
 def read_rows(path: Path, *columns: str) -> list[tuple[str, dict[str, str]]]:

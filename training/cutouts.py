@@ -25,7 +25,6 @@ class Cutout:
 
     kind: str
     family: str
-    group: str
     pixels: Pixels
 
 
@@ -92,13 +91,13 @@ def cut_all(pictures: Sequence[Picture], images: Sequence[Pixels]) -> list[Cutou
                 continue
             pixels = cut(image, box)
             if pixels is not None:
-                found.append(Cutout(box.kind, picture.family, picture.group, pixels))
+                found.append(Cutout(box.kind, picture.family, pixels))
     return found
 
 
 def save_cutouts(path: Path, cutouts: Sequence[Cutout]) -> None:
     """Write cut-outs for `load_cutouts`."""
-    rows = [(c.kind, c.family, c.group, c.pixels.shape, c.pixels.tobytes()) for c in cutouts]
+    rows = [(c.kind, c.family, c.pixels.shape, c.pixels.tobytes()) for c in cutouts]
     partial = path.with_suffix(".partial")
     partial.write_bytes(msgspec.msgpack.encode(rows))
     partial.rename(path)
@@ -107,9 +106,9 @@ def save_cutouts(path: Path, cutouts: Sequence[Cutout]) -> None:
 def load_cutouts(path: Path) -> list[Cutout]:
     """Read cut-outs."""
     rows = msgspec.msgpack.decode(
-        path.read_bytes(), type=list[tuple[str, str, str, tuple[int, int, int], bytes]]
+        path.read_bytes(), type=list[tuple[str, str, tuple[int, int, int], bytes]]
     )
     return [
-        Cutout(kind, family, group, np.frombuffer(pixels, np.uint8).reshape(shape))
-        for kind, family, group, shape, pixels in rows
+        Cutout(kind, family, np.frombuffer(pixels, np.uint8).reshape(shape))
+        for kind, family, shape, pixels in rows
     ]

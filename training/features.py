@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stages.cones import Pixels
 from stages.decode import resize
 from training.network import COARSE, FINE, MIDDLE, Levels, imagenet_trunk
-from training.views import View, ViewMaker
+from training.views import HEIGHT, WIDTH, View, ViewMaker
 
 BATCH = 8
 CHANNELS = {"fine": (FINE, 8), "middle": (MIDDLE, 16), "coarse": (COARSE, 32)}
@@ -114,7 +114,7 @@ def make_views(
     notes = path.with_suffix(".json")
     if notes.exists():
         return
-    write = Writer(path, count, maker.frame.width, maker.frame.height)
+    write = Writer(path, count, WIDTH, HEIGHT)
     order = np.random.default_rng(seed).choice(len(chances), count, p=chances)
     told: list[dict[str, object]] = []
     for part in _batches(count):

@@ -22,13 +22,13 @@ from training.corpus import HERE, KINDS, Picture, seen_by_scene
 from training.export import OUTPUTS, describe, quantise, run, write_float
 from training.features import open_levels, whole
 from training.fit import load_neck
-from training.judged import Judged, read_truth
+from training.judged import Judged, unjudged
 from training.measured import CROP
 from training.members import SIGHTS, Looker, Sight, Watcher, evidence
 from training.network import Eyes, first_scene, imagenet_trunk
-from training.platt import shared, tempered
+from training.platt import Reals, shared, tempered
 from training.sources import write_sources
-from training.verdict import Reals, Verdict, cross_fitted, fit_verdict, parts_of
+from training.verdict import Verdict, cross_fitted, fit_verdict, parts_of
 
 TEMPLATE = HERE / "lite.toml.template"
 FINAL = "final"
@@ -124,16 +124,15 @@ def cone_scores(images: Sequence[Pixels], spent: list[float]) -> Reals:
     return np.array(found)
 
 
-def judged_raw(data: Path, pictures: Sequence[Picture], raw: dict[str, Reals]) -> list[Judged]:
+def judged_raw(pictures: Sequence[Picture], raw: dict[str, Reals]) -> list[Judged]:
     """Return the pictures that tell how well strangers are judged, with raw scores for votes.
 
     Left out are those that the classifier of whole pictures was trained on, and crops of signs.
     """
-    place = {picture.file: row for row, picture in enumerate(pictures)}
     known = seen_by_scene()
     return [
-        replace(one, votes={name: float(scores[place[one.file]]) for name, scores in raw.items()})
-        for one in read_truth(data)
+        replace(unjudged(one), votes={name: float(scores[row]) for name, scores in raw.items()})
+        for row, one in enumerate(pictures)
         if one.file not in known and CROP not in one.conditions
     ]
 
@@ -175,9 +174,7 @@ def finish(
         costs[sight.tier] += milliseconds(spent)
         if not sight.finds:
             raw[sight.name] = said.astype(np.float64)
-    found = calibrate(
-        judged_raw(places.data, pictures, raw), TEMPLATE.read_text(encoding="utf-8"), costs
-    )
+    found = calibrate(judged_raw(pictures, raw), TEMPLATE.read_text(encoding="utf-8"), costs)
     (folder.parent / "lite.toml").write_text(found.text, encoding="utf-8")
     write_results(found, results)
     write_sources(places.data, results / "sources.csv")

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from training.corpus import KINDS, Picture, family_of, load_pictures
+
 _VOTE = "vote:"
 _COLUMNS = ("file", "label", "group", "source_repo", "conditions", "kinds", "probability", "tier")
 _BETWEEN = "; "
-_FOLDERS = ("positives/", "negatives/")
 
 
 @dataclass(frozen=True)
@@ -43,42 +44,25 @@ class Judged:
         return family_of(self.file)
 
 
-def family_of(file: str) -> str:
-    """Return the source family of a picture: its name up to the double underscore."""
-    return Path(file).name.split("__")[0]
+def unjudged(picture: Picture) -> Judged:
+    """Return a labelled picture, not judged yet; its kinds are those of roadwork."""
+    return Judged(
+        file=picture.file,
+        label=picture.label,
+        group=picture.group,
+        repo=picture.repo,
+        conditions=picture.conditions,
+        kinds=frozenset(box.kind for box in picture.boxes) & frozenset(KINDS),
+    )
 
 
 def read_truth(data: Path) -> list[Judged]:
     """Return the pictures labelled 0 or 1 of a data folder, sorted by name, not judged yet.
 
-    The folder holds ``manifest.csv`` and ``boxes.csv``; pictures in ``positives/`` and
-    ``negatives/`` count.
-
     Raises:
-        OSError: One of the files cannot be read.
-        KeyError: A column is missing.
+        ConfigError: See ``load_pictures``.
     """
-    kinds: dict[str, set[str]] = {}
-    for row in _rows(data / "boxes.csv"):
-        kinds.setdefault(row["file"], set()).add(row["class"])
-    labelled = [row for row in _rows(data / "manifest.csv") if row["file"].startswith(_FOLDERS)]
-    found = [
-        Judged(
-            file=row["file"],
-            label=int(row["label"]),
-            group=row["split_group"],
-            repo=row["source_repo"],
-            conditions=tuple(part.strip() for part in row["conditions"].split(",")),
-            kinds=frozenset(kinds.get(row["file"], ())),
-        )
-        for row in labelled
-    ]
-    return sorted(found, key=lambda one: one.file)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        return list(csv.DictReader(lines))
+    return [unjudged(picture) for picture in load_pictures(data) if picture.label >= 0]
 
 
 def write_judged(path: Path, judged: Sequence[Judged]) -> None:

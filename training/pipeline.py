@@ -180,6 +180,6 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _wait(futures: Sequence["Future[None]"]) -> None:
+def _wait(futures: Sequence[Future[None]]) -> None:
     for future in futures:
         future.result()

@@ -140,7 +140,7 @@ class Ridge:
 
 
 def fit_logistic(
-    x: Reals, labels: Ints, weights: Reals, ridge: Ridge, intercept: bool = True
+    x: Reals, labels: NDArray[Any], weights: Reals, ridge: Ridge, intercept: bool = True
 ) -> tuple[Reals, float]:
     """Fit a logistic regression by ridge, with bounded coefficients.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.errors import ConfigError
+from training.corpus import read_rows
 
 RESULTS = Path(__file__).parent / "results"
 FILE = RESULTS / "sources.csv"
@@ -70,13 +71,14 @@ def collect_sources(data: Path) -> list[Source]:
     """Count the pictures of each repository and licence in a data folder's manifest.
 
     Raises:
-        ConfigError: A licence asks for attribution that ``ATTRIBUTION`` does not hold.
+        ConfigError: The manifest cannot be read, or a licence asks for attribution that
+            ``ATTRIBUTION`` does not hold.
     """
     counts: Counter[tuple[str, str, str]] = Counter()
-    with (data / "manifest.csv").open(newline="", encoding="utf-8-sig") as lines:
-        for row in csv.DictReader(lines):
-            if row["file"].startswith(("positives/", "negatives/")):
-                counts[row["source_repo"], row["licence"], row["label"]] += 1
+    columns = ("file", "label", "source_repo", "licence")
+    for _, row in read_rows(data / "manifest.csv", *columns):
+        if row["file"].startswith(("positives/", "negatives/")):
+            counts[row["source_repo"], row["licence"], row["label"]] += 1
     found = [
         Source(repo, licence, counts[repo, licence, "1"], counts[repo, licence, "0"])
         for repo, licence in sorted({(repo, licence) for repo, licence, _ in counts})

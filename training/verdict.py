@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
-Reals = NDArray[np.float64]
+from training.platt import Reals, Ridge, fit_logistic
+
 DECAY = 0.02  # pulls every weight to its usual value, in units of one picture's loss
 USUAL = 0.6
 LEAST = 0.1  # nothing that is looked for counts for nothing
@@ -33,21 +33,9 @@ def fit_verdict(evidence: Reals, labels: Reals, importance: Reals) -> Verdict:
         labels: 0 or 1, [N].
         importance: Weight of each picture, [N]; they are scaled to a mean of 1.
     """
-    sign, share = 2 * labels - 1, importance / importance.mean()
-    parts = evidence.shape[1]
-
-    def loss(x: Reals) -> tuple[float, Reals]:
-        margin = sign * (evidence @ x[:-1] + x[-1])
-        pull = -sign * share / (1 + np.exp(margin)) / len(sign)
-        away = x[:-1] - USUAL
-        value = float((share * np.logaddexp(0, -margin)).mean() + DECAY * (away**2).sum())
-        gradient = np.append(evidence.T @ pull + 2 * DECAY * away, pull.sum())
-        return value, gradient
-
-    start = np.append(np.full(parts, USUAL), -2.0)
-    bounds = [(LEAST, None)] * parts + [(None, None)]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    return Verdict(found.x[:-1], float(found.x[-1]))
+    weights = importance / importance.mean()
+    ridge = Ridge(2 * DECAY * len(labels), USUAL, LEAST)
+    return Verdict(*fit_logistic(evidence, labels, weights, ridge))
 
 
 def parts_of(groups: Sequence[str], count: int = PARTS, seed: int = 72) -> NDArray[np.int64]:

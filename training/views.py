@@ -14,8 +14,12 @@ from training.corpus import KINDS, LOOKALIKE, Picture
 from training.cutouts import Cutout
 from training.drawn import draw, draw_lookalike
 
+WIDTH, HEIGHT = 416, 256  # of a view, pixels
+# Width that the whole picture has, of which a view is a part; members see 672 and 1312 of it.
+LEAST_SPAN, MOST_SPAN = 416, 1400
+LEAST_PIXELS = 4.0  # height of a box in the view; smaller ones are neither taught nor denied
 ASPECT = 384 / 672  # members see every picture stretched to about this
-DECOY_CHANCE, DRAWN_SHARE = 0.35, 0.45
+PASTE_CHANCE, DECOY_CHANCE, DRAWN_SHARE = 0.45, 0.35, 0.45
 SEEN_SHARE = 0.4  # of a box that must lie in the window for the box to count
 # Metres above the road of the camera, and of the objects: how far down they stand at a size.
 CAMERA_HEIGHT = 1.35
@@ -27,30 +31,6 @@ PASTED = {
     "cone": 0.24, "drum": 0.14, "barrier": 0.14, "post": 0.1, "work_sign": 0.14, "worker": 0.12,
     "machine": 0.12,
 }  # fmt: skip
-
-
-class Frame(NamedTuple):
-    """The size of views, and how large pictures are in them.
-
-    Attributes:
-        width: Of a view, pixels.
-        height: Of a view, pixels.
-        least_span: Least width that the whole picture has, of which the view is a part.
-        most_span: Most width of the whole picture.
-        least_pixels: Height of a box in the view; smaller ones are neither taught nor denied.
-        pasted: Share of views with objects pasted in.
-    """
-
-    width: int
-    height: int
-    least_span: float
-    most_span: float
-    least_pixels: float
-    pasted: float
-
-
-# Members see pictures 672 and 1312 pixels wide.
-FRAME = Frame(416, 256, 416, 1400, 4.0, 0.45)
 
 
 class View(NamedTuple):
@@ -81,14 +61,14 @@ class Window(NamedTuple):
     high: float
 
 
-def choose_window(picture: Picture, shape: tuple[int, ...], frame: Frame, rng: Generator) -> Window:
+def choose_window(picture: Picture, shape: tuple[int, ...], rng: Generator) -> Window:
     """Choose how large the picture is seen, and which part of it; mostly beside or with a box."""
     height, width = shape[:2]
-    most = max(frame.least_span * 1.2, min(frame.most_span, 2.5 * width))
-    span = np.exp(rng.uniform(np.log(frame.least_span), np.log(most)))
+    most = max(LEAST_SPAN * 1.2, min(MOST_SPAN, 2.5 * width))
+    span = np.exp(rng.uniform(np.log(LEAST_SPAN), np.log(most)))
     aspect = ASPECT if rng.random() < 0.6 else height / width
     tall = span * aspect * np.exp(rng.normal(0, 0.1))
-    wide, high = min(1.0, frame.width / span), min(1.0, frame.height / tall)
+    wide, high = min(1.0, WIDTH / span), min(1.0, HEIGHT / tall)
     left, top = rng.uniform(0, 1 - wide), np.clip(rng.normal(0.45, 0.25), 0, 1) * (1 - high)
     if picture.boxes and rng.random() < (0.75 if picture.label else 0.4):
         box = picture.boxes[rng.integers(len(picture.boxes))]
@@ -97,19 +77,19 @@ def choose_window(picture: Picture, shape: tuple[int, ...], frame: Frame, rng: G
     return Window(float(np.clip(left, 0, 1 - wide)), float(np.clip(top, 0, 1 - high)), wide, high)
 
 
-def look(image: Pixels, window: Window, frame: Frame, rng: Generator) -> Pixels:
+def look(image: Pixels, window: Window, rng: Generator) -> Pixels:
     """Cut the window out and stretch it to a view."""
     height, width = image.shape[:2]
     x, y = int(window.left * width), int(window.top * height)
     part = image[
         y : y + max(8, int(window.high * height)), x : x + max(8, int(window.wide * width))
     ]
-    shrinks = part.shape[1] > frame.width
+    shrinks = part.shape[1] > WIDTH
     method = cv2.INTER_AREA if shrinks and rng.random() < 0.8 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(part, frame[:2], interpolation=method), np.uint8)
+    return np.asarray(cv2.resize(part, (WIDTH, HEIGHT), interpolation=method), np.uint8)
 
 
-def boxes_in(picture: Picture, window: Window, frame: Frame) -> NDArray[np.float32]:
+def boxes_in(picture: Picture, window: Window) -> NDArray[np.float32]:
     """Return the picture's boxes within the window, see `View.boxes`; those cut off are -1."""
     found = []
     for box in picture.boxes:
@@ -120,9 +100,9 @@ def boxes_in(picture: Picture, window: Window, frame: Frame) -> NDArray[np.float
         if x2 <= x1 or y2 <= y1 or box.kind == LOOKALIKE:
             continue
         known = box.kind in KINDS and (x2 - x1) * (y2 - y1) > SEEN_SHARE * size
-        large = (y2 - y1) * frame.height >= frame.least_pixels
+        large = (y2 - y1) * HEIGHT >= LEAST_PIXELS
         kind = KINDS.index(box.kind) if known and large else -1
-        corners = (x1 * frame.width, y1 * frame.height, x2 * frame.width, y2 * frame.height)
+        corners = (x1 * WIDTH, y1 * HEIGHT, x2 * WIDTH, y2 * HEIGHT)
         found.append((kind, *corners))
     return np.array(found, np.float32).reshape(-1, 5)
 
@@ -179,8 +159,6 @@ class ViewMaker:
         pictures: The pictures.
         images: Their pixels.
         cutouts: Objects to paste; a view of one family may get those of every other.
-        frame: The size of views.
-        drawn_share: Share of pasted objects that are drawn rather than cut out.
     """
 
     def __init__(
@@ -188,11 +166,8 @@ class ViewMaker:
         pictures: Sequence[Picture],
         images: Sequence[Pixels],
         cutouts: Sequence[Cutout],
-        frame: Frame = FRAME,
-        drawn_share: float = DRAWN_SHARE,
     ) -> None:
-        self._pictures, self._images, self.frame = pictures, images, frame
-        self._drawn_share = drawn_share
+        self._pictures, self._images = pictures, images
         self._cutouts: dict[str, dict[str, list[Cutout]]] = {}
         for one in cutouts:
             self._cutouts.setdefault(one.kind, {}).setdefault(one.family, []).append(one)
@@ -200,14 +175,13 @@ class ViewMaker:
     def __call__(self, index: int, rng: Generator) -> View:
         """Make one view of a picture."""
         picture, image = self._pictures[index], self._images[index]
-        frame = self.frame
-        window = choose_window(picture, image.shape, frame, rng)
-        canvas, boxes = look(image, window, frame, rng), boxes_in(picture, window, frame)
+        window = choose_window(picture, image.shape, rng)
+        canvas, boxes = look(image, window, rng), boxes_in(picture, window)
         families = {picture.family}
         complete = bool(picture.label == 0 or picture.boxes)
         if rng.random() < DECOY_CHANCE:
             self._decoys(canvas, window, families, rng)
-        if picture.label >= 0 and rng.random() < frame.pasted:
+        if picture.label >= 0 and rng.random() < PASTE_CHANCE:
             added = self._objects(canvas, window, families, rng)
             boxes = np.concatenate([boxes, added])
         label = int((boxes[:, 0] >= 0).any())
@@ -215,7 +189,7 @@ class ViewMaker:
             label = -1  # parts of objects, or what nobody has said
         if rng.random() < 0.5:
             canvas = np.ascontiguousarray(canvas[:, ::-1])
-            boxes[:, [1, 3]] = frame.width - boxes[:, [3, 1]]
+            boxes[:, [1, 3]] = WIDTH - boxes[:, [3, 1]]
         return View(disturb(canvas, rng), boxes, label, complete, frozenset(families))
 
     def _objects(
@@ -229,7 +203,7 @@ class ViewMaker:
                 kind = str(rng.choice(list(PASTED), p=list(PASTED.values())))
                 piece = self._piece(kind, families, rng)
             size = base * (HEIGHTS[kind] / 0.9) ** 0.6 * np.exp(rng.normal(0, 0.3))
-            high = float(np.clip(size, 1.5 * self.frame.least_pixels, 200))
+            high = float(np.clip(size, 1.5 * LEAST_PIXELS, 200))
             place = paste(canvas, fit_in(piece, canvas, rng), kind, window, rng, high)
             if place is not None:
                 added.append((KINDS.index(kind), *place))
@@ -244,15 +218,12 @@ class ViewMaker:
 
     def _size(self, rng: Generator) -> float:
         """Draw the height of what is pasted, in pixels: small objects as often as large ones."""
-        frame = self.frame
-        return float(
-            np.exp(rng.uniform(np.log(1.7 * frame.least_pixels), np.log(0.43 * frame.height)))
-        )
+        return float(np.exp(rng.uniform(np.log(1.7 * LEAST_PIXELS), np.log(0.43 * HEIGHT))))
 
     def _piece(self, kind: str, families: set[str], rng: Generator) -> Pixels:
         """Return an object of this kind, drawn or cut out of a picture of any family."""
         found = self._cutouts.get(kind, {})
-        if not found or rng.random() < self._drawn_share:
+        if not found or rng.random() < DRAWN_SHARE:
             return draw_lookalike(rng) if kind == LOOKALIKE else draw(kind, rng)
         counts = np.sqrt([len(pieces) for pieces in found.values()])
         family = list(found)[int(rng.choice(len(found), p=counts / counts.sum()))]

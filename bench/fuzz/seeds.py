@@ -249,7 +249,7 @@ to = "exit"
 [[tiers]]
 name = "look"
 [[tiers.members]]
-name = "scene"
+name = "objects"
 engine = "noop"
 """
 KAFKA = b"""bootstrap_servers = "a:9092,b:9093"

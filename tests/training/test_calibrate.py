@@ -206,8 +206,9 @@ def test_a_first_tier_that_is_surely_wrong_lets_go_only_where_its_members_agree(
 def test_cross_fitted_answers_cover_every_picture_in_order() -> None:
     made = pictures(900)
 
-    answers = cross_fit(TEMPLATE, made, COSTS)
-    by_family = cross_fit(TEMPLATE, made, COSTS, family_folds([one.family for one in made]))
+    answers = cross_fit(TEMPLATE, made, COSTS).judged()
+    families = family_folds([one.family for one in made])
+    by_family = cross_fit(TEMPLATE, made, COSTS, families).judged()
 
     assert [one.file for one in answers] == [one.file for one in made]
     assert mcc_of(answers) > 0.9

@@ -16,8 +16,9 @@ from training.features import Stored, Views
 from training.fit import make_targets
 from training.members import SIGHTS, Looker, Sight
 from training.network import Eyes, Found, Neck, Trunk
-from training.verdict import LEAST, Reals, cross_fitted, fit_verdict, parts_of
-from training.views import FRAME, Window, boxes_in, paste
+from training.platt import Reals
+from training.verdict import LEAST, cross_fitted, fit_verdict, parts_of
+from training.views import HEIGHT, WIDTH, Window, boxes_in, paste
 
 CONE, WORKER = KINDS.index("cone"), KINDS.index("worker")
 
@@ -68,9 +69,9 @@ def test_boxes_follow_the_window_and_those_cut_off_are_not_taught() -> None:
     inside, cut = Box("cone", 0.5, 0.75, 0.625, 1.0), Box("worker", 0.7, 0.6, 0.95, 0.9)
     outside, other = Box("drum", 0.0, 0.0, 0.4, 0.4), Box("other", 0.5, 0.5, 0.6, 0.6)
 
-    found = boxes_in(picture(inside, cut, outside, other), window, FRAME)
+    found = boxes_in(picture(inside, cut, outside, other), window)
 
-    width, height = FRAME.width, FRAME.height
+    width, height = WIDTH, HEIGHT
     assert found[:, 0].tolist() == [CONE, -1, -1]
     assert found[0, 1:].tolist() == [0, height / 2, width / 2, height]
     assert found[1, 3] == width
@@ -80,7 +81,7 @@ def test_what_is_pasted_changes_its_box_alone_and_larger_things_stand_lower() ->
     piece = np.full((60, 30, 4), 255, np.uint8)
     bottoms = []
     for high in (12.0, 60.0):
-        canvas = np.zeros((FRAME.height, FRAME.width, 3), np.uint8)
+        canvas = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         place = paste(canvas, piece, "cone", WHOLE, np.random.default_rng(3), high)
         assert place is not None
         x1, y1, x2, y2 = place.astype(int)
