@@ -22,6 +22,7 @@ from streams.log import (
     Producer,
     Reader,
     Start,
+    Uncommitted,
 )
 from streams.memory.log import MemoryLog
 from workers.commands.common import run_async
@@ -105,9 +106,9 @@ class TimedLog(Log):
         """See ``Log.partition_counts``."""
         return await self._inner.partition_counts(topics)
 
-    async def lag(self, group: str, topics: Collection[str]) -> int:
-        """See ``Log.lag``."""
-        return await self._inner.lag(group, topics)
+    async def uncommitted(self, group: str, topics: Collection[str]) -> Uncommitted:
+        """See ``Log.uncommitted``."""
+        return await self._inner.uncommitted(group, topics)
 
     async def committed(self, group: str, topics: Collection[str]) -> Offsets:
         """See ``Log.committed``."""

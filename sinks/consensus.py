@@ -16,13 +16,13 @@ import structlog
 from schemas import codec, headers
 from schemas.errors import RecordError
 from schemas.headers import with_headers
-from schemas.records import Status, VotesPack
+from schemas.records import VotesPack
 from schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, VOTES
+from sinks.answer_stats import AnswerStats
 from sinks.join import Join, JoinStats, Resolved
 from sinks.refusal import Buried, check, duplicate, without_exit
 from sinks.restore import RESTORE_PATIENCE, Unacknowledged, answered_tail
 from streams.clock import Clock, SystemClock
-from streams.histogram import Histogram
 from streams.log import Log, Offsets, Output, Record, TopicPartition
 from streams.member import GroupMember, MemberOptions, OffsetsDone, repeat_until
 
@@ -38,7 +38,7 @@ class ConsensusStats(msgspec.Struct):
     """Counters of a consensus member since its process began, and gauges of its last step.
 
     Attributes:
-        answered: Answers by status, as is ``partial`` and ``failed``.
+        answers: Counters of the answers given.
         dead_letters: Dead letters written.
         foreign_packs: Packs of another cascade, or of another version of ours.
         held_back: Times that it waited for its offsets to be acknowledged.
@@ -47,13 +47,9 @@ class ConsensusStats(msgspec.Struct):
         open_images: Images waiting for votes.
         oldest_open_seconds: Seconds that the first of them has waited.
         join: Counters of the join.
-        joining: Seconds from an image's first votes to its answer, of images that had to wait.
-        live: Seconds from submission to answer, of live images that tell when they were submitted.
     """
 
-    answered: int = 0
-    partial: int = 0
-    failed: int = 0
+    answers: AnswerStats = msgspec.field(default_factory=AnswerStats)
     dead_letters: int = 0
     foreign_packs: int = 0
     held_back: int = 0
@@ -62,8 +58,6 @@ class ConsensusStats(msgspec.Struct):
     open_images: int = 0
     oldest_open_seconds: float = 0.0
     join: JoinStats = msgspec.field(default_factory=JoinStats)
-    joining: Histogram = msgspec.field(default_factory=Histogram)
-    live: Histogram = msgspec.field(default_factory=Histogram)
 
 
 class _Step:
@@ -131,7 +125,7 @@ class Consensus:
     @property
     def answered(self) -> int:
         """Number of answers given, of whatever status."""
-        return self.stats.answered + self.stats.partial + self.stats.failed
+        return self.stats.answers.total
 
     async def run(self, stopping: anyio.Event) -> None:
         """Consume until ``stopping`` is set; then answer what is complete and leave.
@@ -273,34 +267,18 @@ class Consensus:
             )
 
     def _take(self, resolved: Resolved, now: float, step: _Step) -> None:
-        encode, outputs, stats = codec.encode, step.outputs, self.stats
+        encode, outputs = codec.encode, step.outputs
         for partition, answer in resolved.answers:
             outputs.append(
                 Output(ANSWERS, answer.head.key, encode(answer), partition, headers.ANSWER)
             )
-            if answer.status != "answered" or answer.joining:
-                self._count(answer.status, answer.joining)
-            else:
-                stats.answered += 1
-            if answer.head.lane == "live" and answer.head.submitted_at > 0:
-                stats.live.observe(answer.took)
+        self.stats.answers.count([answer for _, answer in resolved.answers])
         for partition, pack in resolved.carried:
             outputs.append(Output(CARRIED, None, encode(pack), partition, headers.VOTES))
         for refused in resolved.refused:
             self._bury(duplicate(refused), now, step)
         for tp, offsets in resolved.done.items():
             step.done.setdefault(tp, []).extend(offsets)
-
-    def _count(self, status: Status, joining: float) -> None:
-        stats = self.stats
-        if status == "answered":
-            stats.answered += 1
-        elif status == "partial":
-            stats.partial += 1
-        else:
-            stats.failed += 1
-        if joining:
-            stats.joining.observe(joining)
 
     async def take_over(self, partitions: Collection[TopicPartition]) -> None:
         """Learn which images were answered already, and which carried votes must come first."""

@@ -63,6 +63,7 @@ class Assignment(NamedTuple):
 
 
 Offsets = Mapping[TopicPartition, int]
+Uncommitted = Mapping[TopicPartition, range]
 
 
 def in_topic_order(
@@ -200,8 +201,16 @@ class Log(ABC):
         """Return the number of partitions of each topic that exists."""
 
     @abstractmethod
+    async def uncommitted(self, group: str, topics: Collection[str]) -> Uncommitted:
+        """Return which offsets of each partition of these topics the group has not committed yet.
+
+        Raises:
+            LogUnavailableError: The log does not answer.
+        """
+
     async def lag(self, group: str, topics: Collection[str]) -> int:
-        """Return how many records of these topics the group has not committed yet."""
+        """Return how many records of these topics the group has not committed yet; raises so."""
+        return sum(map(len, (await self.uncommitted(group, topics)).values()))
 
     @abstractmethod
     async def committed(self, group: str, topics: Collection[str]) -> Offsets:

@@ -17,7 +17,15 @@ import structlog
 from schemas.errors import FencedError, RecordRefusedError
 from schemas.events import Assigned, Committed, Delivered, Done, Fenced, Missed, Revoked, Role
 from streams.event_ledger import EventLedger, moment, ranges
-from streams.log import Consumer, Log, Offsets, Output, Polled, TopicPartition
+from streams.log import (
+    Consumer,
+    Log,
+    Offsets,
+    Output,
+    Polled,
+    TopicPartition,
+    Uncommitted,
+)
 from streams.refused import instead
 from streams.tracker import OffsetTracker
 
@@ -203,6 +211,10 @@ class GroupMember:
     def in_flight(self) -> int:
         """Number of records delivered and not finished."""
         return self._tracker.in_flight
+
+    def unpolled(self, uncommitted: Uncommitted) -> Uncommitted:
+        """Return what of its group's uncommitted offsets waits to be polled by this member."""
+        return self._tracker.undelivered(uncommitted)
 
     async def poll(
         self, *, max_records: int, timeout: float, topics: Collection[str] | None = None

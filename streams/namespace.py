@@ -21,6 +21,7 @@ from streams.log import (
     Reader,
     Start,
     TopicPartition,
+    Uncommitted,
 )
 
 _MOST = 64
@@ -116,10 +117,11 @@ class NamespacedLog(Log):
         found = await self.inner.partition_counts([self._names.outer(t) for t in topics])
         return {name.removeprefix(self._names.prefix): count for name, count in found.items()}
 
-    async def lag(self, group: str, topics: Collection[str]) -> int:
-        """See ``Log.lag``."""
+    async def uncommitted(self, group: str, topics: Collection[str]) -> Uncommitted:
+        """See ``Log.uncommitted``."""
         outer = self._names.outer
-        return await self.inner.lag(outer(group), [outer(t) for t in topics])
+        found = await self.inner.uncommitted(outer(group), [outer(t) for t in topics])
+        return {self._names.inside(tp): left for tp, left in found.items()}
 
     async def committed(self, group: str, topics: Collection[str]) -> Offsets:
         """See ``Log.committed``."""

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 
-from streams.log import Offsets, TopicPartition
+from streams.log import Offsets, TopicPartition, Uncommitted
 
 
 class _Partition:
@@ -96,6 +96,14 @@ class OffsetTracker:
             tp: offset
             for tp, part in self._partitions.items()
             if (offset := part.committable()) is not None and offset > self._committed.get(tp, -1)
+        }
+
+    def undelivered(self, uncommitted: Uncommitted) -> Uncommitted:
+        """Return what of the uncommitted offsets was not delivered yet, of partitions owned now."""
+        return {
+            tp: range(max(left.start, part.position or 0), left.stop)
+            for tp, part in self._partitions.items()
+            if (left := uncommitted.get(tp)) is not None
         }
 
     @property

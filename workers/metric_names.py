@@ -39,6 +39,11 @@ METRICS: dict[str, Metric] = {
         ready="1 while /readyz says 200.",
     ),
     **_metrics(
+        "gauge",
+        ("version", "cascade", "cascade_hash"),
+        build_info="1; its labels say what runs.",
+    ),
+    **_metrics(
         "counter",
         ("group",),
         records_delivered="Records polled.",
@@ -58,6 +63,12 @@ METRICS: dict[str, Metric] = {
         poll_age_seconds="Time since the last poll returned.",
         group_lag_records="Records the whole group has not committed; absent if not known.",
         down_seconds="Time for which the log or the disk has failed it; 0 if well.",
+    ),
+    **_metrics(
+        "gauge",
+        ("group", "topic"),
+        topic_lag_records="Records the whole group has not committed; absent if not known.",
+        records_unpolled="Records of its own partitions that it has not polled; likewise.",
     ),
     **_metrics(
         "counter",
@@ -106,7 +117,7 @@ METRICS: dict[str, Metric] = {
         member_breaker_opened="Times it was taken out of service because it kept failing.",
     ),
     **_metrics("gauge", ("tier", "member"), member_out_of_service="1 while it is out of service."),
-    **_metrics("counter", ("status",), answers="Answers given."),
+    **_metrics("counter", ("status", "label"), answers="Answers given; failed ones have no label."),
     **_metrics(
         "counter",
         (),
@@ -130,6 +141,8 @@ METRICS: dict[str, Metric] = {
         (),
         joining_seconds="From an image's first votes to its answer.",
         live_latency_seconds="From submission to answer, of live images.",
+        archive_latency_seconds="From submission to answer, of archive images.",
+        answer_probability="Probability of roadwork of the answers that have one.",
     ),
     **_metrics(
         "histogram",

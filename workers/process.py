@@ -1,7 +1,6 @@
 """A process that serves for ever: what runs in it, and how it is started, watched and ended."""
 
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -9,11 +8,13 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from schemas.errors import LogUnavailableError, RunError
-from schemas.topics import CARRIED, CONSENSUS_GROUP, VOTES
+from schemas.cascade import Cascade
+from schemas.errors import LogUnavailableError
+from schemas.topics import CARRIED, VOTES
 from sinks.consensus import Consensus
 from streams.log import Log
 from workers.health import Health, Part, keep_ticking
+from workers.lag import Lags
 from workers.lifecycle import (
     DRAIN_TIMEOUT,
     Deadline,
@@ -27,6 +28,7 @@ from workers.metric_names import Sample
 from workers.metrics import Address, Shown, serving_metrics
 from workers.outage import Persistent
 from workers.samples import (
+    build_samples,
     consensus_samples,
     health_samples,
     lag_samples,
@@ -35,12 +37,6 @@ from workers.samples import (
     worker_samples,
 )
 from workers.tier import TierWorker
-
-# Lags are asked of the log, beside the work: seldom, and never by a scrape.
-LAG_INTERVAL = 5.0
-LAG_PATIENCE = 10.0
-# An older lag says nothing of now.
-LAG_FORGOTTEN = 30.0
 
 
 class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,28 +58,28 @@ class Process:
 
     Args:
         log: The log of its parts.
+        cascade: What they run.
     """
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, log: Log, cascade: Cascade) -> None:
+        self._log, self._cascade = log, cascade
         self.health = Health()
         self._workers: list[tuple[TierWorker, Persistent]] = []
         self._consensus: list[tuple[Consensus, Persistent]] = []
-        self._groups: dict[str, list[str]] = {}
-        self._lags: dict[str, tuple[int, float]] = {}
+        self.lags = Lags(log)
 
     def watch_worker(
         self, worker: TierWorker, running: Persistent, topics: Collection[str]
     ) -> None:
         """Note that a worker begins to run, its models warm, on these topics."""
         self._workers.append((worker, running))
-        self._groups[worker.member.group] = list(topics)
+        self.lags.watch(worker.member, topics)
         self.health.watch(Part(running, worker.paused))
 
     def watch_consensus(self, consensus: Consensus, running: Persistent) -> None:
         """Note that the consensus begins to run."""
         self._consensus.append((consensus, running))
-        self._groups[CONSENSUS_GROUP] = [CARRIED, VOTES]
+        self.lags.watch(consensus.member, [CARRIED, VOTES])
         self.health.watch(Part(running))
 
     @property
@@ -93,6 +89,7 @@ class Process:
 
     def samples(self) -> Iterator[Sample]:
         """Yield every metric of this process as it is now."""
+        yield from build_samples(self._cascade)
         yield from health_samples(self.health)
         yield from log_samples(self._log)
         for worker, running in self._workers:
@@ -101,28 +98,8 @@ class Process:
         for consensus, running in self._consensus:
             yield from member_samples(consensus.member, running)
             yield from consensus_samples(consensus)
-        now = time.monotonic()
-        yield from lag_samples(
-            (group, lag)
-            for group, (lag, at) in list(self._lags.items())
-            if now - at < LAG_FORGOTTEN
-        )
-
-    async def sample_lags(self) -> None:
-        """Ask the log every few seconds how far behind its groups are."""
-        while True:
-            await anyio.sleep(LAG_INTERVAL)
-            await self.sample_lags_once()
-
-    async def sample_lags_once(self) -> None:
-        """Ask the log how far behind its groups are; one that does not answer leaves it unknown."""
-        for group, topics in list(self._groups.items()):
-            try:
-                with anyio.move_on_after(LAG_PATIENCE):
-                    lag = await self._log.lag(group, topics)
-                    self._lags[group] = lag, time.monotonic()
-            except RunError:
-                return  # an outage: the parts themselves say so
+        for group, lag in self.lags.known():
+            yield from lag_samples(group, lag)
 
 
 Work = Callable[[anyio.Event], Awaitable[None]]
@@ -149,7 +126,7 @@ async def serve(process: Process, log: Log, service: ServiceOptions, work: Work)
                     anyio.create_task_group() as beside,
                 ):
                     if service.metrics is not None:
-                        beside.start_soon(process.sample_lags)
+                        beside.start_soon(process.lags.keep)
                     if not stopping.is_set():
                         await work(stopping)
                     beside.cancel_scope.cancel()

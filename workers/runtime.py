@@ -250,7 +250,7 @@ async def serve_workers(
     Raises:
         RoadstreamError: See ``run_workers``.
     """
-    process = Process(log)
+    process = Process(log, cascade)
 
     async def work(stopping: anyio.Event) -> None:
         tiers = [cascade.tier(name).name for name in options.tiers] or cascade.tier_names
@@ -275,7 +275,7 @@ async def serve_consensus(
     Raises:
         RoadstreamError: The log does not answer at the start, or lacks the cascade's topics.
     """
-    process = Process(log)
+    process = Process(log, cascade)
 
     async def decide(stopping: anyio.Event) -> None:
         async def begin(_: anyio.Event) -> None:

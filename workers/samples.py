@@ -1,10 +1,13 @@
 """Reads the plain counters of a process's parts, at the time of a scrape, as samples."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import version
 
 import msgspec
 
+from schemas.cascade import Cascade
 from schemas.topics import CONSENSUS_GROUP
 from sinks.consensus import Consensus
 from streams.embedded.log import EmbeddedLog
@@ -13,6 +16,7 @@ from streams.log import Log
 from streams.member import GroupMember
 from streams.namespace import NamespacedLog
 from workers.health import Health
+from workers.lag import GroupLag
 from workers.members import RunningMember
 from workers.metric_names import Sample
 from workers.outage import Persistent
@@ -25,6 +29,16 @@ def health_samples(health: Health) -> Iterator[Sample]:
     now = time.monotonic()
     yield Sample("roadstream_alive", not health.dead(now))
     yield Sample("roadstream_ready", not health.unready(now))
+
+
+def build_samples(cascade: Cascade) -> Iterator[Sample]:
+    """Yield which version of Roadstream runs which cascade."""
+    yield Sample("roadstream_build_info", 1, (_version(), cascade.name, cascade.hash))
+
+
+@cache
+def _version() -> str:
+    return version("roadstream")
 
 
 def log_samples(log: Log) -> Iterator[Sample]:
@@ -112,9 +126,8 @@ def consensus_samples(consensus: Consensus) -> Iterator[Sample]:
     """Yield the counters of the consensus sink."""
     stats = consensus.stats
     yield Sample("roadstream_dead_letters_total", stats.dead_letters, (CONSENSUS_GROUP,))
-    yield Sample("roadstream_answers_total", stats.answered, ("answered",))
-    yield Sample("roadstream_answers_total", stats.partial, ("partial",))
-    yield Sample("roadstream_answers_total", stats.failed, ("failed",))
+    for (status, label), count in stats.answers.given.items():
+        yield Sample("roadstream_answers_total", count, (status, label or ""))
     yield Sample("roadstream_votes_late_total", stats.join.late_votes)
     yield Sample("roadstream_votes_carried_total", stats.join.carried)
     yield Sample("roadstream_duplicates_refused_total", stats.join.refused_duplicates)
@@ -125,12 +138,15 @@ def consensus_samples(consensus: Consensus) -> Iterator[Sample]:
     yield Sample("roadstream_open_images", stats.open_images)
     yield Sample("roadstream_oldest_open_seconds", stats.oldest_open_seconds)
     yield Sample("roadstream_restore_seconds", stats.restore_seconds)
-    yield Sample("roadstream_joining_seconds", stats.joining)
-    yield Sample("roadstream_live_latency_seconds", stats.live)
+    yield Sample("roadstream_joining_seconds", stats.answers.joining)
+    for lane, latency in stats.answers.latency.items():
+        yield Sample(f"roadstream_{lane}_latency_seconds", latency)
+    yield Sample("roadstream_answer_probability", stats.answers.probability)
 
 
-def supervisor_samples(supervisor: Supervisor) -> Iterator[Sample]:
-    """Yield the counters of each child."""
+def supervisor_samples(supervisor: Supervisor, cascade: Cascade) -> Iterator[Sample]:
+    """Yield what the children run, and the counters of each."""
+    yield from build_samples(cascade)
     for child in supervisor.children.values():
         of = (child.name,)
         yield Sample("roadstream_child_up", child.pid is not None, of)
@@ -139,7 +155,11 @@ def supervisor_samples(supervisor: Supervisor) -> Iterator[Sample]:
         yield Sample("roadstream_child_silenced_total", child.silenced, of)
 
 
-def lag_samples(lags: Iterable[tuple[str, int]]) -> Iterator[Sample]:
-    """Yield the lag of each group of which it is known."""
-    for group, lag in lags:
-        yield Sample("roadstream_group_lag_records", lag, (group,))
+def lag_samples(group: str, lag: GroupLag) -> Iterator[Sample]:
+    """Yield the lag of a group, of each of its topics, and what waits for its member here."""
+    by_topic = lag.by_topic(lag.uncommitted)
+    yield Sample("roadstream_group_lag_records", sum(by_topic.values()), (group,))
+    for topic, count in by_topic.items():
+        yield Sample("roadstream_topic_lag_records", count, (group, topic))
+    for topic, count in lag.by_topic(lag.unpolled).items():
+        yield Sample("roadstream_records_unpolled", count, (group, topic))

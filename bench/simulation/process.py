@@ -7,7 +7,16 @@ import anyio
 
 from bench.simulation.virtual_loop import Process, VirtualLoop
 from schemas.errors import LogUnavailableError
-from streams.log import Consumer, GroupListener, Log, Offsets, Producer, Reader, Start
+from streams.log import (
+    Consumer,
+    GroupListener,
+    Log,
+    Offsets,
+    Producer,
+    Reader,
+    Start,
+    Uncommitted,
+)
 from streams.memory.log import MemoryLog
 
 
@@ -39,9 +48,9 @@ class ProcessLog(Log):
         """See ``Log``."""
         return await self._log.partition_counts(topics)
 
-    async def lag(self, group: str, topics: Collection[str]) -> int:
+    async def uncommitted(self, group: str, topics: Collection[str]) -> Uncommitted:
         """See ``Log``."""
-        return await self._log.lag(group, topics)
+        return await self._log.uncommitted(group, topics)
 
     async def committed(self, group: str, topics: Collection[str]) -> Offsets:
         """See ``Log``."""

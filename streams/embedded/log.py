@@ -26,6 +26,7 @@ from streams.log import (
     Producer,
     Reader,
     Start,
+    Uncommitted,
 )
 
 # How long leaving a group may take when the file is locked.
@@ -80,8 +81,8 @@ class EmbeddedLog(Log):
     async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
         return await self.database.run(self.store.partition_counts, topics)
 
-    async def lag(self, group: str, topics: Collection[str]) -> int:
-        return await self.database.run(self.store.lag, group, topics)
+    async def uncommitted(self, group: str, topics: Collection[str]) -> Uncommitted:
+        return await self.database.run(self.store.uncommitted, group, topics)
 
     async def committed(self, group: str, topics: Collection[str]) -> Offsets:
         found = await self.database.run(self.store.committed, group)

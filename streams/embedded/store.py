@@ -121,17 +121,20 @@ class Store:
         rows = self.database.connection.execute("SELECT name, partitions FROM topics")
         return {name: partitions for name, partitions in rows if name in topics}
 
-    def lag(self, group: str, topics: Collection[str]) -> int:
-        """Return how many records of these topics the group has not committed."""
+    def uncommitted(self, group: str, topics: Collection[str]) -> dict[TopicPartition, range]:
+        """Return which offsets of each partition of these topics the group has not committed."""
         query = (
-            "SELECT COALESCE(SUM(e.next - MAX(e.first, COALESCE(o.next, 0))), 0) FROM ends e "
+            "SELECT e.partition, MAX(e.first, COALESCE(o.next, 0)), e.next FROM ends e "
             "LEFT JOIN offsets o ON o.grp=? AND o.topic=e.topic AND o.partition=e.partition "
             "WHERE e.topic=?"
         )
-        connection = self.database.connection
-        return sum(
-            connection.execute(query, (group, self.topic(name).id)).fetchone()[0] for name in topics
-        )
+        return {
+            TopicPartition(name, partition): range(start, end)
+            for name in topics
+            for partition, start, end in self.database.connection.execute(
+                query, (group, self.topic(name).id)
+            )
+        }
 
     def trim(self, topics: Collection[str], group: str) -> None:
         """Delete the records that the group has committed past."""

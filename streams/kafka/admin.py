@@ -17,7 +17,7 @@ from schemas.topics import CASCADES
 from streams.kafka.client import CONNECTING, KafkaLink, answering, connect, disconnect
 from streams.kafka.group_offsets import CommittedRequest, committed_in
 from streams.kafka.group_requests import Describe, Group, described_in
-from streams.log import Offsets, TopicPartition
+from streams.log import Offsets, TopicPartition, Uncommitted
 
 log = structlog.get_logger(__name__)
 
@@ -139,8 +139,8 @@ class KafkaAdmin:
         found = await self._ask(lambda client: _describe(client, topics))
         return {topic["topic"]: len(topic["partitions"]) for topic in found}
 
-    async def lag(self, group: str, topics: Collection[str]) -> int:
-        """See ``Log.lag``."""
+    async def uncommitted(self, group: str, topics: Collection[str]) -> Uncommitted:
+        """See ``Log.uncommitted``."""
         counts = await self.partition_counts(topics)
         tps = [KafkaTopicPartition(t, p) for t, count in counts.items() for p in range(count)]
         kept = await self.committed(group, topics)
@@ -155,7 +155,7 @@ class KafkaAdmin:
             if probe is self._probe:
                 await self._give_up()
             raise
-        return sum(max(0, end - starts[tp]) for tp, end in ends.items())
+        return {TopicPartition(*tp): range(starts[tp], end) for tp, end in ends.items()}
 
     async def committed(self, group: str, topics: Collection[str]) -> Offsets:
         """See ``Log.committed``."""

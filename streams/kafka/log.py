@@ -17,7 +17,16 @@ from streams.kafka.producer import KafkaProducer
 from streams.kafka.reader import KafkaReader
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.stats import KafkaStats
-from streams.log import Consumer, GroupListener, Log, Offsets, Producer, Reader, Start
+from streams.log import (
+    Consumer,
+    GroupListener,
+    Log,
+    Offsets,
+    Producer,
+    Reader,
+    Start,
+    Uncommitted,
+)
 
 __all__ = ["KafkaLog", "KafkaSettings", "KafkaStats"]
 
@@ -94,9 +103,9 @@ class KafkaLog(Log):
         """See ``Log.partition_counts``."""
         return await self._admin.partition_counts(topics)
 
-    async def lag(self, group: str, topics: Collection[str]) -> int:
-        """See ``Log.lag``."""
-        return await self._admin.lag(group, topics)
+    async def uncommitted(self, group: str, topics: Collection[str]) -> Uncommitted:
+        """See ``Log.uncommitted``."""
+        return await self._admin.uncommitted(group, topics)
 
     async def committed(self, group: str, topics: Collection[str]) -> Offsets:
         """See ``Log.committed``."""

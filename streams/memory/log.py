@@ -26,6 +26,7 @@ from streams.log import (
     Reader,
     Start,
     TopicPartition,
+    Uncommitted,
 )
 from streams.memory.broker import Latency, MemoryBroker
 from streams.memory.consumer import MemoryConsumer
@@ -101,12 +102,12 @@ class MemoryLog(Log):
     async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
         return {name: len(parts) for name, parts in self.topics.items() if name in topics}
 
-    async def lag(self, group: str, topics: Collection[str]) -> int:
+    async def uncommitted(self, group: str, topics: Collection[str]) -> Uncommitted:
         fault = await self.broker.call("lag")
-        lag = self.store.lag(topics, self.broker.group(group).offsets)
+        found = self.store.uncommitted(topics, self.broker.group(group).offsets)
         if fault.error is not None:
             raise fault.error
-        return lag
+        return found
 
     async def committed(self, group: str, topics: Collection[str]) -> Offsets:
         offsets = self.broker.group(group).offsets

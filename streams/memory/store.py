@@ -3,7 +3,7 @@
 import heapq
 import zlib
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import anyio
@@ -11,7 +11,7 @@ import anyio
 from schemas.errors import OutputError, Refusal, RoadstreamError, UsageError
 from schemas.headers import Headers
 from streams.clock import Clock
-from streams.log import Output, Polled, TopicPartition, in_topic_order
+from streams.log import Offsets, Output, Polled, TopicPartition, Uncommitted, in_topic_order
 
 Operation = Literal["publish", "poll", "commit", "lag"]
 Gone = Callable[[TopicPartition, int, int], None]
@@ -268,13 +268,14 @@ class MemoryStore:
             positions[tp] = records[-1].offset + 1
         return found
 
-    def lag(self, topics: Collection[str], offsets: Mapping[TopicPartition, int]) -> int:
-        """Return how many records there are that a group has not committed."""
-        return sum(
-            partition.end - max(offsets.get(TopicPartition(name, p), 0), partition.first)
+    def uncommitted(self, topics: Collection[str], offsets: Offsets) -> Uncommitted:
+        """Return which offsets there are that a group has not committed."""
+        return {
+            tp: range(max(offsets.get(tp, 0), partition.first), partition.end)
             for name in topics
             for p, partition in enumerate(self.topics[name])
-        )
+            for tp in [TopicPartition(name, p)]
+        }
 
 
 _NO_FAULT = Fault("lag")

@@ -1,5 +1,7 @@
 """The consensus sink on the in-memory log: its answers, their times, and votes it cannot use."""
 
+from collections import Counter
+
 import msgspec
 
 from schemas import codec
@@ -186,12 +188,17 @@ async def test_answers_are_counted_by_status_and_waits_are_measured() -> None:
         await answers(log, 4)
 
     stats = member.stats
-    assert (stats.answered, stats.partial, stats.failed) == (2, 1, 1)
-    assert (stats.joining.count, stats.joining.sum) == (2, 6.0)
+    assert +Counter(stats.answers.given) == {
+        ("answered", "roadwork"): 2,
+        ("partial", "roadwork"): 1,
+        ("failed", None): 1,
+    }
+    assert stats.answers.probability.count == 3
+    assert (stats.answers.joining.count, stats.answers.joining.sum) == (2, 6.0)
     assert stats.open_images == 0
 
 
-async def test_live_latency_is_that_of_images_that_say_when_they_were_submitted() -> None:
+async def test_latency_is_that_of_images_that_say_when_they_were_submitted_by_lane() -> None:
     clock = ManualClock()
     log = await prepared(clock=clock)
     due = clock.now() + 60
@@ -199,7 +206,13 @@ async def test_live_latency_is_that_of_images_that_say_when_they_were_submitted(
         said = head("a", deadline_at=due, submitted_at=clock.now() - 2)
         early = head("b", deadline_at=due, submitted_at=clock.now() + 2)
         silent = head("c", deadline_at=due)
-        await send(log, pack("one", *(votes(one, 0.9) for one in (said, early, silent))))
-        await answers(log, 3)
+        archived = head("d", submitted_at=clock.now() - 7200)
+        heads = (said, early, silent, archived)
+        await send(log, pack("one", *(votes(one, 0.9) for one in heads)))
+        await answers(log, 4)
 
-    assert (member.stats.live.count, member.stats.live.sum) == (2, 2.0)
+    latency = member.stats.answers.latency
+    assert (latency["live"].count, latency["live"].sum) == (2, 2.0)
+    assert (latency["archive"].count, latency["archive"].sum) == (1, 7200.0)
+    assert dict(latency["archive"].cumulative())["10800.0"] == 1
+    assert dict(latency["archive"].cumulative())["3600.0"] == 0

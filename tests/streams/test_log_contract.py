@@ -235,6 +235,12 @@ async def test_lag_counts_what_the_group_has_not_committed(log: Log, topic: str)
             await consumer.publish([], {TopicPartition(topic, 0): 5}, epoch)
             await consumer.publish([], {TopicPartition(topic, 1): 2}, epoch)
 
+        assert await log.uncommitted(topic, topics) == {
+            (topic, 0): range(5, 5),
+            (topic, 1): range(2, 5),
+            (topics[1], 0): range(2),
+            (topics[1], 1): range(2),
+        }
         assert await log.lag(topic, topics) == 7
         assert await log.lag(topic, [topic]) == 3
         assert await log.lag(f"{topic}-other", topics) == 14

@@ -168,3 +168,14 @@ def test_a_partition_that_delivered_nothing_is_not_committed() -> None:
 
     assert tracker.committable() == {}
     assert tracker.commit_after({PARTITIONS[0]: []}, 1) == {}
+
+
+def test_what_was_not_delivered_is_told_of_owned_partitions_only() -> None:
+    tracker, (first, second, *_) = OffsetTracker(), PARTITIONS
+    tracker.assign(1, [first, second])
+    tracker.deliver(first, [3, 9])
+    foreign = TopicPartition("elsewhere", 0)
+    left = {first: range(3, 14), second: range(5, 7), foreign: range(8)}
+
+    assert tracker.undelivered(left) == {first: range(10, 14), second: range(5, 7)}
+    assert len(tracker.undelivered({first: range(3, 8)})[first]) == 0  # asked before the poll

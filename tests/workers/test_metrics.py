@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import anyio
@@ -84,7 +85,7 @@ async def test_a_process_shows_every_metric_that_is_not_a_log_s_or_a_supervisor_
     noop = cascade(tier("one"), tier("two"))
     log = MemoryLog()
     await log.create_topics(all_topics(noop.tier_names), 2)
-    process, stopping = Process(log), anyio.Event()
+    process, stopping = Process(log, noop), anyio.Event()
     consensus = build_consensus(log, noop)
     running = persistent(consensus, "consensus")
     async with anyio.create_task_group() as tasks:
@@ -94,7 +95,7 @@ async def test_a_process_shows_every_metric_that_is_not_a_log_s_or_a_supervisor_
         with anyio.fail_after(30):
             while process.health.unready(time.monotonic()):
                 await anyio.lowlevel.checkpoint()
-        await process.sample_lags_once()
+        await process.lags.ask()
         samples = list(process.samples())
         stopping.set()
 
@@ -104,13 +105,15 @@ async def test_a_process_shows_every_metric_that_is_not_a_log_s_or_a_supervisor_
         assert len(sample.labels) == len(METRICS[sample.name].labels), sample
     tiers = {s.labels for s in samples if s.name == "roadstream_images_judged_total"}
     assert tiers == {("one",), ("two",)}
+    (built,) = [s.labels for s in samples if s.name == "roadstream_build_info"]
+    assert built == (version("roadstream"), noop.name, noop.hash)
 
 
 def test_a_supervisor_shows_its_children() -> None:
     supervisor = Supervisor([ChildSpec("glance 0", ["work"])], lambda line: None)
-    samples = list(supervisor_samples(supervisor))
+    samples = list(supervisor_samples(supervisor, cascade()))
     wanted = {name for name in METRICS if name.startswith("roadstream_child_")}
-    assert {sample.name for sample in samples} == wanted
+    assert {sample.name for sample in samples} == wanted | {"roadstream_build_info"}
 
 
 def test_a_histogram_counts_into_buckets_that_include_their_bounds() -> None:
@@ -121,6 +124,9 @@ def test_a_histogram_counts_into_buckets_that_include_their_bounds() -> None:
     assert list(histogram.cumulative()) == [("0.1", 2), ("1.0", 5), ("+Inf", 6)]
     assert histogram.count == 6
     assert histogram.sum == pytest.approx(7.35)
+    histogram.observe_all([0.1, 0.1, 2.0])
+    assert list(histogram.cumulative()) == [("0.1", 4), ("1.0", 7), ("+Inf", 9)]
+    assert histogram.sum == pytest.approx(9.55)
 
 
 @contextmanager
@@ -147,8 +153,8 @@ def test_samples_are_served_as_prometheus_reads_them() -> None:
     joining = Histogram((0.1, 1.0))
     joining.observe(0.5)
     samples = [
-        Sample("roadstream_answers_total", 7, ("partial",)),
-        Sample("roadstream_answers_total", 9, ("failed",)),
+        Sample("roadstream_answers_total", 7, ("partial", "none")),
+        Sample("roadstream_answers_total", 9, ("failed", "")),
         Sample("roadstream_open_images", 3),
         Sample("roadstream_joining_seconds", joining),
     ]
@@ -162,8 +168,8 @@ def test_samples_are_served_as_prometheus_reads_them() -> None:
         if family.name.startswith("roadstream")
     }
     assert found == {
-        ("roadstream_answers_total", "partial"): 7,
-        ("roadstream_answers_total", "failed"): 9,
+        ("roadstream_answers_total", "none", "partial"): 7,
+        ("roadstream_answers_total", "", "failed"): 9,
         ("roadstream_open_images",): 3,
         ("roadstream_joining_seconds_bucket", "0.1"): 0,
         ("roadstream_joining_seconds_bucket", "1.0"): 1,

@@ -52,7 +52,7 @@ class Outages(NamedTuple):
 
 
 async def run(log: MemoryLog, count: int) -> Outages:
-    process, consensus = Process(log), build_consensus(log, NOOP)
+    process, consensus = Process(log, NOOP), build_consensus(log, NOOP)
     running, stopping = persistent(consensus, "consensus"), anyio.Event()
     with capture_logs() as events, anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -236,7 +237,8 @@ class _Up:
 
         stopping = anyio.Event()
         supervisor = self._supervisor
-        shown = Shown(lambda: supervisor_samples(supervisor), lambda now: [], supervisor.unready)
+        read = partial(supervisor_samples, supervisor, self._cascade)
+        shown = Shown(read, lambda now: [], supervisor.unready)
         await self._wait_for_ports()
         with serving_metrics(self._addresses[0], shown):
             async with anyio.create_task_group() as tasks:
