@@ -1,6 +1,7 @@
 """The ``roadstream`` command: finds the subcommand, and turns every known error into one line."""
 
 import errno
+import faulthandler
 import os
 import sys
 
@@ -8,7 +9,8 @@ from cyclopts import App, CycloptsError
 
 from schemas.errors import RoadstreamError, UsageError
 from workers.lifecycle import end_process, supervised
-from workers.terminal import console, open_streams, screen
+from workers.logging import identify, log_strays
+from workers.terminal import STANDARD_ERROR, console, open_streams, screen
 
 # What a disk may say of a file that is open already, without its name.
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -53,6 +55,9 @@ for _name, (_module, _help) in _COMMANDS.items():
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     open_streams()
+    # A crash of native code leaves a line, and where it was.
+    faulthandler.enable(STANDARD_ERROR, all_threads=False)
+    log_strays()
     # Python's children of any kind: none may import what lies in the user's folder.
     os.environ["PYTHONSAFEPATH"] = "1"
     end_process(run(sys.argv[1:] if arguments is None else arguments))
@@ -63,6 +68,8 @@ def run(arguments: list[str]) -> int:
 
     Errors that Roadstream raises on purpose become one line on standard error.
     """
+    if arguments and arguments[0] in _COMMANDS:
+        identify(service=arguments[0])
     try:
         _check_working_folder()
         status: int = app(

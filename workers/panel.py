@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 
 from stages.inference import Pictures
 from stages.service_time import Run
@@ -98,13 +99,17 @@ class _Group(threading.Thread):
         super().__init__(name=f"members on {device}", daemon=True)
         self._panel, self._device, self._batch, self._names = panel, device, batch, names
         self._over = over
+        # So that what it logs says for which tier.
+        self._context = copy_context()
         self._ballots: dict[str, Ballot] = {}
         self._error: BaseException | None = None
 
     def run(self) -> None:
         """Let the members vote, and give the device back."""
         try:
-            self._ballots = self._panel.vote_on(self._device, self._batch, self._names)
+            self._ballots = self._context.run(
+                self._panel.vote_on, self._device, self._batch, self._names
+            )
         except BaseException as error:
             self._error = error
         self._over(self._device)

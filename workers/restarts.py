@@ -33,10 +33,11 @@ class Death(msgspec.Struct, frozen=True):
 class Restarts:
     """Decides for one child, death by death.
 
-    A *service* comes back: from signals (somebody's ``kill``, the kernel short of memory) and from
-    outages for ever, from its own failures for ever once it has worked well. A *job* must end: five
-    deaths in a row with no progress between them are the last. Wrong usage, and a member name that
-    another process has, are final for both; an outage counts for neither.
+    A *service* comes back: from signals (somebody's ``kill``, the kernel short of memory; after a
+    SIGTERM the status is 0) and from outages for ever, from its own failures for ever once it has
+    worked well. A *job* must end: five deaths in a row with no progress between them are the last.
+    Wrong usage, and a member name that another process has, are final for both; an outage counts
+    for neither.
 
     Args:
         kind: What the children are for.
@@ -73,5 +74,5 @@ class Restarts:
     def _is_final(self, death: Death) -> bool:
         if self._kind == "job":
             return True
-        by_signal = death.status < 0
+        by_signal = death.status <= 0
         return not (by_signal or self._settled)

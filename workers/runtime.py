@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import msgspec
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from schemas.cascade import Cascade
 from schemas.errors import LogUnavailableError, MachineError, UsageError
@@ -33,6 +34,7 @@ from workers.hangs import HANG_TIMEOUT, Calls, watched
 from workers.judge import Judge, JudgeOptions, Learnt
 from workers.learning import learn
 from workers.lifecycle import in_thread_until_stopped, supervised
+from workers.logging import speaking_as
 from workers.native_heap import trim_heap
 from workers.outage import PASSING, Persistent
 from workers.process import Process, ServiceOptions, serve, wait_for_log
@@ -113,11 +115,12 @@ def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[s
     load_fusions(cascade, tiers)
     # The largest models mostly stand last. Loaded first, they leave room in which the others run.
     for name in reversed(tiers):
-        for member in cascade.tier(name).members:
-            engine = build_engine(cascade, member, options)
-            engine.load()
-            engine.warm_up(cascade.tier(name).max_batch)
-            engines[member.name] = engine
+        with bound_contextvars(tier=name):
+            for member in cascade.tier(name).members:
+                engine = build_engine(cascade, member, options)
+                engine.load()
+                engine.warm_up(cascade.tier(name).max_batch)
+                engines[member.name] = engine
     return engines
 
 
@@ -151,8 +154,9 @@ def learn_paces(cascade: Cascade, tiers: Sequence[str], engines: Mapping[str, En
     found: dict[tuple[str, Size], ServiceTime] = {}
     for name in tiers:
         tier = cascade.tier(name)
-        for member in tier.members:
-            found |= learn(engines[member.name], member, tier.max_batch)
+        with bound_contextvars(tier=name):
+            for member in tier.members:
+                found |= learn(engines[member.name], member, tier.max_batch)
     return found
 
 
@@ -211,7 +215,8 @@ async def run_workers(
                 if process is not None:
                     inputs = tier_inputs(name, first=name == cascade.tier_names[0])
                     process.watch_worker(worker, running, inputs)
-                tasks.start_soon(running.run, worker.run, stopping)
+                who = {"tier": name, "group": log.real_name(worker.member.group)}
+                tasks.start_soon(speaking_as, who, running.run, worker.run, stopping)
     finally:
         suspects.close()
         for engine in engines.values():

@@ -34,6 +34,7 @@ from streams.run_ledger import LedgerRow, RunLedger
 from streams.run_places import UNREAD
 from streams.sources.places import Scanned
 from workers.lifecycle import DRAIN_TIMEOUT, LEAVING, Deadline, drain_within, stop_on_signal
+from workers.logging import speaking_as
 from workers.outage import Persistent
 from workers.progress import Progress, Tally
 from workers.submit import Submitter, next_batch
@@ -134,7 +135,8 @@ class Score:
             if consensus is not None:
                 stats = consensus.member.stats
                 deciding = _patient("consensus", lambda: stats.polled_at)
-                tasks.start_soon(deciding.run, consensus.run, halting)
+                who = {"group": self._log.real_name(CONSENSUS_GROUP)}
+                tasks.start_soon(speaking_as, who, deciding.run, consensus.run, halting)
             tasks.start_soon(_patient("submit", lambda: self._submitted_at).run, submit, stopping)
             tasks.start_soon(self._count_ahead, halting)
             tasks.start_soon(self._trim, halting)

@@ -17,6 +17,7 @@ import structlog
 from anyio.streams.text import TextReceiveStream
 
 from schemas.errors import ReplacedError, RoadstreamError, RunError, UsageError
+from workers.last_words import is_complaint, last_words
 from workers.lifecycle import DRAIN_TIMEOUT, READY, SUPERVISED, Kind
 from workers.restarts import Death, Restarts
 
@@ -30,7 +31,14 @@ GRACE = 5.0
 # For what a child wrote just before it died.
 LAST_WORDS = 1.0
 
-OnLine = Callable[[str], None]
+# Last words that are older say nothing of a death.
+WORDS_FOR = 60.0
+# Of a line that never ends, what is passed on at once.
+LONGEST_LINE = 1 << 16
+
+OnLine = Callable[[str, int | None, str], None]
+# How a child ends that was told to, before it had its own way of ending and after.
+ORDERLY = frozenset({0, -signal.SIGTERM})
 
 
 class ChildSpec(NamedTuple):
@@ -68,7 +76,8 @@ class Child(msgspec.Struct):
         beat_at: When it was last known to be alive.
         ready_since: Since when it has done its work; ``None`` while it does not.
         worked_for: Seconds for which this process of it has done its work, earlier stretches.
-        said: The last line it wrote.
+        words: The last line it wrote that may tell why it ends.
+        words_at: When it did.
     """
 
     name: str
@@ -79,7 +88,14 @@ class Child(msgspec.Struct):
     beat_at: float = 0.0
     ready_since: float | None = None
     worked_for: float = 0.0
-    said: str = "it said nothing"
+    words: str = ""
+    words_at: float = 0.0
+
+    @property
+    def last_words(self) -> str:
+        """Why it ended, in its own words."""
+        lately = time.monotonic() - self.words_at < WORDS_FOR
+        return self.words if self.words and lately else "it said nothing"
 
     def beat(self, ready: bool, now: float) -> None:
         """Note that it is alive, and whether it does its work."""
@@ -96,7 +112,8 @@ class Supervisor:
 
     Args:
         specs: The children.
-        on_line: Is given each line that a child writes to its standard error.
+        on_line: Is given each line that a child writes to its standard error, with its name and
+            process id. What a command complains of at its end is told with its end instead.
         care: How they are looked after.
     """
 
@@ -133,15 +150,20 @@ class Supervisor:
     async def _keep(self, spec: ChildSpec, stopping: anyio.Event) -> None:
         child, restarts = self.children[spec.name], Restarts(self._care.kind)
         while not stopping.is_set():
-            status = await self._run_once(spec, child, stopping)
+            try:
+                status = await self._run_once(spec, child, stopping)
+            except anyio.get_cancelled_exc_class():
+                _log_end(child)
+                raise
             if stopping.is_set():
+                _log_end(child)
                 return
             delay = restarts.after(Death(status, child.worked_for, self._care.progress()))
             if delay is None:
-                raise self._fault(status)(f"{spec.name} ended with status {status}: {child.said}")
-            logger.warning(
-                "child_died", name=spec.name, status=status, restart_after=round(delay, 2)
-            )
+                raise self._fault(status)(
+                    f"{spec.name} ended with {_named(status)}: {child.last_words}"
+                )
+            _log_end(child, restart_after=round(delay, 2))
             with anyio.move_on_after(delay):
                 await stopping.wait()
             child.restarts += 1
@@ -169,7 +191,8 @@ class Supervisor:
             ours.setblocking(False)
             child.pid, child.worked_for = process.pid, 0.0
             child.beat(False, time.monotonic())
-            logger.info("child_started", name=spec.name, pid=process.pid)
+            child.words = ""
+            logger.info("child_started", child=spec.name, child_pid=process.pid)
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._stop_when, stopping, process)
@@ -191,16 +214,22 @@ class Supervisor:
     async def _read(self, child: Child, process: anyio.abc.Process, said_all: anyio.Event) -> None:
         assert process.stderr is not None
         rest = ""
-        async for text in TextReceiveStream(process.stderr, errors="replace"):
-            *lines, rest = (rest + text).split("\n")
-            self._tell(child, lines)
-        self._tell(child, [rest])
+        try:
+            async for text in TextReceiveStream(process.stderr, errors="replace"):
+                *lines, rest = (rest + text).split("\n")
+                if len(rest) > LONGEST_LINE:
+                    lines, rest = [*lines, rest], ""
+                self._tell(child, lines)
+        finally:  # also when a grandchild keeps it open
+            self._tell(child, [rest])
         said_all.set()
 
     def _tell(self, child: Child, lines: list[str]) -> None:
         for line in filter(str.strip, lines):
-            child.said = line
-            self._on_line(line)
+            if words := last_words(line):
+                child.words, child.words_at = words, time.monotonic()
+            if not is_complaint(line):
+                self._on_line(child.name, child.pid, line)
 
     async def _listen(self, ours: socket.socket, child: Child, process: anyio.abc.Process) -> None:
         """Note the child's beats; kill it when they stay away."""
@@ -220,7 +249,7 @@ class Supervisor:
             child.beat(beats.endswith(READY), time.monotonic())
             patience = self._care.silent_for
         child.silenced += 1
-        logger.error("child_silent", name=child.name, pid=process.pid, after=patience)
+        logger.error("child_silent", child=child.name, child_pid=process.pid, after=patience)
         with contextlib.suppress(ProcessLookupError):
             process.kill()
 
@@ -236,6 +265,26 @@ class Supervisor:
         with anyio.move_on_after(self._care.drain_timeout + GRACE):
             await process.wait()
         if process.returncode is None:
-            logger.error("child_killed", pid=process.pid, reason="it did not end in its budget")
+            logger.error(
+                "child_killed", child_pid=process.pid, reason="it did not end in its budget"
+            )
             process.kill()
             await process.wait()
+
+
+def _named(status: int) -> str:
+    """Return an exit status in words; of a signal, its name."""
+    with contextlib.suppress(ValueError):
+        if status < 0:
+            return signal.Signals(-status).name
+    return f"status {status}"
+
+
+def _log_end(child: Child, **more: float) -> None:
+    """Say how a child ended: in order, as it was told to, or not, and then in which words."""
+    status, said = child.status, child.last_words
+    if status in ORDERLY:
+        logger.info("child_ended", child=child.name, status=status, **more)
+    elif status is not None:
+        ended = _named(status)
+        logger.warning("child_died", child=child.name, status=status, how=ended, said=said, **more)

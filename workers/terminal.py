@@ -31,6 +31,13 @@ _COMMANDS = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in b"\t\n"
 }
 
+_BREAKS = {9: "\\t", 10: "\\n"}
+
+
+def on_one_line(text: str) -> str:
+    """Return a text whose control characters, tabs and line breaks included, are spelled out."""
+    return text.translate(_COMMANDS | _BREAKS)
+
 
 def _spelled(character: str) -> str:
     code = ord(character)

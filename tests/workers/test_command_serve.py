@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -49,16 +48,19 @@ class Running:
 
     def addresses(self) -> dict[str, str]:
         """Return where each process serves its metrics, by its name."""
-        while not (self.said and "consensus" in self.said[-1]):
-            self.wait_for("http://")
-        pattern = re.compile(r"^(.+?)\s+http://(\S+)/metrics")
-        rows = [found for line in self.said if (found := pattern.match(line))]
-        return {row[1]: row[2] for row in rows}
+        served = json.loads(self.wait_for('"event": "up"'))["metrics"]
+        return {name: url.removeprefix("http://").split("/")[0] for name, url in served.items()}
 
     def pid(self, name: str) -> int:
         """Return the process id of a child, as it was last started."""
         events = [json.loads(line) for line in self.said if line.startswith("{")]
-        return int([e["pid"] for e in events if e.get("name") == name and "pid" in e][-1])
+        return int(
+            [
+                e["child_pid"]
+                for e in events
+                if e["event"] == "child_started" and e["child"] == name
+            ][-1]
+        )
 
     def wait_until(self, is_so: Callable[[], Any]) -> None:
         """Look every tenth of a second, the test's own timeout bounding it, until it is so."""

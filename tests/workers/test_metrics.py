@@ -110,7 +110,7 @@ async def test_a_process_shows_every_metric_that_is_not_a_log_s_or_a_supervisor_
 
 
 def test_a_supervisor_shows_its_children() -> None:
-    supervisor = Supervisor([ChildSpec("glance 0", ["work"])], lambda line: None)
+    supervisor = Supervisor([ChildSpec("glance 0", ["work"])], lambda child, pid, line: None)
     samples = list(supervisor_samples(supervisor, cascade()))
     wanted = {name for name in METRICS if name.startswith("roadstream_child_")}
     assert {sample.name for sample in samples} == wanted | {"roadstream_build_info"}

@@ -31,7 +31,7 @@ class Lines:
         self.lines: list[str] = []
         self._more = anyio.Event()
 
-    def __call__(self, line: str) -> None:
+    def __call__(self, child: str, pid: int | None, line: str) -> None:
         self.lines.append(line)
         self._more.set()
         self._more = anyio.Event()
@@ -52,7 +52,7 @@ async def consensus(folder: Path, name: str = "consensus") -> ChildSpec:
 
 
 def pids(events: list[Any]) -> list[int]:
-    return [event["pid"] for event in events if event["event"] == "child_started"]
+    return [event["child_pid"] for event in events if event["event"] == "child_started"]
 
 
 def is_gone(pid: int) -> bool:
@@ -88,7 +88,7 @@ async def test_a_child_that_is_killed_starts_again(tmp_path: Path) -> None:
             stopping.set()
 
     (death,) = [event for event in events if event["event"] == "child_died"]
-    assert (death["name"], death["status"]) == ("consensus", -signal.SIGKILL)
+    assert (death["child"], death["status"], death["how"]) == ("consensus", -9, "SIGKILL")
     assert len(pids(events)) == 2
 
 
@@ -101,7 +101,7 @@ async def test_a_child_that_cannot_start_ends_everything_and_says_why(tmp_path: 
         pytest.RaisesGroup(
             pytest.RaisesExc(
                 UsageError,
-                match=r"^worker 0 ended with status 2: roadstream: --cascade: expected a cascade "
+                match=r"^worker 0 ended with status 2: --cascade: expected a cascade "
                 r"file or one of .*, got .*none\.toml \(No such file or directory\)$",
             )
         ),
@@ -110,6 +110,32 @@ async def test_a_child_that_cannot_start_ends_everything_and_says_why(tmp_path: 
 
     assert len(pids(events)) == 2
     assert all(is_gone(pid) for pid in pids(events))
+
+
+async def test_a_child_that_ends_in_order_has_not_died_and_starts_again(tmp_path: Path) -> None:
+    said, stopping = Lines(), anyio.Event()
+    with capture_logs() as events, anyio.fail_after(DEADLINE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Supervisor([await consensus(tmp_path)], said).run, stopping)
+            await said.wait("consensus_started")
+            os.kill(pids(events)[0], signal.SIGTERM)
+            await said.wait("consensus_started", times=2)
+            stopping.set()
+
+    ends = [event for event in events if event["event"] in {"child_ended", "child_died"}]
+    assert [(e["event"], e["status"], e["log_level"]) for e in ends] == [
+        ("child_ended", 0, "info"),
+        ("child_ended", 0, "info"),
+    ]
+
+
+async def test_what_a_child_writes_comes_line_by_line_also_without_an_end_to_it() -> None:
+    said = Lines()
+    # A usage error of the command line: drawn with boxes, and no log line.
+    with anyio.fail_after(DEADLINE), pytest.RaisesGroup(UsageError):
+        await Supervisor([ChildSpec("odd", ["work", "--no-such"])], said).run(anyio.Event())
+    assert any("--no-such" in line for line in said.lines)
+    assert not any("\n" in line for line in said.lines)
 
 
 async def test_cancelling_the_supervisor_ends_its_children(tmp_path: Path) -> None:
@@ -136,7 +162,7 @@ async def test_a_child_that_stands_still_is_killed_and_started_again(tmp_path: P
 
     (child,) = supervisor.children.values()
     assert (child.silenced, child.restarts) == (1, 1)
-    assert [e["name"] for e in events if e["event"] == "child_silent"] == ["consensus"]
+    assert [e["child"] for e in events if e["event"] == "child_silent"] == ["consensus"]
     assert all(is_gone(pid) for pid in pids(events))
 
 
@@ -147,18 +173,24 @@ async def test_children_without_a_process_are_named(tmp_path: Path) -> None:
 
 
 async def test_a_child_whose_broker_is_away_ends_with_75_and_is_started_again() -> None:
-    said, stopping = Lines(), anyio.Event()
-    # A service would wait for it; a command that reads the log ends.
-    arguments = ["answers", "--log", "kafka://127.0.0.1:1"]
-    supervisor = Supervisor([ChildSpec("answers", arguments)], said, Care(kind="job"))
-    with capture_logs() as events, anyio.fail_after(DEADLINE):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(supervisor.run, stopping)
-            await said.wait("roadstream: no Kafka broker answers at 127.0.0.1:1", times=2)
-            stopping.set()
+    stopping, deaths = anyio.Event(), []
 
+    def progress() -> int:  # asked at each death
+        deaths.append(0)
+        if len(deaths) == 2:
+            stopping.set()
+        return 0
+
+    # A service would wait for it; a command that reads the log ends.
+    spec = ChildSpec("answers", ["answers", "--log", "kafka://127.0.0.1:1"])
+    supervisor = Supervisor([spec], said := Lines(), Care(kind="job", progress=progress))
+    with capture_logs() as events, anyio.fail_after(DEADLINE):
+        await supervisor.run(stopping)
+
+    assert said.lines == []  # its complaint is told with its end
     first = next(event for event in events if event["event"] == "child_died")
     assert (first["status"], first["restart_after"] > 0) == (75, True)
+    assert first["said"].startswith("no Kafka broker answers at 127.0.0.1:1")
 
 
 async def test_no_child_is_started_once_it_is_to_stop() -> None:

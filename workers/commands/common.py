@@ -16,7 +16,7 @@ from streams.sources.listing import expand, is_glob
 from workers.commands.numbers import MOST_MEBIBYTES, MOST_SECONDS, check_number
 from workers.connect import LOG_HELP
 from workers.lifecycle import LEAVING
-from workers.logging import Level, configure_logging
+from workers.logging import Format, Level, configure_logging
 
 # Longer than any log's group would wait for a member that gives up its partitions.
 MOST_DRAIN = 3600.0
@@ -123,6 +123,14 @@ CascadeName = Annotated[
 LogLevel = Annotated[
     Level, Parameter(name="--log-level", help="Events of this level and above are logged.")
 ]
+LogFormat = Annotated[
+    Format,
+    Parameter(
+        name="--log-format",
+        env_var="ROADSTREAM_LOG_FORMAT",
+        help="text for people, json for programs; auto is text on a terminal.",
+    ),
+]
 DEFAULT_KAFKA = "kafka://127.0.0.1:9092"
 
 
@@ -198,9 +206,14 @@ def check_paths(command: str, paths: tuple[str, ...]) -> None:
             raise UsageError(f"{command}: {path} matches no file")
 
 
-def run_async(level: Level, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+def run_async(
+    level: Level,
+    function: Callable[[*Ts], Awaitable[T]],
+    *args: *Ts,
+    log_format: Format = "auto",
+) -> T:
     """Run a coroutine function on uvloop, with logging set up."""
-    configure_logging(level)
+    configure_logging(level, log_format)
     # A batch allocates thousands of lists that die without a cycle; looking for cycles as often as
     # Python does by default takes a sixth of the consensus sink's time.
     gc.freeze()

@@ -41,7 +41,7 @@ from workers.commands.numbers import MOST_FPS, MOST_WORKERS, check_above, check_
 from workers.connect import address, open_log
 from workers.cpus import usable_cpus
 from workers.hangs import HANG_TIMEOUT
-from workers.logging import Level
+from workers.logging import Level, identify, pass_on
 from workers.progress import Progress, Tally
 from workers.rundir import RunFolder, RunKey, resume, working_folder
 from workers.runtime import build_consensus
@@ -223,6 +223,7 @@ async def _score(
     url = address(f"embedded:{folder.log}" if embedded else key.log, key.namespace)
     async with RunLedger(folder.ledger) as ledger:
         run_id = await resume(ledger, key, folder.out)
+        identify(member_id=run_id)
         progress = Progress(tally := Tally(), cascade.tier_names, console())
         if embedded and not folder.log.exists():
             await ledger.forget_unanswered()
@@ -248,7 +249,7 @@ async def _score(
         common += [] if start is None else ["--from", start]
         crew = Supervisor(
             [_worker(i, run_id, common, options) for i in range(options.workers)],
-            progress.say,
+            pass_on,
             Care(kind="job", progress=lambda: tally.total_answered),
         )
         async with open_log(url) as log, open_log(url) as consensus_log:

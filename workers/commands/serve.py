@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import anyio
+import structlog
 from cyclopts import Parameter
 from rich.table import Table
 
 from schemas.cascade import Cascade, load_cascade
 from schemas.errors import UsageError
+from schemas.topics import CONSENSUS_GROUP, tier_group
 from streams.member import MemberOptions
 from workers.commands.common import (
     DECODE_MEMORY,
@@ -23,6 +25,7 @@ from workers.commands.common import (
     DrainTimeout,
     HangTimeout,
     LedgerFolder,
+    LogFormat,
     LogLevel,
     LogUrl,
     MemberName,
@@ -41,6 +44,7 @@ from workers.commands.topics import create_topics
 from workers.connect import address, open_log
 from workers.hangs import HANG_TIMEOUT
 from workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
+from workers.logging import for_people, identify, pass_on
 from workers.metrics import Address, Shown, check_free, free_ports, parse_address, serving_metrics
 from workers.native_heap import share_heap
 from workers.process import ServiceOptions, wait_for_log
@@ -49,6 +53,7 @@ from workers.samples import supervisor_samples
 from workers.supervisor import Care, ChildSpec, Supervisor
 from workers.terminal import console
 
+logger = structlog.get_logger()
 # Seconds in which the children of an `up` that was killed end.
 ENDING = 3.0
 
@@ -81,6 +86,7 @@ def work(
     hang_timeout: HangTimeout = HANG_TIMEOUT,
     drain_timeout: DrainTimeout = DRAIN_TIMEOUT,
     log_level: LogLevel = "info",
+    log_format: LogFormat = "auto",
 ) -> None:
     """Work for one or more tiers: judge images, publish votes, escalate.
 
@@ -92,6 +98,10 @@ def work(
     where = address(log, namespace)
     check_number("--threads", threads, 1, MOST_WORKERS, "threads")
     loaded, member = load_cascade(cascade), member_name(member)
+    alone = tier[0] if tier and len(tier) == 1 else None
+    identify(tier=alone, member_id=member)
+    work_log = open_log(where)
+    identify(group=None if alone is None else work_log.real_name(tier_group(alone)))
     options = WorkOptions(
         tiers=tier or [],
         threads=threads,
@@ -103,7 +113,7 @@ def work(
         hang_timeout=check_hang_timeout(hang_timeout),
     )
     service = _service(metrics, alive_file, drain_timeout)
-    run_async(log_level, serve_workers, open_log(where), loaded, options, service)
+    run_async(log_level, serve_workers, work_log, loaded, options, service, log_format=log_format)
 
 
 def consensus(
@@ -117,12 +127,18 @@ def consensus(
     alive_file: AliveFile = None,
     drain_timeout: DrainTimeout = DRAIN_TIMEOUT,
     log_level: LogLevel = "info",
+    log_format: LogFormat = "auto",
 ) -> None:
     """Join the votes of each image into its one answer. Run as many as there are partitions."""
     where = address(log, namespace)
     options = MemberOptions(member_id=member_name(member), ledger=ledger)
-    service = _service(metrics, alive_file, drain_timeout)
-    run_async(log_level, serve_consensus, open_log(where), load_cascade(cascade), options, service)
+    service, loaded = _service(metrics, alive_file, drain_timeout), load_cascade(cascade)
+    identify(member_id=options.member_id)
+    votes_log = open_log(where)
+    identify(group=votes_log.real_name(CONSENSUS_GROUP))
+    run_async(
+        log_level, serve_consensus, votes_log, loaded, options, service, log_format=log_format
+    )
 
 
 def _service(metrics: str | None, alive_file: Path | None, drain_timeout: float) -> ServiceOptions:
@@ -156,6 +172,7 @@ def up(
     hang_timeout: HangTimeout = HANG_TIMEOUT,
     drain_timeout: DrainTimeout = DRAIN_TIMEOUT,
     log_level: LogLevel = "info",
+    log_format: LogFormat = "auto",
 ) -> None:
     """Run a whole cascade under one supervisor: topics, a worker per tier, consensus.
 
@@ -185,7 +202,7 @@ def up(
         for spec, at in zip(specs, addresses[1:], strict=True)
     ]
     job = _Up(where, loaded, partitions, specs, addresses, drain_timeout)
-    run_async(log_level, job.run)
+    run_async(log_level, job.run, log_format=log_format)
 
 
 def _children(
@@ -228,8 +245,7 @@ class _Up:
     ) -> None:
         self._url, self._cascade, self._partitions = url, cascade, partitions
         self._specs, self._addresses = specs, addresses
-        self._screen = console()
-        self._supervisor = Supervisor(specs, self._say, Care(drain_timeout=drain_timeout))
+        self._supervisor = Supervisor(specs, pass_on, Care(drain_timeout=drain_timeout))
 
     async def run(self) -> None:
         async def make_topics(_: anyio.Event) -> None:
@@ -266,15 +282,19 @@ class _Up:
             await anyio.sleep(0.2)
 
     def _show(self) -> None:
-        line = f"{len(self._specs)} processes on {self._url}; Ctrl-C stops them"
-        self._screen.print(line)
-        if self._addresses[0] is None:
-            return
-        table = Table("process", "metrics", box=None, pad_edge=False)
         names = ["supervisor", *(spec.name for spec in self._specs)]
-        for name, at in zip(names, self._addresses, strict=True):
-            table.add_row(name, f"http://{at}/metrics")
-        self._screen.print(table, soft_wrap=True)
-
-    def _say(self, line: str) -> None:
-        self._screen.print(line, soft_wrap=True)
+        served = {
+            name: f"http://{at}/metrics"
+            for name, at in zip(names, self._addresses, strict=True)
+            if at is not None
+        }
+        if not for_people():
+            logger.info("up", processes=len(self._specs), log=self._url, metrics=served)
+            return
+        screen = console()
+        screen.print(f"{len(self._specs)} processes on {self._url}; Ctrl-C stops them")
+        if served:
+            table = Table("process", "metrics", box=None, pad_edge=False)
+            for row in served.items():
+                table.add_row(*row)
+            screen.print(table, soft_wrap=True)
