@@ -62,7 +62,7 @@ $(ENVIRONMENTS)/node/installed: examples/package-lock.json | $(UV)
 
 engines: $(addprefix $(ENVIRONMENTS)/,$(addsuffix /installed,vllm triton ultralytics node)) ## Install vLLM for CPUs, a Triton server, ultralytics and kafkajs, each in a place of its own
 
-test: $(UV) ## Run every check and test (with a real Kafka, vLLM and Triton, which it starts by itself; without Chromium, unless CI=true)
+test: $(UV) ## Run every check and test (with a real Kafka, vLLM and Triton, which it starts by itself; without Chromium, unless CI=true, and without promtool where there is none)
 	@$(UV) sync --quiet --locked --extra dev
 	@$(MAKE) --no-print-directory check engines
 	@$(BIN)/pytest -n 3 --dist worksteal

@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,13 +24,19 @@ for engine in ("VLLM", "TRITON"):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none, and Chromium outside of CI; no other."""
+    """Skip what needs a CUDA device or promtool where there is none, and Chromium; no other.
+
+    With ``CI=true`` the latter two are not skipped.
+    """
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if gpu and not _has_cuda():
         _skip(gpu, "needs a CUDA device")
     if not os.environ.get("CI"):
         browser = [item for item in items if item.get_closest_marker("chromium")]
         _skip(browser, "asks Chromium, which .ci/run installs; with CI=true it runs anywhere")
+        if shutil.which("promtool") is None:
+            rules = [item for item in items if item.get_closest_marker("prometheus")]
+            _skip(rules, "asks promtool, of Debian's package prometheus, which .ci/run installs")
 
 
 def _skip(items: list[pytest.Item], reason: str) -> None:

@@ -176,6 +176,29 @@ async def test_metrics_and_health_show_the_work_and_a_kill_and_the_work_goes_on(
     assert sum("_stopped" in line for line in running.said) == 3
 
 
+def amiss(page: str) -> str | None:
+    """Return what promtool has to say about a page of metrics, if anything."""
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, capture_output=True, text=True, check=False
+    )
+    return done.stdout + done.stderr or (None if done.returncode == 0 else "failed")
+
+
+@pytest.mark.prometheus
+async def test_promtool_finds_nothing_amiss_with_what_each_process_serves(tmp_path: Path) -> None:
+    with up(tmp_path, "--metrics", "0") as running:
+        at = running.addresses()
+        running.wait_until(lambda: get(at["supervisor"], "/readyz")[0] == 200)
+        await produce(tmp_path, "one")
+        await answered(tmp_path, PICTURES)
+        lag = ("roadstream_topic_lag_records", "roadstream.tier.first", "images.archive")
+        for place in at.values():
+            get(place, "/metrics")  # from now on the lag is asked
+        running.wait_until(lambda: lag in metrics(at["first 0"]))
+        said = {name: amiss(get(place, "/metrics")[1]) for name, place in at.items()}
+        assert said == dict.fromkeys(at)
+
+
 async def test_a_killed_supervisor_takes_its_children_along_and_its_successor_their_place(
     tmp_path: Path,
 ) -> None:
