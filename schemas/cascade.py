@@ -1,12 +1,14 @@
 """The cascade file: tiers, members, calibration, pool and routes, as data.
 
 A cascade is TOML. Unknown keys are errors, names are checked against each other, and every message
-names the file and the key. ``load_cascade`` also hashes the file and the weights it points to, so
-that an answer says exactly what judged it.
+names the file and the key. ``load_cascade`` reads it and all small files that it names once, and
+hashes them and the weights it points to, so that an answer says exactly what judged it.
 """
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,9 +26,9 @@ from schemas.bounds import (
     Short,
 )
 from schemas.complaints import config_error
-from schemas.errors import ConfigError
+from schemas.errors import ChangedError, ConfigError
 from schemas.settings.registry import SETTINGS, settings_of
-from schemas.weights import digest_of
+from schemas.weights import digest_of, digest_of_bytes
 
 EXIT = "exit"
 # Engines whose models may come from the hub, by id.
@@ -168,16 +170,14 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     effective_voters: Positive = 1.0
 
 
-class Cascade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A cascade: tiers in order, cheap first.
+class CascadeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A cascade file: tiers in order, cheap first.
 
     Attributes:
         name: Shown in every answer.
         threshold: Probability from which the label is ``roadwork``; 0.65 unless the file says so.
         pool: How votes are pooled.
         tiers: In order; images start at the first.
-        hash: Filled on loading: identifies the file and its weights.
-        folder: Filled on loading: what ``model`` paths are relative to.
     """
 
     name: Name
@@ -185,8 +185,41 @@ class Cascade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     threshold: Probability = 0.65
     pool: Pool = Pool()
     description: str = ""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read when a cascade was loaded; from it the same cascade can be made again.
+
+    Attributes:
+        where: The cascade file, as errors name it.
+        text: Its bytes.
+        folder: What names in it are relative to.
+        hash: Identifies the file and all that it names.
+        files: Prompts, heads and example pictures, by their names in it.
+        weights: The first 16 hexadecimal digits of the digests of weights on this machine, by
+            member.
+    """
+
+    where: str = ""
+    text: bytes = b""
+    folder: str = ""
+    hash: str = ""
+    files: dict[str, bytes] = {}
+    weights: dict[str, str] = {}
+
+
+class Cascade(CascadeFile, frozen=True, kw_only=True):
+    """A cascade, as its file says it, and what was found on loading.
+
+    Attributes:
+        hash: Identifies the file and its weights.
+        folder: What ``model`` paths are relative to.
+        snapshot: What was read.
+    """
+
     hash: str = ""
     folder: str = ""
+    snapshot: Snapshot = Snapshot()
 
     @property
     def tier_names(self) -> list[str]:
@@ -203,6 +236,32 @@ class Cascade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             if tier.name == name:
                 return tier
         raise ConfigError(f"cascade {self.name}", f"a tier of {', '.join(self.tier_names)}", name)
+
+    def read(self, name: str) -> bytes:
+        """Return a prompt, a head or an example picture as it was when the cascade was loaded.
+
+        Raises:
+            OSError: It cannot be read, in a cascade that was not loaded.
+        """
+        found = self.snapshot.files.get(name)
+        return Path(self.folder, name).read_bytes() if found is None else found
+
+    def check_weights(self, member: Member) -> None:
+        """Check that a member's weights are still those that the cascade was loaded with.
+
+        Raises:
+            ChangedError: They are not.
+        """
+        expected = self.snapshot.weights.get(member.name)
+        if expected is None:
+            return  # it has none here, or was not loaded
+        path = Path(self.folder, member.model or "")
+        try:
+            got = _shown(_digest(path, member))
+        except OSError as error:
+            got = f"nothing ({error.strerror})"
+        if got != expected:
+            raise ChangedError(f"{self.name}: member {member.name}: model: {path}", expected, got)
 
     def model_path(self, member: Member) -> Path:
         """Return where a member's weights lie.
@@ -257,9 +316,19 @@ def load_cascade(name_or_path: str) -> Cascade:
         raise ConfigError(
             "--cascade", f"a cascade file or one of {names}", f"{name_or_path} ({error.strerror})"
         ) from None
-    cascade = parse_cascade(data, str(path))
-    cascade = msgspec.structs.replace(cascade, folder=str(path.resolve().parent))
-    return msgspec.structs.replace(cascade, hash=_hash(cascade, data, str(path)))
+    cascade = parse_cascade(data, where := str(path))
+    return _loaded(cascade, _taken(cascade, data, where, str(path.resolve().parent)))
+
+
+def cascade_of(snapshot: Snapshot) -> Cascade:
+    """Return the cascade that a snapshot was taken of; nothing is read."""
+    return _loaded(parse_cascade(snapshot.text, snapshot.where), snapshot)
+
+
+def _loaded(cascade: Cascade, snapshot: Snapshot) -> Cascade:
+    return msgspec.structs.replace(
+        cascade, hash=snapshot.hash, folder=snapshot.folder, snapshot=snapshot
+    )
 
 
 def parse_cascade(data: bytes, where: str) -> Cascade:
@@ -269,12 +338,13 @@ def parse_cascade(data: bytes, where: str) -> Cascade:
         ConfigError: As ``load_cascade``, weight files aside.
     """
     try:
-        cascade = msgspec.toml.decode(data, type=Cascade)
+        file = msgspec.toml.decode(data, type=CascadeFile)
     except msgspec.ValidationError as error:
         raise config_error(error, msgspec.toml.decode(data), where, schema="cascade") from None
     # The parser of the standard library recurses into nested arrays and tables.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(where, "a TOML file", str(error)) from None
+    cascade = Cascade(**{name: getattr(file, name) for name in file.__struct_fields__})
     _check_names(cascade, where)
     for index, tier in enumerate(cascade.tiers):
         _check_tier(tier, cascade.tier_names[index + 1 :], f"{where}: tiers[{index}]")
@@ -350,24 +420,62 @@ def _is_hub_id(member: Member) -> bool:
     return member.engine in _HUB and _HUB_ID.fullmatch(member.model or "") is not None
 
 
-def _hash(cascade: Cascade, data: bytes, where: str) -> str:
-    """Return what tells one cascade from another: its file, and all files that it names."""
-    digest = hashlib.sha256(data)
+def _taken(cascade: Cascade, text: bytes, where: str, folder: str) -> Snapshot:
+    """Read all files that a cascade names; their hash tells one cascade from another.
+
+    Raises:
+        ConfigError: One cannot be read.
+    """
+    digest = hashlib.sha256(text)
+    files: dict[str, bytes] = {}
+    weights: dict[str, str] = {}
     for i, tier in enumerate(cascade.tiers):
         for j, member in enumerate(tier.members):
             key = f"{where}: tiers[{i}].members[{j}]"
-            if (path := _weights(cascade, member)) is not None:
-                folders = member.engine != "onnx"
-                digest.update(digest_of(path, f"{key}.model", _wanted(member), folders=folders))
+            if (path := _weights(member, folder)) is not None:
+                with _readable(path, f"{key}.model", _wanted(member)):
+                    found = _digest(path, member)
+                weights[member.name] = _shown(found)
+                digest.update(found)
             for name in settings_of(member.settings, SETTINGS[member.engine]).files():
-                named = Path(cascade.folder, name)
-                digest.update(digest_of(named, f"{key}.settings", "a file"))
-    return digest.hexdigest()[:16]
+                if name not in files:
+                    path = Path(folder, name)
+                    with _readable(path, f"{key}.settings", "a file"):
+                        files[name] = path.read_bytes()
+                digest.update(digest_of_bytes(files[name]))
+    return Snapshot(
+        where=where,
+        text=text,
+        folder=folder,
+        hash=digest.hexdigest()[:16],
+        files=files,
+        weights=weights,
+    )
 
 
-def _weights(cascade: Cascade, member: Member) -> Path | None:
+def _digest(path: Path, member: Member) -> bytes:
+    return digest_of(path, folders=member.engine != "onnx")
+
+
+def _shown(digest: bytes) -> str:
+    """Return as much of a digest as tells weights apart: for small files, of their SHA-256."""
+    return digest.hex()[:16]
+
+
+@contextlib.contextmanager
+def _readable(path: Path, where: str, expected: str) -> Iterator[None]:
+    """Name the file that cannot be read, and who names it."""
+    try:
+        yield
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        why = "does not exist" if missing else f"cannot be read ({error.strerror})"
+        raise ConfigError(where, expected, f"{path}, which {why}") from None
+
+
+def _weights(member: Member, folder: str) -> Path | None:
     """Return where a member's weights lie; ``None`` if they lie elsewhere, or there are none."""
     if member.model is None or member.engine in _SERVED:
         return None
-    path = Path(cascade.folder, member.model)
+    path = Path(folder, member.model)
     return None if _is_hub_id(member) and not path.exists() else path

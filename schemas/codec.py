@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.cascade import Cascade
+from schemas.cascade import CascadeFile
 from schemas.dead_letters import DeadLetter, DeadLetterSettled
 from schemas.errors import RecordError
 from schemas.events import Event
@@ -40,7 +40,7 @@ SCHEMAS: dict[str, type] = {
     "votes": VotesPack,
     "answer": Answer,
     "dead-letter": DeadLetter,
-    "cascade": Cascade,
+    "cascade": CascadeFile,
     "prompt": Prompt,
     **{f"{engine}-settings": settings for engine, settings in SETTINGS.items()},
 }

@@ -11,6 +11,7 @@
     │   ├── OutputError       an output could not be written: disk full, no permission
     │   │   ├── RecordRefusedError  the log refuses some records for good: they are too large
     │   │   └── ForbiddenError      the log does not allow it: a right is missing, a policy
+    │   ├── ChangedError        weights are no longer what the cascade was loaded with (status 65)
     │   ├── MachineError        this machine has too few file descriptors or too little memory
     │   ├── FencedError         this consumer no longer owns what it tried to commit
     │   └── ReplacedError       another process has this one's member name (exit status 78)
@@ -130,6 +131,26 @@ class RecordRefusedError(OutputError):
 
 class ForbiddenError(OutputError):
     """The log does not allow something until a person mends it: a missing right, a policy."""
+
+
+class ChangedError(RunError):
+    """Weights on the disk are not those that the cascade was loaded with.
+
+    What was judged with them would bear the hash of others. Its exit status is ``EX_DATAERR`` of
+    sysexits.h: putting the weights back helps, and so does starting the whole system anew.
+
+    Args:
+        where: The member, and the file or folder with its weights.
+        expected: The digest on loading.
+        got: The digest now, or why there is none.
+    """
+
+    exit_status = 65
+
+    def __init__(self, where: str, expected: str, got: str) -> None:
+        super().__init__(
+            f"{where}: changed since the cascade was loaded: expected {expected}, got {got}"
+        )
 
 
 class MachineError(RunError):

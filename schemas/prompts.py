@@ -1,6 +1,7 @@
 """Prompts of vision-language models: TOML files with a version of their own."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,8 @@ from schemas.errors import ConfigError
 
 Text = Annotated[str, Meta(min_length=1, max_length=20_000)]
 Word = Annotated[str, Meta(pattern=r"^\S{1,32}$")]
+_SHIPPED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_NONE_READ: Mapping[str, bytes] = {}
 Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")]
 
 
@@ -59,23 +62,24 @@ def prompt_file(name: str) -> str:
     return str(shipped) if _SHIPPED.fullmatch(name) and shipped.is_file() else name
 
 
-_SHIPPED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-
-def load_prompt(name: str, folder: str | Path, where: str) -> Prompt:
+def load_prompt(
+    name: str, folder: str | Path, where: str, files: Mapping[str, bytes] = _NONE_READ
+) -> Prompt:
     """Load a prompt by the name of a shipped one, or by path.
 
     Args:
         name: As the member's settings say.
         folder: What a path is relative to: the cascade file's folder.
         where: The setting, for errors.
+        files: What was read already, by its name; it is not read again.
 
     Raises:
         ConfigError: It is not there, is not TOML, or does not say what a prompt says.
     """
-    path = Path(folder, prompt_file(name))
+    file = prompt_file(name)
+    path = Path(folder, file)
     try:
-        data = path.read_bytes()
+        data = files[file] if file in files else path.read_bytes()
     except OSError as error:
         shipped = ", ".join(shipped_prompts())
         raise ConfigError(

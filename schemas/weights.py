@@ -1,9 +1,9 @@
 """What tells one file or folder of weights from another."""
 
 import hashlib
+import io
 from pathlib import Path
-
-from schemas.errors import ConfigError
+from typing import BinaryIO
 
 MIB = 1 << 20
 # Larger files are told by their size and so many MiB of them, evenly spread: weights that were
@@ -12,33 +12,39 @@ WHOLE = 64 * MIB
 SAMPLES = 64
 
 
-def digest_of(path: Path, where: str, expected: str, *, folders: bool = True) -> bytes:
+def digest_of(path: Path, *, folders: bool = True) -> bytes:
     """Return a SHA-256 of a file, or, where ``folders`` allows one, of its files and their names.
 
     Raises:
-        ConfigError: It is not there, or cannot be read.
+        OSError: It is not there, or cannot be read.
     """
-    try:
-        if not (folders and path.is_dir()):
-            return _of_file(path)
-        digest = hashlib.sha256()
-        for file in sorted(path.rglob("*")):
-            if file.is_file():
-                digest.update(file.relative_to(path).as_posix().encode() + b"\0" + _of_file(file))
-        return digest.digest()
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        why = "does not exist" if missing else f"cannot be read ({error.strerror})"
-        raise ConfigError(where, expected, f"{path}, which {why}") from None
+    if not (folders and path.is_dir()):
+        return _of_file(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0" + _of_file(file))
+    return digest.digest()
+
+
+def digest_of_bytes(data: bytes) -> bytes:
+    """Return what ``digest_of`` gives for a file with these bytes."""
+    if len(data) <= WHOLE:
+        return hashlib.sha256(data).digest()
+    return _of_samples(io.BytesIO(data), len(data))
 
 
 def _of_file(path: Path) -> bytes:
     size = path.stat().st_size
     if size <= WHOLE:
         return hashlib.sha256(path.read_bytes()).digest()
-    digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        for sample in range(SAMPLES):
-            file.seek(sample * (size - MIB) // (SAMPLES - 1))
-            digest.update(file.read(MIB))
+        return _of_samples(file, size)
+
+
+def _of_samples(file: BinaryIO, size: int) -> bytes:
+    digest = hashlib.sha256(str(size).encode())
+    for sample in range(SAMPLES):
+        file.seek(sample * (size - MIB) // (SAMPLES - 1))
+        digest.update(file.read(MIB))
     return digest.digest()

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from schemas.errors import ReplacedError, UsageError
+from schemas.errors import ChangedError, ReplacedError, UsageError
 from workers.lifecycle import Kind
 from workers.outage import Backoff
 
@@ -10,8 +10,6 @@ from workers.outage import Backoff
 MAX_DEATHS = 5
 # A child that did its work for this long has started well.
 SETTLED_AFTER = 30.0
-# What comes again at every start: wrong usage, and a member name that somebody else has.
-FINAL_STATUSES = frozenset({UsageError.exit_status, ReplacedError.exit_status})
 # EX_TEMPFAIL of sysexits.h: what our processes exit with when their log does not answer.
 TEMPORARY_STATUS = 75
 
@@ -36,8 +34,12 @@ class Restarts:
     A *service* comes back: from signals (somebody's ``kill``, the kernel short of memory; after a
     SIGTERM the status is 0) and from outages for ever, from its own failures for ever once it has
     worked well. A *job* must end: five deaths in a row with no progress between them are the last.
-    Wrong usage, and a member name that another process has, are final for both; an outage counts
-    for neither.
+    A member name that another process has is final for both; an outage counts for neither.
+
+    Wrong usage is final for a child that has never worked. Later, its command line was right, and
+    something around it has changed: a topic is gone, a port is taken. The others serve on and a
+    person mends it, so a service tries again for ever. The same goes for weights that have changed,
+    at any time: the others hold those that they were started with.
 
     Args:
         kind: What the children are for.
@@ -48,12 +50,14 @@ class Restarts:
         self._kind, self._backoff = kind, backoff or Backoff()
         self._deaths = 0
         self._progress = 0
-        self._settled = False
+        self._worked = self._settled = False
         self._at_once = True
 
     def after(self, death: Death) -> float | None:
         """Return the seconds after which to start the child again; ``None`` for never."""
-        if death.status in FINAL_STATUSES:
+        self._worked = self._worked or death.worked_for > 0
+        wrong_usage = death.status == UsageError.exit_status and not self._worked
+        if wrong_usage or death.status == ReplacedError.exit_status:
             return None
         if death.worked_for >= SETTLED_AFTER:
             self._deaths = 0
@@ -75,4 +79,5 @@ class Restarts:
         if self._kind == "job":
             return True
         by_signal = death.status <= 0
-        return not (by_signal or self._settled)
+        to_mend = death.status in (UsageError.exit_status, ChangedError.exit_status)
+        return not (by_signal or to_mend or self._settled)

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from schemas.cascade import Cascade
+from schemas.cascade import Cascade, Member
 from schemas.errors import LogUnavailableError, MachineError, UsageError
 from schemas.topics import all_topics, tier_inputs
 from sinks.answer import Answerer
@@ -109,6 +109,7 @@ def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[s
 
     Raises:
         ConfigError: A tier or weight file is not there, or a file is not what it should be.
+        ChangedError: Weights have changed since the cascade was loaded.
     """
     engines: dict[str, Engine] = {}
     options = EngineOptions(threads)
@@ -117,11 +118,20 @@ def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[s
     for name in reversed(tiers):
         with bound_contextvars(tier=name):
             for member in cascade.tier(name).members:
-                engine = build_engine(cascade, member, options)
-                engine.load()
+                engine = _load_engine(cascade, member, options)
                 engine.warm_up(cascade.tier(name).max_batch)
                 engines[member.name] = engine
     return engines
+
+
+def _load_engine(cascade: Cascade, member: Member, options: EngineOptions) -> Engine:
+    cascade.check_weights(member)
+    engine = build_engine(cascade, member, options)
+    try:
+        engine.load()
+    finally:  # whatever came of it if they changed meanwhile
+        cascade.check_weights(member)
+    return engine
 
 
 def load_and_learn(
@@ -130,7 +140,7 @@ def load_and_learn(
     """Load and warm the engines of these tiers, and learn what their members take (blocking).
 
     Raises:
-        ConfigError: See ``load_engines``.
+        ConfigError, ChangedError: See ``load_engines``.
     """
     engines = load_engines(cascade, tiers, threads)
     learnt = learn_paces(cascade, tiers, engines)

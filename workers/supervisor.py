@@ -16,9 +16,11 @@ import msgspec
 import structlog
 from anyio.streams.text import TextReceiveStream
 
+from schemas.cascade import Cascade
 from schemas.errors import ReplacedError, RoadstreamError, RunError, UsageError
 from workers.last_words import is_complaint, last_words
 from workers.lifecycle import DRAIN_TIMEOUT, READY, SUPERVISED, Kind
+from workers.pinned import Inherited, pinned
 from workers.restarts import Death, Restarts
 
 logger = structlog.get_logger()
@@ -115,12 +117,18 @@ class Supervisor:
         on_line: Is given each line that a child writes to its standard error, with its name and
             process id. What a command complains of at its end is told with its end instead.
         care: How they are looked after.
+        cascade: What they judge by, whenever they start; ``None`` lets each load what it is told.
     """
 
     def __init__(
-        self, specs: Sequence[ChildSpec], on_line: OnLine, care: Care | None = None
+        self,
+        specs: Sequence[ChildSpec],
+        on_line: OnLine,
+        care: Care | None = None,
+        cascade: Cascade | None = None,
     ) -> None:
-        self._specs, self._on_line = specs, on_line
+        self._specs, self._on_line, self._cascade = specs, on_line, cascade
+        self._inherited = Inherited({}, ())
         self._care = care or Care()
         self.children = {spec.name: Child(spec.name) for spec in specs}
 
@@ -132,9 +140,10 @@ class Supervisor:
             ReplacedError: Another process has a child's member name.
             UsageError: A child of a service says that it is used wrongly.
         """
-        async with anyio.create_task_group() as tasks:
-            for spec in self._specs:
-                tasks.start_soon(self._keep, spec, stopping)
+        with pinned(self._cascade) as self._inherited:
+            async with anyio.create_task_group() as tasks:
+                for spec in self._specs:
+                    tasks.start_soon(self._keep, spec, stopping)
 
     def unready(self, now: float) -> list[str]:
         """Return which children do not do their work now, and since when they were last heard."""
@@ -185,7 +194,12 @@ class Supervisor:
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
-                    env={**os.environ, SUPERVISED: self._care.kind},
+                    env={
+                        **os.environ,
+                        SUPERVISED: self._care.kind,
+                        **self._inherited.environment,
+                    },
+                    pass_fds=self._inherited.descriptors,
                     start_new_session=True,
                 )
             ours.setblocking(False)

@@ -1,20 +1,24 @@
 """Cascade files: what is accepted, and that each message names the file, the key and the fault."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import pytest
 
+from schemas import weights
 from schemas.cascade import (
     Isotonic,
     Platt,
     Pool,
     Route,
+    cascade_of,
     load_cascade,
     parse_cascade,
     shipped_cascades,
 )
-from schemas.errors import ConfigError
+from schemas.errors import ChangedError, ConfigError
+from schemas.prompts import load_prompt
 
 WHOLE = """
 name = "whole"
@@ -296,6 +300,76 @@ def test_the_hash_does_not_depend_on_the_folder(tmp_path: Path) -> None:
         shutil.copy(tmp_path / name, copy / name)
 
     assert load_cascade(str(path)).hash == load_cascade(str(copy / "mine.toml")).hash
+
+
+ASKED = WHOLE.replace(
+    'engine = "noop"',
+    'engine = "openai"\nmodel = "m"\n'
+    'settings = { base_url = "http://127.0.0.1:1/v1", prompt = "asks/own.toml" }',
+)
+
+
+def with_prompt(folder: Path) -> Path:
+    """Write a cascade with weights and a prompt of its own."""
+    (folder / "asks").mkdir()
+    (folder / "asks" / "own.toml").write_text('version = "1"\ntext = "Roadwork?"\n')
+    return written(folder, ASKED)
+
+
+def test_from_a_snapshot_the_same_cascade_is_made_when_all_its_files_are_gone(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "in").mkdir()
+    loaded = load_cascade(str(with_prompt(tmp_path / "in")))
+    shutil.rmtree(tmp_path / "in")
+
+    assert cascade_of(loaded.snapshot) == loaded
+
+
+def test_a_prompt_is_what_it_was_on_loading_whatever_became_of_its_file(tmp_path: Path) -> None:
+    path = with_prompt(tmp_path)
+    loaded = load_cascade(str(path))
+    own = tmp_path / "asks" / "own.toml"
+    before = own.read_bytes()
+    own.write_text("broken")
+
+    assert loaded.read("asks/own.toml") == before
+    found = load_prompt("asks/own.toml", loaded.folder, "here", loaded.snapshot.files)
+    assert found.text == "Roadwork?"
+    assert load_cascade(str(path)).hash != loaded.hash
+
+
+def test_weights_that_changed_since_loading_are_named_with_both_digests(tmp_path: Path) -> None:
+    loaded = load_cascade(str(written(tmp_path)))
+    tiny, shadow = loaded.tier("one").members
+    file = tmp_path.resolve() / "tiny.onnx"
+    was = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    loaded.check_weights(tiny)
+    loaded.check_weights(shadow)
+
+    file.write_bytes(b"other weights")
+    got = hashlib.sha256(b"other weights").hexdigest()[:16]
+    where = f"whole: member tiny: model: {file}: changed since the cascade was loaded"
+    with pytest.raises(ChangedError, match=f"^{where}: expected {was}, got {got}$"):
+        loaded.check_weights(tiny)
+    file.unlink()
+    with pytest.raises(ChangedError, match=r"got nothing \(No such file or directory\)$"):
+        loaded.check_weights(tiny)
+
+
+def test_bytes_have_the_digest_of_a_file_with_them_also_where_only_samples_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "WHOLE", 2 * weights.MIB)
+    for size in (1000, 3 * weights.MIB):
+        (tmp_path / "head").write_bytes(data := bytes(i % 251 for i in range(size)))
+        assert weights.digest_of_bytes(data) == weights.digest_of(tmp_path / "head")
+
+
+def test_what_is_found_on_loading_cannot_be_written_into_the_file() -> None:
+    text = with_line('description = "all there is"', 'hash = "0123"')
+    with pytest.raises(ConfigError, match="got the unknown key hash"):
+        parse_cascade(text, "f.toml")
 
 
 def test_weights_lie_relative_to_the_cascade_file(tmp_path: Path) -> None:

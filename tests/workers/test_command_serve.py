@@ -1,7 +1,9 @@
 """``roadstream up`` as an operator sees it: metrics, health, kills and restarts."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas import codec
+from schemas.cascade import shipped_cascades
 from schemas.records import Head, Image, Inline
 from schemas.topics import ANSWERS
 from streams.embedded.log import EmbeddedLog
@@ -78,9 +81,10 @@ class Running:
 
 
 @contextmanager
-def up(folder: Path, *options: str) -> Iterator[Running]:
+def up(folder: Path, *options: str, cascade: str = "") -> Iterator[Running]:
     process = subprocess.Popen(
-        [ROADSTREAM, "up", "--log", "embedded:log.db", "--cascade", write_cascade(folder),
+        [ROADSTREAM, "up", "--log", "embedded:log.db",
+         "--cascade", cascade or write_cascade(folder),
          "--name", "here", "--partitions", "2", *options],
         cwd=folder,
         stdin=subprocess.DEVNULL,
@@ -197,6 +201,56 @@ async def test_promtool_finds_nothing_amiss_with_what_each_process_serves(tmp_pa
         running.wait_until(lambda: lag in metrics(at["first 0"]))
         said = {name: amiss(get(place, "/metrics")[1]) for name, place in at.items()}
         assert said == dict.fromkeys(at)
+
+
+WITH_WEIGHTS = """
+name = "noop"
+threshold = 0.5
+[[tiers]]
+name = "first"
+members = [{ name = "one", engine = "noop" }]
+routes = [{ min_confidence = 0.999, to = "exit" }]
+[[tiers]]
+name = "second"
+[[tiers.members]]
+name = "two"
+engine = "onnx"
+model = "weights.onnx"
+width = 256
+height = 160
+"""
+
+
+@pytest.mark.timeout(300)  # a dozen processes start one after the other
+async def test_children_judge_by_the_cascade_that_up_was_started_with(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    file, weights = models / "own.toml", models / "weights.onnx"
+    file.write_text(WITH_WEIGHTS)
+    shutil.copy(shipped_cascades()["lite"].parent / "lite" / "glance.onnx", weights)
+    with up(tmp_path, "--metrics", "0", cascade="models/own.toml") as running:
+        at = running.addresses()["supervisor"]
+        running.wait_for("_started", times=6)  # three children, and what runs in each
+        file.write_text("broken =")
+        os.kill(running.pid("first 0"), signal.SIGKILL)
+        running.wait_for("worker_started")
+        file.unlink()
+        os.kill(running.pid("consensus"), signal.SIGKILL)
+        running.wait_for("consensus_started")
+
+        kept = weights.read_bytes()
+        weights.write_bytes(kept[:-1])
+        os.kill(running.pid("second 0"), signal.SIGKILL)
+        got = hashlib.sha256(kept[:-1]).hexdigest()[:16]
+        changed = f"noop: member two: model: {weights}: changed since the cascade was loaded"
+        said = json.loads(running.wait_for(changed, times=2))["said"]
+        assert said == f"{changed}: expected {hashlib.sha256(kept).hexdigest()[:16]}, got {got}"
+        running.wait_until(lambda: "second 0: " in get(at, "/readyz")[1])
+        assert "first 0" not in get(at, "/readyz")[1]
+        weights.write_bytes(kept)
+        running.wait_for("worker_started")
+        running.wait_until(lambda: get(at, "/readyz")[0] == 200)
+    assert running.process.returncode == 0
 
 
 async def test_a_killed_supervisor_takes_its_children_along_and_its_successor_their_place(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from workers.outage import Backoff
 from workers.restarts import MAX_DEATHS, SETTLED_AFTER, Death, Restarts
 
-KILLED, CRASHED, OUTAGE, USAGE = -signal.SIGKILL, 1, 75, 2
+KILLED, CRASHED, OUTAGE, USAGE, CHANGED = -signal.SIGKILL, 1, 75, 2, 65
 
 
 def restarts(kind: str) -> Restarts:
@@ -22,8 +22,33 @@ def delays(kind: str, *deaths: Death) -> list[float | None]:
 
 
 @pytest.mark.parametrize("kind", ["job", "service"])
-def test_wrong_usage_is_final(kind: str) -> None:
+def test_wrong_usage_of_a_child_that_never_worked_is_final(kind: str) -> None:
     assert delays(kind, Death(USAGE, 0.0)) == [None]
+    assert delays(kind, Death(KILLED, 0.0), Death(USAGE, 0.0)) == [0.0, None]
+
+
+def test_a_service_that_worked_comes_back_when_what_is_around_it_became_wrong() -> None:
+    found = delays("service", Death(KILLED, 0.1), *[Death(USAGE, 0.0)] * 50)
+    assert None not in found
+    assert found[-1] == 4.0
+
+
+def test_a_service_comes_back_though_weights_changed_before_it_ever_worked() -> None:
+    assert None not in delays("service", *[Death(CHANGED, 0.0)] * 50)
+
+
+@pytest.mark.parametrize("status", [USAGE, CHANGED])
+def test_a_job_ends_if_what_is_around_it_stays_wrong_and_nothing_is_done(status: int) -> None:
+    found = delays("job", Death(KILLED, 1.0), *[Death(status, 0.0)] * (MAX_DEATHS - 1))
+    assert found[-1] is None
+    assert None not in found[:-1]
+    busy = [Death(status, 0.0, progress=i) for i in range(50)]
+    assert None not in delays("job", Death(KILLED, 1.0), *busy)
+
+
+@pytest.mark.parametrize("kind", ["job", "service"])
+def test_a_member_name_that_another_has_is_final_also_after_good_work(kind: str) -> None:
+    assert delays(kind, Death(78, SETTLED_AFTER)) == [None]
 
 
 @pytest.mark.parametrize("kind", ["job", "service"])

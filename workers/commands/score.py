@@ -251,6 +251,7 @@ async def _score(
             [_worker(i, run_id, common, options) for i in range(options.workers)],
             pass_on,
             Care(kind="job", progress=lambda: tally.total_answered),
+            cascade,
         )
         async with open_log(url) as log, open_log(url) as consensus_log:
             await claim_topics(log, cascade, time.time())

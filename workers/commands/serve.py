@@ -47,6 +47,7 @@ from workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
 from workers.logging import for_people, identify, pass_on
 from workers.metrics import Address, Shown, check_free, free_ports, parse_address, serving_metrics
 from workers.native_heap import share_heap
+from workers.pinned import given_cascade
 from workers.process import ServiceOptions, wait_for_log
 from workers.runtime import WorkOptions, serve_consensus, serve_workers
 from workers.samples import supervisor_samples
@@ -97,7 +98,7 @@ def work(
     share_heap()
     where = address(log, namespace)
     check_number("--threads", threads, 1, MOST_WORKERS, "threads")
-    loaded, member = load_cascade(cascade), member_name(member)
+    loaded, member = given_cascade(cascade), member_name(member)
     alone = tier[0] if tier and len(tier) == 1 else None
     identify(tier=alone, member_id=member)
     work_log = open_log(where)
@@ -132,7 +133,7 @@ def consensus(
     """Join the votes of each image into its one answer. Run as many as there are partitions."""
     where = address(log, namespace)
     options = MemberOptions(member_id=member_name(member), ledger=ledger)
-    service, loaded = _service(metrics, alive_file, drain_timeout), load_cascade(cascade)
+    service, loaded = _service(metrics, alive_file, drain_timeout), given_cascade(cascade)
     identify(member_id=options.member_id)
     votes_log = open_log(where)
     identify(group=votes_log.real_name(CONSENSUS_GROUP))
@@ -245,7 +246,8 @@ class _Up:
     ) -> None:
         self._url, self._cascade, self._partitions = url, cascade, partitions
         self._specs, self._addresses = specs, addresses
-        self._supervisor = Supervisor(specs, pass_on, Care(drain_timeout=drain_timeout))
+        care = Care(drain_timeout=drain_timeout)
+        self._supervisor = Supervisor(specs, pass_on, care, cascade)
 
     async def run(self) -> None:
         async def make_topics(_: anyio.Event) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from schemas.cascade import Cascade
 from schemas.errors import ConfigError
 from schemas.settings.torch import TorchSettings
 
@@ -25,7 +26,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         where: The member it is for, as errors name it: ``lite: member dino``.
         source: The folder, which for a hub id is the local copy.
-        beside: The folder of the cascade file, which other files of the member are relative to.
+        cascade: The cascade, for other files of the member.
         config: ``config.json``; empty if there is none.
         preprocessor: ``preprocessor_config.json``, or the part of ``processor_config.json`` about
             pictures; empty if there is neither.
@@ -33,7 +34,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     where: str
     source: Path
-    beside: Path
+    cascade: Cascade
     config: dict[str, Any] = {}
     preprocessor: dict[str, Any] = {}
 
@@ -53,7 +54,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_checkpoint(
-    source: Path | str, settings: TorchSettings, where: str, beside: Path
+    source: Path | str, settings: TorchSettings, where: str, cascade: Cascade
 ) -> Checkpoint:
     """Return a checkpoint, downloaded if it is a hub id that is not here yet.
 
@@ -61,7 +62,7 @@ def open_checkpoint(
         source: A folder, or a hub id.
         settings: For the revision, and whether code may come with it.
         where: The member, for errors.
-        beside: The folder of the cascade file.
+        cascade: The cascade.
 
     Raises:
         ConfigError: There is no such folder or model, it has no weights in safetensors, or its
@@ -80,7 +81,7 @@ def open_checkpoint(
     return Checkpoint(
         where=where,
         source=folder,
-        beside=beside,
+        cascade=cascade,
         config=_json(folder / "config.json", where),
         preprocessor=_preprocessor(folder, where),
     )

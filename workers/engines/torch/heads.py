@@ -76,11 +76,12 @@ class HeadFile:
 
     def __init__(self, checkpoint: Checkpoint, name: str) -> None:
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
-        self._checkpoint, self._path = checkpoint, Path(checkpoint.beside, name)
+        cascade = checkpoint.cascade
+        self._checkpoint, self._path = checkpoint, Path(cascade.folder, name)
         try:
-            self._weights: Weights = load_file(self._path)
+            self._weights: Weights = load(cascade.read(name))
         except (OSError, SafetensorError) as error:
             said = f"{self._path}: {error}"
             raise checkpoint.problem("head", "a safetensors file", said) from None

@@ -1,7 +1,6 @@
 """One torch member at work: pixels up, network, head, results down, scores."""
 
 from collections.abc import Hashable, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -132,6 +131,6 @@ def open_model(
     """
     where = f"{cascade.name}: member {member.name}"
     source = cascade.model_source(member)
-    checkpoint = open_checkpoint(source, settings, where, Path(cascade.folder))
+    checkpoint = open_checkpoint(source, settings, where, cascade)
     kind = family_of(checkpoint, settings)
     return Model(kind(checkpoint, settings, size), options.threads, options.shared)

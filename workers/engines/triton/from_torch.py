@@ -60,9 +60,7 @@ def write_onnx(cascade: Cascade, member: Member, file: Path) -> None:
     """
     where = f"{cascade.name}: member {member.name}"
     settings = settings_of(member.settings, TorchSettings)
-    checkpoint = open_checkpoint(
-        cascade.model_source(member), settings, where, Path(cascade.folder)
-    )
+    checkpoint = open_checkpoint(cascade.model_source(member), settings, where, cascade)
     family = family_of(checkpoint, settings)(checkpoint, settings, (member.width, member.height))
     graph = Graph(family, _score_of(family, where))
     shape = (member.height, member.width, 3)

@@ -19,7 +19,7 @@ def cascade_toml(cascade: Cascade, comment: str) -> str:
         comment: One line for the head of the file.
     """
     lines = [f"# {comment}"]
-    top = _said(cascade, {"tiers", "pool", "hash", "folder"})
+    top = _said(cascade, {"tiers", "pool", "hash", "folder", "snapshot"})
     lines += [f"{key} = {_value(value)}" for key, value in top.items()]
     if pool := _said(cascade.pool, set()):
         lines += ["", "[pool]", *[f"{key} = {_value(value)}" for key, value in pool.items()]]

@@ -6,6 +6,7 @@ An answer is one token's log-probabilities of yes and of no; see ``stages.yes_no
 import os
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from schemas.cascade import Cascade, Member
-from schemas.errors import ConfigError, EngineDownError, EngineError, ImageError
+from schemas.errors import ChangedError, ConfigError, EngineDownError, EngineError, ImageError
 from schemas.settings.registry import settings_of
 from schemas.settings.vllm import VllmSettings
 from stages.inference import Abstained, Engine, Picture, Pictures, Pixels, Said, Score
@@ -45,7 +46,7 @@ class VllmEngine(Engine):
 
     def __init__(self, cascade: Cascade, member: Member, options: EngineOptions) -> None:
         self._where = f"{cascade.name}: member {member.name}"
-        self._member = member
+        self._cascade, self._member = cascade, member
         self._settings = settings_of(member.settings, VllmSettings)
         self._source = cascade.model_source(member)
         self._threads = self._settings.cpu_threads or options.threads
@@ -92,13 +93,25 @@ class VllmEngine(Engine):
             command = [interpreter, "-u", str(SCRIPT)]
             keeper = self._shared[key] = Keeper(
                 name,
-                lambda: EngineProcess(command, environment, name),
+                partial(self._made, command, environment, name),
                 load,
                 policy=UpkeepPolicy(idle_after=settings.idle_after),
                 start_timeout=settings.start_timeout,
             )
         keeper.share()
         return keeper
+
+    def _made(self, command: list[str], environment: dict[str, str], name: str) -> EngineProcess:
+        """Return a process that is about to load the weights, hours after the start perhaps.
+
+        Raises:
+            EngineDownError: They are not those of the cascade any more.
+        """
+        try:
+            self._cascade.check_weights(self._member)
+        except ChangedError as error:
+            raise EngineDownError(str(error)) from None
+        return EngineProcess(command, environment, name)
 
     @property
     def keeper(self) -> Keeper:

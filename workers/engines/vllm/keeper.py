@@ -21,7 +21,7 @@ class Keeper:
 
     Args:
         name: Of the engine, for logs and errors.
-        make: Makes a process, not yet started.
+        make: Makes a process, not yet started; raises EngineDownError where it must not be.
         load: What it is to run.
         policy: When it rests.
         start_timeout: Seconds that a start or a waking may take.
@@ -172,8 +172,8 @@ class Keeper:
             raise TimeoutError(str(answer))
 
     def _start(self) -> None:
-        process = self._make()
         try:
+            process = self._make()
             process.start(self._load, self._ended)
         except EngineDownError as error:
             self._ended(str(error))

@@ -59,7 +59,9 @@ class Asking:
             ConfigError: It is not there, or is none.
         """
         where = f"{self._cascade.name}: member {self._member.name}: settings.prompt"
-        self._prompt = load_prompt(self._settings.prompt, self._cascade.folder, where)
+        cascade = self._cascade
+        files = cascade.snapshot.files
+        self._prompt = load_prompt(self._settings.prompt, cascade.folder, where, files)
         return self._prompt
 
     @property

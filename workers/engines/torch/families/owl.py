@@ -164,7 +164,7 @@ class Owl(Finder):
             ConfigError: There is no such picture, or it cannot be read.
         """
         try:
-            data = (self.checkpoint.beside / name).read_bytes()
+            data = self.checkpoint.cascade.read(name)
             pixels = decode(data, min_width=self._side, min_height=self._side)
         except (OSError, ImageError) as error:
             where = f"{self.checkpoint.where}: settings.examples"

@@ -38,7 +38,9 @@ class Vlm(Family):
         where = f"{checkpoint.where}: settings.prompt"
         if settings.prompt is None:
             raise checkpoint.problem("prompt", "a prompt, such as active-roadwork", "nothing")
-        self._prompt = load_prompt(settings.prompt, checkpoint.beside, where)
+        cascade = checkpoint.cascade
+        files = cascade.snapshot.files
+        self._prompt = load_prompt(settings.prompt, cascade.folder, where, files)
 
     def identity(self) -> Hashable:
         """The answer depends on the question; members differ in what they let pass."""
