@@ -162,7 +162,7 @@ class Consensus:
         if self._unacknowledged.must_wait(self._join):
             self.stats.held_back += 1
             self._heard = anyio.Event()
-            with anyio.move_on_after(self._patience()):
+            with anyio.move_on_after(POLL_TIMEOUT):  # whatever is due meanwhile waits too
                 await self._heard.wait()
             await poll(max_records=0, timeout=0)
         elif self._copies_first():
@@ -286,9 +286,8 @@ class Consensus:
         started = time.monotonic()
         self._start_over()
         answered = await answered_tail(self._log, numbers, self._join.limits.window)
-        if numbers:
-            self._copies_until = await self._unread_copies(numbers)
-            self._copies_patience = self._steady() + RESTORE_PATIENCE
+        self._copies_until = await self._unread_copies(numbers)
+        self._copies_patience = self._steady() + RESTORE_PATIENCE
         self._join.assign(answered)
         self.stats.restores += 1
         self.stats.restore_seconds = time.monotonic() - started

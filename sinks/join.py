@@ -266,7 +266,7 @@ class Join:
         found.said[tier] = Said(held, votes)
         if found.is_complete(self._first):
             self._resolve(head.image_id, now, "complete", resolved)
-        elif tier != self._first or len(found.said) > 1:
+        else:
             self._watch(found, head.image_id, now)
 
     def _watch(self, found: OpenImage, image_id: str, now: float) -> None:
@@ -291,7 +291,7 @@ class Join:
         part = self._partitions[found.partition]
         passed = sorted(
             (said.voted for said in found.said.values()),
-            key=lambda voted: self._order.get(voted.pack.tier, len(self._order)),
+            key=lambda voted: self._order[voted.pack.tier],
         )
         answer = self._answerer.answer(
             passed,
@@ -317,10 +317,9 @@ class Join:
         """Answer, with the votes so far, open images that are due: all, or some."""
         resolved = Resolved.nothing()
         for image_id, ending in self._due(now):
-            if image_id in self._open:
-                self._resolve(image_id, now, ending, resolved)
-                if len(resolved.answers) == at_most:
-                    break
+            self._resolve(image_id, now, ending, resolved)
+            if len(resolved.answers) == at_most:
+                break
         for partition in {partition for partition, _ in resolved.answers}:
             self._carry_old(self._partitions[partition], resolved)
         return resolved
@@ -333,8 +332,8 @@ class Join:
 
     def _orphaned(self, now: float) -> Iterator[str]:
         for image_id in self._orphans.pop(now):
-            found = self._open.get(image_id)
-            if found is not None and found.is_orphan(self._first):
+            found = self._open[image_id]
+            if found.is_orphan(self._first):
                 logger.warning("orphan", image_id=image_id, tiers=list(found.said))
                 yield image_id
 

@@ -214,6 +214,10 @@ class _MemoryReader(Reader):
 
     async def poll(self, *, max_records: int, timeout: float) -> Polled:
         fault = await self._broker.call("poll")
+        if fault.delay:
+            await anyio.sleep(min(fault.delay, timeout))
+            if fault.delay > timeout:
+                return {}
         found = await self._broker.store.read_on(
             self._positions, [self._topic], max_records, timeout, lambda *_: None
         )

@@ -65,8 +65,9 @@ class Fault(NamedTuple):
         error: What it raises: before it has any effect, or ``after``. ``None`` raises nothing.
         after: See ``error``.
         copies: How often a publish appends its records, as a producer does that sends again.
-        delay: Seconds until a publish takes effect, or a poll begins. Where outputs and offsets are
-            not one transaction, the records come then whatever has become of the publisher.
+        delay: Seconds until a publish takes effect, or a poll begins; if that is more than a reader
+            waits it gets nothing. Where outputs and offsets are not one transaction, the records
+            come then whatever has become of the publisher.
         share: Part of its records that a publish appends before its error.
     """
 

@@ -411,3 +411,58 @@ def test_an_image_whose_path_goes_on_waits_as_long_as_it_takes() -> None:
     assert join.next_deadline_at is None
     assert ids(join.expire(NOW + 1e6)) == []
     assert ids(join.add(pack("three", votes("a")), (TP, 2), NOW + 1e6)) == ["a"]
+
+
+def test_content_that_becomes_known_while_an_image_waits_is_that_of_its_id() -> None:
+    join = new_join()
+    join.add(pack("one", votes(hashed("a", None), next_tier="two")), (TP, 0), NOW)
+    join.add(pack("one", votes(hashed("a", b"1" * 16), next_tier="two")), (TP, 1), NOW)
+    join.add(pack("one", votes(hashed("a", None), next_tier="two")), (TP, 2), NOW)
+
+    refused = join.add(pack("two", votes(hashed("a", b"2" * 16))), (TP, 3), NOW).refused
+    resolved = join.add(pack("two", votes("a")), (TP, 4), NOW)
+    late = join.add(pack("two", votes(hashed("a", b"2" * 16))), (TP, 5), NOW)
+
+    assert [one.known for one in refused + late.refused] == [b"1" * 16] * 2
+    assert (ids(resolved), resolved.done) == (["a"], {TP: [0, 1, 2, 4]})
+
+
+def test_the_image_that_has_waited_longest_is_told() -> None:
+    join = new_join()
+    assert join.oldest_at is None
+    join.add(pack("one", votes("a", next_tier="two")), (TP, 0), NOW)
+    join.add(pack("one", votes("b", next_tier="two")), (TP, 1), NOW + 3)
+    assert join.oldest_at == NOW
+    join.add(pack("two", votes("a")), (TP, 2), NOW + 5)
+    assert (join.oldest_at, join.open_images) == (NOW + 3, 1)
+
+
+def test_a_new_assignment_forgets_orphans_and_the_answers_of_other_partitions() -> None:
+    join = new_join(answered=["a"])
+    join.add(pack("two", votes("torn")), (TP, 0), NOW)
+
+    join.assign({0: {"b": None}})
+
+    assert join.next_deadline_at is None
+    assert ids(join.add(pack("one", votes("a"), votes("b")), (TP, 0), NOW)) == ["a"]
+    assert (join.stats.restored, join.stats.late_votes) == (2, 1)
+
+
+def test_tiers_stand_in_the_answer_in_the_cascades_order() -> None:
+    join = new_join()
+    join.add(pack("three", votes("a")), (TP, 0), NOW)
+    join.add(pack("two", votes("a", next_tier="three")), (TP, 1), NOW + 2)
+    ((_, answer),) = join.add(pack("one", votes("a", next_tier="two")), (TP, 2), NOW + 5).answers
+
+    assert [tier.tier for tier in answer.tiers] == ["one", "two", "three"]
+    assert (answer.joining, answer.answered_at) == (5.0, NOW + 5)
+
+
+def test_an_answer_is_due_at_whichever_comes_first_deadline_or_end_of_patience() -> None:
+    join = new_join()
+    join.add(pack("two", votes("torn")), (TP, 0), NOW)
+    join.add(pack("one", votes(head("a", deadline_at=NOW + 5), next_tier="two")), (TP, 1), NOW)
+    assert join.next_deadline_at == NOW + 5
+    assert ids(join.expire(NOW + 5)) == ["a"]
+    assert join.next_deadline_at == NOW + ORPHAN_AFTER
+    assert ids(join.expire(NOW + ORPHAN_AFTER, 1)) == ["torn"]
