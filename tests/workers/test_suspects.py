@@ -1,9 +1,11 @@
 """Suspects: an image that kills its process is found out, and its neighbours are answered."""
 
+import errno
 import os
 import signal
 import struct
 import sys
+import threading
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import NamedTuple
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 from anyio import to_thread
 from hypothesis import given, settings
@@ -313,3 +316,135 @@ def test_notes_of_another_version_suspect_nobody_and_stop_nothing(notes: Path) -
         pass
     again.close()
     assert len(Suspects(notes)) == 0
+
+
+def test_notes_are_written_one_after_the_other_whatever_threads_write_them(
+    notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died(notes, at(B, 1))
+    suspects, write = Suspects(notes), os.pwrite
+    inside, second, most = 0, threading.Event(), 0
+
+    def slow(descriptor: int, data: bytes, place: int) -> int:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        if inside > 1:
+            second.set()
+        second.wait(0.1)  # long enough for another thread to come in, if it may
+        inside -= 1
+        return write(descriptor, data, place)
+
+    def run(offset: int) -> None:
+        with suspects.running(at(A, offset)):
+            suspects.settle(at(B, 1))
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    threads = [threading.Thread(target=run, args=(offset,)) for offset in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    suspects.close()
+
+    assert (most, suspects.noted) == (1, 3)
+    assert len(Suspects(notes)) == 0
+
+
+def test_only_one_process_of_a_name_is_told_from_the_others(notes: Path) -> None:
+    first = Suspects(notes)
+    with capture_logs() as events:
+        second = Suspects(notes)
+    assert [(one["event"], one["path"]) for one in events] == [("suspects_locked", str(notes))]
+    with second.running(at(A, 1)):
+        assert second.noted == 0
+    first.close()
+    first.close()
+    with capture_logs() as events:
+        third = Suspects(notes)
+    assert events == []
+    third.close()
+
+
+def test_a_disk_that_takes_no_notes_ends_the_notes_and_nothing_else(
+    notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suspects = Suspects(notes)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with capture_logs() as events, suspects.running(at(A, 1)):
+            pass
+    assert [(one["event"], one["reason"]) for one in events] == [
+        ("suspects_lost", "No space left on device")
+    ]
+    with suspects.running(at(A, 2)):
+        assert suspects.noted == 1
+    suspects.close()
+    assert len(Suspects(notes)) == 0
+
+
+def test_notes_stand_as_they_are_documented(notes: Path) -> None:
+    with Suspects(notes, lambda: 1_000.0).running(at(A, 3, 4, 7) + at(B, 8) + at(A, 9), alone=True):
+        places = [notes.read_bytes()[place:] for place in (0, 1 << 18)]
+    headers = [struct.unpack_from("<4sQII", place) for place in places]
+    magic, serial, length, checksum = max(headers, key=lambda header: header[1])
+    body = places[headers.index((magic, serial, length, checksum))][20 : 20 + length]
+
+    assert (magic, serial, zlib.crc32(body)) == (b"RSS1", 2, checksum)
+    ranges = [["a", 0, 3, 4], ["a", 0, 7, 7], ["b", 3, 8, 8], ["a", 0, 9, 9]]
+    assert msgspec.msgpack.decode(body) == [[[True, ranges]], []]
+    assert sorted(header[1] for header in headers) == [1, 2]
+
+
+def test_suspicion_lasts_from_the_last_death(notes: Path) -> None:
+    died(notes, at(A, 1, 2))
+    Suspects(notes, lambda: 0.0).close()
+    Suspects(notes, lambda: 0.0).close()
+    now = 0.0
+    suspects = Suspects(notes, lambda: now)
+    with suspects.running(at(A, 1)):
+        suspects.close()
+    now = 80_000.0
+    Suspects(notes, lambda: now).close()
+
+    later = Suspects(notes, lambda: 90_000.0)
+
+    found = later.of(Placed(A, 1))
+    assert found is not None
+    assert (found.noted_at, found.deaths) == (80_000.0, 2)
+    assert later.of(Placed(A, 2)) is None
+
+
+def test_so_many_suspects_are_kept_and_the_oldest_are_forgotten(notes: Path) -> None:
+    died(notes, at(A, 99_999))
+    Suspects(notes).close()
+    died(notes, at(A, *range(6_000)))
+
+    suspects = Suspects(notes)
+
+    assert len(suspects) == 4_096
+    assert suspects.of(Placed(A, 99_999)) is None
+    assert suspects.of(Placed(A, 0)) is None or suspects.of(Placed(A, 4_096)) is None
+
+
+def test_batches_that_do_not_fit_are_noted_as_one_range_per_partition(notes: Path) -> None:
+    suspects = Suspects(notes)
+    far, near = at(A, *range(30_000, 0, -2)), at(B, *range(1, 9, 2))
+    with ExitStack() as running:
+        for items in (far, near, far + at(B, 20, 30)):
+            running.enter_context(suspects.running(items))
+        suspects.close()
+
+    again = Suspects(notes)
+
+    # Those between are suspected too; of the longest range, no more than so many.
+    assert all(again.of(Placed(B, offset)) for offset in (1, 2, 7, 20, 25, 30))
+    assert not any(again.of(Placed(B, offset)) for offset in (0, 8, 19, 31))
+    assert all(again.of(Placed(A, offset)) for offset in (1_001, 4_098))
+    assert not any(again.of(Placed(A, offset)) for offset in (1, 4_099, 30_001))
+    again.close()
+    assert len(Suspects(notes)) == 4_096
