@@ -147,8 +147,9 @@ class SimulatedProcess:
         self.thaw()
 
     def freeze(self) -> None:
-        """Let it do nothing, in the middle of whatever it does."""
-        self._loop.freeze(self.process)
+        """Let it do nothing, in the middle of whatever it does; the dead do nothing anyway."""
+        if not self._killed:  # or its cancellation would be tried for ever, and no time pass
+            self._loop.freeze(self.process)
 
     def thaw(self) -> None:
         """Let it go on."""
