@@ -43,7 +43,7 @@ class Intervals:
         """Add the offsets from ``first`` to ``last``, both included."""
         firsts, lasts = self._firsts, self._lasts
         if lasts and first == lasts[-1] + 1:
-            lasts[-1] = max(last, lasts[-1])
+            lasts[-1] = last
             return
         i = bisect_left(lasts, first - 1)  # the first run that touches or follows
         j = bisect_right(firsts, last + 1)  # behind the last run that touches or precedes

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, Phase, settings
 
 from streams.clock import ManualClock
 from streams.memory.log import MemoryLog
@@ -21,6 +22,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 for engine in ("VLLM", "TRITON"):
     python = ENVIRONMENTS / engine.lower() / "bin" / "python"
     os.environ.setdefault(f"ROADSTREAM_{engine}_PYTHON", str(python))
+
+# For `make mutants`: the same examples in each run, whatever else runs, and no time spent on making
+# those that fail smaller.
+settings.register_profile(
+    "mutants",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -31,7 +31,25 @@ def test_intervals_are_a_set_of_offsets(
     assert bool(intervals) == bool(plain)
     assert intervals.lowest == min(plain, default=None)
     assert {n for n in range(40) if n in intervals} == plain
-    gaps = list(intervals.gaps(start, stop))
-    assert {n for first, last in gaps for n in range(first, last + 1)} == (
-        set(range(start, stop)) - plain
-    )
+    assert list(intervals.gaps(start, stop)) == runs_of(set(range(start, stop)) - plain)
+    assert runs == runs_of(plain)
+    assert intervals.highest == max(plain, default=None)
+
+
+def runs_of(plain: set[int]) -> list[tuple[int, int]]:
+    return [
+        (first, next(last for last in itertools.count(first) if last + 1 not in plain))
+        for first in sorted(plain)
+        if first - 1 not in plain
+    ]
+
+
+def test_offsets_that_follow_the_last_ones_make_their_run_longer() -> None:
+    intervals = Intervals()
+    for first, last in ((3, 4), (5, 9), (10, 10), (13, 14), (15, 15)):
+        intervals.add(first, last)
+
+    assert list(intervals) == [(3, 10), (13, 15)]
+    assert list(intervals.gaps(0, 13)) == [(0, 2), (11, 12)]
+    assert list(intervals.gaps(3, 11)) == []
+    assert list(intervals.gaps(14, 20)) == [(16, 19)]

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
@@ -12,7 +13,7 @@ from schemas.errors import LogUnavailableError, RecordRefusedError, UsageError
 from streams.kafka.log import KafkaLog, KafkaSettings
 from streams.kafka.producer import KafkaProducer, murmur2
 from streams.log import Output, Reader
-from tests.streams.contract import Member, numbered, together, values
+from tests.streams.contract import Member, numbered, texts, together, values
 
 DEADLINE = 30.0
 """Seconds after which a condition that never comes true fails a test."""
@@ -213,21 +214,41 @@ async def test_a_static_member_that_comes_back_disturbs_nobody(
 async def test_a_spare_member_takes_over_when_the_owner_leaves(
     settings: KafkaSettings, topic: str
 ) -> None:
+    async def live(leaving: anyio.Event) -> None:
+        async with log.consumer(topic, [topic]) as consumer:
+            members[leaving] = member = Member(consumer)
+            while not leaving.is_set():
+                await member.step()
+
+    async def until(condition: Callable[[], bool]) -> None:
+        with anyio.fail_after(DEADLINE):
+            while not condition():  # noqa: ASYNC110 (two members poll meanwhile)
+                await anyio.sleep(0.02)
+
+    members: dict[anyio.Event, Member] = {}
     async with KafkaLog(settings) as log, log.producer() as producer:
         await log.create_topics([topic], 1)
-        async with log.consumer(topic, [topic]) as one, log.consumer(topic, [topic]) as two:
-            members = Member(one), Member(two)
-            await together(
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(live, anyio.Event())
+            await until(
                 lambda: (
-                    all(m.consumer.assignment.epoch for m in members)
-                    and sum(len(m.partitions) for m in members) == 1
-                ),
-                *members,
+                    len(members) == 2
+                    and all(m.consumer.assignment.epoch for m in members.values())
+                    and sum(len(m.partitions) for m in members.values()) == 1
+                )
             )
-        async with log.consumer(topic, [topic]) as spare:
-            last = Member(spare)
             await producer.publish(numbered(topic, range(5), 1))
-            await together(lambda: len(last.values) == 5, last)
+            await until(lambda: sum(len(m.values) for m in members.values()) == 5)
+            owner, spare = sorted(members, key=lambda one: not members[one].partitions)
+            assert (members[owner].values, members[spare].values) == (texts(range(5)), [])
+
+            owner.set()
+            await producer.publish(numbered(topic, range(5, 10), 1))
+            await until(lambda: len(members[spare].values) == 5)
+            spare.set()
+
+    assert members[spare].values == texts(range(5, 10))
 
 
 @pytest.mark.kafka

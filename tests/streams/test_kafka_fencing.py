@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 
 import anyio
 import pytest
@@ -14,6 +15,7 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
 from schemas.errors import FencedError
+from streams.kafka.consumer import KafkaConsumer
 from streams.kafka.log import KafkaLog, KafkaSettings
 from streams.log import Log, Output, TopicPartition
 from tests.streams.contract import Listener, Member, numbered, owning, together
@@ -101,6 +103,52 @@ async def test_a_listener_that_hangs_holds_the_group_up_for_the_drain_budget_onl
         assert await count(log, f"{topic}-out") == 0
     # A heartbeat until it is heard of, the budget, the last commit, and joining.
     assert waited < settings.drain_timeout + settings.stop_timeout + 3.0
+
+
+class Unfound:
+    """aiokafka's coordinator, whose broker a committer finds only when a test lets it."""
+
+    def __init__(self, coordinator: Any) -> None:
+        self._coordinator, self.found = coordinator, anyio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coordinator, name)
+
+    async def ensure_coordinator_known(self) -> None:
+        await self.found.wait()
+
+
+async def test_a_commit_that_a_rebalance_overtook_does_not_reach_behind_the_next_owners(
+    settings: KafkaSettings, topic: str
+) -> None:
+    async with KafkaLog(settings) as log, log.producer() as producer:
+        await log.create_topics([topic], 2)
+        await producer.publish(numbered(topic, range(20), 2))
+        async with log.consumer(topic, [topic]) as consumer:
+            assert isinstance(consumer, KafkaConsumer)
+            await owning(consumer, 2)
+            before = consumer.assignment
+            committer = consumer.committer
+            late = committer._coordinator = Unfound(committer._coordinator)
+            await consumer.publish([], dict.fromkeys(before.partitions, 3), before.epoch)
+            async with log.consumer(topic, [topic]) as other:
+                one, heir = Member(consumer, commits=False), Member(other)
+                await together(
+                    lambda: len(one.partitions) == 1 == len(heir.partitions) and bool(heir.values),
+                    one,
+                    heir,
+                )
+                (inherited,) = other.assignment.partitions
+                with anyio.fail_after(10):
+                    while (await log.committed(topic, [topic])).get(inherited) != 10:
+                        await one.step()
+                        await heir.step()
+                    late.found.set()  # and so it is sent, under the generation it belongs to
+                    while log.stats.commits_dropped < 2:  # given up, then refused
+                        await one.step()
+                        await heir.step()
+
+                assert await log.committed(topic, [topic]) == {inherited: 10}
 
 
 async def test_a_frozen_member_is_fenced_and_comes_back(
