@@ -163,7 +163,7 @@ class Changes:
         """Return ``Class.function: was → is``."""
         function = name.rpartition(".")[2].rpartition("__mutmut_")[0]
         diff = difflib.ndiff(self._source(f"{function}__mutmut_orig"), self._source(name))
-        was, now = [], []
+        was, now = list[str](), list[str]()
         for line in list(diff):
             if line[:2] in ("- ", "+ "):
                 (was if line[0] == "-" else now).append(line[2:].strip())
