@@ -1,6 +1,8 @@
 """From a ``--log`` argument to a log."""
 
 import os
+import re
+import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,6 +11,7 @@ import msgspec
 from schemas.errors import UsageError
 from streams.log import Log
 from streams.namespace import NamespacedLog, check_namespace
+from workers.logging import identity
 from workers.ports import parse_port
 
 LOG_HELP = "embedded:FILE or kafka://host:port[,host:port…]"
@@ -77,7 +80,18 @@ def _kafka(servers: str) -> Log:
 
     file = os.environ.get(KAFKA_CONFIG)
     settings = load_kafka_settings(Path(file)) if file else KafkaSettings()
-    return KafkaLog(msgspec.structs.replace(settings, bootstrap_servers=servers))
+    name = settings.client_id or _client_id()
+    return KafkaLog(msgspec.structs.replace(settings, bootstrap_servers=servers, client_id=name))
+
+
+def _client_id() -> str:
+    """Return a name that tells this process from all others: what it is, and which member."""
+    who = identity()
+    kind = who.get("tier") or who.get("service")
+    member = who.get("member_id") or f"{socket.gethostname()}-{who['pid']}"
+    return re.sub(
+        r"[^\w.-]", "_", "-".join(filter(None, ["roadstream", kind, member])), flags=re.ASCII
+    )
 
 
 def _is_address(server: str) -> bool:

@@ -65,6 +65,13 @@ class Lags:
             if now - lag.at < FORGOTTEN:
                 yield group, lag
 
+    def waiting(self, group: str) -> int | None:
+        """Return how many records a member here owns and has not polled; ``None``: not known."""
+        lag = self._found.get(group)
+        if lag is None or time.monotonic() - lag.at >= FORGOTTEN:
+            return None
+        return sum(map(len, lag.unpolled.values()))
+
     @property
     def wanted(self) -> bool:
         """Whether somebody has asked of late."""

@@ -10,7 +10,7 @@ COMPLAINT = "roadstream: "
 _BAR = re.compile(r" *[|\u2502] ?")
 # What stands around the line that says what happened: places in the code, borders, headings.
 _AROUND = re.compile(
-    r"\s|[+\u256d\u2570\u2500-]|Traceback |Current thread |Thread 0x|Extension modules: |"
+    r"\s|[+\u256d\u2570\u2500-]|Traceback |.*\(most recent call first\):$|Extension modules: |"
     r"(During handling|The above exception) .*:$"
 )
 _TELLING = frozenset({"warning", "error", "critical"})

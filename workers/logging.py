@@ -72,7 +72,7 @@ class Renderer:
         """Return the line of an event; to people ``who`` tells all of its identity."""
         if self.text:
             return self._for_people(event, who)
-        first = {name: event[name] for name in _HEAD if name in event}
+        first = {name: event[name] for name in (*_HEAD[:3], "child", *IDENTITY) if name in event}
         return json.dumps({**first, **event}, default=str)
 
     def _for_people(self, event: Event, who: str) -> str:
@@ -180,7 +180,7 @@ def pass_on(child: str, pid: int | None, line: str) -> None:
     What is no event, but comes from a library or from Python itself, is the event ``said``.
     """
     event = read_event(line) or {
-        "timestamp": datetime.now(UTC).isoformat(),
+        "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
         "level": "warning",
         "event": "said",
         "pid": pid,

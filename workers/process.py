@@ -1,12 +1,14 @@
 """A process that serves for ever: what runs in it, and how it is started, watched and ended."""
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 
 import anyio
 import msgspec
+import structlog
 
 from schemas.cascade import Cascade
 from schemas.errors import LogUnavailableError
@@ -26,6 +28,7 @@ from workers.lifecycle import (
 )
 from workers.metric_names import Sample
 from workers.metrics import Address, Shown, serving_metrics
+from workers.minutes import Minutes, of_consensus, of_tier, tell_each_minute
 from workers.outage import Persistent
 from workers.samples import (
     build_samples,
@@ -37,6 +40,8 @@ from workers.samples import (
     worker_samples,
 )
 from workers.tier import TierWorker
+
+logger = structlog.get_logger()
 
 
 class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +72,7 @@ class Process:
         self._workers: list[tuple[TierWorker, Persistent]] = []
         self._consensus: list[tuple[Consensus, Persistent]] = []
         self.lags = Lags(log)
+        self._minutes: list[Minutes] = []
 
     def watch_worker(
         self, worker: TierWorker, running: Persistent, topics: Collection[str]
@@ -75,12 +81,27 @@ class Process:
         self._workers.append((worker, running))
         self.lags.watch(worker.member, topics)
         self.health.watch(Part(running, worker.paused))
+        who = {"tier": worker.tier, "group": self._log.real_name(worker.member.group)}
+        lag = partial(self.lags.waiting, worker.member.group)
+        self._minutes.append(Minutes(of_tier(worker, running, lag, who), time.monotonic()))
 
     def watch_consensus(self, consensus: Consensus, running: Persistent) -> None:
         """Note that the consensus begins to run."""
         self._consensus.append((consensus, running))
         self.lags.watch(consensus.member, [CARRIED, VOTES])
         self.health.watch(Part(running))
+        lag = partial(self.lags.waiting, consensus.member.group)
+        self._minutes.append(Minutes(of_consensus(consensus, running, lag), time.monotonic()))
+
+    async def tell_each_minute(self) -> None:
+        """Log once a minute what its parts did."""
+        await tell_each_minute(self.minutes, self.lags.ask)
+
+    def minutes(self) -> list[Minutes]:
+        """Return who tells of its parts; while there are none, log why."""
+        if not self._minutes:
+            logger.info("minute", not_begun=self.health.unready(time.monotonic()))
+        return self._minutes
 
     @property
     def shown(self) -> Shown:
@@ -125,6 +146,7 @@ async def serve(process: Process, log: Log, service: ServiceOptions, work: Work)
                     _opened(log, process.health, stopping),
                     anyio.create_task_group() as beside,
                 ):
+                    beside.start_soon(process.tell_each_minute)
                     if service.metrics is not None:
                         beside.start_soon(process.lags.keep)
                     if not stopping.is_set():

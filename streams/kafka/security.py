@@ -38,7 +38,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
     """
     return {
         "bootstrap_servers": settings.bootstrap_servers,
-        "client_id": settings.client_id,
+        "client_id": settings.client_id or "roadstream",
         "request_timeout_ms": int(settings.request_timeout * 1000),
         **_security_options(settings),
     }

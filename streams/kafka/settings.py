@@ -24,7 +24,8 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Args:
         bootstrap_servers: One or more ``host:port``, separated by commas.
-        client_id: Name that the brokers' logs and quotas show.
+        client_id: Name that the brokers' logs and quotas show; ``None`` for one that tells the
+            process.
         security_protocol: As Kafka names them: whether TLS, SASL or both are spoken.
         ssl_ca_file: PEM file of the authorities that may have signed the brokers' certificates;
             ``None`` for those the system trusts. Host names are always checked.
@@ -56,7 +57,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     bootstrap_servers: str = "127.0.0.1:9092"
-    client_id: str = "roadstream"
+    client_id: str | None = None
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ssl_ca_file: str | None = None
     ssl_certificate_file: str | None = None

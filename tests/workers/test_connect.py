@@ -1,5 +1,7 @@
 """From ``--log`` to a log: what is understood, and what is said of the rest."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from schemas.errors import UsageError
 from streams.embedded.log import EmbeddedLog
 from streams.kafka.log import KafkaLog, KafkaSettings
 from workers.connect import open_log
+from workers.logging import identify
 
 
 def test_an_embedded_log_is_a_file(tmp_path: Path) -> None:
@@ -67,6 +70,28 @@ def test_the_rest_about_kafka_comes_from_the_file_in_the_environment(
 
     assert isinstance(log, KafkaLog)
     assert log.settings == KafkaSettings(bootstrap_servers="here:9092", client_id="fleet")
+
+
+@pytest.mark.parametrize(
+    ("who", "client_id"),
+    [
+        (
+            {"service": "work", "tier": "look", "member_id": "vm-look-0"},
+            "roadstream-look-vm-look-0",
+        ),
+        ({"service": "consensus", "member_id": "vm/ü 1"}, "roadstream-consensus-vm___1"),
+        ({"service": "produce"}, f"roadstream-produce-{socket.gethostname()}-{os.getpid()}"),
+        ({}, f"roadstream-{socket.gethostname()}-{os.getpid()}"),
+    ],
+)
+def test_brokers_are_told_what_kind_of_process_and_which_member_a_client_is(
+    who: dict[str, str], client_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.logging._process", {})
+    identify(**who)
+    log = open_log("kafka://here:9092")
+    assert isinstance(log, KafkaLog)
+    assert log.settings.client_id == client_id
 
 
 def test_a_wrong_file_of_kafka_settings_is_named(

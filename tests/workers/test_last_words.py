@@ -53,6 +53,10 @@ def words_of(text: str) -> str | None:
         (GROUP, "ValueError: no such thing"),
         (DRAWN, "ValueError: no such thing"),
         (NATIVE, "Fatal Python error: Segmentation fault"),
+        (
+            NATIVE.replace("Current thread 0x00007f3a", "Stack"),
+            "Fatal Python error: Segmentation fault",
+        ),
         (DETAILED, "RuntimeError: no model"),
         ("Killed by somebody", "Killed by somebody"),
         ("roadstream: no broker\n", "no broker"),

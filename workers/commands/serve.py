@@ -46,6 +46,7 @@ from workers.hangs import HANG_TIMEOUT
 from workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
 from workers.logging import for_people, identify, pass_on
 from workers.metrics import Address, Shown, check_free, free_ports, parse_address, serving_metrics
+from workers.minutes import Minutes, of_supervisor, tell_each_minute
 from workers.native_heap import share_heap
 from workers.pinned import given_cascade
 from workers.process import ServiceOptions, wait_for_log
@@ -99,12 +100,13 @@ def work(
     where = address(log, namespace)
     check_number("--threads", threads, 1, MOST_WORKERS, "threads")
     loaded, member = given_cascade(cascade), member_name(member)
-    alone = tier[0] if tier and len(tier) == 1 else None
+    tiers = [loaded.tier(name).name for name in tier or []]
+    alone = tiers[0] if len(tiers) == 1 else None
     identify(tier=alone, member_id=member)
     work_log = open_log(where)
     identify(group=None if alone is None else work_log.real_name(tier_group(alone)))
     options = WorkOptions(
-        tiers=tier or [],
+        tiers=tiers,
         threads=threads,
         roots=root if root or log.startswith("embedded:") else [],
         max_memory=check_decode_memory(decode_memory) << 20,
@@ -264,6 +266,8 @@ class _Up:
                 await wait_for_log(make_topics, stopping)
                 if not stopping.is_set():
                     self._show()
+                    minutes = [Minutes(of_supervisor(supervisor), time.monotonic())]
+                    tasks.start_soon(tell_each_minute, lambda: minutes)
                     await supervisor.run(stopping)
                 tasks.cancel_scope.cancel()
 
