@@ -22,6 +22,9 @@ logger = structlog.get_logger()
 FIRST_DELAY, LAST_DELAY = 0.5, 15.0
 # Until a person grants a right or raises a limit, asking more often helps nobody.
 MENDING_DELAY = 15.0
+# An outage is told of when it begins, when its reason changes, and then once in so many seconds;
+# one that only a person can end is not told of again.
+TOLD_AGAIN = 60.0
 # A part that has worked for this long since its last failure has got over it.
 SETTLED_AFTER = 10.0
 
@@ -89,7 +92,7 @@ class Persistent:
     ) -> None:
         self.name, self.worked_at = name, worked_at
         self._done_at = done_at or worked_at
-        self._to_mend = ""
+        self._told, self._told_at = "", 0.0
         self._passing, self._patience = passing, patience
         self._backoff = backoff or Backoff()
         self.failures = 0
@@ -139,6 +142,7 @@ class Persistent:
     def _failed(self, reason: RunError, began: float) -> float | None:
         now, worked_at = time.monotonic(), self._done_at()
         if self.down_for(now) is None:
+            self._told = ""
             self._down_since = max(began, worked_at)
         if worked_at - began >= SETTLED_AFTER:
             self._backoff.reset()
@@ -147,28 +151,24 @@ class Persistent:
         self.last_error = str(reason)
         down_for = now - self._down_since
         tired = self._patience is not None and down_for > self._patience
-        delay = None if tired else self._backoff.next()
-        if delay is not None and isinstance(reason, ForbiddenError):
-            self._say_what_to_mend(reason)
-            return max(delay, MENDING_DELAY)
-        self._to_mend = ""
-        logger.warning(
-            "waiting_out" if delay is not None else "gave_up",
-            part=self.name,
-            error=str(reason),
-            down_for=round(down_for, 1),
-            failures=self.failures,
-            again_in=None if delay is None else round(delay, 1),
-        )
+        if tired:
+            return None
+        delay, forbidden = self._backoff.next(), isinstance(reason, ForbiddenError)
+        if forbidden:
+            delay = max(delay, MENDING_DELAY)
+        if self._told != str(reason) or (now - self._told_at >= TOLD_AGAIN and not forbidden):
+            self._told, self._told_at = str(reason), now
+            self._tell(forbidden=forbidden, down_for=down_for)
         return delay
 
-    def _say_what_to_mend(self, reason: ForbiddenError) -> None:
-        """Say it once: it comes again at every try until a person has mended it."""
-        if self._to_mend != str(reason):
-            self._to_mend = str(reason)
+    def _tell(self, *, forbidden: bool, down_for: float) -> None:
+        if forbidden:
             logger.error(
-                "to_be_mended", part=self.name, error=str(reason), tried_every=MENDING_DELAY
+                "to_be_mended", part=self.name, error=self._told, tried_every=MENDING_DELAY
             )
+        else:
+            said = {"down_for": round(down_for, 1), "failures": self.failures}
+            logger.warning("waiting_out", part=self.name, error=self._told, **said)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

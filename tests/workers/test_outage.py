@@ -61,7 +61,7 @@ async def test_what_passes_is_waited_out(error: Exception) -> None:
     with capture_logs() as events:
         await running.run(part, anyio.Event())
     assert (part.runs, running.failures) == (8, 7)
-    assert [event["event"] for event in events] == ["waiting_out"] * 7
+    assert [event["event"] for event in events] == ["waiting_out"]  # of seven times
     assert running.last_error in {str(GONE), str(FULL)}
 
 
@@ -93,7 +93,7 @@ async def test_patience_ends() -> None:
     part = Part([GONE] * 100)
     with capture_logs() as events, pytest.raises(LogUnavailableError):
         await persistent(patience=0.0).run(part, anyio.Event())
-    assert events[-1]["event"] == "gave_up"
+    assert events == []  # it is told by whoever hears of the error
 
 
 async def test_a_part_that_is_to_stop_is_not_run_again() -> None:
