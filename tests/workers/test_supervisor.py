@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from structlog.testing import capture_logs
 from schemas.errors import UsageError
 from schemas.topics import all_topics
 from streams.embedded.log import EmbeddedLog
-from workers.supervisor import Care, ChildSpec, Supervisor
+from workers.supervisor import LAST_WORDS, LONGEST_LINE, Care, Child, ChildSpec, Supervisor
 
 DEADLINE = 60.0
 CASCADE = """
@@ -129,13 +130,34 @@ async def test_a_child_that_ends_in_order_has_not_died_and_starts_again(tmp_path
     ]
 
 
-async def test_what_a_child_writes_comes_line_by_line_also_without_an_end_to_it() -> None:
+ODD = r"""
+import os, subprocess, sys
+os.write(2, b"first\nno UTF-8: \xff\r\n" + b"\n  \n" + "halves: \xe2".encode("latin-1"))
+os.write(2, "\x82\xac\n".encode("latin-1") + b"x" * 200_000)
+subprocess.Popen(["sleep", "30"], stdout=subprocess.DEVNULL)  # it keeps standard error open
+os.write(2, b"\nlast words")
+"""
+
+
+async def test_nothing_that_a_child_writes_is_lost_or_torn_and_no_line_is_without_end() -> None:
     said = Lines()
-    # A usage error of the command line: drawn with boxes, and no log line.
-    with anyio.fail_after(DEADLINE), pytest.RaisesGroup(UsageError):
-        await Supervisor([ChildSpec("odd", ["work", "--no-such"])], said).run(anyio.Event())
-    assert any("--no-such" in line for line in said.lines)
-    assert not any("\n" in line for line in said.lines)
+    supervisor = Supervisor([], said)
+    child, all_said = Child("odd"), anyio.Event()
+    async with (
+        await anyio.open_process([sys.executable, "-c", ODD]) as process,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(supervisor._read, child, process, all_said)
+        await process.wait()
+        with anyio.move_on_after(LAST_WORDS):  # as long as the supervisor waits
+            await all_said.wait()
+        tasks.cancel_scope.cancel()
+
+    assert said.lines[:3] == ["first", "no UTF-8: \ufffd\r", "halves: \u20ac"]
+    assert "".join(said.lines[3:-1]) == "x" * 200_000
+    assert said.lines[-1] == "last words"
+    assert all(len(line) <= 2 * LONGEST_LINE for line in said.lines)
+    assert child.last_words == "last words"
 
 
 async def test_cancelling_the_supervisor_ends_its_children(tmp_path: Path) -> None:
