@@ -14,6 +14,15 @@ CASCADES = "cascades"
 CONSENSUS_GROUP = "roadstream.consensus"
 
 
+_FIRST_WORDS = frozenset({"images", "tier", VOTES, ANSWERS, DEAD_LETTERS, CASCADES})
+
+
+def without_namespace(topic: str) -> str:
+    """Return a topic's name without the namespace that may stand before it."""
+    first, _, rest = topic.partition(".")
+    return topic if first in _FIRST_WORDS else rest
+
+
 def images(lane: Lane) -> str:
     """Return the topic on which new images of a lane arrive."""
     return f"images.{lane}"

@@ -58,8 +58,8 @@ async def check_owner(log: Log, cascade: Cascade) -> None:
         UsageError: They are.
         LogUnavailableError: The log does not answer.
     """
-    if CASCADES in await log.partition_counts([CASCADES]):
-        with suppress(OutputError):  # whoever claims says so
+    with suppress(OutputError):  # whoever claims says so
+        if CASCADES in await log.partition_counts([CASCADES]):
             _check(log, (await read_claims(log)).owner, cascade)
 
 
@@ -90,7 +90,7 @@ async def read_claims(log: Log) -> Claims:
 
     Raises:
         UsageError: It cannot be made.
-        OutputError: It may not be read.
+        OutputError: It may not be read, described or made.
         LogUnavailableError: The log does not answer.
     """
     if CASCADES not in await log.partition_counts([CASCADES]):

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Literal, NamedTuple, Protocol
 
 from schemas.headers import Headers
+from streams.rights import Right
 
 Start = Literal["beginning", "end"]
 
@@ -64,6 +65,36 @@ class Assignment(NamedTuple):
 
 Offsets = Mapping[TopicPartition, int]
 Uncommitted = Mapping[TopicPartition, range]
+
+Harm = Literal["loses", "refuses", "risks"]
+"""Of a topic: it loses records for certain, refuses some, or puts some at risk."""
+
+
+class TopicFault(NamedTuple):
+    """Something about a topic that costs records, or may.
+
+    Attributes:
+        topic: Its name on the log itself.
+        key: Of what about it.
+        expected: What would be right.
+        got: What it is.
+        mend: The command that mends it.
+        harm: How bad it is.
+    """
+
+    topic: str
+    key: str
+    expected: str
+    got: str
+    mend: str
+    harm: Harm
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return (
+            f"{self.topic}: {self.key}: expected {self.expected}, got {self.got}; "
+            f"mend it with `{self.mend}`"
+        )
 
 
 def in_topic_order(
@@ -245,6 +276,28 @@ class Log(ABC):
         """Let go of the records that ``group`` has committed past.
 
         Only where the log leaves that to its users (embedded); Kafka has retention of its own.
+        """
+        return
+
+    async def topic_faults(self, topics: Collection[str]) -> Sequence[TopicFault]:
+        """Return what is wrong with those of the topics that exist, the worst first.
+
+        Only where topics have settings of their own (Kafka).
+
+        Raises:
+            ForbiddenError: This client may not ask.
+            LogUnavailableError: The log does not answer.
+        """
+        return []
+
+    async def check_rights(self, rights: Collection[Right]) -> None:
+        """Check that this client has rights, before it needs them.
+
+        Only where clients have rights (Kafka). Topics that do not exist are passed over.
+
+        Raises:
+            ForbiddenError: Some are missing; it names all of them.
+            LogUnavailableError: The log does not answer.
         """
         return
 

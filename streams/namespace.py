@@ -20,9 +20,11 @@ from streams.log import (
     Producer,
     Reader,
     Start,
+    TopicFault,
     TopicPartition,
     Uncommitted,
 )
+from streams.rights import Right
 
 _MOST = 64
 # With these, a topic of the namespace could be one of a system without a namespace, as
@@ -128,6 +130,15 @@ class NamespacedLog(Log):
         outer = self._names.outer
         found = await self.inner.committed(outer(group), [outer(t) for t in topics])
         return self._names.told(found)
+
+    async def topic_faults(self, topics: Collection[str]) -> Sequence[TopicFault]:
+        """See ``Log.topic_faults``."""
+        return await self.inner.topic_faults([self._names.outer(t) for t in topics])
+
+    async def check_rights(self, rights: Collection[Right]) -> None:
+        """See ``Log.check_rights``."""
+        outer = self._names.outer
+        await self.inner.check_rights([right._replace(name=outer(right.name)) for right in rights])
 
     def real_name(self, name: str) -> str:
         """See ``Log.real_name``."""

@@ -59,14 +59,14 @@ def _broker() -> Iterator[str]:
         try:
             cluster = running.__enter__()
         except RoadstreamError as error:
-            _give_up(str(error))
+            give_up(str(error))
         try:
             yield cluster.bootstrap_servers
         finally:
             running.__exit__(None, None, None)
 
 
-def _give_up(reason: str) -> NoReturn:
+def give_up(reason: str) -> NoReturn:
     message = f"NO KAFKA BROKER, so nothing about Kafka is tested: {reason}"
     if os.environ.get("CI"):
         pytest.fail(message)

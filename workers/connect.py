@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,22 +43,30 @@ def address(url: str, namespace: str | None) -> Address:
     return place
 
 
-def open_log(url: str) -> Log:
+def open_log(url: str, asked: Mapping[str, object] | None = None) -> Log:
     """Return the log that ``url`` names, not yet connected.
 
+    Args:
+        url: Where it is.
+        asked: Settings of Kafka that were asked for on the command line; they count before those
+            in the file.
+
     Raises:
-        UsageError: The URL is of neither kind, or the file of Kafka settings is wrong.
+        UsageError: The URL is of neither kind, the file of Kafka settings or what was asked for is
+            wrong, or something was asked for of a log that is not Kafka's.
     """
-    log = _open(url)
+    log = _open(url, asked or {})
     if isinstance(url, Address) and url.namespace is not None:
         return NamespacedLog(log, url.namespace)
     return log
 
 
-def _open(url: str) -> Log:
+def _open(url: str, asked: Mapping[str, object]) -> Log:
     if url.startswith("embedded:") and len(url) > len("embedded:"):
         from streams.embedded.log import EmbeddedLog
 
+        if asked:
+            raise UsageError(f"{_option(next(iter(asked)))}: expected a kafka:// log, got {url}")
         return EmbeddedLog(Path(url.removeprefix("embedded:")))
     if url.startswith("kafka://"):
         try:
@@ -70,18 +79,28 @@ def _open(url: str) -> Log:
                 f"they belong into the file that {KAFKA_CONFIG} names, see docs/kafka.md"
             )
         if servers and all(_is_address(server) for server in servers.split(",")):
-            return _kafka(servers)
+            return _kafka(servers, asked)
     raise UsageError(f"--log: expected {LOG_HELP}, got {url!r}")
 
 
-def _kafka(servers: str) -> Log:
+def _kafka(servers: str, asked: Mapping[str, object]) -> Log:
     from streams.kafka.log import KafkaLog
     from streams.kafka.settings import KafkaSettings, load_kafka_settings
 
     file = os.environ.get(KAFKA_CONFIG)
     settings = load_kafka_settings(Path(file)) if file else KafkaSettings()
-    name = settings.client_id or _client_id()
-    return KafkaLog(msgspec.structs.replace(settings, bootstrap_servers=servers, client_id=name))
+    told = {**msgspec.structs.asdict(settings), **asked, "bootstrap_servers": servers}
+    told["client_id"] = settings.client_id or _client_id()
+    try:
+        return KafkaLog(msgspec.convert(told, KafkaSettings))
+    except msgspec.ValidationError as error:
+        problem, _, key = str(error).partition(" - at `$.")
+        raise UsageError(f"{_option(key.rstrip('`'))}: {problem}" if key else problem) from None
+
+
+def _option(setting: str) -> str:
+    """Return the option of the command line that stands for a setting."""
+    return f"--{setting.replace('_', '-').removeprefix('topic-')}"
 
 
 def _client_id() -> str:

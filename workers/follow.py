@@ -12,6 +12,7 @@ from schemas.errors import RecordError
 from streams.log import Log, Polled, Start
 from workers.connect import open_log
 from workers.lifecycle import stop_on_signal
+from workers.rights import to_read
 
 logger = structlog.get_logger()
 READ_BATCH = 512
@@ -58,6 +59,7 @@ async def follow(url: str, kind: Kind[T], span: Span, take: Take[T]) -> int:
 
 async def _follow(log: Log, kind: Kind[T], span: Span, take: Take[T], stopping: anyio.Event) -> int:
     strays = 0
+    await log.check_rights(to_read(kind.topic))
     async with log.reader(kind.topic, span.begin) as reader:
         ends = await reader.ends()
         while not stopping.is_set():

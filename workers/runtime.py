@@ -1,7 +1,7 @@
 """Runs tier workers and the consensus sink in this process, from cascade and log to the end."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from schemas.cascade import Cascade, Member
-from schemas.errors import LogUnavailableError, MachineError, UsageError
-from schemas.topics import all_topics, tier_inputs
+from schemas.errors import LogUnavailableError, MachineError
+from schemas.topics import tier_inputs
 from sinks.answer import Answerer
 from sinks.consensus import Consensus
 from sinks.join import Join
@@ -24,6 +24,7 @@ from stages.vote import verdict
 from streams.claims import check_owner, claim_topics
 from streams.log import Log, Start
 from streams.member import MemberOptions
+from streams.rights import Right
 from workers.batches import Surroundings
 from workers.beginning import begin_tier
 from workers.devices import Devices
@@ -38,8 +39,10 @@ from workers.logging import speaking_as
 from workers.native_heap import trim_heap
 from workers.outage import PASSING, Persistent
 from workers.process import Process, ServiceOptions, serve, wait_for_log
+from workers.rights import to_decide, to_work
 from workers.suspects import Suspects
 from workers.tier import TierWorker, WorkerLimits
+from workers.topic_checks import check_topics, warn_of_settings
 
 logger = structlog.get_logger()
 
@@ -73,35 +76,35 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
     hang_timeout: float = HANG_TIMEOUT
 
 
-async def check_topics(log: Log, cascade: Cascade) -> int:
-    """Check that the cascade's topics exist with equal partition counts; return the count.
-
-    Raises:
-        UsageError: Some are missing, or their counts differ.
-    """
-    topics = all_topics(cascade.tier_names)
-    counts = await log.partition_counts(topics)
-    missing = [log.real_name(topic) for topic in topics if topic not in counts]
-    if missing:
-        raise UsageError(
-            f"expected topics {', '.join(missing)}; create them with `roadstream topics create`"
-        )
-    if len(set(counts.values())) > 1:
-        named = {log.real_name(topic): count for topic, count in counts.items()}
-        raise UsageError(f"expected topics of equal partition counts, got {named}")
-    return next(iter(counts.values()))
-
-
-async def enter(log: Log, cascade: Cascade) -> int:
+async def enter(log: Log, cascade: Cascade, rights: Collection[Right]) -> int:
     """Check that the cascade's topics exist, and that they are its own; return their partitions.
+
+    Args:
+        log: The log, open.
+        cascade: What is judged.
+        rights: What this process will need.
 
     Raises:
         UsageError: Some are missing, their counts differ, or they are another cascade's.
+        ForbiddenError: Rights are missing.
     """
+    await log.check_rights(rights)
     await check_owner(log, cascade)
     partitions = await check_topics(log, cascade)
     await claim_topics(log, cascade, time.time())
     return partitions
+
+
+async def enter_service(log: Log, cascade: Cascade, rights: Collection[Right]) -> None:
+    """Enter as ``enter`` does, and say what about the topics could cost records.
+
+    Raises:
+        UsageError: As ``enter``; or records would be lost for certain.
+        ForbiddenError: Rights are missing.
+    """
+    await enter(log, cascade, rights)
+    if supervised() is None:  # else the supervisor has said it
+        await warn_of_settings(log, cascade)
 
 
 def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[str, Engine]:
@@ -271,7 +274,7 @@ async def serve_workers(
         tiers = [cascade.tier(name).name for name in options.tiers] or cascade.tier_names
 
         async def begin(_: anyio.Event) -> None:
-            await enter(log, cascade)
+            await enter_service(log, cascade, to_work(cascade, tiers))
             for name in tiers:
                 await begin_tier(log, cascade, name, options.start, time.time())
 
@@ -294,7 +297,7 @@ async def serve_consensus(
 
     async def decide(stopping: anyio.Event) -> None:
         async def begin(_: anyio.Event) -> None:
-            await enter(log, cascade)
+            await enter_service(log, cascade, to_decide(cascade))
 
         await wait_for_log(begin, stopping, process.health)
         if stopping.is_set():

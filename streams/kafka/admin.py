@@ -1,7 +1,8 @@
 """Topics, offsets and lag of a Kafka cluster, through clients that are made anew when they fail."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -9,15 +10,18 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError
 
-from schemas.errors import LogUnavailableError, UsageError
-from schemas.topics import CASCADES
+from schemas.errors import ForbiddenError, LogUnavailableError, UsageError
 from streams.kafka.client import CONNECTING, KafkaLink, answering, connect, disconnect
 from streams.kafka.group_offsets import CommittedRequest, committed_in
 from streams.kafka.group_requests import Describe, Group, described_in
-from streams.log import Offsets, TopicPartition, Uncommitted
+from streams.kafka.rights import allows, forbidden
+from streams.kafka.topic_configs import faults, new_topic, wanted_in_sync
+from streams.kafka.topic_requests import Topic, known
+from streams.kafka.topics import configs_of, described, make, wait_until_led
+from streams.log import Offsets, TopicFault, TopicPartition, Uncommitted
+from streams.rights import Operation, Right
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +43,7 @@ class KafkaAdmin:
     """
 
     def __init__(self, link: KafkaLink) -> None:
-        self._link = link
+        self._link, self._settings = link, link.settings
         self._lock = anyio.Lock()
         self._client: Any = None
         self._probe: AIOKafkaConsumer | None = None
@@ -59,7 +63,7 @@ class KafkaAdmin:
                 return self._client
             client = AIOKafkaAdminClient(**self._link.options())
             try:
-                with anyio.fail_after(self._link.settings.connect_timeout):
+                with anyio.fail_after(self._settings.connect_timeout):
                     await client.start()
                     await client.describe_cluster()
             except CONNECTING as error:
@@ -76,7 +80,7 @@ class KafkaAdmin:
         probe, self._probe = self._probe, None
         client, self._client = self._client, None
         if probe is not None:
-            await disconnect(probe, self._link.settings.stop_timeout)
+            await disconnect(probe, self._settings.stop_timeout)
         if client is not None:
             await self._close(client)
 
@@ -104,40 +108,71 @@ class KafkaAdmin:
         Raises:
             LogUnavailableError: Kafka does not answer.
             UsageError: Kafka refuses a topic.
+            ForbiddenError: A right is missing.
         """
-        settings = self._link.settings
-        replicas = settings.replication_factor or min(3, await self.broker_count())
-        limit = {"max.message.bytes": str(settings.max_record_bytes)}
-        kept = limit | {"cleanup.policy": "compact"}
+        replicas = await self._replicas()
+        if (in_sync := wanted_in_sync(replicas, self._settings)) > replicas:
+            raise UsageError(
+                f"min_insync_replicas: expected at most the {replicas} replicas of a topic, got "
+                f"{in_sync}: nothing could be written"
+            )
+        missing = set(topics) - (await self._topics(topics)).keys()
+        made = [
+            NewTopic(t, partitions, replicas, topic_configs=new_topic(t, replicas, self._settings))
+            for t in sorted(missing)
+        ]
+        await self._ask(partial(make, made), "CREATE")
+        await self._ask(partial(wait_until_led, topics))
 
-        async def create(client: AIOKafkaAdminClient) -> None:
-            missing = set(topics) - {t["topic"] for t in await _describe(client, topics)}
-            while missing:
-                await client._client.force_metadata_update()  # the controller may be another now
-                answer = await client.create_topics(
-                    [
-                        NewTopic(
-                            t,
-                            partitions,
-                            replicas,
-                            topic_configs=kept if _is_compacted(t) else limit,
-                        )
-                        for t in sorted(missing)
-                    ]
-                )
-                missing = set(_topics_to_retry(answer.topic_errors))
-                await anyio.sleep(_PAUSE if missing else 0)
-            ready = 0
-            while ready < len(set(topics)):
-                ready = sum(map(_is_led, await _describe(client, topics)))
-                await anyio.sleep(0 if ready == len(set(topics)) else 0.05)
-
-        await self._ask(create)
+    async def _replicas(self) -> int:
+        """Return how many copies a topic gets."""
+        return self._settings.replication_factor or min(3, await self.broker_count())
 
     async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
-        """See ``Log.partition_counts``."""
-        found = await self._ask(lambda client: _describe(client, topics))
-        return {topic["topic"]: len(topic["partitions"]) for topic in found}
+        """See ``Log.partition_counts``.
+
+        Raises:
+            ForbiddenError: Some may not be described.
+            LogUnavailableError: Kafka does not answer.
+        """
+        found = await self._topics(topics)
+        return {name: topic.partitions for name, topic in found.items()}
+
+    async def topic_faults(self, topics: Collection[str]) -> Sequence[TopicFault]:
+        """See ``Log.topic_faults``."""
+        found = await self._topics(topics)
+        configs = await self._ask(partial(configs_of, found), "DESCRIBE_CONFIGS")
+        return faults(found, configs, await self._replicas(), self._settings)
+
+    async def check_rights(self, rights: Collection[Right]) -> None:
+        """See ``Log.check_rights``."""
+        names = {right.name for right in rights if right.resource == "topic"}
+        topics = await self._ask(lambda client: described(client, names))
+        allowed = {
+            ("topic", name): 0 if topic is None else topic.operations
+            for name, topic in topics.items()
+        }
+        for group in {right.name for right in rights if right.resource == "group"}:
+            allowed["group", group] = await self._allowed_on(group)
+        missing = [
+            right
+            for right in rights
+            if not allows(allowed.get((right.resource, right.name), -1), right.operation)
+        ]
+        if missing:
+            raise forbidden(self._settings, missing)
+
+    async def _allowed_on(self, group: str) -> int:
+        try:
+            return (await self.describe(group)).operations
+        except ForbiddenError:
+            return 0
+
+    async def _topics(self, topics: Collection[str]) -> Mapping[str, Topic]:
+        async def ask(client: AIOKafkaAdminClient) -> Mapping[str, Topic]:
+            return known(await described(client, topics))
+
+        return await self._ask(ask)
 
     async def uncommitted(self, group: str, topics: Collection[str]) -> Uncommitted:
         """See ``Log.uncommitted``."""
@@ -165,7 +200,7 @@ class KafkaAdmin:
             coordinator = await client.find_coordinator(group)
             return committed_in(await client._send_request(request, coordinator))
 
-        found = await self._ask(ask)
+        found = await self._ask(ask, name=group)
         return {tp: offset for tp, offset in found.items() if tp.topic in topics}
 
     async def describe(self, group: str) -> Group:
@@ -179,16 +214,26 @@ class KafkaAdmin:
             coordinator = await client.find_coordinator(group)
             return described_in(await client._send_request(Describe(group), coordinator))
 
-        return await self._ask(ask)
+        return await self._ask(ask, name=group)
 
-    async def _ask(self, call: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+    async def _ask(
+        self,
+        call: Callable[[AIOKafkaAdminClient], Awaitable[T]],
+        operation: Operation = "DESCRIBE",
+        name: str = "",
+    ) -> T:
         """Ask until the answer comes, trying again while the error is one that passes.
 
         Such as a coordinator being chosen, or a broker that went away asked by chance.
+
+        Args:
+            call: Asks.
+            operation: The right that it needs.
+            name: On which group, if on one.
         """
         client: Any = None
         try:
-            with answering(self._link):
+            with answering(self._link, operation=operation, name=name):
                 while True:
                     client = await self._started()
                     try:
@@ -217,36 +262,9 @@ class KafkaAdmin:
         await self.close()
 
     async def _close(self, client: AIOKafkaAdminClient) -> None:
-        budget = self._link.settings.stop_timeout
+        budget = self._settings.stop_timeout
         with anyio.CancelScope(shield=True), anyio.move_on_after(budget), suppress(KafkaError):
             await client.close()
-
-
-async def _describe(client: AIOKafkaAdminClient, topics: Collection[str]) -> list[dict[str, Any]]:
-    """Return metadata of those topics that exist; asking for one by name could create it."""
-    everything = await client.describe_topics()
-    return [t for t in everything if t["topic"] in topics and not t["error_code"]]
-
-
-def _topics_to_retry(answers: Iterable[tuple[str, int, str | None]]) -> list[str]:
-    retry = []
-    for topic, code, message in answers:
-        error = for_code(code)
-        if error.errno == 0 or error is TopicAlreadyExistsError:
-            continue
-        if not error.retriable:
-            raise UsageError(f"cannot create topic {topic}: {message or error.description}")
-        retry.append(topic)
-    return retry
-
-
-def _is_compacted(topic: str) -> bool:
-    """Return whether a topic, in whatever namespace, keeps the last record of each key for ever."""
-    return topic == CASCADES or topic.endswith(f".{CASCADES}")
-
-
-def _is_led(topic: Mapping[str, Any]) -> bool:
-    return all(partition["leader"] >= 0 for partition in topic["partitions"])
 
 
 async def topic_limit(link: KafkaLink, topic: str) -> int | None:
@@ -258,12 +276,7 @@ async def topic_limit(link: KafkaLink, topic: str) -> int | None:
     try:
         with anyio.move_on_after(_LIMIT_WAIT), suppress(KafkaError, OSError):
             await client.start()
-            asked = [ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": None})]
-            for answer in await client.describe_configs(asked):
-                for resource in answer.resources:
-                    for name, value, *_ in resource[4]:
-                        if name == "max.message.bytes":
-                            return int(value)
+            return int((await configs_of([topic], client))[topic]["max.message.bytes"])
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(1.0), suppress(KafkaError):
             await client.close()

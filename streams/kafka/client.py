@@ -10,13 +10,10 @@ import anyio
 from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import (
-    ClusterAuthorizationFailedError,
-    GroupAuthorizationFailedError,
     InvalidTopicError,
     KafkaError,
     KafkaTimeoutError,
     PolicyViolationError,
-    TopicAuthorizationFailedError,
 )
 
 from schemas.errors import (
@@ -28,9 +25,11 @@ from schemas.errors import (
 )
 from streams.kafka.advertised import misled
 from streams.kafka.records import tolerate
+from streams.kafka.rights import forbidden, missing_rights
 from streams.kafka.security import client_options, refusal
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.stats import KafkaStats
+from streams.rights import Operation
 
 # Without a handler, Python's last resort prints aiokafka's warnings to stderr.
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())
@@ -39,16 +38,6 @@ tolerate()
 
 CONNECTING = (KafkaError, OSError, TimeoutError)
 """What connecting fails with."""
-
-_FORBIDDEN = {
-    TopicAuthorizationFailedError: "topic",
-    GroupAuthorizationFailedError: "group",
-    ClusterAuthorizationFailedError: "cluster",
-    PolicyViolationError: "topic",
-    InvalidTopicError: "topic",
-}
-"""What comes again until a person mends it, and on what Kafka does not allow something."""
-
 
 UNREACHABLE = 0.5
 """Seconds for leaving a coordinator, or brokers, that do not answer: there is nobody to tell."""
@@ -82,21 +71,20 @@ class KafkaLink:
         self.stats.unavailable += 1
         return LogUnavailableError(problem)
 
-    def failed(self, doing: str, error: BaseException, what: str = "") -> RunError:
+    def failed(
+        self, error: BaseException, operation: Operation = "DESCRIBE", name: str = ""
+    ) -> RunError:
         """Return the error for one of aiokafka's: forbidden, or Kafka not doing what it should.
 
         Args:
-            doing: What was tried, such as ``write``.
-            error: What came of it.
-            what: The topic or group, where the error does not name it.
+            error: What came of a request.
+            operation: What the request needs.
+            name: The topic or group, where the error does not name it.
         """
-        for kind, on in _FORBIDDEN.items():
-            if isinstance(error, kind):
-                named = " ".join(filter(None, [on, what or ", ".join(map(str, error.args))]))
-                return ForbiddenError(
-                    f"Kafka does not let this client {doing}: {named}: {kind.__name__}; grant it "
-                    "the right, or change the policy (docs/kafka.md lists what each process needs)"
-                )
+        if rights := missing_rights(error, operation, name):
+            return forbidden(self.settings, rights)
+        if isinstance(error, PolicyViolationError | InvalidTopicError):
+            return ForbiddenError(f"Kafka refuses topic {name or error}: {error.description}")
         return self.unavailable(f"Kafka at {self.settings.bootstrap_servers}: {error!r}")
 
     async def cannot_connect(self, reason: BaseException) -> RoadstreamError:
@@ -105,6 +93,8 @@ class KafkaLink:
         Credentials that Kafka refuses are the user's to correct, unless they were good before.
         """
         settings = self.settings
+        if rights := missing_rights(reason, "DESCRIBE"):
+            return forbidden(settings, rights)
         if (why := await refusal(settings)) is not None:
             return self.unavailable(why) if self.proven else UsageError(why)
         if (why := await misled(settings)) is not None:
@@ -118,8 +108,16 @@ class KafkaLink:
 
 
 @contextmanager
-def answering(link: KafkaLink, extra: float = 0.0) -> Iterator[None]:
+def answering(
+    link: KafkaLink, extra: float = 0.0, *, operation: Operation = "DESCRIBE", name: str = ""
+) -> Iterator[None]:
     """Bound requests by the request timeout and ``extra`` seconds, and translate their errors.
+
+    Args:
+        link: Settings and counters.
+        extra: Seconds beyond the request timeout.
+        operation: The right that the requests need.
+        name: On which topic or group, where their errors do not say.
 
     Raises:
         LogUnavailableError: Kafka did not answer in time, or with an error.
@@ -132,7 +130,7 @@ def answering(link: KafkaLink, extra: float = 0.0) -> Iterator[None]:
     except (TimeoutError, KafkaTimeoutError) as error:  # ours or aiokafka's, whichever is first
         raise link.unavailable(f"Kafka at {servers} did not answer within {limit:g} s") from error
     except (KafkaError, OSError) as error:
-        raise link.failed("read or describe", error) from error
+        raise link.failed(error, operation, name) from error
 
 
 async def connect(

@@ -195,7 +195,7 @@ class KafkaConsumer(Consumer):
     async def _committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         coordinator = self._client._coordinator
         request = CommittedRequest(coordinator.group_id, partitions)
-        with answering(self._link):
+        with answering(self._link, name=coordinator.group_id):
             while True:
                 await coordinator.ensure_coordinator_known()
                 try:
@@ -337,7 +337,7 @@ class KafkaConsumer(Consumer):
         except OffsetOutOfRangeError as error:
             await self._resume(error.args[0])
         except KafkaError as error:
-            raise self._link.failed("consume", error) from error
+            raise self._link.failed(error, "READ", self._client._group_id) from error
         finally:
             group.fetch = None
         return {}

@@ -114,14 +114,14 @@ def committed_in(answer: Any) -> Found:
     found: Found = {}
     for topic, partitions, _ in answer.topics:
         for partition, offset, _, _, error_code, _ in partitions:
-            _check(error_code)
+            _check(error_code, topic)
             if offset >= 0:
                 found[TopicPartition(topic, partition)] = offset
     return found
 
 
-def _check(error_code: int) -> None:
+def _check(error_code: int, *about: str) -> None:
     if error_code == _UNSTABLE:
         raise GroupLoadInProgressError("a commit is under way")
     if error_code:
-        raise for_code(error_code)()
+        raise for_code(error_code)(*about)

@@ -193,7 +193,7 @@ class Describe(Request[_Describe]):  # type: ignore[misc]  # aiokafka is untyped
 
     def build(self, request_struct_class: type[_Describe]) -> _Describe:
         """Return what goes over the wire; aiokafka calls this."""
-        return request_struct_class([self._group], False)
+        return request_struct_class([self._group], True)
 
 
 class GroupMember(NamedTuple):
@@ -215,10 +215,17 @@ class GroupMember(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A group, as its coordinator knows it: ``Stable`` when nobody joins or leaves."""
+    """A group, as its coordinator knows it.
+
+    Attributes:
+        state: ``Stable`` when nobody joins or leaves.
+        members: Who is in it.
+        operations: What this client may do with it, as bits; see ``rights.allows``.
+    """
 
     state: str
     members: Sequence[GroupMember]
+    operations: int = 0
 
 
 def described_in(answer: Any) -> Group:
@@ -227,14 +234,14 @@ def described_in(answer: Any) -> Group:
     Raises:
         KafkaError: The coordinator could not say.
     """
-    error_code, _, state, _, _, members, _ = answer.groups[0]
+    error_code, _, state, _, _, members, operations = answer.groups[0]
     if error_code:
         raise for_code(error_code)()
     found = [
         GroupMember(member_id, name, client_id, host.lstrip("/"), _partitions(assignment))
         for member_id, name, client_id, host, _, assignment in members
     ]
-    return Group(state, found)
+    return Group(state, found, operations)
 
 
 def _partitions(assignment: bytes) -> frozenset[TopicPartition]:

@@ -1,6 +1,6 @@
 """The log on Apache Kafka 4.x, through aiokafka, which only ``streams/kafka/`` import."""
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
@@ -25,8 +25,10 @@ from streams.log import (
     Producer,
     Reader,
     Start,
+    TopicFault,
     Uncommitted,
 )
+from streams.rights import Right
 
 __all__ = ["KafkaLog", "KafkaSettings", "KafkaStats"]
 
@@ -82,7 +84,7 @@ class KafkaLog(Log):
     async def commit(self, group: str, offsets: Offsets) -> None:
         """See ``Log.commit``."""
         async with connected(self._link, group) as client:
-            with answering(self._link):
+            with answering(self._link, operation="READ", name=group):
                 client.assign([KafkaTopicPartition(*tp) for tp in offsets])
                 await client.commit({KafkaTopicPartition(*tp): at for tp, at in offsets.items()})
 
@@ -106,6 +108,14 @@ class KafkaLog(Log):
     async def uncommitted(self, group: str, topics: Collection[str]) -> Uncommitted:
         """See ``Log.uncommitted``."""
         return await self._admin.uncommitted(group, topics)
+
+    async def topic_faults(self, topics: Collection[str]) -> Sequence[TopicFault]:
+        """See ``Log.topic_faults``."""
+        return await self._admin.topic_faults(topics)
+
+    async def check_rights(self, rights: Collection[Right]) -> None:
+        """See ``Log.check_rights``."""
+        await self._admin.check_rights(rights)
 
     async def committed(self, group: str, topics: Collection[str]) -> Offsets:
         """See ``Log.committed``."""

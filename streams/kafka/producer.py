@@ -21,23 +21,17 @@ from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
+    TopicAuthorizationFailedError,
 )
 
 from schemas.errors import FencedError, RecordRefusedError, Refusal, UsageError
 from schemas.headers import Headers
 from streams.kafka.admin import topic_limit
 from streams.kafka.client import CONNECTING, KafkaLink
+from streams.kafka.topic_configs import BATCH_BYTES, OVERHEAD
 from streams.log import Output, Producer
 
 log = structlog.get_logger(__name__)
-
-_OVERHEAD = 128
-"""Bytes a batch adds to a lone record: 61 for the batch, about 30 for the record, and some for its
-headers. What is larger by the rest of them, the broker refuses.
-"""
-
-_BATCH_BYTES = 1_000_000
-"""Below the broker's default ``max.message.bytes`` (1,048,588), which foreign topics may have."""
 
 _TOPIC_WAIT = 1.0
 """Seconds a new topic may take to be known to the broker that is asked first."""
@@ -125,8 +119,8 @@ class KafkaProducer(Producer):
         return AIOKafkaProducer(
             acks="all",
             enable_idempotence=True,
-            max_batch_size=_BATCH_BYTES,
-            max_request_size=settings.max_record_bytes + _OVERHEAD,
+            max_batch_size=BATCH_BYTES,
+            max_request_size=settings.max_record_bytes + OVERHEAD,
             compression_type=settings.compression,
             linger_ms=0,
             **self._link.options(),
@@ -260,7 +254,7 @@ class KafkaProducer(Producer):
         After OutOfOrderSequence an idempotent producer fails for ever (aiokafka ``_fail_all``).
         """
         await self._rebuild(client)
-        raise self._link.failed("write", error or KafkaError(), topic) from error
+        raise self._link.failed(error or KafkaError(), "WRITE", topic) from error
 
     async def _rebuild(self, client: AIOKafkaProducer | None) -> None:
         """Give up this client, once, however many callers saw it fail; the next publish starts
@@ -274,7 +268,7 @@ class KafkaProducer(Producer):
 
     def _too_large(self, outputs: Sequence[Output]) -> dict[int, Refusal]:
         """Return what is larger than these settings allow, by position."""
-        limit = self._settings.max_record_bytes - _OVERHEAD
+        limit = self._settings.max_record_bytes - OVERHEAD
         sizes = [len(value) + len(key or b"") for _, key, value, _, _ in outputs]
         if max(sizes) <= limit:
             return {}
@@ -342,6 +336,8 @@ class KafkaProducer(Producer):
         with anyio.move_on_after(_TOPIC_WAIT):
             self._partitions[topic] = len(await client.partitions_for(topic))
             return self._partitions[topic]
+        if topic in client.client.cluster.unauthorized_topics:
+            raise TopicAuthorizationFailedError(topic)
         everything = await client.client.fetch_all_metadata()
         if topic not in everything.topics():
             raise UsageError(f"there is no topic {topic}")

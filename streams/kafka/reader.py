@@ -36,7 +36,7 @@ class KafkaReader(Reader):
         await anyio.lowlevel.checkpoint()
         if max_records <= 0:
             return {}
-        with answering(self._link, timeout):
+        with answering(self._link, timeout, operation="READ"):
             found = await self._client.getmany(
                 timeout_ms=int(timeout * 1000), max_records=max_records
             )

@@ -12,7 +12,9 @@ from schemas.errors import ConfigError
 PASSWORD_VARIABLE = "ROADSTREAM_KAFKA_PASSWORD"
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Retention = Annotated[float, Meta(ge=60, le=1e9)]
 Positive = Annotated[int, Meta(ge=1)]
+Codec = Literal["gzip", "lz4", "zstd", "snappy"]
 
 _FILES = ("ssl_ca_file", "ssl_certificate_file", "ssl_key_file", "sasl_password_file")
 _OURS = re.compile(r"(\w+): expected (.*), got (.*)")
@@ -36,6 +38,13 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         sasl_password_file: File that holds the password. It is read at every connection.
         sasl_password_variable: Environment variable that holds it, if there is no file.
         replication_factor: Copies of new topics; ``None`` for three or as many as brokers exist.
+        min_insync_replicas: Copies that must have a record before it is acknowledged; ``None`` for
+            two where a topic has three or more, else one.
+        retention: How long the records of ``images.*``, ``tier.*`` and ``votes`` are kept, read or
+            not: longer than the longest outage that is to cost nothing.
+        retention_bytes: Most of those that a partition keeps; ``None`` for no bound.
+        answers_retention: How long answers and dead letters are kept; ``None`` for as long.
+        topic_compression: How brokers keep votes and answers.
         max_record_bytes: Largest record: a picture of 8 MiB and room for the rest of its record.
         compression: Of what is sent. Pictures do not compress, votes and answers do.
         check_crcs: Verify the brokers' checksums of what is fetched. It takes 20 µs for 30 kB.
@@ -67,8 +76,13 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     sasl_password_file: str | None = None
     sasl_password_variable: str = PASSWORD_VARIABLE
     replication_factor: Positive | None = None
+    min_insync_replicas: Positive | None = None
+    retention: Retention = 604_800.0
+    retention_bytes: Positive | None = None
+    answers_retention: Retention | None = None
+    topic_compression: Codec | Literal["producer", "uncompressed"] = "zstd"
     max_record_bytes: Positive = 8 * 2**20 + 2**16
-    compression: Literal["gzip", "lz4", "zstd", "snappy"] | None = None
+    compression: Codec | None = None
     check_crcs: bool = True
     max_partition_fetch_bytes: Positive = 4 * 2**20
     fetch_max_wait: Seconds = 0.1
@@ -98,6 +112,11 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                     )
         if self.ssl_key_file and not self.ssl_certificate_file:
             raise ValueError("ssl_certificate_file: expected one beside ssl_key_file, got nothing")
+        if self.answers_retention is not None and self.answers_retention < self.retention:
+            raise ValueError(
+                f"answers_retention: expected at least retention ({self.retention:g}), since what "
+                f"is not among the answers is answered again, got {self.answers_retention:g}"
+            )
         most = self.rebalance_timeout - self.stop_timeout
         if self.drain_timeout >= most:
             raise ValueError(

@@ -30,6 +30,7 @@ from sinks.dead_letters import replay as replayed
 from streams.log import Log, Output
 from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async
 from workers.connect import address, open_log
+from workers.rights import to_read, to_settle
 from workers.terminal import console, screen
 
 READ_RECORDS = 256
@@ -180,6 +181,7 @@ async def _read(url: str) -> Letters:
 
 async def _letters(log: Log) -> Letters:
     """Read the topic from its beginning to its end; their bytes are not kept."""
+    await log.check_rights(to_read(DEAD_LETTERS))
     if not await log.partition_counts([DEAD_LETTERS]):
         raise UsageError(f"there is no topic {DEAD_LETTERS} (see roadstream topics create)")
     letters = Letters()
@@ -233,6 +235,7 @@ async def _whole(log: Log, places: Collection[Place]) -> dict[Place, DeadLetter]
 
 async def _replay(url: str, places: list[Place] | None, choice: Choice) -> None:
     async with open_log(url) as log:
+        await log.check_rights(to_settle())
         letters = await _letters(log)
         chosen = letters.waiting(choice) if places is None else letters.unsettled(places)
         chosen = letters.with_companions(chosen)
@@ -280,6 +283,7 @@ def _mark(place: Place, settled: DeadLetterSettled) -> Output:
 async def _discard(url: str, places: list[Place] | None, choice: Choice) -> None:
     now = time.time()
     async with open_log(url) as log:
+        await log.check_rights(to_settle())
         letters = await _letters(log)
         chosen = letters.waiting(choice) if places is None else letters.unsettled(places)
         async with log.producer() as producer:

@@ -35,6 +35,7 @@ from workers.commands.common import (
 from workers.commands.numbers import MOST_FPS, MOST_SECONDS, check_above, check_number, check_stream
 from workers.connect import address, open_log
 from workers.outage import Persistent
+from workers.rights import to_produce
 from workers.runtime import enter
 from workers.submit import Submitter, next_batch
 from workers.terminal import console
@@ -202,7 +203,8 @@ class _Sending:
 
     async def _send(self, url: str, ledger: RunLedger | None, stopping: anyio.Event) -> None:
         async with open_log(url) as log:
-            partitions = await enter(log, self._cascade)
+            rights = to_produce(self._cascade, self._options.lane)
+            partitions = await enter(log, self._cascade, rights)
             if self._events is None:
                 identity = await log.identity()
                 self._events = EventLedger(self._notes.events, "producer", log=identity)

@@ -54,6 +54,7 @@ from workers.runtime import WorkOptions, serve_consensus, serve_workers
 from workers.samples import supervisor_samples
 from workers.supervisor import Care, ChildSpec, Supervisor
 from workers.terminal import console
+from workers.topic_checks import warn_of_settings
 
 logger = structlog.get_logger()
 # Seconds in which the children of an `up` that was killed end.
@@ -253,7 +254,9 @@ class _Up:
 
     async def run(self) -> None:
         async def make_topics(_: anyio.Event) -> None:
-            await create_topics(self._url, self._cascade, self._partitions)
+            async with open_log(self._url) as log:
+                await create_topics(log, self._cascade, self._partitions)
+                await warn_of_settings(log, self._cascade)
 
         stopping = anyio.Event()
         supervisor = self._supervisor

@@ -1,7 +1,7 @@
 """``roadstream topics``: makes the topics that a cascade needs."""
 
 import time
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import App, Parameter
 
@@ -9,6 +9,7 @@ from schemas.cascade import Cascade, load_cascade
 from schemas.errors import UsageError
 from schemas.topics import all_topics
 from streams.claims import claim_topics
+from streams.log import Log, TopicFault
 from workers.commands.common import (
     DEFAULT_KAFKA,
     CascadeName,
@@ -20,6 +21,9 @@ from workers.commands.common import (
 from workers.commands.numbers import MOST_PARTITIONS, check_number
 from workers.connect import address, open_log
 from workers.terminal import console
+from workers.topic_checks import check_settings
+
+TopicCodec = Literal["zstd", "lz4", "gzip", "snappy", "producer", "uncompressed"]
 
 topics = App(name="topics", help="Make the topics that a cascade needs.")
 
@@ -37,15 +41,68 @@ def create(
             "many workers of a tier share the work."
         ),
     ] = 16,
+    replication_factor: Annotated[
+        int | None, Parameter(help="Copies of each partition: 3, or as many as there are brokers.")
+    ] = None,
+    min_insync_replicas: Annotated[
+        int | None,
+        Parameter(
+            help="Copies that must have a record before it counts as written: 2 of 3 or more, "
+            "else 1. With 1, a lost disk can lose what was acknowledged."
+        ),
+    ] = None,
+    retention: Annotated[
+        float | None,
+        Parameter(
+            help="Seconds for which pictures, escalations and votes are kept, read or not: 604800 "
+            "(a week). Longer than any outage of the workers that is to cost nothing."
+        ),
+    ] = None,
+    retention_bytes: Annotated[
+        int | None,
+        Parameter(
+            help="Most bytes that a partition of them keeps; older ones go, read or not. No bound "
+            "by default."
+        ),
+    ] = None,
+    answers_retention: Annotated[
+        float | None,
+        Parameter(help="Seconds for which answers and dead letters are kept: as --retention."),
+    ] = None,
+    compression: Annotated[
+        TopicCodec | None,
+        Parameter(
+            help="How brokers keep votes and answers: zstd. Pictures are kept as they come, since "
+            "they do not get smaller."
+        ),
+    ] = None,
     log_level: LogLevel = "warning",
 ) -> None:
-    """Create the topics that do not exist yet, all with the same number of partitions."""
+    """Create the topics that do not exist yet, and check those that do.
+
+    Topics that exist are left as they are. Where one would lose records or refuse them (compacted,
+    too small a max.message.bytes, other partition counts), the command ends with status 2 and says
+    what to run. What only puts records at risk (a short retention, one copy) is a warning. Defaults
+    of these options can stand in the file that ROADSTREAM_KAFKA_CONFIG names; `work`, `consensus`
+    and `up` read it too, and warn of the same (docs/kafka.md).
+    """
     where = address(log, namespace)
     check_number("--partitions", partitions, 1, MOST_PARTITIONS, "partitions")
+    wanted = {
+        "replication_factor": replication_factor,
+        "min_insync_replicas": min_insync_replicas,
+        "retention": retention,
+        "retention_bytes": retention_bytes,
+        "answers_retention": answers_retention,
+        "topic_compression": compression,
+    }
+    asked = {name: value for name, value in wanted.items() if value is not None}
     loaded = load_cascade(cascade)
-    counts = run_async(log_level, create_topics, where, loaded, partitions)
+    made = run_async(log_level, _create, open_log(where, asked), loaded, partitions)
     for name in all_topics(loaded.tier_names):
-        console().print(f"{name}  {counts[name]} partitions")
+        console().print(f"{name}  {made.counts[name]} partitions")
+    for fault in made.faults:
+        console().print(f"warning: {fault}", soft_wrap=True)
 
 
 @topics.command
@@ -68,17 +125,31 @@ async def _adopt(url: str, cascade: Cascade) -> None:
         await claim_topics(log, cascade, time.time(), adopt=True)
 
 
-async def create_topics(url: str, cascade: Cascade, partitions: int) -> dict[str, int]:
+class _Made(NamedTuple):
+    """Topics that exist now: their partition counts, and what puts records at risk."""
+
+    counts: dict[str, int]
+    faults: list[TopicFault]
+
+
+async def _create(log: Log, cascade: Cascade, partitions: int) -> _Made:
+    async with log:
+        counts = await create_topics(log, cascade, partitions)
+        faults = await check_settings(log, cascade, refused=("loses", "refuses"))
+        return _Made(counts, faults)
+
+
+async def create_topics(log: Log, cascade: Cascade, partitions: int) -> dict[str, int]:
     """Create a cascade's topics and claim them for it; return the partition count of each.
 
     Raises:
         UsageError: Some exist with other counts, or they are another cascade's.
+        ForbiddenError: A right is missing.
     """
     names = all_topics(cascade.tier_names)
-    async with open_log(url) as log:
-        await claim_topics(log, cascade, time.time())
-        await log.create_topics(names, partitions)
-        counts = dict(await log.partition_counts(names))
+    await claim_topics(log, cascade, time.time())
+    await log.create_topics(names, partitions)
+    counts = dict(await log.partition_counts(names))
     if len(set(counts.values())) > 1:
         raise UsageError(
             f"expected topics of equal partition counts, got {counts}; "

@@ -35,6 +35,7 @@ from sinks.verification.images import Standing, Trail
 from sinks.verification.judge import Judge
 from streams.intervals import Intervals
 from streams.log import Log, Offsets, TopicPartition
+from workers.rights import to_verify
 from workers.verify.census import Census
 from workers.verify.coverage import Coverage
 from workers.verify.ledgers import Ledgers
@@ -64,8 +65,10 @@ async def verify(
 
     Raises:
         UsageError: A topic is missing, or a folder or file is not what it should be.
+        ForbiddenError: Rights are missing.
         RunError: A file cannot be read, or the log does not answer.
     """
+    await log.check_rights(to_verify(cascade))
     topics = await _topics(log, cascade)
     clean_run = None
     if baseline is not None:
