@@ -48,6 +48,9 @@ def test_service_that_serves_has_its_metrics_its_state_and_time_to_drain(name: s
     assert volume == f"state:{folder[1]}"
     assert f"VOLUME {folder[1]}" in DOCKERFILE
     assert int(service["stop_grace_period"].removesuffix("s")) >= DRAIN_TIMEOUT + LAST_RESORT + 5
+    assert "--drain-timeout" not in service["command"]
+    assert service["init"] is True  # SIGTERM ends a process that is still starting
+    assert not {"hostname", "container_name", "network_mode"} & set(service)  # may be scaled
     member = service["command"][service["command"].index("--member") + 1]
     assert member_name(member) == socket.gethostname()
 

@@ -21,8 +21,8 @@ app = App(
     "On a laptop: `roadstream score photos/`. On Kafka: `roadstream broker`, then "
     "`roadstream up --log kafka://127.0.0.1:9092`, `roadstream produce`, `roadstream answers`.",
     help_epilogue="Exit status: 0 all went well, 1 something failed, 2 wrong usage, "
-    "75 the log does not answer, 78 another process has taken the member name, "
-    "130 stopped by Ctrl-C.",
+    "65 weights are not those that the cascade was loaded with, 75 the log does not answer, "
+    "78 another process has taken the member name, 130 stopped by Ctrl-C.",
     version_flags=["--version"],
 )
 _COMMANDS = {

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from schemas.cascade import Member
+from schemas.cascade import Member, load_cascade
 from schemas.errors import ConfigError, EngineDownError, ImageError
 from schemas.records import Head
 from stages.inference import Abstained, Picture, Pictures, Said, Score
@@ -50,6 +50,27 @@ def loaded(folder: Path, **settings: Any) -> Iterator[VllmEngine]:
     engine.load()
     try:
         yield engine
+    finally:
+        engine.close()
+
+
+def test_an_engine_is_not_started_with_other_weights_than_the_cascade_was_loaded_with(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
+    python = sys.executable
+    (tmp_path / "c.toml").write_text(
+        'name = "c"\n[[tiers]]\nname = "one"\n[[tiers.members]]\nname = "vlm"\nengine = "vllm"\n'
+        f'model = "model"\nsettings = {{ python = "{python}", start = "first_use" }}\n'
+    )
+    chosen = load_cascade(str(tmp_path / "c.toml"))
+    engine = VllmEngine(chosen, chosen.tiers[0].members[0], EngineOptions())
+    engine.load()
+    try:
+        (tmp_path / "model" / "model.safetensors").write_bytes(b"others")
+        with pytest.raises(EngineDownError, match=r"member vlm: model: .*: changed since"):
+            engine.infer(pictures(170))
     finally:
         engine.close()
 
