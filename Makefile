@@ -13,7 +13,7 @@ ENVIRONMENTS := .environments
 TRITON_PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train test check engines lock clean
+.PHONY: help demo train test check mutants engines lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -73,8 +73,12 @@ check: ## Lint, types, and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
+mutants: $(UV) ## See that tests notice small changes of the cores: make mutants [MODULES="join tier"]
+	@$(UV) sync --quiet --locked --inexact --extra dev --group mutants
+	@$(BIN)/python -m tests.mutants $(MODULES)
+
 lock: $(UV) ## Renew uv.lock
 	@$(UV) lock
 
 clean: ## Remove what was made
-	rm -rf $(DEMO) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) .mutants build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -165,6 +165,7 @@ def test_a_commit_that_fails_after_its_partitions_were_given_up_is_not_sent_agai
         await world.committer.flush(10)
 
         assert world.offsets == [{TP: 3}]
+        assert anyio.current_time() == 0.0  # there is nothing to wait for
         assert (world.stats.commit_failures, world.acknowledged) == (1, [])
         assert world.stats.commits_dropped == 2  # when it was given up, and when it had failed
 
@@ -231,6 +232,7 @@ def test_a_group_that_has_moved_on_is_joined_again_and_its_refusal_accepted(
         await world.committer.flush(10)
         assert world.kafka.told == [told]
         assert world.offsets == [{TP: 3, OTHER: 7}]
+        assert anyio.current_time() == 0.0
         await world.committer.flush(10)
         assert world.offsets[1:] == [{TP: 4}]  # what came meanwhile is asked for
         assert (world.stats.commits_dropped, world.stats.commit_failures) == (1, 0)
@@ -259,6 +261,7 @@ def test_a_member_whose_name_was_taken_commits_no_more() -> None:
         world.committer.put({TP: 3, OTHER: 7})
         with capture_logs() as events:
             await world.committer.flush(10)
+            assert anyio.current_time() == 0.0
             await world.committer.flush(10)
         assert world.membership.replaced
         assert world.offsets == [{TP: 3, OTHER: 7}]
@@ -364,5 +367,52 @@ def test_a_partition_that_became_shorter_is_committed_from_there() -> None:
         world.committer.put({TP: 4})
         await world.committer.flush(10)
         assert world.offsets == [{TP: 4}]
+
+    virtually(test)
+
+
+@pytest.mark.parametrize(
+    ("answer", "gives_up", "reasons"),
+    [
+        (GONE, True, ["the partitions were given up"] * 2),
+        (FENCED, False, ["another process has this member's name"]),
+        (
+            {TP: REBALANCING, OTHER: ILLEGAL_GENERATION},
+            False,
+            ["IllegalGenerationError, RebalanceInProgressError"],
+        ),
+    ],
+)
+def test_why_commits_are_dropped_is_told(
+    answer: Answer, reasons: list[str], *, gives_up: bool
+) -> None:
+    async def test() -> None:
+        world = World(answer)
+        world.committer.put({TP: 3, OTHER: 7})
+        if gives_up:
+            world.kafka.on_send = world.committer.end
+        with capture_logs() as events:
+            await world.committer.flush(10)
+        retried = [one["reason"] for one in events if one["event"] == "commit_retried"]
+        assert retried == ([repr(GONE)] if answer is GONE else [])
+        dropped = [one for one in events if one["event"] == "commit_dropped"]
+        assert [(one["reason"], one["partitions"]) for one in dropped] == [
+            (reason, 2) for reason in reasons
+        ]
+
+    virtually(test)
+
+
+def test_before_the_first_assignment_there_is_nothing_to_commit() -> None:
+    async def test() -> None:
+        world = World()
+        world.committer = OffsetCommitter(
+            SimpleNamespace(_coordinator=world.kafka), world.membership, world.link, world._note
+        )
+        world.committer.put({TP: 3})
+        world.committer.lower(TP, 0)
+        await world.committer.flush(10)
+        world.committer.end()
+        assert (world.offsets, world.stats.commits_dropped) == ([], 0)
 
     virtually(test)

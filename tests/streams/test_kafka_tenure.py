@@ -67,6 +67,18 @@ def test_a_partition_that_became_shorter_is_committed_from_there_even_with_one_u
     assert one.pending == {TP: 4}
 
 
+def test_a_partition_that_became_empty_is_committed_from_its_first_record_again() -> None:
+    one = tenure()
+    one.put({TP: 1})
+    sent = one.pending.copy()
+
+    one.lower(TP, 0)
+    one.acknowledged(sent)
+    one.put({TP: 1})
+
+    assert one.pending == {TP: 1}
+
+
 @given(st.lists(st.one_of(st.integers(0, 30), st.sampled_from(["send", "fine", "lost"]))))
 def test_whatever_is_asked_for_no_commit_is_below_one_that_was_sent_before(
     steps: list[int | str],

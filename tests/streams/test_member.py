@@ -1,12 +1,15 @@
 """A group member: publish, commit, note; and what it leaves in its ledger."""
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
+from bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
+from bench.simulation.virtual_time import VirtualClock, VirtualTime
 from schemas.errors import LogUnavailableError
 from schemas.events import (
     Assigned,
@@ -19,11 +22,21 @@ from schemas.events import (
     Missed,
     Opened,
     Revoked,
+    Role,
 )
+from schemas.topics import DEAD_LETTERS
+from streams.dead_letter import dead_letter
 from streams.event_ledger import ledger_files
 from streams.log import Output, Polled, TopicPartition
-from streams.member import HURRY, GroupMember, MemberOptions, OffsetsDone, repeat_until
-from streams.memory.log import Fault, MemoryLog
+from streams.member import (
+    HURRY,
+    IDLE_AFTER,
+    GroupMember,
+    MemberOptions,
+    OffsetsDone,
+    repeat_until,
+)
+from streams.memory.log import Fault, MemoryLog, MemoryRecord
 
 TP = TopicPartition("in", 0)
 
@@ -236,3 +249,136 @@ async def test_an_error_of_a_step_is_raised_as_it_is() -> None:
 
     with pytest.raises(LogUnavailableError, match="gone"):
         await repeat_until(anyio.Event(), fail)
+
+
+def virtually(test: Callable[[VirtualLoop], Awaitable[None]]) -> None:
+    """Run a test in virtual time, by which members count their idling, too."""
+    with VirtualRunner() as runner, pytest.MonkeyPatch.context() as patched:
+        clock = VirtualClock(runner.loop)
+        patched.setattr("streams.member.time", VirtualTime(runner.loop, clock))
+        runner.run(test(runner.loop))
+
+
+def test_a_step_has_so_long_to_come_to_its_end_and_no_longer() -> None:
+    async def test(loop: VirtualLoop) -> None:
+        for seconds in (HURRY - 0.1, HURRY + 0.1):
+            stopping, ended = anyio.Event(), list[float]()
+
+            async def step(seconds: float = seconds, ended: list[float] = ended) -> None:
+                await anyio.sleep(1.0 + seconds)
+                ended.append(loop.time())
+
+            began = loop.time()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(repeat_until, stopping, step)
+                await anyio.sleep(1.0)
+                stopping.set()
+            assert loop.time() - began == pytest.approx(1.0 + min(seconds, HURRY))
+            assert len(ended) == (seconds < HURRY)
+
+    virtually(test)
+
+
+def test_steps_are_repeated_until_it_is_time_to_stop() -> None:
+    async def test(_: VirtualLoop) -> None:
+        stopping, steps = anyio.Event(), 0
+
+        async def step() -> None:
+            nonlocal steps
+            steps += 1
+            if steps == 5:
+                stopping.set()
+
+        await repeat_until(stopping, step)
+        assert steps == 5
+
+    virtually(test)
+
+
+def test_what_a_member_does_is_counted() -> None:
+    async def test(loop: VirtualLoop) -> None:
+        log, worker = await filled(), member(None)
+        await anyio.sleep(1.0)
+        async with worker.joined(log):
+            polled = await worker.poll(max_records=4, timeout=0.1)
+            assert worker.stats.polled_at == 1.0
+            assert (worker.stats.done_at, worker.in_flight) == (0.0, 4)
+            await anyio.sleep(1.0)
+            outputs = [Output("out", None, b"x", 0)] * 3
+            assert await worker.finish(outputs, offsets(polled), worker.epoch)
+            await worker.poll(max_records=0, timeout=0)
+            stats = worker.stats
+            assert (stats.delivered, stats.published, stats.commits) == (4, 3, 1)
+            assert (stats.assignments, stats.partitions, stats.done_at) == (1, 1, 2.0)
+            assert (stats.fenced, stats.refused, stats.missed) == (0, 0, 0)
+            assert worker.in_flight == 0
+            assert log.groups["g"].offsets == {TP: 4}
+        assert (worker.stats.partitions, worker.epoch) == (0, -1)
+
+    virtually(test)
+
+
+@pytest.mark.parametrize(
+    ("role", "holds", "idles"),
+    [("worker", False, True), ("worker", True, False), ("consensus", True, True)],
+)
+def test_a_member_with_nothing_to_do_for_a_while_does_well(
+    role: Role, *, holds: bool, idles: bool
+) -> None:
+    async def test(loop: VirtualLoop) -> None:
+        log = await filled(1 if holds else 0)
+        worker = GroupMember(Owner(), role, "g", ["in"], MemberOptions())
+        await anyio.sleep(1.0)
+        async with worker.joined(log):
+            await worker.poll(max_records=1, timeout=0.1)
+            began = loop.time() if holds else 1.0
+            await anyio.sleep(IDLE_AFTER - 0.2 - (loop.time() - began))
+            await worker.poll(max_records=1, timeout=0.1)
+            assert worker.stats.done_at == 0.0
+            await anyio.sleep(0.2)
+            await worker.poll(max_records=0, timeout=0)  # asks for nothing, and learns nothing
+            assert worker.stats.done_at == 0.0
+            await worker.poll(max_records=1, timeout=0)
+            assert worker.stats.done_at == (loop.time() if idles else 0.0)
+
+    virtually(test)
+
+
+async def test_outputs_that_their_topic_refuses_are_published_smaller_and_counted() -> None:
+    log, worker = await filled(), member(None)
+    await log.create_topics([DEAD_LETTERS], 1)
+    letter = dead_letter(TP, MemoryRecord(0, None, bytes(5_000), 0), "error", "g", 1.0)
+    log.store.limits[DEAD_LETTERS] = 2_000
+    async with worker.joined(log):
+        polled = await worker.poll(max_records=2, timeout=0.1)
+        outputs = [Output("out", None, b"x", 0), Output(DEAD_LETTERS, None, letter, 0)]
+        with capture_logs() as events:
+            assert await worker.finish(outputs, offsets(polled), worker.epoch)
+
+    assert (worker.stats.published, worker.stats.refused) == (2, 1)
+    assert [len(log.topics[topic][0]) for topic in ("out", DEAD_LETTERS)] == [1, 1]
+    [refused] = [one for one in events if one["event"] == "record_refused"]
+    assert refused["topic"] == DEAD_LETTERS
+    assert log.groups["g"].offsets == {TP: 2}
+
+
+async def test_a_flush_commits_what_ended_out_of_order_once() -> None:
+    log, worker = await filled(), member(None)
+    async with worker.joined(log):
+        await worker.poll(max_records=6, timeout=0.1)
+        assert await worker.finish([], {TP: [1, 2]}, worker.epoch)
+        assert TP not in log.groups["g"].offsets
+        worker._tracker.done({TP: [0]}, worker.epoch)
+        await worker.flush()
+        assert log.groups["g"].offsets == {TP: 3}
+        commits = worker.stats.commits
+        await worker.flush()
+        assert worker.stats.commits == commits
+
+
+async def test_a_member_must_be_named_to_keep_its_place() -> None:
+    log = await filled()
+    named, other = member(None, "a"), GroupMember(Owner(), "worker", "g", ["in"], MemberOptions())
+    async with named.joined(log), other.joined(log):
+        assert "a" in log.groups["g"].sessions
+        assert len(log.groups["g"].sessions) == 2
