@@ -92,7 +92,7 @@ class Unacknowledged:
     def acknowledged(self, offsets: Offsets) -> None:
         """Note what the log has acknowledged."""
         for tp, offset in offsets.items():
-            waiting = self._delivered.get(tp, deque())
+            waiting = self._delivered.get(tp)
             while waiting and waiting[0][0] < offset:
                 waiting.popleft()
 

@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from bench.simulation.virtual_loop import VirtualRunner
 from schemas import codec
@@ -53,6 +54,22 @@ async def test_as_many_polls_as_it_takes_are_made() -> None:
     assert {partition: len(ids) for partition, ids in found.items()} == {0: READ_RECORDS + 1, 1: 1}
 
 
+async def test_nothing_is_read_of_partitions_that_were_not_asked_for() -> None:
+    log = await answered(READ_RECORDS + 1, 1)
+    log.faults.extend([Fault("poll"), Fault("poll", LogUnavailableError("a second poll"))])
+    assert await answered_tail(log, [1]) == {1: {"1-0": None}}
+
+
+async def test_a_strangers_record_among_the_answers_hides_none_of_the_others() -> None:
+    log = await answered(1)
+    log.append([Output(ANSWERS, None, b"{}", 0), given("after", 0)])
+    with capture_logs() as events:
+        assert await answered_tail(log, [0]) == {0: {"0-0": None, "after": None}}
+    [unreadable] = events
+    assert unreadable["event"] == "unreadable_answer"
+    assert unreadable["error"].startswith("answers[0]@1: ")
+
+
 def test_a_silent_log_is_not_taken_for_one_without_answers() -> None:
     async def test() -> None:
         log = await answered(1)
@@ -61,8 +78,12 @@ def test_a_silent_log_is_not_taken_for_one_without_answers() -> None:
         assert anyio.current_time() == RESTORE_PATIENCE - 1
 
         log.faults.append(Fault("poll", delay=1e9))
-        with pytest.raises(LogUnavailableError, match="answers: expected its last records within"):
+        with pytest.raises(LogUnavailableError) as silent:
             await answered_tail(log, [0])
+        assert str(silent.value) == (
+            "answers: expected its last records within 30 s, got none: "
+            "what was answered before must be known first"
+        )
         assert anyio.current_time() == 2 * RESTORE_PATIENCE - 1
 
     with VirtualRunner() as runner:

@@ -1,7 +1,7 @@
 """A group member: publish, commit, note; and what it leaves in its ledger."""
 
 import contextlib
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
 
 import anyio
@@ -251,7 +251,7 @@ async def test_an_error_of_a_step_is_raised_as_it_is() -> None:
         await repeat_until(anyio.Event(), fail)
 
 
-def virtually(test: Callable[[VirtualLoop], Awaitable[None]]) -> None:
+def virtually(test: Callable[[VirtualLoop], Coroutine[None, None, None]]) -> None:
     """Run a test in virtual time, by which members count their idling, too."""
     with VirtualRunner() as runner, pytest.MonkeyPatch.context() as patched:
         clock = VirtualClock(runner.loop)
