@@ -94,8 +94,12 @@ def _kafka(servers: str, asked: Mapping[str, object]) -> Log:
     try:
         return KafkaLog(msgspec.convert(told, KafkaSettings))
     except msgspec.ValidationError as error:
-        problem, _, key = str(error).partition(" - at `$.")
-        raise UsageError(f"{_option(key.rstrip('`'))}: {problem}" if key else problem) from None
+        problem, _, place = str(error).partition(" - at `$.")
+        key = place.rstrip("`")
+        if not key:  # two settings that do not go together
+            raise UsageError(problem) from None
+        expected = problem.replace("`", "").removeprefix("Expected ")
+        raise UsageError(f"{_option(key)}: expected {expected}, got {asked.get(key)}") from None
 
 
 def _option(setting: str) -> str:

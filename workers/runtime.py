@@ -42,7 +42,7 @@ from workers.process import Process, ServiceOptions, serve, wait_for_log
 from workers.rights import to_decide, to_work
 from workers.suspects import Suspects
 from workers.tier import TierWorker, WorkerLimits
-from workers.topic_checks import check_topics, warn_of_settings
+from workers.topic_checks import check_settings, check_topics
 
 logger = structlog.get_logger()
 
@@ -104,7 +104,7 @@ async def enter_service(log: Log, cascade: Cascade, rights: Collection[Right]) -
     """
     await enter(log, cascade, rights)
     if supervised() is None:  # else the supervisor has said it
-        await warn_of_settings(log, cascade)
+        await check_settings(log, cascade)
 
 
 def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[str, Engine]:

@@ -7,7 +7,7 @@ import structlog
 from schemas.cascade import Cascade
 from schemas.errors import ForbiddenError, UsageError
 from schemas.topics import CASCADES, all_topics
-from streams.log import Harm, Log, TopicFault
+from streams.log import Log, TopicFault
 
 logger = structlog.get_logger()
 
@@ -32,38 +32,28 @@ async def check_topics(log: Log, cascade: Cascade) -> int:
     return next(iter(counts.values()))
 
 
-async def check_settings(
-    log: Log, cascade: Cascade, refused: tuple[Harm, ...] = ("loses",)
-) -> list[TopicFault]:
-    """Check how the cascade's topics are set; return what is wrong and can be lived with.
-
-    Args:
-        log: The log, open.
-        cascade: Whose topics.
-        refused: What cannot be lived with.
+async def settings_faults(log: Log, cascade: Cascade) -> list[TopicFault]:
+    """Return what is wrong with how the cascade's topics are set, the worst first.
 
     Raises:
-        UsageError: Something cannot be.
         ForbiddenError: This client may not ask.
     """
-    topics = all_topics(cascade.tier_names)
-    found = list(await log.topic_faults(topics))
+    found = list(await log.topic_faults(all_topics(cascade.tier_names)))
     with suppress(ForbiddenError):  # who claims the topics says so
         found += await log.topic_faults([CASCADES])
-    if worst := [fault for fault in found if fault.harm in refused]:
-        more = f" (and {len(worst) - 1} more like it)" if len(worst) > 1 else ""
-        raise UsageError(f"{worst[0]}{more}")
     return found
 
 
-async def warn_of_settings(log: Log, cascade: Cascade) -> None:
+async def check_settings(log: Log, cascade: Cascade) -> None:
     """Log what is wrong with how the cascade's topics are set, or that nobody may know.
 
     Raises:
         UsageError: Records would be lost for certain.
     """
     try:
-        for fault in await check_settings(log, cascade):
+        for fault in await settings_faults(log, cascade):
+            if fault.harm == "loses":
+                raise UsageError(str(fault))
             logger.warning("topic_fault", **fault._asdict())
     except ForbiddenError as error:
         logger.warning("topics_unchecked", reason=str(error))

@@ -33,7 +33,7 @@ from tests.kafka_fixture import give_up
 from workers.commands.topics import create_topics
 from workers.rights import to_decide, to_produce, to_read, to_verify, to_work
 from workers.runtime import enter
-from workers.topic_checks import check_settings
+from workers.topic_checks import settings_faults
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 PAGE = Path(__file__).parents[2] / "docs/kafka.md"
@@ -87,7 +87,7 @@ def log_as(user: str, guarded: Guarded) -> KafkaLog:
 
 async def make_topics(log: Log, cascade: Cascade) -> None:
     await create_topics(log, cascade, 1)
-    await check_settings(log, cascade)
+    await settings_faults(log, cascade)
 
 
 async def produces(log: Log, cascade: Cascade) -> None:

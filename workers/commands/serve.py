@@ -54,7 +54,7 @@ from workers.runtime import WorkOptions, serve_consensus, serve_workers
 from workers.samples import supervisor_samples
 from workers.supervisor import Care, ChildSpec, Supervisor
 from workers.terminal import console
-from workers.topic_checks import warn_of_settings
+from workers.topic_checks import check_settings
 
 logger = structlog.get_logger()
 # Seconds in which the children of an `up` that was killed end.
@@ -256,7 +256,7 @@ class _Up:
         async def make_topics(_: anyio.Event) -> None:
             async with open_log(self._url) as log:
                 await create_topics(log, self._cascade, self._partitions)
-                await warn_of_settings(log, self._cascade)
+                await check_settings(log, self._cascade)
 
         stopping = anyio.Event()
         supervisor = self._supervisor

@@ -21,7 +21,7 @@ from workers.commands.common import (
 from workers.commands.numbers import MOST_PARTITIONS, check_number
 from workers.connect import address, open_log
 from workers.terminal import console
-from workers.topic_checks import check_settings
+from workers.topic_checks import settings_faults
 
 TopicCodec = Literal["zstd", "lz4", "gzip", "snappy", "producer", "uncompressed"]
 
@@ -77,7 +77,7 @@ def create(
         ),
     ] = None,
     log_level: LogLevel = "warning",
-) -> None:
+) -> int:
     """Create the topics that do not exist yet, and check those that do.
 
     Topics that exist are left as they are. Where one would lose records or refuse them (compacted,
@@ -102,7 +102,9 @@ def create(
     for name in all_topics(loaded.tier_names):
         console().print(f"{name}  {made.counts[name]} partitions")
     for fault in made.faults:
-        console().print(f"warning: {fault}", soft_wrap=True)
+        kind = "warning" if fault.harm == "risks" else "error"
+        console().print(f"{kind}: {fault}", soft_wrap=True)
+    return 2 if any(fault.harm != "risks" for fault in made.faults) else 0
 
 
 @topics.command
@@ -126,7 +128,7 @@ async def _adopt(url: str, cascade: Cascade) -> None:
 
 
 class _Made(NamedTuple):
-    """Topics that exist now: their partition counts, and what puts records at risk."""
+    """Topics that exist now: their partition counts, and what is wrong with them."""
 
     counts: dict[str, int]
     faults: list[TopicFault]
@@ -135,8 +137,7 @@ class _Made(NamedTuple):
 async def _create(log: Log, cascade: Cascade, partitions: int) -> _Made:
     async with log:
         counts = await create_topics(log, cascade, partitions)
-        faults = await check_settings(log, cascade, refused=("loses", "refuses"))
-        return _Made(counts, faults)
+        return _Made(counts, await settings_faults(log, cascade))
 
 
 async def create_topics(log: Log, cascade: Cascade, partitions: int) -> dict[str, int]:
