@@ -1,8 +1,6 @@
 """What a consensus member counts of its answers."""
 
-from collections.abc import Collection
-
-from schemas.records import LANES, Answer, Label, Lane, Status
+from schemas.records import Answer, Label, Lane, Status
 from streams.histogram import ARCHIVE_BOUNDS, LATENCY_BOUNDS, PROBABILITY_BOUNDS, Histogram
 
 # All that there are, so that each is shown from the beginning, as 0.
@@ -40,14 +38,13 @@ class AnswerStats:
         """Number of answers given."""
         return sum(self.given.values())
 
-    def count(self, answers: Collection[Answer]) -> None:
-        """Count answers; some at once, as this is a part of what an image costs."""
-        given = self.given
-        for answer in answers:
-            given[answer.status, answer.label] += 1
-        self.probability.observe_all([p for a in answers if (p := a.probability) is not None])
-        self.joining.observe_all([a.joining for a in answers if a.joining])
-        for lane in LANES:
-            self.latency[lane].observe_all(
-                [a.took for a in answers if a.head.lane == lane and a.head.submitted_at > 0]
-            )
+    def count(self, answer: Answer) -> None:
+        """Count an answer."""
+        self.given[answer.status, answer.label] += 1
+        if answer.probability is not None:
+            self.probability.observe(answer.probability)
+        if answer.joining:
+            self.joining.observe(answer.joining)
+        head = answer.head
+        if head.submitted_at > 0:
+            self.latency[head.lane].observe(answer.took)

@@ -267,12 +267,12 @@ class Consensus:
             )
 
     def _take(self, resolved: Resolved, now: float, step: _Step) -> None:
-        encode, outputs = codec.encode, step.outputs
+        encode, outputs, count = codec.encode, step.outputs, self.stats.answers.count
         for partition, answer in resolved.answers:
             outputs.append(
                 Output(ANSWERS, answer.head.key, encode(answer), partition, headers.ANSWER)
             )
-        self.stats.answers.count([answer for _, answer in resolved.answers])
+            count(answer)
         for partition, pack in resolved.carried:
             outputs.append(Output(CARRIED, None, encode(pack), partition, headers.VOTES))
         for refused in resolved.refused:
