@@ -113,7 +113,7 @@ class Container:
     def partitions(self) -> int:
         """Number that it was given last; 0 before."""
         whole = self._log.read_text().rpartition("\n")[0]
-        events = [json.loads(line) for line in whole.splitlines()]
+        events = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         given = [e["partitions"] for e in events if e["event"] == "partitions_assigned"]
         return int(given[-1]) if given else 0
 
