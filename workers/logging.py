@@ -28,6 +28,8 @@ Ts = TypeVarTuple("Ts")
 IDENTITY = ("service", "tier", "group", "member_id", "pid")
 _HEAD = ("timestamp", "level", "event", *IDENTITY)
 _NAME_WIDTH = 12
+# Of a member; the id of a run, say, would leave little room for what people want to read.
+_LONGEST_NAME = 24
 _DIM, _CYAN = "2", "36"
 _COLOURS = {"warning": "33", "error": "31", "critical": "31"}
 
@@ -65,7 +67,9 @@ class Renderer:
 
     def __call__(self, logger: object, method: str, event: Event) -> str:
         """Return the line of an event of this process."""
-        who = event.get("service"), event.get("tier"), event.get("member_id", event.get("pid"))
+        member = str(event.get("member_id", ""))
+        last = member if 0 < len(member) <= _LONGEST_NAME else event.get("pid")
+        who = event.get("service"), event.get("tier"), last
         return self.line(event, " ".join(str(part) for part in who if part))
 
     def line(self, event: Event, who: str) -> str:
@@ -186,11 +190,14 @@ def pass_on(child: str, pid: int | None, line: str) -> None:
         "pid": pid,
         "line": line,
     }
+    tier, who = str(event.get("tier", "")), child
     if not _renderer.text:
         event["child"] = child
     elif event["event"] == "said":
         event["event"] = event.pop("line", "")
-    _writer.msg(_renderer.line(event, child))
+    if not child.startswith(tier):  # it works for several
+        who = f"{child} {tier}"
+    _writer.msg(_renderer.line(event, who))
 
 
 class _Libraries(logging.Handler):

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
+from structlog.contextvars import bound_contextvars, get_contextvars
+
 from schemas.errors import EngineDownError, ImageError
 from schemas.records import Head, Inline
 from stages.breaker import MemberPolicy
@@ -253,3 +255,19 @@ def test_a_member_on_trial_gets_one_batch_and_the_others_do_without_it() -> None
     assert beside.votes[0].raw == [None]
     assert trial.result().votes[0].raw == [1.0]
     assert state(judge) == "closed"
+
+
+def test_what_members_say_tells_the_tier_also_from_the_threads_of_other_devices() -> None:
+    told: list[dict[str, object]] = []
+
+    def says(batch: Pictures) -> Sequence[Said]:
+        told.append(dict(get_contextvars()))
+        return [Score(1.0, [])] * len(batch)
+
+    engines: dict[str, Engine] = {"a": Speaker(says, []), "b": Speaker(says, [])}
+    engines["b"].device = "elsewhere"
+    judge = Judge(CASCADE, "one", engines)
+    with bound_contextvars(tier="one"):
+        judge.judge(items(Inline(picture(1))))
+
+    assert told == [{"tier": "one"}] * 2

@@ -90,12 +90,14 @@ def test_lines_of_children_are_passed_on_under_their_names(
     )
 
     configure_logging("error", "text")
+    pass_on("worker 1", 7, '{"level":"info","event":"begun","tier":"look"}')
     pass_on("look 0", 7, theirs)
     pass_on("look 0", 7, "free():\x1b[2J invalid\rpointer")
     crash = {"level": "critical", "event": "crashed", "exception": "Traceback\n  File x\nE: y"}
     pass_on("look 0", 7, json.dumps(crash))
     shown = [line[9:] for line in capsys.readouterr().err.splitlines()]
     assert shown == [
+        "info    worker 1 look begun",
         "info    look 0       begun  n=1",
         r"warning look 0       free():\x1b[2J invalid\x0dpointer",
         "critical look 0       crashed",
