@@ -37,9 +37,9 @@ class Restarts:
     A member name that another process has is final for both; an outage counts for neither.
 
     Wrong usage is final for a child that has never worked. Later, its command line was right, and
-    something around it has changed: a topic is gone, a port is taken. The others serve on and a
-    person mends it, so a service tries again for ever. The same goes for weights that have changed,
-    at any time: the others hold those that they were started with.
+    something around it has changed: a topic is gone, a settings file is broken. The others serve on
+    and a person mends it, so a service tries again for ever. The same goes for weights that have
+    changed, at any time: the others hold those that they were started with.
 
     Args:
         kind: What the children are for.
