@@ -11,7 +11,7 @@ from training.quality import Bools, Reals, mcc
 
 CONFIDENCES: tuple[float, ...] = (*np.round(np.tanh(np.arange(1.4, 5.0, 0.2) / 2), 3).tolist(), 1.0)
 """Decision confidences at even steps of log-odds, p from 0.8 to 0.992; 1 lets nothing go."""
-FIRST = 0.9
+FIRST = 0.86
 """Least confidence at the first tier. Less would do on these pictures; in a new city the first
 glance is wrong more often than what comes after it."""
 DISAGREEMENTS = (0.5, 1.0, 2.0, 12.0)
