@@ -1,7 +1,7 @@
 """The whole path on the in-memory log: every image ends in exactly one answer, whatever dies."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import anyio
 import msgspec
@@ -13,8 +13,17 @@ from schemas import codec
 from schemas.cascade import Cascade, Route
 from schemas.errors import LogUnavailableError
 from schemas.records import Answer, AnswerTier, Head, Image, Inline
-from schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES, all_topics, tier_group, tier_inputs
+from schemas.topics import (
+    ANSWERS,
+    CONSENSUS_GROUP,
+    VOTES,
+    all_topics,
+    spread,
+    tier_group,
+    tier_inputs,
+)
 from stages.inference import Engine
+from streams.log import Record, TopicPartition
 from streams.memory.log import Fault, MemoryLog
 from tests.builders import cascade, member, tier
 from tests.fake_engine import NONSENSE, POISON, GreyEngine, picture
@@ -149,6 +158,47 @@ def judged(answer: Answer) -> Answer:
         took=0.0,
         joining=0.0,
     )
+
+
+async def test_keys_and_partitions_are_as_documented_from_picture_to_answer() -> None:
+    """docs/records.md, "Keys and partitions": the drive's key, in the partition of the image."""
+    log, drive = await filled(0), b"berlin/drive-17"
+    sent = [
+        msgspec.structs.replace(i, head=msgspec.structs.replace(i.head, session_id=drive.decode()))
+        for i in images(24)
+    ]
+    async with log.producer() as producer:
+        await Submitter(producer, None, PARTITIONS).submit(sent)
+    async with anyio.create_task_group() as tasks:
+        for start in [consensus(log), *(tier_worker(log, name) for name in CASCADE.tier_names)]:
+            tasks.start_soon(Part(start).run)
+        await Answers(log).wait(len(sent))
+        tasks.cancel_scope.cancel()
+
+    for topic, decode in (("images.archive", codec.decode_image), (ANSWERS, codec.decode_answer)):
+        found = [
+            (record.key, tp.partition, decode(record.value or b"").head.image_id)
+            async for tp, record in everything(log, topic)
+        ]
+        expected = [(drive, spread(i.head.image_id, PARTITIONS), i.head.image_id) for i in sent]
+        assert sorted(found) == sorted(expected)
+    packs = [
+        (record.key, {spread(v.head.image_id, PARTITIONS) for v in votes.images} - {tp.partition})
+        async for tp, record in everything(log, VOTES)
+        for votes in [codec.decode_votes(record.value or b"")]
+    ]
+    assert packs
+    assert all(pack == (None, set()) for pack in packs)
+    assert {tp.partition async for tp, _ in everything(log, ANSWERS)} == set(range(PARTITIONS))
+
+
+async def everything(log: MemoryLog, topic: str) -> AsyncIterator[tuple[TopicPartition, Record]]:
+    async with log.reader(topic, "beginning") as reader:
+        ends = await reader.ends()
+        while any(reader.positions[p] < end for p, end in ends.items()):
+            for tp, records in (await reader.poll(max_records=1000, timeout=1)).items():
+                for record in records:
+                    yield tp, record
 
 
 async def undisturbed(count: int) -> dict[str, Answer]:

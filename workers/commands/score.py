@@ -56,6 +56,7 @@ from workers.score import (
 )
 from workers.supervisor import Care, ChildSpec, Supervisor
 from workers.terminal import console, screen
+from workers.topic_checks import check_settings
 
 # Enough partitions for as many worker processes as a large machine has cores.
 EMBEDDED_PARTITIONS = 16
@@ -256,6 +257,7 @@ async def _score(
         async with open_log(url) as log, open_log(url) as consensus_log:
             await claim_topics(log, cascade, time.time())
             await prepare_log(log, cascade, EMBEDDED_PARTITIONS)
+            await check_settings(log, cascade)
             found = Found(
                 scan_places(key.paths, scanned, options.stats),
                 # A list on standard input can be read once only.
