@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 
@@ -79,7 +80,7 @@ async def stop_on_signal(stopping: anyio.Event) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             if stopping.is_set():
-                os._exit(128 + number)
+                _end_at_once(128 + number, partial(_say_twice, signal.Signals(number).name))
             logger.info("stopping", signal=signal.Signals(number).name)
             stopping.set()
 
@@ -191,11 +192,19 @@ async def drain_within(deadline: Deadline, stopping: anyio.Event, work: anyio.Ca
 
 
 def _give_up(budget: float) -> None:
+    _end_at_once(CUT_SHORT, partial(_say_so, budget))
+
+
+def _end_at_once(status: int, say: Callable[[], None]) -> NoReturn:
     # In a thread of its own: if what hung is the reader of our standard error, so does this.
-    last_words = threading.Thread(target=_say_so, args=[budget], daemon=True)
+    last_words = threading.Thread(target=say, daemon=True)
     last_words.start()
     last_words.join(timeout=1.0)
-    os._exit(CUT_SHORT)
+    os._exit(status)
+
+
+def _say_twice(name: str) -> None:
+    logger.warning("ended_at_once", signal=name, hint="it was told to stop for the second time")
 
 
 def _say_so(budget: float) -> None:

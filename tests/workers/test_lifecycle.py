@@ -117,10 +117,11 @@ async def test_a_second_signal_ends_a_process_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         await anyio.to_thread.run_sync(wait_for_line, process, "stopping")
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=BOUND)
+        _, said = process.communicate(timeout=BOUND)
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM
+    assert "ended_at_once" in said
 
 
 async def test_work_that_ends_in_time_is_not_cut_short() -> None:
