@@ -128,3 +128,51 @@ def test_a_deadline_that_is_no_time_is_none(absurd: float) -> None:
     assert deadlines.next_at == NOW + 5
     assert list(deadlines.pop(NOW + 1e12)) == ["a"]
     assert deadlines.next_at is None
+
+
+def test_before_the_clocks_are_told_the_wall_counts_as_steady() -> None:
+    deadlines = Deadlines()
+    deadlines.push(NOW + 5, "a", NOW)
+    assert deadlines.next_at == NOW + 5
+    deadlines.tick(NOW + 5, NOW + 4)
+    assert list(deadlines.pop(NOW + 5)) == ["a"]
+
+
+def test_a_deadline_that_has_passed_already_is_due_at_once() -> None:
+    deadlines = started()
+    deadlines.push(NOW - 5, "a", NOW)
+    assert deadlines.next_at == NOW - 5
+    deadlines.tick(NOW - 3_600, STEADY)  # whatever the wall clock says now
+    assert list(deadlines.pop(NOW - 3_600)) == ["a"]
+
+
+def test_it_is_known_which_images_have_a_deadline() -> None:
+    deadlines = started()
+    deadlines.push(NOW + 5, "a", NOW)
+    deadlines.push(math.nan, "b", NOW)
+    assert ("a" in deadlines, "b" in deadlines, len(deadlines)) == (True, False, 1)
+    deadlines.discard("a")
+    assert ("a" in deadlines, len(deadlines)) == (False, 0)
+
+
+def test_images_are_due_in_the_order_of_their_deadlines() -> None:
+    deadlines = started()
+    for number in (3, 1, 2):
+        deadlines.push(NOW + number, f"{number}", NOW)
+    due = deadlines.pop(NOW + 9)
+    assert next(due) == "1"
+    assert len(deadlines) == 2  # the others are not forgotten before they are asked for
+    assert list(due) == ["2", "3"]
+
+
+def test_what_is_due_no_more_is_let_lie_in_small_numbers_only() -> None:
+    deadlines = started()
+    for number in range(67):
+        deadlines.push(NOW + number, f"{number}", NOW)
+    for number in range(66, 1, -1):
+        deadlines.discard(f"{number}")
+        assert deadlines.entries <= 2 * (2 * len(deadlines) + 64)
+    assert deadlines.entries == 2 * 67
+    deadlines.discard("1")
+    assert deadlines.entries == 2
+    assert list(deadlines.pop(NOW + 99)) == ["0"]

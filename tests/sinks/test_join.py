@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from schemas.records import Answer, VotesPack
 from sinks.answered import AnsweredIds
@@ -466,3 +467,39 @@ def test_an_answer_is_due_at_whichever_comes_first_deadline_or_end_of_patience()
     assert ids(join.expire(NOW + 5)) == ["a"]
     assert join.next_deadline_at == NOW + ORPHAN_AFTER
     assert ids(join.expire(NOW + ORPHAN_AFTER, 1)) == ["torn"]
+
+
+def test_deadlines_and_patience_hold_by_a_clock_that_never_steps() -> None:
+    join = new_join()
+    join.tick(NOW, 7.0)
+    join.add(pack("one", votes(head("a", deadline_at=NOW + 5), next_tier="two")), (TP, 0), NOW)
+    join.add(pack("two", votes("torn")), (TP, 1), NOW)
+
+    back = NOW - 3_600
+    join.tick(back + 4, 11.0)
+    assert ids(join.expire(back + 4)) == []
+    join.tick(back + 5, 12.0)
+    assert ids(join.expire(back + 5)) == ["a"]
+    join.tick(back + ORPHAN_AFTER - 1, 6.0 + ORPHAN_AFTER)
+    assert ids(join.expire(back + ORPHAN_AFTER - 1)) == []
+    join.tick(back + ORPHAN_AFTER, 7.0 + ORPHAN_AFTER)
+    assert ids(join.expire(back + ORPHAN_AFTER)) == ["torn"]
+
+
+def test_every_refusal_is_counted() -> None:
+    join = new_join()
+    join.add(pack("one", votes(hashed("a", b"1" * 16))), (TP, 0), NOW)
+    other = votes(hashed("a", b"2" * 16))
+    assert len(join.add(pack("one", other, other), (TP, 1), NOW).refused) == 2
+    assert join.stats.refused_duplicates == 2
+
+
+def test_an_orphan_is_told_with_the_tiers_that_spoke() -> None:
+    join = new_join()
+    join.add(pack("two", votes("torn", next_tier="three")), (TP, 0), NOW)
+    join.add(pack("three", votes("torn")), (TP, 1), NOW + 1)
+    with capture_logs() as events:
+        join.expire(NOW + ORPHAN_AFTER)
+    assert [(one["event"], one["image_id"], one["tiers"]) for one in events] == [
+        ("orphan", "torn", ["two", "three"])
+    ]

@@ -2,6 +2,7 @@
 
 import math
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,3 +219,21 @@ def test_a_verdict_is_made_of_its_parts(pool: Pool, votes: Votes) -> None:
     assert said.confidence == close(decision_confidence(said.probability))
     assert said.disagreement == disagreement(ps, ws)
     assert said.losing == losing_votes(ps, said.probability)
+
+
+@pytest.mark.parametrize("method", ["log", "geometric", "linear"])
+def test_without_any_weight_the_pool_says_the_prior(method: Any) -> None:
+    pool = Pool(method=method, prior=0.3)
+    for ps, ws in (([], []), ([0.9, 0.8], [0.0, 0.0])):
+        said = verdict(pool)(ps, ws)
+        assert pooled(pool)(ps, ws) == close(0.3)
+        assert said.probability == close(0.3)
+        assert (said.disagreement, said.losing) == (0.0, len(ps))
+
+
+def test_half_and_half_is_a_vote_for_roadwork() -> None:
+    assert (losing_votes([0.5, 0.4], 0.5), losing_votes([0.5, 0.4], 0.4)) == (1, 1)
+    said = verdict(Pool(method="linear"))([0.5], [1.0])
+    assert (said.probability, said.confidence, said.losing) == (0.5, 0.0, 0)
+    said = verdict(Pool(method="linear"))([0.5, 0.4, 0.3], [1.0, 1.0, 1.0])
+    assert (said.losing, said.probability) == (1, close(0.4))
