@@ -503,3 +503,13 @@ def test_an_orphan_is_told_with_the_tiers_that_spoke() -> None:
     assert [(one["event"], one["image_id"], one["tiers"]) for one in events] == [
         ("orphan", "torn", ["two", "three"])
     ]
+
+
+def test_an_image_that_waited_for_its_first_tier_waits_on_where_its_path_goes_on() -> None:
+    join = new_join()
+    join.add(pack("two", votes("a", next_tier="three")), (TP, 0), NOW)
+    join.add(pack("one", votes("a", next_tier="two")), (TP, 1), NOW + 1)
+
+    assert ids(join.expire(NOW + ORPHAN_AFTER)) == []
+    assert join.next_deadline_at is None
+    assert ids(join.add(pack("three", votes("a")), (TP, 2), NOW + 1_000)) == ["a"]

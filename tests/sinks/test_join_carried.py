@@ -47,6 +47,7 @@ def test_a_copy_is_carried_again_and_nothing_is_on_an_idle_partition() -> None:
 
     assert last.carried == [(0, copy)]
     assert last.done[COPIES] == [0]
+    assert join.stats.carried == 2
 
 
 @pytest.mark.parametrize("expires", [False, True])
@@ -196,3 +197,11 @@ def test_an_old_image_that_came_again_while_nothing_waited_hurries_nobody_later(
     join.add(pack("one", votes("a", 0.9, next_tier="two")), (TP, 1), NOW)
 
     assert [one.carried for one in flow(join, 4, 2)] == [[]] * 4
+
+
+def test_a_copy_that_somebody_else_made_of_an_answered_image_changes_nothing() -> None:
+    join = new_join(answered=["a"], limits=SMALL)
+    copy = pack("one", votes("a", 0.9, next_tier="two"))
+
+    assert join.add(copy, (COPIES, 0), NOW) == Resolved([], {COPIES: [0]}, [], [])
+    assert join.stats.late_votes == 0
