@@ -57,8 +57,9 @@ class OpenImage:
 
     __slots__ = ("content_hash", "first_at", "partition", "said", "sources")
 
-    def __init__(self, partition: int, content_hash: Content, first_at: float) -> None:
-        self.partition, self.content_hash, self.first_at = partition, content_hash, first_at
+    def __init__(self, partition: int, first_at: float) -> None:
+        self.partition, self.first_at = partition, first_at
+        self.content_hash: Content = None
         self.said: dict[str, Said] = {}
         self.sources: list[HeldPack] = []
 

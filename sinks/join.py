@@ -252,7 +252,7 @@ class Join:
         found = self._open.get(head.image_id)
         if found is None:
             partition = held.source[0].partition
-            found = self._open[head.image_id] = OpenImage(partition, head.content_hash, now)
+            found = self._open[head.image_id] = OpenImage(partition, now)
             if head.deadline_at is not None:
                 self._deadlines.push(head.deadline_at, head.image_id, now)
         elif differs(found.content_hash, head):
