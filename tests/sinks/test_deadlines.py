@@ -134,8 +134,10 @@ def test_before_the_clocks_are_told_the_wall_counts_as_steady() -> None:
     deadlines = Deadlines()
     deadlines.push(NOW + 5, "a", NOW)
     assert deadlines.next_at == NOW + 5
-    deadlines.tick(NOW + 5, NOW + 4)
-    assert list(deadlines.pop(NOW + 5)) == ["a"]
+    deadlines.tick(NOW + 3, NOW + 4)
+    assert list(deadlines.pop(NOW + 3)) == []
+    deadlines.tick(NOW + 4, NOW + 5)
+    assert list(deadlines.pop(NOW + 4)) == ["a"]
 
 
 def test_a_deadline_that_has_passed_already_is_due_at_once() -> None:
@@ -167,12 +169,12 @@ def test_images_are_due_in_the_order_of_their_deadlines() -> None:
 
 def test_what_is_due_no_more_is_let_lie_in_small_numbers_only() -> None:
     deadlines = started()
-    for number in range(67):
+    for number in range(68):
         deadlines.push(NOW + number, f"{number}", NOW)
-    for number in range(66, 1, -1):
+    for number in range(67, 1, -1):
         deadlines.discard(f"{number}")
         assert deadlines.entries <= 2 * (2 * len(deadlines) + 64)
-    assert deadlines.entries == 2 * 67
+    assert deadlines.entries == 2 * 68
     deadlines.discard("1")
     assert deadlines.entries == 2
     assert list(deadlines.pop(NOW + 99)) == ["0"]

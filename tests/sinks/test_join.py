@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from schemas.records import Answer, VotesPack
+from sinks.answer import Answerer
 from sinks.answered import AnsweredIds
-from sinks.join import ORPHAN_AFTER, Resolved
+from sinks.join import ORPHAN_AFTER, Join, Resolved
 from sinks.refusal import Source
+from stages.vote import verdict
 from streams.log import TopicPartition
-from tests.builders import head, pack, votes
+from tests.builders import cascade, head, pack, votes
 from tests.sinks.join_kit import NOW, TIERS, TP, hashed, ids, new_join
 
 PATHS = [["one"], ["one", "two"], ["one", "three"], ["one", "two", "three"]]
@@ -308,6 +310,15 @@ def test_ids_beyond_the_window_are_forgotten(window: int) -> None:
     assert "9" in answered
 
 
+def test_answers_are_counted_and_a_takeover_is_forgotten_after_a_window_of_them() -> None:
+    answered = AnsweredIds(3, {"old-0": None, "old-1": None})
+    assert (answered.restored_at("old-0"), answered.restored_at("old-1")) == (-2, -1)
+    for number in range(10):
+        assert answered.count == number
+        answered.add(f"{number}")
+    assert answered.restored_at("old-0") is answered.restored_at("9") is None
+
+
 def test_of_two_votes_of_one_tier_the_later_one_counts() -> None:
     join = new_join()
     join.add(pack("one", votes("a", 0.9, next_tier="three")), (TP, 0), NOW)
@@ -513,3 +524,11 @@ def test_an_image_that_waited_for_its_first_tier_waits_on_where_its_path_goes_on
     assert ids(join.expire(NOW + ORPHAN_AFTER)) == []
     assert join.next_deadline_at is None
     assert ids(join.add(pack("three", votes("a")), (TP, 2), NOW + 1_000)) == ["a"]
+
+
+def test_a_join_without_partitions_has_nothing_to_do() -> None:
+    chosen = cascade()
+    join = Join(Answerer(chosen, verdict(chosen.pool)), TIERS)
+    assert (join.open_images, join.oldest_at, join.next_deadline_at) == (0, None, None)
+    assert not join.copies_overdue
+    assert join.expire(NOW) == Resolved.nothing()

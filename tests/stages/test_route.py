@@ -101,6 +101,8 @@ def test_disagreement_is_only_asked_for_where_a_route_needs_it() -> None:
     spread = [Route(to="exit", max_disagreement=1.0)]
     assert Router(cascade(tier("one", routes=spread)), "one").needs_disagreement
     assert not Router(cascade(), "one").needs_disagreement
+    sure = [Route(to="exit", min_confidence=0.9)]
+    assert not Router(cascade(tier("one", routes=sure)), "one").needs_disagreement
 
 
 def test_targets_are_every_tier_that_an_image_can_be_sent_to() -> None:
@@ -109,3 +111,4 @@ def test_targets_are_every_tier_that_an_image_can_be_sent_to() -> None:
     )
     assert Router(chain, "one").targets == {"two", "three"}
     assert Router(chain, "three").targets == set()
+    assert Router(cascade(), "one").targets == {"two"}

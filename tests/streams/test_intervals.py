@@ -46,10 +46,10 @@ def runs_of(plain: set[int]) -> list[tuple[int, int]]:
 
 def test_offsets_that_follow_the_last_ones_make_their_run_longer() -> None:
     intervals = Intervals()
-    for first, last in ((3, 4), (5, 9), (10, 10), (13, 14), (15, 15)):
+    for first, last in ((3, 4), (5, 9), (10, 10), (13, 14), (15, 15), (17, 17)):
         intervals.add(first, last)
 
-    assert list(intervals) == [(3, 10), (13, 15)]
+    assert list(intervals) == [(3, 10), (13, 15), (17, 17)]
     assert list(intervals.gaps(0, 13)) == [(0, 2), (11, 12)]
     assert list(intervals.gaps(3, 11)) == []
-    assert list(intervals.gaps(14, 20)) == [(16, 19)]
+    assert list(intervals.gaps(14, 20)) == [(16, 16), (18, 19)]
