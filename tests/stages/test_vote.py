@@ -231,8 +231,18 @@ def test_without_any_weight_the_pool_says_the_prior(method: Any) -> None:
         assert (said.disagreement, said.losing) == (0.0, len(ps))
 
 
+@pytest.mark.parametrize("method", ["log", "geometric", "linear"])
+def test_each_vote_has_a_weight(method: Any) -> None:
+    pool = Pool(method=method)
+    for ps, ws in (([0.9, 0.8], [1.0]), ([0.9], [1.0, 2.0])):
+        for math_of in (pooled(pool), verdict(pool), disagreement):
+            with pytest.raises(ValueError, match="zip"):
+                math_of(ps, ws)
+
+
 def test_half_and_half_is_a_vote_for_roadwork() -> None:
-    assert (losing_votes([0.5, 0.4], 0.5), losing_votes([0.5, 0.4], 0.4)) == (1, 1)
+    assert losing_votes([0.5, 0.4, 0.3], 0.5) == 2
+    assert losing_votes([0.5, 0.4, 0.3], 0.4) == 1
     said = verdict(Pool(method="linear"))([0.5], [1.0])
     assert (said.probability, said.confidence, said.losing) == (0.5, 0.0, 0)
     said = verdict(Pool(method="linear"))([0.5, 0.4, 0.3], [1.0, 1.0, 1.0])

@@ -160,6 +160,28 @@ def test_the_offset_after_a_gap_is_the_position_after_the_last_record() -> None:
     assert tracker.commit_after({tp: [3]}, 1) == {tp: 9}
     assert tracker.commit_after({tp: [9]}, 1) == {tp: 3}
     assert tracker.commit_after({tp: [9, 3]}, 1) == {tp: 10}
+    assert tracker.commit_after({PARTITIONS[1]: [3], tp: [3]}, 1) == {tp: 9}  # the first is lost
+
+
+def test_the_first_offsets_of_a_log_are_offsets_like_others() -> None:
+    tracker, tp = OffsetTracker(), PARTITIONS[0]
+    tracker.assign(1, [tp])
+    tracker.deliver(tp, [0, 1])
+    assert tracker.committable() == {tp: 0}
+    tracker.committed({tp: 0}, 1)
+    tracker.done({tp: [0]}, 1)
+    assert tracker.committable() == {tp: 1}
+
+    tracker.assign(2, [tp])
+    tracker.deliver(tp, [1])
+    assert tracker.committable() == {tp: 1}
+
+
+def test_before_the_first_assignment_nothing_is_owned() -> None:
+    tracker, tp = OffsetTracker(), PARTITIONS[0]
+    assert (tracker.epoch, tracker.in_flight, tracker.owns(tp, 0)) == (0, 0, False)
+    assert tracker.commit_after({tp: [3]}, 0) == tracker.committable() == {}
+    tracker.committed({tp: 3}, 0)
 
 
 def test_a_partition_that_delivered_nothing_is_not_committed() -> None:
@@ -175,7 +197,7 @@ def test_what_was_not_delivered_is_told_of_owned_partitions_only() -> None:
     tracker.assign(1, [first, second])
     tracker.deliver(first, [3, 9])
     foreign = TopicPartition("elsewhere", 0)
-    left = {first: range(3, 14), second: range(5, 7), foreign: range(8)}
+    left = {first: range(3, 14), second: range(7), foreign: range(8)}
 
-    assert tracker.undelivered(left) == {first: range(10, 14), second: range(5, 7)}
+    assert tracker.undelivered(left) == {first: range(10, 14), second: range(7)}
     assert len(tracker.undelivered({first: range(3, 8)})[first]) == 0  # asked before the poll

@@ -52,7 +52,7 @@ def at(tp: TopicPartition, *offsets: int) -> list[Placed]:
 
 @pytest.fixture
 def notes(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "w.suspects"
+    return tmp_path / "run" / "state" / "w.suspects"
 
 
 def died(notes: Path, *batches: list[Placed], alone: bool = False) -> None:
@@ -116,7 +116,7 @@ def test_a_process_that_only_starts_and_ends_adds_no_death(notes: Path) -> None:
 def test_an_image_that_is_done_is_forgotten_for_good(notes: Path) -> None:
     died(notes, at(A, 1, 2))
     suspects = Suspects(notes)
-    suspects.settle(at(A, 1))
+    suspects.settle(at(A, 0, 1))
     suspects.close()
 
     suspects = Suspects(notes)
@@ -131,7 +131,8 @@ def test_old_suspicions_are_forgotten(notes: Path) -> None:
 
     assert len(Suspects(notes, lambda: now + 86_399)) == 1
     Suspects(notes, lambda: now).close()
-    assert len(Suspects(notes, lambda: now + 90_000)) == 0
+    assert len(Suspects(notes, lambda: now + 86_400)) == 0
+    assert not notes.stat().st_mode & 0o111
 
 
 def test_a_torn_note_leaves_the_one_before(notes: Path) -> None:
@@ -147,7 +148,7 @@ def test_a_torn_note_leaves_the_one_before(notes: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"x", b"RSS1" + bytes(100), os.urandom(1 << 19)])
 def test_a_file_of_nonsense_suspects_nobody(notes: Path, content: bytes) -> None:
-    notes.parent.mkdir()
+    notes.parent.mkdir(parents=True)
     notes.write_bytes(content)
 
     assert len(Suspects(notes)) == 0
@@ -448,3 +449,39 @@ def test_batches_that_do_not_fit_are_noted_as_one_range_per_partition(notes: Pat
     assert not any(again.of(Placed(A, offset)) for offset in (1, 4_099, 30_001))
     again.close()
     assert len(Suspects(notes)) == 4_096
+
+
+def test_notes_are_as_exact_as_their_place_allows(notes: Path) -> None:
+    def noted(items: list[Placed]) -> list[object]:
+        with Suspects(notes).running(items):
+            found = notes.read_bytes()[: 1 << 18]  # the second note of a process lies in the first
+        length = struct.unpack_from("<4sQI", found)[2]
+        ((_, ranges),), _ = msgspec.msgpack.decode(found[20 : 20 + length])
+        notes.unlink()
+        return list(ranges)
+
+    def batch(filler: int) -> list[Placed]:
+        return [Placed(TopicPartition("x" * filler, 0), 1), *at(A, *range(0, 51_000, 2))]
+
+    def size(items: list[Placed]) -> int:
+        return len(msgspec.msgpack.encode([[[False, _ranges(items)]], []]))
+
+    most = (1 << 18) - 20 - size(batch(2_000)) + 2_000
+    fits, one_byte_more = batch(most), batch(most + 1)
+    assert size(fits) == (1 << 18) - 20
+    assert len(noted(fits)) == 25_501
+    assert len(noted(one_byte_more)) == 2
+
+
+def test_where_room_is_short_the_suspects_of_late_are_kept(notes: Path) -> None:
+    died(notes, at(A, *range(3_000)))
+    suspects = Suspects(notes)
+    mixed = [Placed(TopicPartition("x", 0), 1), Placed(TopicPartition("y", 0), 1)] * 20_000
+    with suspects.running(mixed):
+        suspects.close()
+
+    again = Suspects(notes)
+
+    assert len(again) == 2_048 + 2
+    assert again.of(Placed(A, 951)) is None
+    assert again.of(Placed(A, 952)) is not None

@@ -3,12 +3,14 @@
 Batches take ten seconds each here, so that there is always one on its way.
 """
 
+import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -17,10 +19,12 @@ from bench.simulation.virtual_time import InlineThreads, VirtualClock
 from schemas.errors import LogUnavailableError
 from schemas.records import Escalation
 from schemas.topics import DEAD_LETTERS, VOTES
+from stages.inference import Pictures, Score
 from streams.log import TopicPartition
 from streams.member import MemberOptions
 from streams.memory.log import Fault, MemoryLog
 from tests.builders import cascade, member, tier
+from tests.fake_engine import GreyEngine
 from tests.tier_bench import UNSURE, Bench, image, voted
 from workers.batches import Surroundings
 from workers.devices import Devices
@@ -327,9 +331,35 @@ def test_an_image_that_killed_so_many_processes_alone_is_not_tried_again(
         assert (found["0"].error, found["1"].error) == (killed if fails else None, None)
         assert (worker.stats.killers, worker.stats.replayed) == (fails, not fails)
         assert (worker.stats.dead_letters, bench.published(DEAD_LETTERS)) == (fails, fails)
+        for letter in await bench.letters(int(fails)):
+            assert (letter.reason, letter.attempts, letter.error) == ("process_killed", 3, killed)
+            assert (letter.image_id, letter.tier, letter.offset) == ("0", "one", 0)
+            assert letter.failed_at == bench.clock.now() - anyio.current_time()
         assert (len(suspects), worker.judge.devices.in_flight) == (0, 0)
 
     virtually(test)
+
+
+def test_a_suspect_is_noted_as_running_alone_and_others_are_not(tmp_path: Path) -> None:
+    notes, noted = tmp_path / "w.suspects", list[object]()
+
+    class Peeking(GreyEngine):
+        def infer(self, batch: Pictures) -> list[Score]:
+            found = notes.read_bytes()
+            headers = [(struct.unpack_from("<4sQI", found, at), at) for at in (0, 1 << 18)]
+            (_, _, length), at = max(headers, key=lambda header: header[0][1])
+            noted.append(msgspec.msgpack.decode(found[at + 20 : at + 20 + length])[0])
+            return super().infer(batch)
+
+    async def test(bench: Slow, running: Running) -> None:
+        dies(notes, [Place(0)])
+        bench.engines["a"] = Peeking()
+        await bench.send(TOPIC, *[image(f"{i}") for i in range(3)])
+        running.start(bench.slow(suspects=Suspects(notes)))
+        await anyio.sleep(3 * SECONDS)
+
+    virtually(test)
+    assert noted == [[[True, [[TOPIC, 0, 0, 0]]]], [[False, [[TOPIC, 0, 1, 2]]]]]
 
 
 def test_one_suspect_runs_at_a_time_in_all_tiers_of_a_process(tmp_path: Path) -> None:
@@ -361,8 +391,35 @@ def test_live_images_are_answered_at_their_deadline_whatever_runs() -> None:
         await anyio.sleep(2.499)
         assert bench.published() == 0
         await anyio.sleep(0.01)
-        assert voted(await bench.packs(2)) == {"live-0": 1, "live-1": 1}
+        said = await bench.said(2)
+        assert {name: one.error for name, one in said.items()} == {
+            f"live-{i}": "expired: the deadline passed in the queue" for i in range(2)
+        }
+        stats = worker.stats
+        assert (stats.judged, stats.dead_letters, stats.service.count) == (2, 0, 0)
         assert (worker.stats.expired, worker.running) == (2, 2)
+
+    virtually(test)
+
+
+def test_images_that_come_too_late_are_answered_beside_those_that_do_not() -> None:
+    async def test(bench: Slow, running: Running) -> None:
+        now = bench.clock.now()
+        late = [image(f"late-{i}", deadline_at=now - 1) for i in range(2)]
+        early = image("early", deadline_at=now + 60)
+        worker = running.start(bench.slow())
+        await anyio.sleep(1)
+        await bench.send("images.live", late[0], early, late[1])
+        await anyio.sleep(SECONDS + 1)
+        said = await bench.said(3)
+        expired = "expired: the deadline passed in the queue"
+        assert {name: (one.error, one.raw) for name, one in said.items()} == {
+            "late-0": (expired, [None]),
+            "late-1": (expired, [None]),
+            "early": (None, [7.0]),
+        }
+        assert (worker.stats.judged, worker.stats.expired) == (3, 2)
+        assert (worker.stats.service.count, worker.member.in_flight) == (1, 0)
 
     virtually(test)
 
