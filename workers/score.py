@@ -13,7 +13,6 @@ import structlog
 from anyio import to_thread
 
 from schemas import codec
-from schemas.cascade import Cascade
 from schemas.errors import LogUnavailableError, RecordError
 from schemas.records import Answer, Image
 from schemas.topics import (
@@ -21,7 +20,6 @@ from schemas.topics import (
     CARRIED,
     CONSENSUS_GROUP,
     VOTES,
-    all_topics,
     images,
     tier_group,
     tier_inputs,
@@ -304,11 +302,6 @@ async def run_until_stopped(
 def _patient(name: str, worked_at: Callable[[], float]) -> Persistent:
     """Return what waits an outage of the log out, for as long as somebody would wait for a job."""
     return Persistent(name, worked_at, passing=(LogUnavailableError,), patience=PATIENCE)
-
-
-async def prepare_log(log: Log, cascade: Cascade, partitions: int) -> None:
-    """Create the cascade's topics where they do not exist."""
-    await log.create_topics(all_topics(cascade.tier_names), partitions)
 
 
 def export(ledger: RunLedger, out: Path, *, in_order: bool) -> int:

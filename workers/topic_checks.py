@@ -1,5 +1,6 @@
 """Whether the topics of a cascade are there, alike, and set so that no record is lost."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 import structlog
@@ -10,6 +11,39 @@ from schemas.topics import CASCADES, all_topics
 from streams.log import Log, TopicFault
 
 logger = structlog.get_logger()
+
+
+async def make_topics(log: Log, cascade: Cascade, partitions: int) -> dict[str, int]:
+    """Create those of a cascade's topics that do not exist; return the partition count of each.
+
+    Where some exist, the others get as many partitions as they have: a cascade with one more tier
+    goes on on its old topics, and what was made in part is completed.
+
+    Args:
+        log: The log, open.
+        cascade: Whose topics.
+        partitions: Of each topic, where none exists.
+
+    Raises:
+        UsageError: Some exist with different counts, or the log refuses one.
+        ForbiddenError: A right is missing.
+    """
+    topics = all_topics(cascade.tier_names)
+    there = await log.partition_counts(topics)
+    _check_alike(log, there)
+    await log.create_topics(topics, next(iter(there.values()), partitions))
+    counts = await log.partition_counts(topics)
+    _check_alike(log, counts)  # somebody else may have made some meanwhile
+    return {topic: counts[topic] for topic in topics}
+
+
+def _check_alike(log: Log, counts: Mapping[str, int]) -> None:
+    if len(set(counts.values())) > 1:
+        named = {log.real_name(topic): counts[topic] for topic in sorted(counts)}
+        raise UsageError(
+            f"expected topics of equal partition counts, got {named}; alter all to the largest "
+            "with `kafka-topics --alter --topic NAME --partitions NUMBER`"
+        )
 
 
 async def check_topics(log: Log, cascade: Cascade) -> int:
@@ -26,9 +60,7 @@ async def check_topics(log: Log, cascade: Cascade) -> int:
         raise UsageError(
             f"expected topics {', '.join(missing)}; create them with `roadstream topics create`"
         )
-    if len(set(counts.values())) > 1:
-        named = {log.real_name(topic): count for topic, count in counts.items()}
-        raise UsageError(f"expected topics of equal partition counts, got {named}")
+    _check_alike(log, counts)
     return next(iter(counts.values()))
 
 

@@ -13,7 +13,10 @@ PASSWORD_VARIABLE = "ROADSTREAM_KAFKA_PASSWORD"
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Retention = Annotated[float, Meta(ge=60, le=1e9)]
-Positive = Annotated[int, Meta(ge=1)]
+# As wide as the field of Kafka's protocol, or of its settings, that takes it.
+Copies = Annotated[int, Meta(ge=1, le=2**15 - 1)]
+Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Total = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Codec = Literal["gzip", "lz4", "zstd", "snappy"]
 
 _FILES = ("ssl_ca_file", "ssl_certificate_file", "ssl_key_file", "sasl_password_file")
@@ -75,16 +78,16 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     sasl_username: str | None = None
     sasl_password_file: str | None = None
     sasl_password_variable: str = PASSWORD_VARIABLE
-    replication_factor: Positive | None = None
-    min_insync_replicas: Positive | None = None
+    replication_factor: Copies | None = None
+    min_insync_replicas: Copies | None = None
     retention: Retention = 604_800.0
-    retention_bytes: Positive | None = None
+    retention_bytes: Total | None = None
     answers_retention: Retention | None = None
     topic_compression: Codec | Literal["producer", "uncompressed"] = "zstd"
-    max_record_bytes: Positive = 8 * 2**20 + 2**16
+    max_record_bytes: Size = 8 * 2**20 + 2**16
     compression: Codec | None = None
     check_crcs: bool = True
-    max_partition_fetch_bytes: Positive = 4 * 2**20
+    max_partition_fetch_bytes: Size = 4 * 2**20
     fetch_max_wait: Seconds = 0.1
     commit_interval: Seconds = 0.05
     connect_timeout: Seconds = 5.0

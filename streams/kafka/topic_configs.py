@@ -79,7 +79,7 @@ def faults(
     replicas: int,
     settings: KafkaSettings,
 ) -> list[TopicFault]:
-    """Return what is wrong with existing topics, the worst first.
+    """Return what is wrong with existing topics, the worst first, then by name.
 
     Args:
         topics: The topics.
@@ -89,7 +89,7 @@ def faults(
     """
     found = [
         fault
-        for name, topic in topics.items()
+        for name, topic in sorted(topics.items())
         for fault in _Check(name, topic, configs.get(name, {}), settings).faults(replicas)
     ]
     order: tuple[Harm, ...] = ("loses", "refuses", "risks")

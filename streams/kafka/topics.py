@@ -23,13 +23,16 @@ _LOOK_INTERVAL = 0.05
 
 
 async def make(topics: Collection[NewTopic], client: AIOKafkaAdminClient) -> None:
-    """Make topics, also those that another client has made meanwhile.
+    """Make topics, all or none, also those that another client has made meanwhile.
 
     Raises:
         TopicAuthorizationFailedError: Some may not be made.
         UsageError: Kafka refuses one.
     """
     missing = list(topics)
+    if missing:  # of a list with one that Kafka refuses, it makes the others
+        answer = await client.create_topics(missing, validate_only=True)
+        _to_retry(answer.topic_errors)
     while missing:
         await client._client.force_metadata_update()  # the controller may be another now
         answer = await client.create_topics(missing)

@@ -7,7 +7,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from tests.command import roadstream, write_cascade
+from tests.command import NOOP_CASCADE, roadstream, write_cascade
 
 
 async def make(servers: str, topics: dict[str, dict[str, str]]) -> None:
@@ -26,6 +26,15 @@ async def config_of(servers: str, topic: str) -> dict[str, str]:
     try:
         [answer] = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
         return {name: value for name, value, *_ in answer.resources[0][4]}
+    finally:
+        await client.close()
+
+
+async def names_of(servers: str) -> list[str]:
+    client = AIOKafkaAdminClient(bootstrap_servers=servers)
+    await client.start()
+    try:
+        return list(await client.list_topics())
     finally:
         await client.close()
 
@@ -76,6 +85,39 @@ def test_topics_that_lose_or_refuse_records_are_all_named_with_what_mends_them(
     assert "others.votes: cleanup.policy: expected delete" in sink.stderr
 
 
+@pytest.mark.kafka
+@pytest.mark.timeout(180)
+def test_of_topics_of_which_kafka_refuses_one_none_is_made(
+    kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    # To Kafka, dots and underscores are the same in names.
+    anyio.run(make, kafka_bootstrap, {"none.images_live": {"retention.ms": "-1"}})
+    done = roadstream(
+        "topics", "create", "--log", f"kafka://{kafka_bootstrap}", "--namespace", "none",
+        "--cascade", write_cascade(tmp_path), folder=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "cannot create topic none.images.live" in done.stderr
+    made = [name for name in anyio.run(names_of, kafka_bootstrap) if name.startswith("none.")]
+    assert sorted(made) == ["none.cascades", "none.images_live"]
+
+
+def test_topics_of_another_tier_get_as_many_partitions_as_those_that_exist(tmp_path: Path) -> None:
+    common = ["topics", "create", "--log", "embedded:log.db", "--cascade"]
+    more = '[[tiers]]\nname = "third"\n[[tiers.members]]\nname = "three"\nengine = "noop"\n'
+    route = '[[tiers.routes]]\nmin_confidence = 0.999\nto = "exit"\n'
+    (tmp_path / "more.toml").write_text(NOOP_CASCADE + route + more)
+
+    one = write_cascade(tmp_path)
+    first = roadstream(*common, one, "--partitions", "2", folder=tmp_path)
+    again = roadstream(*common, "more.toml", folder=tmp_path)
+
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert "warning" not in first.stderr
+    assert "tier.third.live  2 partitions" in again.stderr
+    assert "warning: 8 topics existed already" in again.stderr
+
+
 def test_what_only_kafka_has_is_refused_for_another_log(tmp_path: Path) -> None:
     done = roadstream(
         "topics", "create", "--log", "embedded:log.db", "--retention", "3600", folder=tmp_path
@@ -90,6 +132,7 @@ def test_what_only_kafka_has_is_refused_for_another_log(tmp_path: Path) -> None:
         ("--retention", "5", "--retention: expected float >= 60.0, got 5.0"),
         ("--retention", "nan", "--retention: expected float >= 60.0, got nan"),
         ("--retention-bytes", "0", "--retention-bytes: expected int >= 1, got 0"),
+        ("--replication-factor", "40000", "--replication-factor: expected int <= 32767"),
         ("--min-insync-replicas", "-1", "--min-insync-replicas: expected int >= 1, got -1"),
         ("--answers-retention", "60", "answers_retention: expected at least retention (604800)"),
     ],

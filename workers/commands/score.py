@@ -1,7 +1,6 @@
 """``roadstream score``: pictures in, answers out."""
 
 import contextlib
-import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, BinaryIO, NamedTuple
@@ -14,7 +13,6 @@ from schemas.cascade import Cascade, load_cascade
 from schemas.errors import LogUnavailableError, RunError, UsageError
 from sinks.writers import check_output
 from stages.decode import encode_jpeg
-from streams.claims import claim_topics
 from streams.event_ledger import EventLedger
 from streams.log import Start
 from streams.member import MemberOptions
@@ -38,6 +36,7 @@ from workers.commands.common import (
     run_async,
 )
 from workers.commands.numbers import MOST_FPS, MOST_WORKERS, check_above, check_number, check_stream
+from workers.commands.topics import create_topics
 from workers.connect import address, open_log
 from workers.cpus import usable_cpus
 from workers.hangs import HANG_TIMEOUT
@@ -51,7 +50,6 @@ from workers.score import (
     Score,
     export,
     follow_back,
-    prepare_log,
     run_until_stopped,
 )
 from workers.supervisor import Care, ChildSpec, Supervisor
@@ -255,8 +253,7 @@ async def _score(
             cascade,
         )
         async with open_log(url) as log, open_log(url) as consensus_log:
-            await claim_topics(log, cascade, time.time())
-            await prepare_log(log, cascade, EMBEDDED_PARTITIONS)
+            await create_topics(log, cascade, EMBEDDED_PARTITIONS)
             await check_settings(log, cascade)
             found = Found(
                 scan_places(key.paths, scanned, options.stats),

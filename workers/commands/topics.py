@@ -6,7 +6,6 @@ from typing import Annotated, Literal, NamedTuple
 from cyclopts import App, Parameter
 
 from schemas.cascade import Cascade, load_cascade
-from schemas.errors import UsageError
 from schemas.topics import all_topics
 from streams.claims import claim_topics
 from streams.log import Log, TopicFault
@@ -21,7 +20,7 @@ from workers.commands.common import (
 from workers.commands.numbers import MOST_PARTITIONS, check_number
 from workers.connect import address, open_log
 from workers.terminal import console
-from workers.topic_checks import settings_faults
+from workers.topic_checks import make_topics, settings_faults
 
 TopicCodec = Literal["zstd", "lz4", "gzip", "snappy", "producer", "uncompressed"]
 
@@ -80,11 +79,12 @@ def create(
 ) -> int:
     """Create the topics that do not exist yet, and check those that do.
 
-    Topics that exist are left as they are. Where one would lose records or refuse them (compacted,
-    too small a max.message.bytes, other partition counts), the command ends with status 2 and says
-    what to run. What only puts records at risk (a short retention, one copy) is a warning. Defaults
-    of these options can stand in the file that ROADSTREAM_KAFKA_CONFIG names; `work`, `consensus`
-    and `up` read it too, and warn of the same (docs/kafka.md).
+    Topics that exist are left as they are, and new ones beside them get as many partitions. Where
+    one would lose records or refuse them (compacted, too small a max.message.bytes, partition
+    counts that differ), the command ends with status 2 and says what to run. What only puts records
+    at risk (a short retention, one copy) is a warning. Defaults of these options can stand in the
+    file that ROADSTREAM_KAFKA_CONFIG names; `work`, `consensus` and `up` read it too, and warn of
+    the same (docs/kafka.md).
     """
     where = address(log, namespace)
     check_number("--partitions", partitions, 1, MOST_PARTITIONS, "partitions")
@@ -101,6 +101,9 @@ def create(
     made = run_async(log_level, _create, open_log(where, asked), loaded, partitions)
     for name in all_topics(loaded.tier_names):
         console().print(f"{name}  {made.counts[name]} partitions")
+    if made.kept and (asked or set(made.counts.values()) != {partitions}):
+        line = f"warning: {made.kept} topics existed already: options change nothing of those"
+        console().print(line, soft_wrap=True)
     for fault in made.faults:
         kind = "warning" if fault.harm == "risks" else "error"
         console().print(f"{kind}: {fault}", soft_wrap=True)
@@ -128,32 +131,32 @@ async def _adopt(url: str, cascade: Cascade) -> None:
 
 
 class _Made(NamedTuple):
-    """Topics that exist now: their partition counts, and what is wrong with them."""
+    """Topics that exist now.
+
+    Attributes:
+        counts: Their partition counts.
+        kept: How many of them existed before.
+        faults: What is wrong with them.
+    """
 
     counts: dict[str, int]
+    kept: int
     faults: list[TopicFault]
 
 
 async def _create(log: Log, cascade: Cascade, partitions: int) -> _Made:
     async with log:
+        kept = await log.partition_counts(all_topics(cascade.tier_names))
         counts = await create_topics(log, cascade, partitions)
-        return _Made(counts, await settings_faults(log, cascade))
+        return _Made(counts, len(kept), await settings_faults(log, cascade))
 
 
 async def create_topics(log: Log, cascade: Cascade, partitions: int) -> dict[str, int]:
-    """Create a cascade's topics and claim them for it; return the partition count of each.
+    """Claim a cascade's topics for it, and see ``make_topics``.
 
     Raises:
-        UsageError: Some exist with other counts, or they are another cascade's.
+        UsageError: Some exist with different counts, or they are another cascade's.
         ForbiddenError: A right is missing.
     """
-    names = all_topics(cascade.tier_names)
     await claim_topics(log, cascade, time.time())
-    await log.create_topics(names, partitions)
-    counts = dict(await log.partition_counts(names))
-    if len(set(counts.values())) > 1:
-        raise UsageError(
-            f"expected topics of equal partition counts, got {counts}; "
-            "delete those that differ, or use another cluster"
-        )
-    return counts
+    return await make_topics(log, cascade, partitions)
