@@ -61,7 +61,7 @@ def test_every_alert_is_tried_firing_and_silent() -> None:
 def test_the_series_they_are_tried_on_have_the_labels_of_those_that_are_served() -> None:
     served = {name: {*metric.labels, "job", "instance"} for name, metric in METRICS.items()}
     served |= {f"{name}_count": labels for name, labels in served.items()}
-    served["up"] = {"job", "instance"}
+    served["up"] = served["process_start_time_seconds"] = {"job", "instance"}
     for path in UNIT_TESTS:
         for series in re.findall(r"series: '(.+?)'", path.read_text()):
             name, _, labels = series.partition("{")
