@@ -16,22 +16,21 @@ logger = structlog.get_logger()
 async def make_topics(log: Log, cascade: Cascade, partitions: int) -> dict[str, int]:
     """Create those of a cascade's topics that do not exist; return the partition count of each.
 
-    Where some exist, the others get as many partitions as they have: a cascade with one more tier
-    goes on on its old topics, and what was made in part is completed.
-
     Args:
         log: The log, open.
         cascade: Whose topics.
-        partitions: Of each topic, where none exists.
+        partitions: Of each that is made.
 
     Raises:
-        UsageError: Some exist with different counts, or the log refuses one.
+        UsageError: Some exist with other counts than those that are missing would get, and none is
+            made; or the log refuses one.
         ForbiddenError: A right is missing.
     """
     topics = all_topics(cascade.tier_names)
     there = await log.partition_counts(topics)
     _check_alike(log, there)
-    await log.create_topics(topics, next(iter(there.values()), partitions))
+    _check_new(log, [topic for topic in topics if topic not in there], there, partitions)
+    await log.create_topics(topics, partitions)
     counts = await log.partition_counts(topics)
     _check_alike(log, counts)  # somebody else may have made some meanwhile
     return {topic: counts[topic] for topic in topics}
@@ -43,6 +42,16 @@ def _check_alike(log: Log, counts: Mapping[str, int]) -> None:
         raise UsageError(
             f"expected topics of equal partition counts, got {named}; alter all to the largest "
             "with `kafka-topics --alter --topic NAME --partitions NUMBER`"
+        )
+
+
+def _check_new(log: Log, new: list[str], there: Mapping[str, int], partitions: int) -> None:
+    have = next(iter(there.values()), partitions)
+    if new and have != partitions:
+        raise UsageError(
+            f"{', '.join(map(log.real_name, new))} would get {partitions} partitions, but "
+            f"{', '.join(map(log.real_name, sorted(there)))} exist with {have}: give "
+            f"--partitions {have} to `roadstream topics create`, or alter those that exist"
         )
 
 

@@ -102,7 +102,7 @@ def test_of_topics_of_which_kafka_refuses_one_none_is_made(
     assert sorted(made) == ["none.cascades", "none.images_live"]
 
 
-def test_topics_of_another_tier_get_as_many_partitions_as_those_that_exist(tmp_path: Path) -> None:
+def test_topics_of_another_tier_are_made_only_like_those_that_exist(tmp_path: Path) -> None:
     common = ["topics", "create", "--log", "embedded:log.db", "--cascade"]
     more = '[[tiers]]\nname = "third"\n[[tiers.members]]\nname = "three"\nengine = "noop"\n'
     route = '[[tiers.routes]]\nmin_confidence = 0.999\nto = "exit"\n'
@@ -110,12 +110,17 @@ def test_topics_of_another_tier_get_as_many_partitions_as_those_that_exist(tmp_p
 
     one = write_cascade(tmp_path)
     first = roadstream(*common, one, "--partitions", "2", folder=tmp_path)
+    other = roadstream(*common, "more.toml", folder=tmp_path)
+    alike = roadstream(*common, "more.toml", "--partitions", "2", folder=tmp_path)
     again = roadstream(*common, "more.toml", folder=tmp_path)
 
-    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
-    assert "warning" not in first.stderr
-    assert "tier.third.live  2 partitions" in again.stderr
-    assert "warning: 8 topics existed already" in again.stderr
+    codes = [done.returncode for done in (first, other, alike, again)]
+    assert codes == [0, 2, 0, 0], first.stderr + other.stderr + alike.stderr
+    assert "tier.third.archive would get 16 partitions, but answers, dead" in other.stderr
+    assert "give --partitions 2" in other.stderr
+    assert "warning" not in first.stderr + alike.stderr
+    assert "tier.third.live  2 partitions" in alike.stderr
+    assert "warning: 10 topics existed already" in again.stderr
 
 
 def test_what_only_kafka_has_is_refused_for_another_log(tmp_path: Path) -> None:

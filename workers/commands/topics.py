@@ -79,12 +79,11 @@ def create(
 ) -> int:
     """Create the topics that do not exist yet, and check those that do.
 
-    Topics that exist are left as they are, and new ones beside them get as many partitions. Where
-    one would lose records or refuse them (compacted, too small a max.message.bytes, partition
-    counts that differ), the command ends with status 2 and says what to run. What only puts records
-    at risk (a short retention, one copy) is a warning. Defaults of these options can stand in the
-    file that ROADSTREAM_KAFKA_CONFIG names; `work`, `consensus` and `up` read it too, and warn of
-    the same (docs/kafka.md).
+    Topics that exist are left as they are. Where one would lose records or refuse them (compacted,
+    too small a max.message.bytes, partition counts that differ), the command ends with status 2 and
+    says what to run. What only puts records at risk (a short retention, one copy) is a warning.
+    Defaults of these options can stand in the file that ROADSTREAM_KAFKA_CONFIG names; `work`,
+    `consensus` and `up` read it too, and warn of the same (docs/kafka.md).
     """
     where = address(log, namespace)
     check_number("--partitions", partitions, 1, MOST_PARTITIONS, "partitions")
