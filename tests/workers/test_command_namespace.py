@@ -1,6 +1,7 @@
 """``--namespace`` on every command that opens a log, and two systems beside each other."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,13 @@ def test_a_bad_name_is_refused_by_name(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "--namespace: expected a letter or digit" in done.stderr
     assert "got 'a.b'" in done.stderr
+
+
+@pytest.mark.parametrize("words", ["dead-letters list", "verify", "answers --no-follow"])
+def test_a_missing_topic_has_its_real_name(tmp_path: Path, words: str) -> None:
+    common = ["--log", "embedded:log.db"]
+    cascade = write_cascade(tmp_path)
+    made = roadstream("topics", "create", *common, "--cascade", cascade, folder=tmp_path)
+    done = roadstream(*words.split(), *common, "--namespace", "berlin", folder=tmp_path)
+    assert (made.returncode, done.returncode) == (0, 2)
+    assert re.search(r"topics? berlin\.", done.stderr), done.stderr

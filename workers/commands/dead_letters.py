@@ -183,7 +183,8 @@ async def _letters(log: Log) -> Letters:
     """Read the topic from its beginning to its end; their bytes are not kept."""
     await log.check_rights(to_read(DEAD_LETTERS))
     if not await log.partition_counts([DEAD_LETTERS]):
-        raise UsageError(f"there is no topic {DEAD_LETTERS} (see roadstream topics create)")
+        missing = log.real_name(DEAD_LETTERS)
+        raise UsageError(f"there is no topic {missing} (see roadstream topics create)")
     letters = Letters()
     async with log.reader(DEAD_LETTERS, "beginning") as reader:
         ends = await reader.ends()

@@ -82,7 +82,7 @@ async def _topics(log: Log, cascade: Cascade) -> list[str]:
     """Return the cascade's topics that exist; only that of carried votes may be missing."""
     wanted = all_topics(cascade.tier_names)
     counts = await log.partition_counts(wanted)
-    if missing := [topic for topic in wanted if topic not in {*counts, CARRIED}]:
+    if missing := [log.real_name(topic) for topic in wanted if topic not in {*counts, CARRIED}]:
         raise UsageError(f"expected topics {', '.join(missing)}: another --log, or --cascade?")
     return [topic for topic in wanted if topic in counts]
 
