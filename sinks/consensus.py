@@ -195,7 +195,7 @@ class Consensus:
 
     async def _step(self) -> None:
         """Work off the backlog as far as one publish reaches, and answer what is due."""
-        now, step, idle = self._clock.now(), _Step(), not self._backlog
+        now, step = self._clock.now(), _Step()
         self._join.tick(now, self._steady())
         if not self._unacknowledged.must_wait(self._join):
             self._work_off(now, step)
@@ -203,8 +203,6 @@ class Consensus:
             self._take(self._join.expire(now, room), now, step)
         if step.outputs or step.done:
             await self.member.finish(step.outputs, step.done, self.member.epoch)
-        elif idle:
-            await self.member.flush()
         self.stats.open_images = self._join.open_images
         oldest_at = self._join.oldest_at
         self.stats.oldest_open_seconds = 0.0 if oldest_at is None else max(0.0, now - oldest_at)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import msgspec
@@ -12,6 +13,7 @@ from bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
 from bench.simulation.virtual_time import VirtualClock
 from schemas import codec
 from schemas.errors import LogUnavailableError, UsageError
+from schemas.events import Committed
 from schemas.records import VotesPack
 from schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from sinks.answer import Answerer
@@ -19,7 +21,9 @@ from sinks.consensus import CASCADES_NAMED, POLL_RECORDS, Consensus
 from sinks.join import Join, JoinLimits
 from sinks.restore import RESTORE_PATIENCE
 from stages.vote import verdict
+from streams.event_ledger import ledger_files
 from streams.log import Output
+from streams.member import MemberOptions
 from streams.memory.log import Fault, MemoryLog
 from tests.builders import cascade, head, pack, votes
 from tests.sinks.consensus_kit import GONE, SMALL
@@ -29,13 +33,19 @@ class Bench:
     """A log and a consensus member whose clocks are the loop's."""
 
     def __init__(
-        self, loop: VirtualLoop, *, atomic: bool = True, limits: JoinLimits = SMALL
+        self,
+        loop: VirtualLoop,
+        *,
+        atomic: bool = True,
+        limits: JoinLimits = SMALL,
+        ledger: Path | None = None,
     ) -> None:
         self.clock = VirtualClock(loop)
         self.log = MemoryLog(self.clock, atomic=atomic, monotonic=loop.time)
         chosen = cascade()
         join = Join(Answerer(chosen, verdict(chosen.pool)), chosen.tier_names, limits)
-        self.member = Consensus(self.log, join, clock=self.clock, steady=loop.time)
+        options = MemberOptions(ledger=ledger)
+        self.member = Consensus(self.log, join, clock=self.clock, steady=loop.time, options=options)
 
     async def create_topics(self, partitions: int = 1) -> None:
         await self.log.create_topics([VOTES, CARRIED, ANSWERS, DEAD_LETTERS], partitions)
@@ -83,7 +93,7 @@ def test_answers_do_not_run_ahead_of_offsets_that_are_not_acknowledged() -> None
             most = SMALL.wait_after + SMALL.at_once
             assert SMALL.wait_after < len(bench.answers) <= most
             assert "late" not in bench.answers
-            assert bench.member.stats.held_back > 0
+            assert 15 <= bench.member.stats.held_back <= 21  # four times a second
             bench.log.faults.clear()
             await anyio.sleep(1)
             assert len(bench.answers) == 101
@@ -158,6 +168,9 @@ def test_carried_votes_that_never_come_are_waited_for_and_then_given_up() -> Non
                 assert bench.answers == []
                 await anyio.sleep(2)
                 assert bench.answers == ["a", "b"]
+                bench.send(pack("one", votes("c")), topic=CARRIED)
+                await anyio.sleep(1)
+                assert bench.answers == ["a", "c", "b"]
         missing = [one["partitions"] for one in events if one["event"] == "carried_votes_missing"]
         assert missing == [[0]]
 
@@ -168,13 +181,16 @@ def test_patience_for_carried_votes_begins_anew_with_each_that_comes() -> None:
     async def test(loop: VirtualLoop) -> None:
         bench = Bench(loop)
         await bench.create_topics()
-        carried = [pack("one", votes(f"{i}", 0.9, next_tier="two")) for i in range(2)]
-        bench.send(*carried, topic=CARRIED)
-        bench.send(pack("two", votes("0"), votes("1"), votes("2")))
-        bench.log.faults.append(Fault("poll"))  # of the reader of answers
-        async with bench.running():
-            await anyio.sleep(5)
-            assert bench.answers == ["0", "1"]
+        names = [f"{i}" for i in range(2 * POLL_RECORDS + 1)]
+        bench.send(*(pack("one", votes(i, 0.9, next_tier="two")) for i in names), topic=CARRIED)
+        bench.send(pack("two", *map(votes, names)))
+        slow = Fault("poll", delay=RESTORE_PATIENCE - 5)
+        bench.log.faults.extend([Fault("poll"), slow, slow])
+        with capture_logs() as events:
+            async with bench.running():
+                await anyio.sleep(2 * RESTORE_PATIENCE)
+                assert sorted(bench.answers) == sorted(names)
+        assert not [one for one in events if one["event"] == "carried_votes_missing"]
 
     virtually(test)
 
@@ -257,3 +273,34 @@ def test_each_foreign_cascade_is_named_once_and_only_so_many_of_them() -> None:
         assert bench.member.stats.foreign_packs == CASCADES_NAMED + 4
 
     virtually(test)
+
+
+@pytest.mark.parametrize(("others", "answered"), [(0, 8), (20, 9)])
+def test_what_falls_due_at_once_is_answered_in_steps(others: int, answered: int) -> None:
+    async def test(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        await bench.create_topics()
+        due = [head(f"{i}", deadline_at=bench.clock.now() - 1) for i in range(30)]
+        bench.send(pack("one", *(votes(one, 0.9, next_tier="two") for one in due)))
+        bench.send(*(pack("one", votes(f"other-{i}")) for i in range(others)))
+        bench.log.faults.append(Fault("publish", GONE, after=True))
+        with pytest.raises(LogUnavailableError, match="gone"):
+            await bench.member.run(anyio.Event())
+        assert len(bench.answers) == answered
+
+    virtually(test)
+
+
+def test_every_dead_letter_is_counted_and_every_commit_noted(tmp_path: Path) -> None:
+    async def test(loop: VirtualLoop) -> None:
+        bench = Bench(loop, ledger=tmp_path)
+        await bench.create_topics()
+        bench.log.append([Output(VOTES, None, b"\xc1", 0)] * 2)
+        async with bench.running():
+            await anyio.sleep(1)
+        assert bench.member.stats.dead_letters == len(bench.log.topics[DEAD_LETTERS][0]) == 2
+
+    virtually(test)
+    events = [event for file in ledger_files(tmp_path) for event in file]
+    committed = [event.offsets for event in events if isinstance(event, Committed)]
+    assert committed == [[(VOTES, 0, 2)]]
