@@ -199,3 +199,45 @@ def test_items_that_come_too_late_say_nothing() -> None:
     arrivals.note(-1.0, 6.0)
 
     assert (arrivals.rate(6.0), arrivals.tightest(6.0)) == (0.0, math.inf)
+
+
+def test_a_tier_without_members_takes_no_time() -> None:
+    tier = TierTime()
+    assert (tier.alpha, tier.beta, tier.margin) == (0.0, 0.0, 1.0)
+    assert (tier.running(5), tier.running(5, "cpu"), tier.predict(5)) == (0.0, 0.0, 0.0)
+    assert (tier.largest_within(1.0, 8), tier.largest_within(1.0, 8, 2.0)) == (8, 0)
+
+
+def test_members_that_share_a_device_add_up_with_all_they_take() -> None:
+    known = {"a": ("cpu", ServiceTime(0.1, 0.5)), "b": ("cpu", ServiceTime(0.2, 0.25))}
+    tier = TierTime(known | {"c": ("vllm:c", ServiceTime(0.05, 1.0))})
+    assert (tier.alpha, tier.beta) == (pytest.approx(0.3), pytest.approx(0.75))
+    assert tier.running(10, "cpu") == pytest.approx(3.75)
+    assert tier.running(10, "vllm:c") == pytest.approx(1.5)
+    assert tier.running(1) == pytest.approx(1.05)
+    assert tier.largest_within(3.75 + 1e-9, 64) == 10
+    assert tier.largest_within(3.75 + 1e-9, 64, 1.5) == 5
+
+
+def test_what_a_member_takes_is_learnt_over_batches_until_it_moves() -> None:
+    tier = TierTime()
+    for size in (4, 8):
+        away, runs = Run("away", "cpu", 0, 9.0), Run("a", "cpu", size, 0.1 * size + 0.5)
+        tier.observe(size, 0.0, [away, runs])
+    assert tier.running(16, "cpu") == pytest.approx(2.1)
+    tier.observe(4, 0.0, [Run("a", "cuda:0", 4, 0.4)])
+    assert (tier.running(16, "cpu"), tier.running(16)) == (0.0, pytest.approx(1.6))
+
+
+def test_the_margin_of_a_tier_is_that_of_its_least_steady_member() -> None:
+    tier = TierTime()
+    for number in range(100):
+        noisy = 1.1 if number % 2 else 0.9
+        tier.observe(8, 0.0, [Run("a", "cpu", 8, noisy), Run("b", "cpu", 8, 1.0)])
+    assert 1.05 < tier.margin < 1.2
+
+
+def test_a_model_alone_counts_all_as_time_on_the_device() -> None:
+    service = ServiceTime(1.0, 0.0)
+    assert (service.preparing(0), service.preparing(5)) == (0.0, 0.0)
+    assert (service.largest_within(6.0, 8), service.largest_within(6.0, 8, 4.0)) == (6, 2)
