@@ -211,7 +211,7 @@ def test_a_tier_without_members_takes_no_time() -> None:
 def test_members_that_share_a_device_add_up_with_all_they_take() -> None:
     known = {"a": ("cpu", ServiceTime(0.1, 0.5)), "b": ("cpu", ServiceTime(0.2, 0.25))}
     tier = TierTime(known | {"c": ("vllm:c", ServiceTime(0.05, 1.0))})
-    assert (tier.alpha, tier.beta) == (pytest.approx(0.3), pytest.approx(0.75))
+    assert [tier.alpha, tier.beta] == pytest.approx([0.3, 0.75])
     assert tier.running(10, "cpu") == pytest.approx(3.75)
     assert tier.running(10, "vllm:c") == pytest.approx(1.5)
     assert tier.running(1) == pytest.approx(1.05)
@@ -226,7 +226,7 @@ def test_what_a_member_takes_is_learnt_over_batches_until_it_moves() -> None:
         tier.observe(size, 0.0, [away, runs])
     assert tier.running(16, "cpu") == pytest.approx(2.1)
     tier.observe(4, 0.0, [Run("a", "cuda:0", 4, 0.4)])
-    assert (tier.running(16, "cpu"), tier.running(16)) == (0.0, pytest.approx(1.6))
+    assert [tier.running(16, "cpu"), tier.running(16)] == pytest.approx([0.0, 1.6])
 
 
 def test_the_margin_of_a_tier_is_that_of_its_least_steady_member() -> None:
