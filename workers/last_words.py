@@ -14,6 +14,8 @@ _AROUND = re.compile(
     r"(During handling|The above exception) .*:$"
 )
 _TELLING = frozenset({"warning", "error", "critical"})
+# Characters of them: a line without an end, or a dump, would hide all else in the line they go in.
+_MOST = 500
 
 
 def is_complaint(line: str) -> bool:
@@ -24,8 +26,14 @@ def is_complaint(line: str) -> bool:
 def last_words(line: str) -> str | None:
     """Return what a line says about an end that may follow it; ``None`` for nothing.
 
-    Of a traceback that is the error itself: no border, no place in the code.
+    Of a traceback that is the error itself: no border, no place in the code. Of a long line it is
+    the beginning.
     """
+    words = _words(line)
+    return words if words is None or len(words) <= _MOST else f"{words[:_MOST]}…"
+
+
+def _words(line: str) -> str | None:
     if (event := read_event(line)) is not None:
         if event.get("level") not in _TELLING:
             return None

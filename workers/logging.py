@@ -26,7 +26,8 @@ Event = MutableMapping[str, Any]
 Ts = TypeVarTuple("Ts")
 
 IDENTITY = ("service", "tier", "group", "member_id", "pid")
-_HEAD = ("timestamp", "level", "event", *IDENTITY)
+_TEXTS = ("timestamp", "level", "event")
+_HEAD = (*_TEXTS, *IDENTITY)
 _NAME_WIDTH = 12
 # Of a member; the id of a run, say, would leave little room for what people want to read.
 _LONGEST_NAME = 24
@@ -76,7 +77,7 @@ class Renderer:
         """Return the line of an event; to people ``who`` tells all of its identity."""
         if self.text:
             return self._for_people(event, who)
-        first = {name: event[name] for name in (*_HEAD[:3], "child", *IDENTITY) if name in event}
+        first = {name: event[name] for name in (*_TEXTS, "child", *IDENTITY) if name in event}
         return json.dumps({**first, **event}, default=str)
 
     def _for_people(self, event: Event, who: str) -> str:
@@ -107,10 +108,10 @@ def _value(value: object) -> str:
 def _clock(timestamp: object) -> str:
     """Return the time of day here at an ISO timestamp."""
     try:
-        moment = datetime.fromisoformat(str(timestamp))
-    except ValueError:
-        moment = datetime.now(UTC)
-    return f"{moment.astimezone():%H:%M:%S}"
+        moment = datetime.fromisoformat(str(timestamp)).astimezone()
+    except (ValueError, OverflowError):  # a year 9999 is none here
+        moment = datetime.now(UTC).astimezone()
+    return f"{moment:%H:%M:%S}"
 
 
 class _StandardError:
@@ -143,7 +144,8 @@ def configure_logging(level: Level, form: Format = "auto") -> None:
     """
     terminal = sys.stderr.isatty()
     _renderer.text = not supervised() and (form == "text" or (form == "auto" and terminal))
-    _renderer.colours = terminal and not os.environ.get("NO_COLOR")
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    _renderer.colours = terminal and not plain
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -168,14 +170,18 @@ def _add_identity(logger: object, method: str, event: Event) -> Event:
 
 
 def read_event(line: str) -> Event | None:
-    """Return the event of a line in JSON; ``None`` if the line is something else."""
+    """Return the event of a line in JSON; ``None`` if the line is something else.
+
+    Other programs log JSON too, with heads of other kinds: those are none of our events.
+    """
     if not line.startswith("{"):
         return None
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    ours = isinstance(event, dict) and all(isinstance(event.get(name), str) for name in _TEXTS)
+    return event if ours else None
 
 
 def pass_on(child: str, pid: int | None, line: str) -> None:

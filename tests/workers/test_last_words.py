@@ -69,11 +69,13 @@ def test_the_error_itself_is_told_and_no_border_or_place(text: str, words: str) 
 
 def test_of_log_lines_only_those_tell_that_something_is_wrong() -> None:
     said = {"event": "crashed", "level": "critical", "error": "ValueError: no such thing"}
-    assert last_words(json.dumps(said)) == "crashed: ValueError: no such thing"
-    assert last_words(json.dumps({"event": "drain_cut_short", "level": "warning"})) == (
-        "drain_cut_short"
-    )
-    assert last_words(json.dumps({"event": "worker_started", "level": "info"})) is None
+    assert event_words(**said) == "crashed: ValueError: no such thing"
+    assert event_words(event="drain_cut_short", level="warning") == "drain_cut_short"
+    assert event_words(event="worker_started", level="info") is None
+
+
+def event_words(**said: str) -> str | None:
+    return last_words(json.dumps({"timestamp": "2026-01-01T00:00:00Z", **said}))
 
 
 def test_only_what_a_command_ends_with_is_a_complaint() -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from anyio import to_thread
 
 import workers.logging as voice
 from streams.member import logger as member_logger
+from workers.last_words import last_words
 from workers.logging import configure_logging, identify, pass_on, speaking_as
 
 
@@ -90,11 +92,12 @@ def test_lines_of_children_are_passed_on_under_their_names(
     )
 
     configure_logging("error", "text")
-    pass_on("worker 1", 7, '{"level":"info","event":"begun","tier":"look"}')
+    head = {"timestamp": "9999-12-31T23:59:59-12:00"}
+    pass_on("worker 1", 7, json.dumps({**head, "level": "info", "event": "begun", "tier": "look"}))
     pass_on("look 0", 7, theirs)
     pass_on("look 0", 7, "free():\x1b[2J invalid\rpointer")
     crash = {"level": "critical", "event": "crashed", "exception": "Traceback\n  File x\nE: y"}
-    pass_on("look 0", 7, json.dumps(crash))
+    pass_on("look 0", 7, json.dumps({**head, **crash}))
     shown = [line[9:] for line in capsys.readouterr().err.splitlines()]
     assert shown == [
         "info    worker 1 look begun",
@@ -107,7 +110,21 @@ def test_lines_of_children_are_passed_on_under_their_names(
     ]
 
 
-@pytest.mark.parametrize("line", ["{", "{}", '{"event": 1}', "[1]", "{" * 100_000, '{"event"'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "{}",
+        '{"event": 1}',
+        "[1]",
+        "{" * 100_000,
+        '{"event"',
+        '{"timestamp": 1.5, "level": "info", "event": "x"}',
+        '{"timestamp": "t", "level": {"no": 1}, "event": "x"}',
+        '{"timestamp": "t", "level": null, "event": "x"}',
+        '{"level": "INFO", "event": "x"}',
+    ],
+)
 def test_what_only_looks_like_an_event_is_passed_on_as_it_is(
     line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +132,31 @@ def test_what_only_looks_like_an_event_is_passed_on_as_it_is(
     pass_on("look 0", 7, line)
     (event,) = said(capsys)
     assert event["line"] == line
+    assert last_words(line) == (line if len(line) < 500 else f"{line[:500]}…")
+    configure_logging("info", "text")
+    pass_on("look 0", 7, line)
+    assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("terminal", "setting", "coloured"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"NO_COLOR": "1"}, False),
+        (True, {"TERM": "dumb"}, False),
+    ],
+)
+def test_a_text_has_colours_where_they_can_be_shown_and_are_wanted(
+    terminal: bool, setting: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    configure_logging("info", "text")
+    assert voice._renderer.colours == coloured
 
 
 def test_what_libraries_log_becomes_an_event(capsys: pytest.CaptureFixture[str]) -> None:
