@@ -9,6 +9,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from schemas.cascade import Cascade, Snapshot, cascade_of, load_cascade
+from schemas.errors import ConfigError
 
 # Names the file descriptor to a child.
 PINNED = "ROADSTREAM_PINNED"
@@ -53,11 +54,17 @@ def given_cascade(name_or_path: str) -> Cascade:
     """Return the cascade that a supervisor handed to this process; without one, load it.
 
     Raises:
-        ConfigError: See ``load_cascade``.
+        ConfigError: See ``load_cascade``; or nothing is where the environment says that it was
+            handed over, as in a copy of a child's environment.
     """
     descriptor = os.environ.pop(PINNED, None)  # not for the children of this one
     if descriptor is None:
         return load_cascade(name_or_path)
-    with os.fdopen(int(descriptor), "rb") as file:
-        # By position: all who inherit it share one offset.
-        return cascade_of(_decode(os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)))
+    try:
+        with os.fdopen(int(descriptor), "rb") as file:
+            # By position: all who inherit it share one offset.
+            snapshot = _decode(os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0))
+    except (ValueError, OSError, msgspec.DecodeError):
+        expected = "the descriptor of a cascade, which only a supervisor sets (unset it)"
+        raise ConfigError(PINNED, expected, descriptor) from None
+    return cascade_of(snapshot)

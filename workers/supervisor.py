@@ -21,7 +21,7 @@ from schemas.errors import ReplacedError, RoadstreamError, RunError, UsageError
 from workers.last_words import is_complaint, last_words
 from workers.lifecycle import DRAIN_TIMEOUT, READY, SUPERVISED, Kind
 from workers.pinned import Inherited, pinned
-from workers.restarts import Death, Restarts
+from workers.restarts import TEMPORARY_STATUS, Death, Restarts
 
 logger = structlog.get_logger()
 # A child beats every second; one that was silent for so long is stopped or stuck, and is killed.
@@ -186,26 +186,22 @@ class Supervisor:
 
     async def _run_once(self, spec: ChildSpec, child: Child, stopping: anyio.Event) -> int:
         """Run a child until it ends or is to be stopped; return its exit status."""
-        ours, theirs = socket.socketpair()
+        child.words = ""
+        try:
+            ours, process = await self._start(spec)
+        except OSError as error:
+            # No files or processes left, or the interpreter is being exchanged: a service outlasts
+            # that, a job must end.
+            where = "" if error.filename is None else f"{error.filename}: "
+            child.words = f"cannot be started: {where}{error.strerror}"
+            child.words_at, child.worked_for = time.monotonic(), 0.0
+            service = self._care.kind == "service"
+            child.status = TEMPORARY_STATUS if service else RunError.exit_status
+            return child.status
         with ours:
-            with theirs:
-                process = await anyio.open_process(
-                    [sys.executable, "-P", "-m", "workers.cli", *spec.arguments],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    env={
-                        **os.environ,
-                        SUPERVISED: self._care.kind,
-                        **self._inherited.environment,
-                    },
-                    pass_fds=self._inherited.descriptors,
-                    start_new_session=True,
-                )
             ours.setblocking(False)
             child.pid, child.worked_for = process.pid, 0.0
             child.beat(False, time.monotonic())
-            child.words = ""
             logger.info("child_started", child=spec.name, child_pid=process.pid)
             try:
                 async with anyio.create_task_group() as tasks:
@@ -224,6 +220,27 @@ class Supervisor:
                 child.beat(False, time.monotonic())
                 child.pid, child.status = None, process.returncode
         return status
+
+    async def _start(self, spec: ChildSpec) -> tuple[socket.socket, anyio.abc.Process]:
+        """Start a child; return our end of its standard input, and its process.
+
+        Raises:
+            OSError: The machine does not let us.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs, contextlib.ExitStack() as unless_started:
+            unless_started.enter_context(ours)
+            process = await anyio.open_process(
+                [sys.executable, "-P", "-m", "workers.cli", *spec.arguments],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={**os.environ, SUPERVISED: self._care.kind, **self._inherited.environment},
+                pass_fds=self._inherited.descriptors,
+                start_new_session=True,
+            )
+            unless_started.pop_all()
+        return ours, process
 
     async def _read(self, child: Child, process: anyio.abc.Process, said_all: anyio.Event) -> None:
         assert process.stderr is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.cascade import Cascade, load_cascade, shipped_cascades
-from schemas.errors import ChangedError
+from schemas.errors import ChangedError, ConfigError
 from workers.pinned import PINNED, given_cascade, pinned
 from workers.runtime import load_engines
 
@@ -54,6 +54,18 @@ def test_without_a_supervisor_the_cascade_is_loaded_by_its_name() -> None:
     with pinned(None) as inherited:
         assert inherited == ({}, ())
     assert given_cascade("lite") == load_cascade("lite")
+
+
+def test_what_is_no_cascade_of_a_supervisor_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").write_bytes(b"\x93another file")
+    closed = os.open(tmp_path / "other", os.O_RDONLY)
+    os.close(closed)
+    for stale in (str(closed), "", "one", str(os.open(tmp_path / "other", os.O_RDONLY))):
+        monkeypatch.setenv(PINNED, stale)
+        with pytest.raises(ConfigError, match=rf"^{PINNED}: expected the descriptor .*, got"):
+            given_cascade("lite")
 
 
 def test_weights_that_change_before_they_are_loaded_are_refused(

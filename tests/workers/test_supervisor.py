@@ -11,7 +11,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from schemas.errors import UsageError
+from schemas.errors import RunError, UsageError
 from schemas.topics import all_topics
 from streams.embedded.log import EmbeddedLog
 from workers.supervisor import LAST_WORDS, LONGEST_LINE, Care, Child, ChildSpec, Supervisor
@@ -91,6 +91,39 @@ async def test_a_child_that_is_killed_starts_again(tmp_path: Path) -> None:
     (death,) = [event for event in events if event["event"] == "child_died"]
     assert (death["child"], death["status"], death["how"]) == ("consensus", -9, "SIGKILL")
     assert len(pids(events)) == 2
+
+
+async def test_a_child_that_the_machine_cannot_start_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python, said, stopping = tmp_path / "python", Lines(), anyio.Event()
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    supervisor = Supervisor([await consensus(tmp_path)], said)
+    with capture_logs() as events:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(supervisor.run, stopping)
+            await said.wait("consensus_started")
+            away = python.rename(tmp_path / "away")
+            os.kill(pids(events)[0], signal.SIGKILL)
+            with anyio.fail_after(DEADLINE):
+                while supervisor.children["consensus"].status != 75:  # noqa: ASYNC110 (nobody tells)
+                    await anyio.sleep(0.01)
+            away.rename(python)
+            await said.wait("consensus_started", times=2)
+            stopping.set()
+    died = [event["said"] for event in events if event["event"] == "child_died"]
+    assert died[1] == f"cannot be started: {python}: No such file or directory"
+
+
+async def test_a_job_whose_children_the_machine_cannot_start_ends_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    supervisor = Supervisor([ChildSpec("one", [])], Lines(), Care(kind="job"))
+    with pytest.RaisesGroup(pytest.RaisesExc(RunError, match=r"^one ended .*: cannot be started")):
+        await supervisor.run(anyio.Event())
 
 
 async def test_a_child_that_cannot_start_ends_everything_and_says_why(tmp_path: Path) -> None:
