@@ -219,13 +219,14 @@ async def test_a_spare_member_takes_over_when_the_owner_leaves(
             members[leaving] = member = Member(consumer)
             while not leaving.is_set():
                 await member.step()
+        left.append(leaving)
 
     async def until(condition: Callable[[], bool]) -> None:
         with anyio.fail_after(DEADLINE):
             while not condition():  # noqa: ASYNC110 (two members poll meanwhile)
                 await anyio.sleep(0.02)
 
-    members: dict[anyio.Event, Member] = {}
+    members, left = dict[anyio.Event, Member](), list[anyio.Event]()
     async with KafkaLog(settings) as log, log.producer() as producer:
         await log.create_topics([topic], 1)
         async with anyio.create_task_group() as tasks:
@@ -244,6 +245,7 @@ async def test_a_spare_member_takes_over_when_the_owner_leaves(
             assert (members[owner].values, members[spare].values) == (texts(range(5)), [])
 
             owner.set()
+            await until(lambda: left == [owner])
             await producer.publish(numbered(topic, range(5, 10), 1))
             await until(lambda: len(members[spare].values) == 5)
             spare.set()
