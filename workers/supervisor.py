@@ -39,8 +39,9 @@ WORDS_FOR = 60.0
 LONGEST_LINE = 1 << 16
 
 OnLine = Callable[[str, int | None, str], None]
-# How a child ends that was told to, before it had its own way of ending and after.
-ORDERLY = frozenset({0, -signal.SIGTERM})
+# How a child ends that was told to, before it had its own way of ending and after; or that made way
+# for another, as all children of one `up` do for those of a second.
+ORDERLY = frozenset({0, -signal.SIGTERM, ReplacedError.exit_status})
 
 
 class ChildSpec(NamedTuple):
