@@ -7,6 +7,7 @@ hashes them and the weights it points to, so that an answer says exactly what ju
 
 import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,18 +192,18 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """What was read when a cascade was loaded; from it the same cascade can be made again.
 
     Attributes:
-        where: The cascade file, as errors name it.
+        where: The cascade file, as errors name it; paths need not be text, so ``os.fsencode``'s.
         text: Its bytes.
-        folder: What names in it are relative to.
+        folder: What names in it are relative to; as ``where``.
         hash: Identifies the file and all that it names.
         files: Prompts, heads and example pictures, by their names in it.
         weights: The first 16 hexadecimal digits of the digests of weights on this machine, by
             member.
     """
 
-    where: str = ""
+    where: bytes = b""
     text: bytes = b""
-    folder: str = ""
+    folder: bytes = b""
     hash: str = ""
     files: dict[str, bytes] = {}
     weights: dict[str, str] = {}
@@ -322,12 +323,12 @@ def load_cascade(name_or_path: str) -> Cascade:
 
 def cascade_of(snapshot: Snapshot) -> Cascade:
     """Return the cascade that a snapshot was taken of; nothing is read."""
-    return _loaded(parse_cascade(snapshot.text, snapshot.where), snapshot)
+    return _loaded(parse_cascade(snapshot.text, os.fsdecode(snapshot.where)), snapshot)
 
 
 def _loaded(cascade: Cascade, snapshot: Snapshot) -> Cascade:
     return msgspec.structs.replace(
-        cascade, hash=snapshot.hash, folder=snapshot.folder, snapshot=snapshot
+        cascade, hash=snapshot.hash, folder=os.fsdecode(snapshot.folder), snapshot=snapshot
     )
 
 
@@ -444,9 +445,9 @@ def _taken(cascade: Cascade, text: bytes, where: str, folder: str) -> Snapshot:
                         files[name] = path.read_bytes()
                 digest.update(digest_of_bytes(files[name]))
     return Snapshot(
-        where=where,
+        where=os.fsencode(where),
         text=text,
-        folder=folder,
+        folder=os.fsencode(folder),
         hash=digest.hexdigest()[:16],
         files=files,
         weights=weights,
