@@ -77,7 +77,9 @@ _FRAME = re.compile(rb"#t=\d+\.\d{3}(&stream=\d+)?$")
 
 def _forget_unanswered(tx: Any) -> None:
     tx.execute("DELETE FROM images WHERE answer IS NULL")
-    tx.execute("DELETE FROM contents WHERE image_id NOT IN (SELECT image_id FROM images)")
+    # Also where it lay: its answer may come before the scan, and must not pass for known there.
+    for table in ("contents", "places"):
+        tx.execute(f"DELETE FROM {table} WHERE image_id NOT IN (SELECT image_id FROM images)")
 
 
 def _sent_at(answer: object) -> float | None:

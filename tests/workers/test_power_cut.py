@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import sqlite3
-import time
 from pathlib import Path
 
 from tests.command import roadstream, started, write_cascade, write_pictures
@@ -22,22 +21,7 @@ def copied(log: Path, to: Path) -> None:
         source.backup(target)
 
 
-def is_open(log: Path) -> bool:
-    """Whether any process has the log open."""
-    with contextlib.suppress(OSError):
-        for held in Path("/proc").glob("[0-9]*/fd/*"):
-            with contextlib.suppress(OSError):
-                if held.readlink() == log:
-                    return True
-    return False
-
-
 def put_back(older: Path, log: Path) -> None:
-    """Put an older state in place; a power cut ends children at once, a killed parent later."""
-    for _ in range(600):
-        if not is_open(log):
-            break
-        time.sleep(0.1)
     for suffix in ("-wal", "-shm"):
         log.with_name(log.name + suffix).unlink(missing_ok=True)
     older.replace(log)

@@ -343,6 +343,18 @@ async def test_a_log_that_is_gone_is_sent_to_anew(here: Path) -> None:
     assert await run.rows() == {"d/a.jpg": "one"}
 
 
+async def test_an_answer_from_a_log_that_was_put_back_may_come_before_the_scan(here: Path) -> None:
+    run = await started(here)
+    write("d/a.jpg", "one")
+    await run.once("d", answered=False)
+    async with RunLedger(here / "ledger.db") as ledger:
+        await ledger.forget_unanswered()
+        await run.answer(ledger, await run.received())
+
+    assert await run.once("d") == []
+    assert await run.rows() == {"d/a.jpg": "one"}
+
+
 @pytest.mark.parametrize("after", [False, True])
 async def test_an_outage_between_publishing_and_noting_loses_no_count(
     here: Path, *, after: bool
