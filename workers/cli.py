@@ -22,7 +22,7 @@ app = App(
     "`roadstream up --log kafka://127.0.0.1:9092`, `roadstream produce`, `roadstream answers`.",
     help_epilogue="Exit status: 0 all went well, 1 something failed, 2 wrong usage, "
     "65 weights are not those that the cascade was loaded with, 75 the log does not answer, "
-    "78 another process has taken the member name, 130 stopped by Ctrl-C.",
+    "78 another process has taken the member name, 130 stopped by Ctrl-C before it was done.",
     version_flags=["--version"],
 )
 _COMMANDS = {
