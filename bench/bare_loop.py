@@ -15,14 +15,14 @@ from pathlib import Path
 
 import msgspec
 
-from bench.harness import cpu_seconds
-from schemas.cascade import Cascade, load_cascade
-from stages.calibration import calibrator
-from stages.decode import decode
-from stages.inference import Engine, Picture, Pictures, Score
-from stages.route import Router
-from stages.vote import decision_confidence, disagreement, pooled
-from workers.runtime import load_engines
+from roadstream.bench.harness import cpu_seconds
+from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.stages.calibration import calibrator
+from roadstream.stages.decode import decode
+from roadstream.stages.inference import Engine, Picture, Pictures, Score
+from roadstream.stages.route import Router
+from roadstream.stages.vote import decision_confidence, disagreement, pooled
+from roadstream.workers.runtime import load_engines
 
 _spawn = multiprocessing.get_context("spawn")
 

@@ -19,9 +19,9 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from bench.harness import Spread, show, spread, write_result
-from stages.decode import Pixels, decode, encode_jpeg, resize
-from streams.sources.synthetic import render_drive
+from roadstream.bench.harness import Spread, show, spread, write_result
+from roadstream.stages.decode import Pixels, decode, encode_jpeg, resize
+from roadstream.streams.sources.synthetic import render_drive
 
 SOURCES = {"720p": (1280, 720), "1080p": (1920, 1080)}
 TARGETS = ((256, 160), (512, 352), (960, 640))
@@ -119,7 +119,7 @@ def measure(case: Case, encoded: list[bytes]) -> float:
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench.decode", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.decode", description=__doc__)
     parser.add_argument("--images", type=int, default=40, help="pictures per size")
     parser.add_argument("--rounds", type=int, default=7, help="rounds, decoders in turn")
     parser.add_argument("--name", default="decode", help="name of the result")

@@ -15,10 +15,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from bench.harness import Spread, show, spread, write_result
-from streams.embedded.log import EmbeddedLog
-from streams.embedded.store import SCHEMA, SCHEMA_VERSION
-from streams.log import Output
+from roadstream.bench.harness import Spread, show, spread, write_result
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.embedded.store import SCHEMA, SCHEMA_VERSION
+from roadstream.streams.log import Output
 
 TOPIC = "images.archive"
 BOTH = ("full_ms", "normal_ms")
@@ -69,7 +69,9 @@ def sync_seconds(folder: Path, rounds: int) -> float:
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench.durability", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m roadstream.bench.durability", description=__doc__
+    )
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--folder", type=Path, help="folder on the disk to be measured")
     parser.add_argument("--name", default="durability", help="name of the result")

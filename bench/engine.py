@@ -18,7 +18,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from bench.engine_contenders import (
+from roadstream.bench.engine_contenders import (
     Contender,
     Embedded,
     Memory,
@@ -26,12 +26,19 @@ from bench.engine_contenders import (
     ProductOnKafka,
     preload_kafka,
 )
-from bench.engine_floor import Floor, measure_floor
-from bench.engine_plan import Plan
-from bench.engine_run import Outcome
-from bench.harness import Spread, show, spread, write_result
-from bench.revisions import LEAST_ROUNDS, both_trees, check_rounds, in_turn, python_in, verdict
-from workers.broker import BrokerSettings, run_brokers
+from roadstream.bench.engine_floor import Floor, measure_floor
+from roadstream.bench.engine_plan import Plan
+from roadstream.bench.engine_run import Outcome
+from roadstream.bench.harness import Spread, show, spread, write_result
+from roadstream.bench.revisions import (
+    LEAST_ROUNDS,
+    both_trees,
+    check_rounds,
+    in_turn,
+    python_in,
+    verdict,
+)
+from roadstream.workers.broker import BrokerSettings, run_brokers
 
 LOGS = ("embedded", "memory", "kafka")
 PEER = "aiokafka loop"
@@ -41,7 +48,7 @@ PASSED_ON = ("log", "images", "payload", "partitions", "batch")
 
 def parse() -> argparse.Namespace:
     """Return the command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m bench.engine", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.engine", description=__doc__)
     parser.add_argument("--log", choices=[*LOGS, "all"], default="all", help="which logs to run on")
     parser.add_argument("--images", type=int, default=200_000, help="images per run")
     parser.add_argument("--payload", type=int, default=1024, help="bytes per image, inline")
@@ -145,7 +152,9 @@ def _speeds(tree: Path, options: argparse.Namespace) -> dict[str, float]:
     words = [f"--{key}={getattr(options, key)}" for key in PASSED_ON]
     words += ["--no-crc"] if options.no_crc else []
     words += [f"--folder={options.folder.resolve()}"] if options.folder else []
-    python_in(tree, "-m", "bench.engine", *words, "--no-peer", "--rounds=1", f"--name={name}")
+    python_in(
+        tree, "-m", "roadstream.bench.engine", *words, "--no-peer", "--rounds=1", f"--name={name}"
+    )
     file = tree / "bench" / "results" / f"{name}.json"
     told = msgspec.json.decode(file.read_bytes())
     file.unlink()

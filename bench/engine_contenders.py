@@ -12,13 +12,13 @@ import msgspec
 from aiokafka.admin import AIOKafkaAdminClient
 from anyio import to_thread
 
-from bench import engine_peer, engine_product
-from bench.engine_plan import Plan, check_answers, preload
-from bench.engine_run import Outcome, run_alone, run_hops
-from schemas.topics import ANSWERS, VOTES, all_topics
-from streams.embedded.log import EmbeddedLog
-from streams.kafka.log import KafkaLog
-from streams.kafka.settings import KafkaSettings
+from roadstream.bench import engine_peer, engine_product
+from roadstream.bench.engine_plan import Plan, check_answers, preload
+from roadstream.bench.engine_run import Outcome, run_alone, run_hops
+from roadstream.schemas.topics import ANSWERS, VOTES, all_topics
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.kafka.log import KafkaLog
+from roadstream.streams.kafka.settings import KafkaSettings
 
 
 class Contender(ABC):

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from bench.engine_plan import Plan, made_images
-from schemas import codec
-from schemas.records import Answer, AnswerTier, ImageVotes, MemberRun, VotesPack
+from roadstream.bench.engine_plan import Plan, made_images
+from roadstream.schemas import codec
+from roadstream.schemas.records import Answer, AnswerTier, ImageVotes, MemberRun, VotesPack
 
 SAMPLE = 2000
 REPEATS = 7

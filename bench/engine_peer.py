@@ -16,12 +16,12 @@ import msgspec
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from bench.engine_plan import Plan, Timing, noop_cascade
-from bench.harness import cpu_seconds
-from schemas import codec
-from schemas.records import Answer, AnswerTier, Head, MemberRun
-from stages.calibration import sigmoid
-from stages.vote import verdict
+from roadstream.bench.engine_plan import Plan, Timing, noop_cascade
+from roadstream.bench.harness import cpu_seconds
+from roadstream.schemas import codec
+from roadstream.schemas.records import Answer, AnswerTier, Head, MemberRun
+from roadstream.stages.calibration import sigmoid
+from roadstream.stages.vote import verdict
 
 RAW = 4.0
 BATCH = 500

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from schemas import codec, headers
-from schemas.cascade import Cascade, parse_cascade
-from schemas.records import Answer, Head, Image, Inline
-from schemas.topics import images
-from streams.log import Log, Output, Producer
+from roadstream.schemas import codec, headers
+from roadstream.schemas.cascade import Cascade, parse_cascade
+from roadstream.schemas.records import Answer, Head, Image, Inline
+from roadstream.schemas.topics import images
+from roadstream.streams.log import Log, Output, Producer
 
 PRELOAD_BYTES = 4 << 20
 RUN_ID = "bench"

@@ -8,10 +8,10 @@ from multiprocessing.connection import Connection
 import anyio
 from anyio import to_thread
 
-from bench.engine_plan import Plan, Timing, check_answers, noop_cascade, preload
-from bench.harness import cpu_seconds
-from schemas.topics import ANSWERS, VOTES, all_topics, images
-from streams.log import (
+from roadstream.bench.engine_plan import Plan, Timing, check_answers, noop_cascade, preload
+from roadstream.bench.harness import cpu_seconds
+from roadstream.schemas.topics import ANSWERS, VOTES, all_topics, images
+from roadstream.streams.log import (
     Assignment,
     Consumer,
     GroupListener,
@@ -24,10 +24,10 @@ from streams.log import (
     Start,
     Uncommitted,
 )
-from streams.memory.log import MemoryLog
-from workers.commands.common import run_async
-from workers.connect import open_log
-from workers.runtime import WorkOptions, build_consensus, run_workers
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.workers.commands.common import run_async
+from roadstream.workers.connect import open_log
+from roadstream.workers.runtime import WorkOptions, build_consensus, run_workers
 
 Serve = Callable[["TimedLog", Plan, anyio.Event], Awaitable[None]]
 
@@ -35,8 +35,8 @@ Serve = Callable[["TimedLog", Plan, anyio.Event], Awaitable[None]]
 def open_planned(plan: Plan) -> Log:
     """Return the log of a plan, not yet connected."""
     if plan.log.startswith("kafka://") and not plan.check_crcs:
-        from streams.kafka.log import KafkaLog
-        from streams.kafka.settings import KafkaSettings
+        from roadstream.streams.kafka.log import KafkaLog
+        from roadstream.streams.kafka.settings import KafkaSettings
 
         servers = plan.log.removeprefix("kafka://")
         return KafkaLog(KafkaSettings(bootstrap_servers=servers, check_crcs=False))

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from bench.engine_plan import Plan, Timing, VoidRunError
-from bench.harness import cpu_seconds_of
+from roadstream.bench.engine_plan import Plan, Timing, VoidRunError
+from roadstream.bench.harness import cpu_seconds_of
 
 Target = Callable[[Plan, Connection], None]
 _spawn = multiprocessing.get_context("spawn")

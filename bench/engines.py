@@ -2,7 +2,7 @@
 
 Each model is a cascade of one tier with one member. Inside the stream is ``roadstream score``:
 scan, log, worker processes, consensus, ledger. The loop has the same engine code, decoder, batch
-size and threads, one process per core, and nothing else (``bench.bare_loop``). Both are timed from
+size and threads, one process per core, and nothing else (``roadstream.bench.bare_loop``). Both are timed from
 when the models are warm, in fresh processes, in turn. Random weights take as long as trained ones:
 ResNet-18 and ViT-S/16 at 224 by PyTorch, and the member ``objects`` of the ``lite`` cascade
 (EfficientNet-Lite0 and a neck at 672×384, int8) by onnxruntime.
@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.checkpoints import TIMM, cascade_file, member, write_timm
-from bench.harness import Spread, machine, show, spread, write_result
-from bench.pipeline import Run, run_loop, run_score
-from streams.sources.synthetic import write_drive
+from roadstream.bench.checkpoints import TIMM, cascade_file, member, write_timm
+from roadstream.bench.harness import Spread, machine, show, spread, write_result
+from roadstream.bench.pipeline import Run, run_loop, run_score
+from roadstream.streams.sources.synthetic import write_drive
 
 AIM = 0.95
 OBJECTS = "onnx objects"
@@ -74,7 +74,7 @@ def summary(found: dict[str, list[Run]]) -> dict[str, Any]:
 
 def parse() -> argparse.Namespace:
     """Return the command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m bench.engines", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.engines", description=__doc__)
     parser.add_argument("--images", type=int, default=800, help="pictures to render")
     parser.add_argument("--max-batch", type=int, default=16, help="largest batch, of both")
     parser.add_argument("--only", action="append", help=f"such as {OBJECTS!r}; repeatable")

@@ -18,11 +18,11 @@ import msgspec
 import numpy as np
 from ensemble_boxes import weighted_boxes_fusion
 
-from bench.fusion_scenes import SCENES, detections, fuse_in_numpy
-from bench.harness import Spread, show, spread, write_result
-from schemas.cascade import Fusion, FusionConfidence
-from schemas.records import Box
-from stages.fusion import BoxFusion, Detections, Found, load_fusion
+from roadstream.bench.fusion_scenes import SCENES, detections, fuse_in_numpy
+from roadstream.bench.harness import Spread, show, spread, write_result
+from roadstream.schemas.cascade import Fusion, FusionConfidence
+from roadstream.schemas.records import Box
+from roadstream.stages.fusion import BoxFusion, Detections, Found, load_fusion
 
 IOU, SKIP = 0.55, 0.05
 AIM = 20_000
@@ -144,7 +144,7 @@ def start_seconds() -> float:
 
 def parse() -> argparse.Namespace:
     """Return the command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m bench.fusion", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.fusion", description=__doc__)
     parser.add_argument("--detectors", type=int, default=10)
     parser.add_argument("--boxes", type=int, default=20, help="of each detector in each image")
     parser.add_argument("--compared", type=int, default=200, help="images compared per scene")

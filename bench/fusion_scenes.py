@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stages.fusion import Detections, Reals
+from roadstream.stages.fusion import Detections, Reals
 
 LABELS = 3
 SCENES = ("agreeing", "scattered")

@@ -23,7 +23,7 @@ import anyio
 import msgspec
 import numpy as np
 
-from bench.checkpoints import (
+from roadstream.bench.checkpoints import (
     cascade_file,
     dinov3,
     member,
@@ -31,15 +31,15 @@ from bench.checkpoints import (
     write_dinov3,
     write_rt_detr,
 )
-from bench.gpu_roofline import busy_share, flops_per_image, roofline
-from bench.harness import show, spread, write_result
-from bench.overhead_child import LoopWatch, WatchedLog, pictures, submit
-from schemas.cascade import Cascade, load_cascade
-from schemas.topics import all_topics
-from stages.inference import Pixels
-from streams.memory.log import MemoryLog
-from workers.commands.common import run_async
-from workers.runtime import WorkOptions, build_consensus, run_workers
+from roadstream.bench.gpu_roofline import busy_share, flops_per_image, roofline
+from roadstream.bench.harness import show, spread, write_result
+from roadstream.bench.overhead_child import LoopWatch, WatchedLog, pictures, submit
+from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.schemas.topics import all_topics
+from roadstream.stages.inference import Pixels
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.workers.commands.common import run_async
+from roadstream.workers.runtime import WorkOptions, build_consensus, run_workers
 
 AIM = 0.97
 STREAMS = ("stream", "stream, JPEG")
@@ -110,9 +110,9 @@ def bare_rate(cascade: Cascade, seconds: float) -> float:
     """Return images per second of the compiled network alone, on a batch that is on the device."""
     import torch
 
-    from workers.engines.options import EngineOptions
-    from workers.engines.torch.engine import TorchEngine
-    from workers.engines.torch.lanes import lane_for
+    from roadstream.workers.engines.options import EngineOptions
+    from roadstream.workers.engines.torch.engine import TorchEngine
+    from roadstream.workers.engines.torch.lanes import lane_for
 
     (only,) = cascade.tiers
     shared: dict[Any, Any] = {}
@@ -178,7 +178,7 @@ def stream_rate(
 def undecoded(side: int) -> Iterator[None]:
     """Have workers take one array for every picture instead of decoding it."""
     pixels: Pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
-    with patch("workers.judge.decode", lambda *_, **__: pixels):
+    with patch("roadstream.workers.judge.decode", lambda *_, **__: pixels):
         yield
 
 
@@ -250,7 +250,7 @@ def mixed(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def parse() -> argparse.Namespace:
     """Return the command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.gpu", description=__doc__)
     parser.add_argument("--only", action="append", help="part of a row's name; repeatable")
     parser.add_argument("--max-batch", type=int, default=64, help="largest batch")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement, about")
@@ -269,9 +269,11 @@ def require_cuda() -> str:
     try:
         import torch
     except ImportError as error:
-        raise SystemExit("bench.gpu needs PyTorch (pip install 'roadstream[torch]')") from error
+        raise SystemExit(
+            "roadstream.bench.gpu needs PyTorch (pip install 'roadstream[torch]')"
+        ) from error
     if not torch.cuda.is_available():
-        raise SystemExit("bench.gpu needs a CUDA device, and PyTorch sees none here")
+        raise SystemExit("roadstream.bench.gpu needs a CUDA device, and PyTorch sees none here")
     return str(torch.cuda.get_device_name())
 
 

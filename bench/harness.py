@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from workers.cpus import usable_cpus
+from roadstream.workers.cpus import usable_cpus
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = (

@@ -16,13 +16,13 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from bench.harness import Spread, show, spread, write_result
-from schemas.topics import images
-from streams.memory.log import MemoryLog
-from streams.run_ledger import RunLedger
-from streams.sources.files import ScanOptions, scan_places
-from streams.sources.places import SETTLING_NS
-from workers.submit import Submitter, next_batch
+from roadstream.bench.harness import Spread, show, spread, write_result
+from roadstream.schemas.topics import images
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.streams.run_ledger import RunLedger
+from roadstream.streams.sources.files import ScanOptions, scan_places
+from roadstream.streams.sources.places import SETTLING_NS
+from roadstream.workers.submit import Submitter, next_batch
 
 CASES = ((5000, 30_000), (1000, 300_000), (100, 4_000_000))
 WAYS = ("looked at only", "first pass, references", "first pass, inline", "unchanged", "SHA-256")
@@ -90,7 +90,7 @@ async def measure(folder: Path, ledger: Path, count: int, size: int, rounds: int
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench.hashing", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.hashing", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds, ways in turn")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="where files lie")
     parser.add_argument("--name", default="hashing", help="name of the result")

@@ -4,7 +4,7 @@ Processor time of the thread, median and lower quartile over all runs: the quart
 machine would need. Decoding and resizing, as a worker does them, stand beside; a tier decodes a
 picture once, at the scale that its largest member needs. Members take turns, picture by picture.
 
-For comparison, a detector of the usual nano size with random weights (``bench.nano_detector``) run
+For comparison, a detector of the usual nano size with random weights (``roadstream.bench.nano_detector``) run
 plainly in onnxruntime on the same pictures, 640×640: its time only, as it finds nothing.
 """
 
@@ -17,14 +17,14 @@ from pathlib import Path
 import cv2
 import msgspec
 
-from bench.harness import show, write_result
-from bench.nano_detector import SIDE, Detector
-from schemas.cascade import Cascade, Member, Tier, load_cascade
-from stages.decode import decode, encode_jpeg, resize
-from stages.inference import Picture, Pictures
-from streams.sources.synthetic import render_drive
-from workers.engines.options import EngineOptions
-from workers.engines.registry import build_engine
+from roadstream.bench.harness import show, write_result
+from roadstream.bench.nano_detector import SIDE, Detector
+from roadstream.schemas.cascade import Cascade, Member, Tier, load_cascade
+from roadstream.stages.decode import decode, encode_jpeg, resize
+from roadstream.stages.inference import Picture, Pictures
+from roadstream.streams.sources.synthetic import render_drive
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.registry import build_engine
 
 NANO = "nano detector, random weights"
 WARM_UP = 3
@@ -154,7 +154,7 @@ def pictures(options: argparse.Namespace) -> list[bytes]:
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench.members", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.members", description=__doc__)
     parser.add_argument("--cascade", default="lite", help="name or file; its engines run here")
     parser.add_argument("--pictures", type=Path, help="folder of JPEGs; rendered by default")
     parser.add_argument("--images", type=int, default=30, help="pictures to render, or to take")

@@ -19,10 +19,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from bench.harness import resident_bytes, show, write_result
-from schemas.cascade import load_cascade
-from stages.decode import encode_jpeg
-from streams.sources.synthetic import write_drive
+from roadstream.bench.harness import resident_bytes, show, write_result
+from roadstream.schemas.cascade import load_cascade
+from roadstream.stages.decode import encode_jpeg
+from roadstream.streams.sources.synthetic import write_drive
 
 CASCADE = """name = "noop"
 [[tiers]]
@@ -108,7 +108,7 @@ def run(archive: Path, images: int, cascade: str, scratch: Path, *more: str) -> 
         SystemExit: It failed.
     """
     out = scratch / f"answers-{archive.name}.parquet"
-    command = [sys.executable, "-P", "-m", "workers.cli", "score", str(archive), "--restart",
+    command = [sys.executable, "-P", "-m", "roadstream.workers.cli", "score", str(archive), "--restart",
                "--cascade", cascade, "--out", str(out), *more]  # fmt: skip
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -154,7 +154,7 @@ def show_models(found: dict[str, Memory]) -> None:
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.memory", description=__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument(
         "--pictures", type=int, default=120, help="pictures for the models of lite; 0 for none"

@@ -22,9 +22,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.engines import cascades
-from bench.harness import Spread, show, spread, write_result
-from bench.revisions import python_in, tree_at
+from roadstream.bench.engines import cascades
+from roadstream.bench.harness import Spread, show, spread, write_result
+from roadstream.bench.revisions import python_in, tree_at
 
 HERE = Path(__file__).resolve().parent
 CHILD = HERE / "overhead_child.py"
@@ -103,7 +103,9 @@ def stall_figures(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 def parse() -> argparse.Namespace:
     """Return the command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m roadstream.bench.overhead", description=__doc__
+    )
     parser.add_argument("--before", help="revision to compare with; none by default")
     parser.add_argument("--images", type=int, default=40_000, help="images per loop measurement")
     parser.add_argument("--max-batch", type=int, default=16, help="largest batch of the tier")

@@ -1,4 +1,4 @@
-"""One measurement of ``bench.overhead``, in a process of its own that may run on an older tree.
+"""One measurement of ``roadstream.bench.overhead``, in a process of its own that may run on an older tree.
 
 Run by path, with the tree to be measured on ``PYTHONPATH``: so it imports only what every tree has.
 Prints one JSON object.
@@ -17,19 +17,19 @@ from typing import Any
 import anyio
 import msgspec
 
-import workers
-from bench.engine_plan import Plan, noop_cascade, preload
-from bench.engine_product import TimedLog
-from schemas import codec
-from schemas.cascade import Cascade, load_cascade
-from schemas.records import Head, Image, Inline
-from schemas.topics import all_topics, images
-from stages.decode import encode_jpeg
-from streams.log import Consumer, Log, Offsets, Output, Polled
-from streams.memory.log import MemoryLog
-from streams.sources.synthetic import render_drive
-from workers.commands.common import run_async
-from workers.runtime import WorkOptions, build_consensus, run_workers
+from roadstream import workers
+from roadstream.bench.engine_plan import Plan, noop_cascade, preload
+from roadstream.bench.engine_product import TimedLog
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.topics import all_topics, images
+from roadstream.stages.decode import encode_jpeg
+from roadstream.streams.log import Consumer, Log, Offsets, Output, Polled
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.streams.sources.synthetic import render_drive
+from roadstream.workers.commands.common import run_async
+from roadstream.workers.runtime import WorkOptions, build_consensus, run_workers
 
 TICK = 0.002
 QUIET = 1.0

@@ -20,11 +20,18 @@ from pathlib import Path
 
 import msgspec
 
-from bench.bare_loop import run_bare
-from bench.harness import machine, show, spread, write_result
-from bench.revisions import LEAST_ROUNDS, both_trees, check_rounds, in_turn, python_in, verdict
-from sinks.readers import read_answers
-from streams.sources.synthetic import write_drive
+from roadstream.bench.bare_loop import run_bare
+from roadstream.bench.harness import machine, show, spread, write_result
+from roadstream.bench.revisions import (
+    LEAST_ROUNDS,
+    both_trees,
+    check_rounds,
+    in_turn,
+    python_in,
+    verdict,
+)
+from roadstream.sinks.readers import read_answers
+from roadstream.streams.sources.synthetic import write_drive
 
 TREE = Path(__file__).resolve().parents[1]
 
@@ -41,7 +48,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse() -> argparse.Namespace:
     """Return the command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m bench.pipeline", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m roadstream.bench.pipeline", description=__doc__
+    )
     parser.add_argument("--pictures", type=Path, help="folder of JPEGs; rendered by default")
     parser.add_argument("--images", type=int, default=600, help="pictures to render, or to take")
     parser.add_argument("--cascade", default="lite", help="cascade file or name")
@@ -58,7 +67,7 @@ def run_score(folder: Path, cascade: str, images: int, scratch: Path, tree: Path
     """Run a tree's command in fresh processes, and read the times off its answers."""
     out = scratch / "answers.parquet"
     began, cpu = time.perf_counter(), _children_cpu()
-    python_in(tree, "-m", "workers.cli", "score", str(folder), "--out", str(out),
+    python_in(tree, "-m", "roadstream.workers.cli", "score", str(folder), "--out", str(out),
               "--cascade", cascade, "--restart", folder=scratch)  # fmt: skip
     whole = time.perf_counter() - began
     answers = list(read_answers(out))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.harness import show
+from roadstream.bench.harness import show
 
 HERE = Path(__file__).resolve().parent
 # A change of 2 % is the least that these benchmarks can tell in the time that anybody has.

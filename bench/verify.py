@@ -1,4 +1,4 @@
-"""``python -m bench.verify``: what the event ledger costs a group member, and ``verify`` itself.
+"""``python -m roadstream.bench.verify``: what the event ledger costs a group member, and ``verify`` itself.
 
 Processor time, not wall clock: on a machine that others use too, the figures hold.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from bench.harness import Spread, cpu_seconds, show, spread, write_result
-from schemas import codec
-from schemas.cascade import Cascade, Member, Tier
-from schemas.records import (
+from roadstream.bench.harness import Spread, cpu_seconds, show, spread, write_result
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Cascade, Member, Tier
+from roadstream.schemas.records import (
     Answer,
     AnswerTier,
     Head,
@@ -25,7 +25,7 @@ from schemas.records import (
     MemberRun,
     VotesPack,
 )
-from schemas.topics import (
+from roadstream.schemas.topics import (
     ANSWERS,
     CONSENSUS_GROUP,
     VOTES,
@@ -34,12 +34,12 @@ from schemas.topics import (
     tier_group,
     tier_inputs,
 )
-from sinks.verification.findings import Report
-from streams.event_ledger import EventLedger
-from streams.log import Log, Output
-from streams.member import GroupMember, MemberOptions
-from streams.memory.log import MemoryLog
-from workers.verify.run import verify
+from roadstream.sinks.verification.findings import Report
+from roadstream.streams.event_ledger import EventLedger
+from roadstream.streams.log import Log, Output
+from roadstream.streams.member import GroupMember, MemberOptions
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.workers.verify.run import verify
 
 PARTITIONS, BATCH = 16, 64
 TOPIC = "work"
@@ -171,7 +171,7 @@ def _peak() -> int:
 
 def main() -> None:
     """Measure both and write the result."""
-    parser = argparse.ArgumentParser(prog="python -m bench.verify", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.verify", description=__doc__)
     parser.add_argument("--batches", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=500_000)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from schemas.bounds import (
+from roadstream.schemas.bounds import (
     Finite,
     Name,
     NonNegative,
@@ -26,10 +26,10 @@ from schemas.bounds import (
     Share,
     Short,
 )
-from schemas.complaints import config_error
-from schemas.errors import ChangedError, ConfigError
-from schemas.settings.registry import SETTINGS, settings_of
-from schemas.weights import digest_of, digest_of_bytes
+from roadstream.schemas.complaints import config_error
+from roadstream.schemas.errors import ChangedError, ConfigError
+from roadstream.schemas.settings.registry import SETTINGS, settings_of
+from roadstream.schemas.weights import digest_of, digest_of_bytes
 
 EXIT = "exit"
 # Engines whose models may come from the hub, by id.
@@ -79,7 +79,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         sizes: More sizes that it takes, as ``[width, height]``; it is given a picture at the one
             nearest to its aspect ratio, in batches of one size.
         calibration: Fitted calibrator; without one, σ(raw) is taken and the vote says so.
-        settings: The engine's own settings; see ``schemas.settings``.
+        settings: The engine's own settings; see ``roadstream.schemas.settings``.
     """
 
     name: Name
@@ -116,7 +116,7 @@ FusionConfidence = Literal["avg", "max", "box_and_model_avg", "absent_model_awar
 
 
 class Fusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the boxes of a tier's detectors become one set; see ``stages.fusion``.
+    """How the boxes of a tier's detectors become one set; see ``roadstream.stages.fusion``.
 
     Attributes:
         method: ``wbf``, weighted boxes fusion. Detectors weigh what their votes weigh.
@@ -296,7 +296,7 @@ class Cascade(CascadeFile, frozen=True, kw_only=True):
 
 def shipped_cascades() -> dict[str, Path]:
     """Return the cascades that come with Roadstream, by name."""
-    import cascades
+    from roadstream import cascades
 
     folder = Path(next(iter(cascades.__path__)))
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}

@@ -1,6 +1,6 @@
 """Encoders and decoders of the records, made once: msgpack on the log, JSON for people.
 
-Images are read as JSON too, see ``schemas.image_formats``.
+Images are read as JSON too, see ``roadstream.schemas.image_formats``.
 """
 
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.cascade import CascadeFile
-from schemas.dead_letters import DeadLetter, DeadLetterSettled
-from schemas.errors import RecordError
-from schemas.events import Event
-from schemas.image_formats import image_decoder
-from schemas.prompts import Prompt
-from schemas.records import Answer, Escalation, Image, VotesPack, uneven
-from schemas.settings.registry import SETTINGS
+from roadstream.schemas.cascade import CascadeFile
+from roadstream.schemas.dead_letters import DeadLetter, DeadLetterSettled
+from roadstream.schemas.errors import RecordError
+from roadstream.schemas.events import Event
+from roadstream.schemas.image_formats import image_decoder
+from roadstream.schemas.prompts import Prompt
+from roadstream.schemas.records import Answer, Escalation, Image, VotesPack, uneven
+from roadstream.schemas.settings.registry import SETTINGS
 
 T = TypeVar("T")
 

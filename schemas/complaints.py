@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.errors import ConfigError
+from roadstream.schemas.errors import ConfigError
 
 _AT = re.compile(r"^(?P<problem>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 

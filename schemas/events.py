@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from schemas.bounds import Count, ImageId, Offset, Partition, Time, Word
+from roadstream.schemas.bounds import Count, ImageId, Offset, Partition, Time, Word
 
 Role = Literal["producer", "worker", "consensus"]
 Place = tuple[Word, Partition, Offset]

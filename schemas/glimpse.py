@@ -6,8 +6,8 @@ tells the id of many a record that a worker refuses.
 
 import msgspec
 
-from schemas.image_formats import image_decoder
-from schemas.records import Status
+from roadstream.schemas.image_formats import image_decoder
+from roadstream.schemas.records import Status
 
 
 class HeadGlimpse(msgspec.Struct, frozen=True, gc=False):

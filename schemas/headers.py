@@ -6,9 +6,9 @@ bytes, whatever its headers say; they are repeated where the bytes cannot be rea
 
 import msgspec
 
-from schemas.claims import Begun, Claim
-from schemas.dead_letters import DeadLetter, DeadLetterSettled
-from schemas.records import Answer, Escalation, Image, VotesPack
+from roadstream.schemas.claims import Begun, Claim
+from roadstream.schemas.dead_letters import DeadLetter, DeadLetterSettled
+from roadstream.schemas.records import Answer, Escalation, Image, VotesPack
 
 Headers = tuple[tuple[str, bytes | None], ...]
 """Names and values in their order, as Kafka has them: names may repeat, values may be ``None``."""

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from schemas.complaints import config_error
-from schemas.errors import ConfigError
+from roadstream.schemas.complaints import config_error
+from roadstream.schemas.errors import ConfigError
 
 Text = Annotated[str, Meta(min_length=1, max_length=20_000)]
 Word = Annotated[str, Meta(pattern=r"^\S{1,32}$")]
@@ -56,7 +56,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def prompt_file(name: str) -> str:
     """Return where a prompt lies: one that ships by its name, else relative to the cascade file."""
-    import cascades
+    from roadstream import cascades
 
     shipped = Path(next(iter(cascades.__path__)), "prompts", f"{name}.toml")
     return str(shipped) if _SHIPPED.fullmatch(name) and shipped.is_file() else name
@@ -99,7 +99,7 @@ def load_prompt(
 
 def shipped_prompts() -> list[str]:
     """Return the names of the prompts that come with Roadstream."""
-    import cascades
+    from roadstream import cascades
 
     return sorted(
         path.stem for path in Path(next(iter(cascades.__path__)), "prompts").glob("*.toml")

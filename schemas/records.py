@@ -3,7 +3,7 @@
 Every top-level record carries its schema and version in the field ``schema``. A field is only ever
 added with a default, so old bytes still decode; anything else is a new version with a new tag.
 Times are seconds since the epoch (``…_at``) or plain seconds, as float. Numbers and strings are
-bounded by their types, see ``schemas.bounds``: what lies outside does not decode.
+bounded by their types, see ``roadstream.schemas.bounds``: what lies outside does not decode.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from schemas.bounds import (
+from roadstream.schemas.bounds import (
     Coordinate,
     Count,
     Digest,
@@ -27,7 +27,7 @@ from schemas.bounds import (
     Uri,
     Word,
 )
-from schemas.errors import ImageFault
+from roadstream.schemas.errors import ImageFault
 
 Lane = Literal["live", "archive"]
 LANES: tuple[Lane, ...] = ("live", "archive")

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from schemas.cascade import Cascade
-from schemas.errors import ImageError
-from schemas.records import (
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.errors import ImageError
+from roadstream.schemas.records import (
     Answer,
     AnswerTier,
     Flag,

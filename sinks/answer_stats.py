@@ -1,7 +1,12 @@
 """What a consensus member counts of its answers."""
 
-from schemas.records import Answer, Label, Lane, Status
-from streams.histogram import ARCHIVE_BOUNDS, LATENCY_BOUNDS, PROBABILITY_BOUNDS, Histogram
+from roadstream.schemas.records import Answer, Label, Lane, Status
+from roadstream.streams.histogram import (
+    ARCHIVE_BOUNDS,
+    LATENCY_BOUNDS,
+    PROBABILITY_BOUNDS,
+    Histogram,
+)
 
 # All that there are, so that each is shown from the beginning, as 0.
 _KINDS: tuple[tuple[Status, Label | None], ...] = (

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from schemas.records import Head
+from roadstream.schemas.records import Head
 
 # Answers of a partition that are read back when it is taken over, and at least so many are
-# remembered while it is owned. See ``sinks.join`` for what has to fit into it.
+# remembered while it is owned. See ``roadstream.sinks.join`` for what has to fit into it.
 ANSWERED_WINDOW = 16_384
 
 Content = bytes | None

@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from schemas.errors import OutputError, UsageError
+from roadstream.schemas.errors import OutputError, UsageError
 
 
 class AtomicFile:

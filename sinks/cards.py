@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from sinks.columns import AnswerRow, BoxRow, VoteRow
-from sinks.markup import Html, escape, join, number, seconds
-from sinks.summary import fault_of
-from sinks.thumbnails import thumbnail
+from roadstream.sinks.columns import AnswerRow, BoxRow, VoteRow
+from roadstream.sinks.markup import Html, escape, join, number, seconds
+from roadstream.sinks.summary import fault_of
+from roadstream.sinks.thumbnails import thumbnail
 
 LoadImage = Callable[[str], NDArray[np.uint8] | None]
 """Returns the upright RGB picture of a uri, or ``None`` when it cannot be shown; never raises."""

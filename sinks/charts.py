@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from sinks.markup import Html, escape, join, seconds
-from sinks.percentiles import Durations
-from sinks.summary import BINS, Histogram
+from roadstream.sinks.markup import Html, escape, join, seconds
+from roadstream.sinks.percentiles import Durations
+from roadstream.sinks.summary import BINS, Histogram
 
 HEIGHT = 100.0
 WIDTH = 400.0

@@ -7,7 +7,7 @@ JSONL as JSON values, CSV as text with JSON in the cells of lists and structs.
 import math
 from typing import NotRequired, TypedDict
 
-from schemas.records import Answer, Box, Latency, TierLatency, Vote
+from roadstream.schemas.records import Answer, Box, Latency, TierLatency, Vote
 
 
 class BoxRow(TypedDict):

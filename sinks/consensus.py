@@ -1,8 +1,8 @@
 """The consensus sink: reads votes, joins them, writes one answer per image, then commits.
 
 Votes are read from ``votes`` and, before it, from ``votes.carried``, where the consensus itself
-puts the votes of images that have waited long; see ``sinks.join``. Deadlines hold by the wall clock
-and by a clock that never steps, whichever is first; see ``sinks.deadlines``.
+puts the votes of images that have waited long; see ``roadstream.sinks.join``. Deadlines hold by the wall clock
+and by a clock that never steps, whichever is first; see ``roadstream.sinks.deadlines``.
 """
 
 import time
@@ -13,18 +13,18 @@ import anyio
 import msgspec
 import structlog
 
-from schemas import codec, headers
-from schemas.errors import RecordError
-from schemas.headers import with_headers
-from schemas.records import VotesPack
-from schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, VOTES
-from sinks.answer_stats import AnswerStats
-from sinks.join import Join, JoinStats, Resolved
-from sinks.refusal import Buried, check, duplicate, without_exit
-from sinks.restore import RESTORE_PATIENCE, Unacknowledged, answered_tail
-from streams.clock import Clock, SystemClock
-from streams.log import Log, Offsets, Output, Record, TopicPartition
-from streams.member import GroupMember, MemberOptions, OffsetsDone, repeat_until
+from roadstream.schemas import codec, headers
+from roadstream.schemas.errors import RecordError
+from roadstream.schemas.headers import with_headers
+from roadstream.schemas.records import VotesPack
+from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, VOTES
+from roadstream.sinks.answer_stats import AnswerStats
+from roadstream.sinks.join import Join, JoinStats, Resolved
+from roadstream.sinks.refusal import Buried, check, duplicate, without_exit
+from roadstream.sinks.restore import RESTORE_PATIENCE, Unacknowledged, answered_tail
+from roadstream.streams.clock import Clock, SystemClock
+from roadstream.streams.log import Log, Offsets, Output, Record, TopicPartition
+from roadstream.streams.member import GroupMember, MemberOptions, OffsetsDone, repeat_until
 
 logger = structlog.get_logger()
 

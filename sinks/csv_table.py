@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from schemas.errors import UsageError
-from sinks.text_encoding import encoding_of
+from roadstream.schemas.errors import UsageError
+from roadstream.sinks.text_encoding import encoding_of
 
 LONGEST_CELL = 1 << 27
 """Bytes: the votes of an image stand in one CSV cell, where the csv module allows 128 KiB."""

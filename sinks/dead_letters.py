@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from schemas import codec, headers
-from schemas.bounds import MOST_ID
-from schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
-from schemas.errors import RecordError, UsageError
-from schemas.records import (
+from roadstream.schemas import codec, headers
+from roadstream.schemas.bounds import MOST_ID
+from roadstream.schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
+from roadstream.schemas.errors import RecordError, UsageError
+from roadstream.schemas.records import (
     Head,
     Image,
     Inline,
@@ -18,8 +18,8 @@ from schemas.records import (
     Reference,
     VotesPack,
 )
-from schemas.topics import CARRIED, DEAD_LETTERS, VOTES, images
-from streams.log import Output
+from roadstream.schemas.topics import CARRIED, DEAD_LETTERS, VOTES, images
+from roadstream.streams.log import Output
 
 T = TypeVar("T")
 _PLACE = re.compile(r"(?:dead-letters)?\[?([0-9]{1,9})\]?@([0-9]{1,18})")

@@ -6,12 +6,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from schemas.errors import UsageError
-from sinks.label_join import Counts, EvaluationInput, LabelJoin, MemberKey, MemberVotes
-from sinks.labels import LabelColumns, read_labels
-from sinks.metrics import Bools, Scores, score
-from sinks.readers import read_answers
-from sinks.reward import SILENCE, Reward, subnet_reward
+from roadstream.schemas.errors import UsageError
+from roadstream.sinks.label_join import Counts, EvaluationInput, LabelJoin, MemberKey, MemberVotes
+from roadstream.sinks.labels import LabelColumns, read_labels
+from roadstream.sinks.metrics import Bools, Scores, score
+from roadstream.sinks.readers import read_answers
+from roadstream.sinks.reward import SILENCE, Reward, subnet_reward
 
 MEMBER_THRESHOLD = 0.5
 """Probability from which a member's own vote counts as roadwork."""

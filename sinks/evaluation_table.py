@@ -5,10 +5,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sinks.evaluation import Evaluation
-from sinks.label_join import Counts
-from sinks.metrics import Confusion, Scores
-from sinks.reward import Reward
+from roadstream.sinks.evaluation import Evaluation
+from roadstream.sinks.label_join import Counts
+from roadstream.sinks.metrics import Confusion, Scores
+from roadstream.sinks.reward import Reward
 
 
 def render(evaluation: Evaluation) -> Group:

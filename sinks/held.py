@@ -3,11 +3,11 @@
 from collections import OrderedDict
 from math import inf
 
-from schemas.records import ImageVotes, VotesPack
-from schemas.topics import CARRIED
-from sinks.answer import TierVotes
-from sinks.answered import AnsweredIds, Content
-from sinks.refusal import Source
+from roadstream.schemas.records import ImageVotes, VotesPack
+from roadstream.schemas.topics import CARRIED
+from roadstream.sinks.answer import TierVotes
+from roadstream.sinks.answered import AnsweredIds, Content
+from roadstream.sinks.refusal import Source
 
 
 class HeldPack:

@@ -35,14 +35,14 @@ from typing import Literal, NamedTuple
 import msgspec
 import structlog
 
-from schemas.records import Answer, ImageVotes, VotesPack
-from schemas.topics import CARRIED
-from sinks.answer import Answerer, TierVotes
-from sinks.answered import ANSWERED_WINDOW, AnsweredIds, Content, differs
-from sinks.deadlines import Deadlines
-from sinks.held import HeldPack, OpenImage, OwnedPartition, Said
-from sinks.refusal import Refused, Source
-from streams.log import TopicPartition
+from roadstream.schemas.records import Answer, ImageVotes, VotesPack
+from roadstream.schemas.topics import CARRIED
+from roadstream.sinks.answer import Answerer, TierVotes
+from roadstream.sinks.answered import ANSWERED_WINDOW, AnsweredIds, Content, differs
+from roadstream.sinks.deadlines import Deadlines
+from roadstream.sinks.held import HeldPack, OpenImage, OwnedPartition, Said
+from roadstream.sinks.refusal import Refused, Source
+from roadstream.streams.log import TopicPartition
 
 logger = structlog.get_logger()
 

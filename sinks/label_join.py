@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import UsageError
-from sinks.columns import AnswerRow, VoteRow
-from sinks.labels import Label, Labels, Match, same_file, split_time
-from sinks.metrics import Bools, Reals
+from roadstream.schemas.errors import UsageError
+from roadstream.sinks.columns import AnswerRow, VoteRow
+from roadstream.sinks.labels import Label, Labels, Match, same_file, split_time
+from roadstream.sinks.metrics import Bools, Reals
 
 OPEN = -1
 """Stands for a label that says neither yes nor no, and for an answer that left at no tier."""

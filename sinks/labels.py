@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from schemas.errors import RunError, UsageError
-from sinks.csv_table import Table, decimal, open_table, unmarked
+from roadstream.schemas.errors import RunError, UsageError
+from roadstream.sinks.csv_table import Table, decimal, open_table, unmarked
 
 FILE_COLUMNS = ("file", "uri", "image", "path")
 LABEL_COLUMNS = ("label", "roadwork", "y")

@@ -8,8 +8,8 @@ from typing import IO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import UsageError
-from sinks.columns import COLUMNS, PROMISED, AnswerRow, defaults
+from roadstream.schemas.errors import UsageError
+from roadstream.sinks.columns import COLUMNS, PROMISED, AnswerRow, defaults
 
 ROW_GROUP = 4096
 """Rows held back until they are written together: some MB with boxes, and scans stay fast."""

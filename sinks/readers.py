@@ -6,10 +6,10 @@ from typing import cast, get_type_hints
 
 import msgspec
 
-from schemas.errors import RunError, UsageError
-from sinks.columns import COLUMNS, PROMISED, AnswerRow, defaults
-from sinks.csv_table import decimal, open_table, unmarked
-from sinks.text_encoding import utf8_lines
+from roadstream.schemas.errors import RunError, UsageError
+from roadstream.sinks.columns import COLUMNS, PROMISED, AnswerRow, defaults
+from roadstream.sinks.csv_table import decimal, open_table, unmarked
+from roadstream.sinks.text_encoding import utf8_lines
 
 BATCH = 512
 """Rows of a Parquet file held in memory at a time."""
@@ -53,7 +53,7 @@ def _reader_of(path: Path) -> Callable[[Path], Iterator[AnswerRow]]:
 
 
 def _read_parquet(path: Path) -> Iterator[AnswerRow]:
-    from sinks.parquet import read_rows
+    from roadstream.sinks.parquet import read_rows
 
     return read_rows(path, BATCH)
 

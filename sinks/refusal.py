@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas import codec, headers
-from schemas.errors import RecordError
-from schemas.headers import Headers
-from schemas.records import ImageVotes, VotesPack, uneven
-from schemas.topics import CONSENSUS_GROUP, DEAD_LETTERS
-from sinks.answered import Content
-from streams.dead_letter import UNREADABLE, Cause, dead_letter
-from streams.log import Output, TopicPartition
+from roadstream.schemas import codec, headers
+from roadstream.schemas.errors import RecordError
+from roadstream.schemas.headers import Headers
+from roadstream.schemas.records import ImageVotes, VotesPack, uneven
+from roadstream.schemas.topics import CONSENSUS_GROUP, DEAD_LETTERS
+from roadstream.sinks.answered import Content
+from roadstream.streams.dead_letter import UNREADABLE, Cause, dead_letter
+from roadstream.streams.log import Output, TopicPartition
 
 Source = tuple[TopicPartition, int]
 

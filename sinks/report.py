@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from sinks.atomic import AtomicFile
-from sinks.cards import LoadImage, Sheet
-from sinks.charts import histogram, scale, span
-from sinks.columns import AnswerRow
-from sinks.markup import Html, escape, join, percent, seconds
-from sinks.readers import read_answers
-from sinks.summary import Member, Stage, Summary
+from roadstream.sinks.atomic import AtomicFile
+from roadstream.sinks.cards import LoadImage, Sheet
+from roadstream.sinks.charts import histogram, scale, span
+from roadstream.sinks.columns import AnswerRow
+from roadstream.sinks.markup import Html, escape, join, percent, seconds
+from roadstream.sinks.readers import read_answers
+from roadstream.sinks.summary import Member, Stage, Summary
 
 
 class Section(NamedTuple):

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 import structlog
 
-from schemas import codec
-from schemas.errors import LogUnavailableError, RecordError
-from schemas.topics import ANSWERS
-from sinks.answered import ANSWERED_WINDOW, Content
-from sinks.join import Join
-from streams.log import Log, Offsets, Record, TopicPartition
+from roadstream.schemas import codec
+from roadstream.schemas.errors import LogUnavailableError, RecordError
+from roadstream.schemas.topics import ANSWERS
+from roadstream.sinks.answered import ANSWERED_WINDOW, Content
+from roadstream.sinks.join import Join
+from roadstream.streams.log import Log, Offsets, Record, TopicPartition
 
 logger = structlog.get_logger()
 

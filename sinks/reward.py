@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from sinks.metrics import Confusion
+from roadstream.sinks.metrics import Confusion
 
 SILENCE = -1.0
 """The prediction of a miner that did not answer."""

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from sinks.columns import AnswerRow, VoteRow
-from sinks.percentiles import Durations
+from roadstream.sinks.columns import AnswerRow, VoteRow
+from roadstream.sinks.percentiles import Durations
 
 BINS = 20
 """Bars of a histogram over [0, 1]."""

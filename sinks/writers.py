@@ -9,11 +9,11 @@ from typing import IO, Protocol, Self
 
 import msgspec
 
-from schemas.errors import UsageError
-from schemas.records import Answer
-from sinks.atomic import AtomicFile
-from sinks.columns import COLUMNS, AnswerRow, row
-from sinks.csv_table import marked
+from roadstream.schemas.errors import UsageError
+from roadstream.schemas.records import Answer
+from roadstream.sinks.atomic import AtomicFile
+from roadstream.sinks.columns import COLUMNS, AnswerRow, row
+from roadstream.sinks.csv_table import marked
 
 FORMATS = (".parquet", ".jsonl", ".csv")
 
@@ -182,7 +182,7 @@ def _format_of(path: Path) -> Callable[[IO[bytes]], _Format]:
         case ".csv":
             return _Csv
         case ".parquet":
-            from sinks.parquet import RowGroups
+            from roadstream.sinks.parquet import RowGroups
 
             return RowGroups
     raise UsageError(

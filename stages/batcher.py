@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from stages.arrivals import Arrivals
-from stages.service_time import Pace, ServiceTime
+from roadstream.stages.arrivals import Arrivals
+from roadstream.stages.service_time import Pace, ServiceTime
 
 
 class Waiting(Protocol):

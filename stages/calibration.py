@@ -4,7 +4,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 
-from schemas.cascade import Calibration, Isotonic
+from roadstream.schemas.cascade import Calibration, Isotonic
 
 Calibrator = Callable[[float], float]
 

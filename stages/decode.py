@@ -21,10 +21,10 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.GifImagePlugin import GifImageFile
 
-from schemas.errors import ImageError
-from stages import footprint, jpeg, png
-from stages.rgb import to_rgb
-from streams.sources.sniff import DECODABLE, PICTURES, describe, sniff
+from roadstream.schemas.errors import ImageError
+from roadstream.stages import footprint, jpeg, png
+from roadstream.stages.rgb import to_rgb
+from roadstream.streams.sources.sniff import DECODABLE, PICTURES, describe, sniff
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -24,9 +24,9 @@ from typing import NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.cascade import Fusion, FusionConfidence
-from schemas.errors import ConfigError
-from schemas.records import Box
+from roadstream.schemas.cascade import Fusion, FusionConfidence
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.records import Box
 
 Reals = NDArray[np.float64]
 Wholes = NDArray[np.int64]
@@ -195,7 +195,7 @@ def load_fusion(where: str) -> None:
 
 @cache
 def _compiled() -> Callable[[Detections, Rules], Fused]:
-    from stages import fusion_kernel
+    from roadstream.stages import fusion_kernel
 
     fuse: Callable[[Detections, Rules], Fused] = fusion_kernel.fuse
     none, rules = np.empty(0, np.int64), Rules(np.ones(1), np.zeros(1, np.int64), 0.5, 0.0, 0)

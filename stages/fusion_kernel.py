@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from stages.fusion import Detections, Flags, Fused, Reals, Rules, Wholes
+from roadstream.stages.fusion import Detections, Flags, Fused, Reals, Rules, Wholes
 
 # Less confidence than this is none: sums of it would lose their digits.
 _NOTHING = 1e-100

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.bounds import MOST_COORDINATE
-from schemas.cascade import Member
-from schemas.errors import DeviceMemoryError, EngineDownError, EngineError, ImageError
-from schemas.records import Box, Head
-from stages.decode import resize
+from roadstream.schemas.bounds import MOST_COORDINATE
+from roadstream.schemas.cascade import Member
+from roadstream.schemas.errors import DeviceMemoryError, EngineDownError, EngineError, ImageError
+from roadstream.schemas.records import Box, Head
+from roadstream.stages.decode import resize
 
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]

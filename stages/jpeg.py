@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from schemas.errors import ImageError
-from stages import jpeg_mend
-from stages.jpeg_mend import FRAMES
-from stages.jpeg_padding import without_padding
+from roadstream.schemas.errors import ImageError
+from roadstream.stages import jpeg_mend
+from roadstream.stages.jpeg_mend import FRAMES
+from roadstream.stages.jpeg_padding import without_padding
 
 _MARKER = re.compile(rb"\xff+([^\xff\x00])")
 _NO_BODY = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0–7, SOI stand alone

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import simplejpeg
 
-from stages.jpeg_mend import FRAMES, SCAN, Part, parts
+from roadstream.stages.jpeg_mend import FRAMES, SCAN, Part, parts
 
 _HUFFMAN, _INTERVAL = 0xC4, 0xDD
 _SEQUENTIAL = frozenset({0xC0, 0xC1})

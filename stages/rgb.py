@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stages.footprint import BAND
+from roadstream.stages.footprint import BAND
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from schemas.cascade import EXIT, Cascade, Route
+from roadstream.schemas.cascade import EXIT, Cascade, Route
 
 
 class Decision(NamedTuple):

@@ -8,10 +8,10 @@ with others of its shape.
 import math
 from collections.abc import Mapping, Sequence
 
-from schemas.cascade import Member
-from schemas.errors import ImageError
-from stages.jpeg import read_header
-from streams.sources.sniff import sniff
+from roadstream.schemas.cascade import Member
+from roadstream.schemas.errors import ImageError
+from roadstream.stages.jpeg import read_header
+from roadstream.streams.sources.sniff import sniff
 
 Size = tuple[int, int]
 Shape = tuple[Size, ...]

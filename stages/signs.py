@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from math import exp, log
 from typing import NamedTuple
 
-from schemas.records import Box
-from stages.inference import Abstained, Score
+from roadstream.schemas.records import Box
+from roadstream.stages.inference import Abstained, Score
 
 # A word boundary survives the removal of blanks as this: it is neither letter nor digit.
 _BREAK = "\x00"

@@ -7,9 +7,9 @@ member that did not vote is simply not among them: it is neither 0 nor 0.5.
 import math
 from collections.abc import Callable, Sequence
 
-from schemas.cascade import Pool
-from schemas.records import Verdict
-from stages.calibration import sigmoid
+from roadstream.schemas.cascade import Pool
+from roadstream.schemas.records import Verdict
+from roadstream.stages.calibration import sigmoid
 
 # One confident error must not veto a geometric pool: log-odds are clipped (cascade rules, ±6).
 MAX_LOG_ODDS = 6.0

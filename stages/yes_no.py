@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import exp, inf, isnan, log, log1p
 from typing import NamedTuple
 
-from schemas.errors import EngineError
-from schemas.records import Box
-from stages.inference import Abstained, Score
+from roadstream.schemas.errors import EngineError
+from roadstream.schemas.records import Box
+from roadstream.stages.inference import Abstained, Score
 
 MAX_LOG_ODDS = 16.0
 """Raw scores are clipped to ± this: beyond it float32 log-probabilities say nothing."""

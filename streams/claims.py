@@ -5,12 +5,12 @@ from contextlib import suppress
 
 import structlog
 
-from schemas import codec, headers
-from schemas.cascade import Cascade
-from schemas.claims import Claim, Claims, Told, decode_told
-from schemas.errors import OutputError, UsageError
-from schemas.topics import ANSWERS, CASCADES
-from streams.log import Log, Output, Polled
+from roadstream.schemas import codec, headers
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.claims import Claim, Claims, Told, decode_told
+from roadstream.schemas.errors import OutputError, UsageError
+from roadstream.schemas.topics import ANSWERS, CASCADES
+from roadstream.streams.log import Log, Output, Polled
 
 logger = structlog.get_logger()
 

@@ -18,7 +18,7 @@ import anyio
 import msgspec
 from anyio import to_thread
 
-from schemas.errors import LogUnavailableError, OutputError, RunError, UsageError
+from roadstream.schemas.errors import LogUnavailableError, OutputError, RunError, UsageError
 
 T = TypeVar("T")
 BUSY_TIMEOUT = 30.0

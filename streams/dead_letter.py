@@ -4,11 +4,11 @@ from typing import Protocol
 
 import msgspec
 
-from schemas import codec
-from schemas.bounds import MOST_TEXT
-from schemas.dead_letters import DeadLetter, DeadLetterReason
-from schemas.headers import Headers
-from streams.log import TopicPartition
+from roadstream.schemas import codec
+from roadstream.schemas.bounds import MOST_TEXT
+from roadstream.schemas.dead_letters import DeadLetter, DeadLetterReason
+from roadstream.schemas.headers import Headers
+from roadstream.streams.log import TopicPartition
 
 
 class Source(Protocol):

@@ -15,10 +15,10 @@ from typing import BinaryIO
 import msgspec
 import structlog
 
-from schemas import codec
-from schemas.errors import OutputError, RunError
-from schemas.events import Acknowledged, Closed, Event, Opened, Range, Role
-from streams.log import TopicPartition
+from roadstream.schemas import codec
+from roadstream.schemas.errors import OutputError, RunError
+from roadstream.schemas.events import Acknowledged, Closed, Event, Opened, Range, Role
+from roadstream.streams.log import TopicPartition
 
 logger = structlog.get_logger()
 

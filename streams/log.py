@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, NamedTuple, Protocol
 
-from schemas.headers import Headers
-from streams.rights import Right
+from roadstream.schemas.headers import Headers
+from roadstream.streams.rights import Right
 
 Start = Literal["beginning", "end"]
 

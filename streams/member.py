@@ -14,10 +14,19 @@ import anyio
 import msgspec
 import structlog
 
-from schemas.errors import FencedError, RecordRefusedError
-from schemas.events import Assigned, Committed, Delivered, Done, Fenced, Missed, Revoked, Role
-from streams.event_ledger import EventLedger, moment, ranges
-from streams.log import (
+from roadstream.schemas.errors import FencedError, RecordRefusedError
+from roadstream.schemas.events import (
+    Assigned,
+    Committed,
+    Delivered,
+    Done,
+    Fenced,
+    Missed,
+    Revoked,
+    Role,
+)
+from roadstream.streams.event_ledger import EventLedger, moment, ranges
+from roadstream.streams.log import (
     Consumer,
     Log,
     Offsets,
@@ -26,8 +35,8 @@ from streams.log import (
     TopicPartition,
     Uncommitted,
 )
-from streams.refused import instead
-from streams.tracker import OffsetTracker
+from roadstream.streams.refused import instead
+from roadstream.streams.tracker import OffsetTracker
 
 logger = structlog.get_logger()
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 
-from schemas.errors import UsageError
-from streams.log import (
+from roadstream.schemas.errors import UsageError
+from roadstream.streams.log import (
     Assignment,
     Consumer,
     GroupListener,
@@ -24,7 +24,7 @@ from streams.log import (
     TopicPartition,
     Uncommitted,
 )
-from streams.rights import Right
+from roadstream.streams.rights import Right
 
 _MOST = 64
 # With these, a topic of the namespace could be one of a system without a namespace, as

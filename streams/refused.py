@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from schemas import codec
-from schemas.bounds import MOST_TEXT
-from schemas.dead_letters import DeadLetter
-from schemas.errors import ForbiddenError, ImageError, Refusal
-from schemas.records import AnswerTier, Image, ImageVotes, Unreadable, VotesPack
-from schemas.topics import ANSWERS, CARRIED, DEAD_LETTERS, VOTES
-from streams.log import Output
+from roadstream.schemas import codec
+from roadstream.schemas.bounds import MOST_TEXT
+from roadstream.schemas.dead_letters import DeadLetter
+from roadstream.schemas.errors import ForbiddenError, ImageError, Refusal
+from roadstream.schemas.records import AnswerTier, Image, ImageVotes, Unreadable, VotesPack
+from roadstream.schemas.topics import ANSWERS, CARRIED, DEAD_LETTERS, VOTES
+from roadstream.streams.log import Output
 
 
 def instead(outputs: Sequence[Output], refused: Sequence[Refusal]) -> list[Output]:

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schemas import codec
-from schemas.errors import LogUnavailableError, RecordError
-from streams.database import Database
-from streams.run_places import PathOnly, Placing, decide
-from streams.sources.identity import owned_id, path_id
-from streams.sources.places import FileState, Known, Scanned
+from roadstream.schemas import codec
+from roadstream.schemas.errors import LogUnavailableError, RecordError
+from roadstream.streams.database import Database
+from roadstream.streams.run_places import PathOnly, Placing, decide
+from roadstream.streams.sources.identity import owned_id, path_id
+from roadstream.streams.sources.places import FileState, Known, Scanned
 
 SCHEMA_VERSION = 2
 SCHEMA = """

@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from schemas.errors import ImageFault
-from schemas.records import Image, Inline, Payload, Reference, Unreadable
-from streams.sources.identity import next_id
-from streams.sources.places import SETTLING_NS, Scanned
+from roadstream.schemas.errors import ImageFault
+from roadstream.schemas.records import Image, Inline, Payload, Reference, Unreadable
+from roadstream.streams.sources.identity import next_id
+from roadstream.streams.sources.places import SETTLING_NS, Scanned
 
 # Faults of reading a file where it lies: another try may find it well, with the same content.
 UNREAD: frozenset[ImageFault] = frozenset({"missing", "unreadable", "changed"})

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 
-from streams.log import Offsets, TopicPartition, Uncommitted
+from roadstream.streams.log import Offsets, TopicPartition, Uncommitted
 
 
 class _Partition:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
-from workers.broker import BrokerSettings, run_brokers
-from workers.metrics import free_ports
+from roadstream.workers.broker import BrokerSettings, run_brokers
+from roadstream.workers.metrics import free_ports
 
 PASSWORD = "correct-horse-7413"
 USERS = (

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.cascade import Cascade, Member, Pool, Route, Tier
-from schemas.records import (
+from roadstream.schemas.cascade import Cascade, Member, Pool, Route, Tier
+from roadstream.schemas.records import (
     Answer,
     AnswerTier,
     Head,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.decode import encode_jpeg
+from roadstream.stages.decode import encode_jpeg
 
 ROADSTREAM = Path(sys.executable).with_name("roadstream")
 TIMEOUT = 100.0

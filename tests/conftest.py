@@ -12,8 +12,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, settings
 
-from streams.clock import ManualClock
-from streams.memory.log import MemoryLog
+from roadstream.streams.clock import ManualClock
+from roadstream.streams.memory.log import MemoryLog
 
 pytest_plugins = ["tests.kafka_fixture", "tests.triton_server"]
 ENVIRONMENTS = Path(__file__).parent.parent / ".environments"

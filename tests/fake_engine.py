@@ -9,7 +9,7 @@ import threading
 import numpy as np
 from PIL import Image as Pillow
 
-from stages.inference import Engine, Pictures, Score
+from roadstream.stages.inference import Engine, Pictures, Score
 
 KILLER = 12
 """Grey level at which the engine kills its process, as a crash in a device library does."""

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 
-from workers.engines.vllm.child import engine_wire as wire
+from roadstream.workers.engines.vllm.child import engine_wire as wire
 
 DIES, SILENT, REFUSES, LATE, UNDECIDED = 1, 2, 3, 4, 5
 YES, NO = 10, 11

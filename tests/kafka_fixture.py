@@ -9,9 +9,9 @@ from typing import NoReturn
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from schemas.errors import RoadstreamError
-from workers.broker import BrokerSettings, run_brokers
-from workers.connect import KAFKA_CONFIG
+from roadstream.schemas.errors import RoadstreamError
+from roadstream.workers.broker import BrokerSettings, run_brokers
+from roadstream.workers.connect import KAFKA_CONFIG
 
 
 def pytest_configure() -> None:

@@ -2,13 +2,13 @@
 
 import anyio
 
-from schemas import codec
-from schemas.cascade import Cascade
-from schemas.records import Answer, Head, Image, Inline
-from schemas.topics import ANSWERS, all_topics
-from streams.memory.log import MemoryLog
-from workers.runtime import WorkOptions, build_consensus, run_workers
-from workers.submit import Submitter
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.records import Answer, Head, Image, Inline
+from roadstream.schemas.topics import ANSWERS, all_topics
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.workers.runtime import WorkOptions, build_consensus, run_workers
+from roadstream.workers.submit import Submitter
 
 DEADLINE = 100.0
 PARTITIONS = 2

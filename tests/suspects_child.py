@@ -10,15 +10,15 @@ from pathlib import Path
 
 import anyio
 
-from schemas.topics import tier_group
-from streams.embedded.log import EmbeddedLog
-from streams.member import MemberOptions
+from roadstream.schemas.topics import tier_group
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.member import MemberOptions
+from roadstream.workers.batches import Surroundings
+from roadstream.workers.judge import Judge
+from roadstream.workers.suspects import Suspects
+from roadstream.workers.tier import TierWorker, WorkerLimits
 from tests.builders import cascade, member, tier
 from tests.fake_engine import GreyEngine
-from workers.batches import Surroundings
-from workers.judge import Judge
-from workers.suspects import Suspects
-from workers.tier import TierWorker, WorkerLimits
 
 CASCADE = cascade(tier("one", member("a"), max_batch=4))
 TOPIC = "images.archive"

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from schemas.cascade import load_cascade
-from workers.cli import app
-from workers.commands.common import member_name
-from workers.lifecycle import DRAIN_TIMEOUT, LAST_RESORT
-from workers.metrics import parse_address
+from roadstream.schemas.cascade import load_cascade
+from roadstream.workers.cli import app
+from roadstream.workers.commands.common import member_name
+from roadstream.workers.lifecycle import DRAIN_TIMEOUT, LAST_RESORT
+from roadstream.workers.metrics import parse_address
 
 REPOSITORY = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
@@ -68,7 +68,7 @@ def test_services_wait_for_topics_and_topics_for_a_healthy_kafka() -> None:
 
 
 def test_kafka_takes_the_records_that_the_product_sends() -> None:
-    from streams.kafka.settings import KafkaSettings
+    from roadstream.streams.kafka.settings import KafkaSettings
 
     environment = COMPOSE["services"]["kafka"]["environment"]
     assert environment["KAFKA_MESSAGE_MAX_BYTES"] >= KafkaSettings().max_record_bytes

@@ -13,12 +13,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from schemas import codec
-from schemas.topics import spread
-from sinks.readers import read_answers
-from streams.kafka.log import KafkaLog, KafkaSettings
-from streams.log import Record
-from streams.namespace import NamespacedLog
+from roadstream.schemas import codec
+from roadstream.schemas.topics import spread
+from roadstream.sinks.readers import read_answers
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.streams.log import Record
+from roadstream.streams.namespace import NamespacedLog
 from tests.command import TIMEOUT, roadstream, started, write_cascade, write_pictures
 
 pytestmark = [

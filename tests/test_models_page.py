@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.settings.registry import SETTINGS
-from schemas.settings.torch import TorchSettings
-from workers.engines.torch.families.registry import FAMILIES, MODEL_TYPES
+from roadstream.schemas.settings.registry import SETTINGS
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.workers.engines.torch.families.registry import FAMILIES, MODEL_TYPES
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "models.md").read_text()

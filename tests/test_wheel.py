@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sinks.readers import read_answers
+from roadstream.sinks.readers import read_answers
 
 REPOSITORY = Path(__file__).parent.parent
 

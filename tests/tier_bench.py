@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.lowlevel
 
-from schemas import codec
-from schemas.cascade import Cascade, Route
-from schemas.dead_letters import DeadLetter
-from schemas.records import (
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Cascade, Route
+from roadstream.schemas.dead_letters import DeadLetter
+from roadstream.schemas.records import (
     Head,
     Image,
     ImageVotes,
@@ -18,14 +18,14 @@ from schemas.records import (
     Payload,
     VotesPack,
 )
-from schemas.topics import DEAD_LETTERS, VOTES, all_topics, tier_group
-from streams.log import Output
-from streams.memory.log import MemoryLog
+from roadstream.schemas.topics import DEAD_LETTERS, VOTES, all_topics, tier_group
+from roadstream.streams.log import Output
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.workers.batches import Surroundings
+from roadstream.workers.judge import Judge, JudgeOptions
+from roadstream.workers.tier import TierWorker, WorkerLimits
 from tests.builders import cascade, member, tier
 from tests.fake_engine import GreyEngine, picture
-from workers.batches import Surroundings
-from workers.judge import Judge, JudgeOptions
-from workers.tier import TierWorker, WorkerLimits
 
 DEADLINE = 20.0
 SURE, UNSURE = 240, 130

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from workers.engines.torch.engine import TorchEngine
-from workers.engines.torch.family import Family
+from roadstream.workers.engines.torch.engine import TorchEngine
+from roadstream.workers.engines.torch.family import Family
 
 CUDA = torch.device("cuda:0")
 # One for all, as networks may keep tensors for the next call.

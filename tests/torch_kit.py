@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from schemas.cascade import Cascade, Member
-from stages.inference import Picture, Pictures, Score
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.stages.inference import Picture, Pictures, Score
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.torch.engine import TorchEngine
 from tests.builders import cascade, tier
-from workers.engines.options import EngineOptions
-from workers.engines.torch.engine import TorchEngine
 
 SIZE = (96, 64)
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from schemas.cascade import Cascade, Member
-from schemas.records import Head
-from stages.inference import Picture, Score
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.records import Head
+from roadstream.stages.inference import Picture, Score
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.triton.engine import TritonEngine
 from tests.builders import cascade, tier
 from tests.triton_server import TritonServer
-from workers.engines.options import EngineOptions
-from workers.engines.triton.engine import TritonEngine
 
 # One loop for all engines of the tests, as a process has one.
 SHARED = EngineOptions()

@@ -13,8 +13,13 @@ import pytest
 from msgspec.structs import replace
 from tritonclient.grpc import InferenceServerClient
 
-from schemas.cascade import Cascade, load_cascade
-from workers.engines.triton.export import REPOSITORY, Wanted, claim_folder, export_members
+from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.workers.engines.triton.export import (
+    REPOSITORY,
+    Wanted,
+    claim_folder,
+    export_members,
+)
 
 ROOT = Path(__file__).parents[1]
 MODELS = Path(__file__).parent / "triton_models"

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from schemas.records import Image, Inline, Unreadable
+from roadstream.schemas.records import Image, Inline, Unreadable
 
 WIDTH, HEIGHT = 160, 96
 Size = tuple[int, int]

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from PIL import Image
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
-from schemas.cascade import Cascade, Member
-from schemas.prompts import Prompt, load_prompt
-from stages.inference import Picture, Pictures, Pixels, Score
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.prompts import Prompt, load_prompt
+from roadstream.stages.inference import Picture, Pictures, Pixels, Score
 from tests.builders import cascade, tier
 
 SIZE = (160, 96)

@@ -2,7 +2,7 @@
 
 import sys
 
-from schemas.errors import RoadstreamError
+from roadstream.schemas.errors import RoadstreamError
 from training.pipeline import app
 
 if __name__ == "__main__":

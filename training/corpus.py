@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import ConfigError
-from stages.cones import Pixels
+from roadstream.schemas.errors import ConfigError
+from roadstream.stages.cones import Pixels
 
 HERE = Path(__file__).resolve().parent
 MORE_BOXES = HERE / "boxes.csv"

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.cones import Pixels
-from stages.decode import resize
+from roadstream.stages.cones import Pixels
+from roadstream.stages.decode import resize
 from training.network import COARSE, FINE, MIDDLE, Levels, imagenet_trunk
 from training.views import HEIGHT, WIDTH, View, ViewMaker
 

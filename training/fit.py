@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from schemas.errors import UsageError
+from roadstream.schemas.errors import UsageError
 from training.corpus import KINDS
 from training.features import Views
 from training.network import STRIDE, Found, Neck

@@ -15,7 +15,7 @@ import cv2
 import torch
 from cyclopts import App
 
-from schemas.errors import ConfigError
+from roadstream.schemas.errors import ConfigError
 from training.corpus import (
     MORE_BOXES,
     Decoded,

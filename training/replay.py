@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.cascade import Cascade, Member
-from schemas.records import Verdict
-from stages.calibration import calibrator
-from stages.route import Router
-from stages.vote import log_odds, verdict
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.records import Verdict
+from roadstream.stages.calibration import calibrator
+from roadstream.stages.route import Router
+from roadstream.stages.vote import log_odds, verdict
 from training.judged import Judged
 
 Reals = NDArray[np.float64]

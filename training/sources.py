@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from schemas.errors import ConfigError
+from roadstream.schemas.errors import ConfigError
 from training.corpus import read_rows
 
 RESULTS = Path(__file__).parent / "results"

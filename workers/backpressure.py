@@ -5,9 +5,9 @@ import math
 import anyio
 import structlog
 
-from schemas.topics import tier_group, tier_inputs
-from streams.log import Log
-from workers.judge import Judge
+from roadstream.schemas.topics import tier_group, tier_inputs
+from roadstream.streams.log import Log
+from roadstream.workers.judge import Judge
 
 logger = structlog.get_logger()
 

@@ -8,19 +8,19 @@ import anyio
 import msgspec
 import structlog
 
-from schemas.errors import ImageError
-from stages.batcher import Batch
-from streams.clock import Clock, SystemClock
-from streams.dead_letter import Cause
-from streams.log import Output, TopicPartition
-from streams.member import GroupMember
-from workers.devices import Held
-from workers.intake import Item
-from workers.jobs import Jobs, RunBlocking, in_thread
-from workers.judge import Judge, Judgement
-from workers.packs import Packer
-from workers.suspects import Suspects
-from workers.voting import LATE, unjudged
+from roadstream.schemas.errors import ImageError
+from roadstream.stages.batcher import Batch
+from roadstream.streams.clock import Clock, SystemClock
+from roadstream.streams.dead_letter import Cause
+from roadstream.streams.log import Output, TopicPartition
+from roadstream.streams.member import GroupMember
+from roadstream.workers.devices import Held
+from roadstream.workers.intake import Item
+from roadstream.workers.jobs import Jobs, RunBlocking, in_thread
+from roadstream.workers.judge import Judge, Judgement
+from roadstream.workers.packs import Packer
+from roadstream.workers.suspects import Suspects
+from roadstream.workers.voting import LATE, unjudged
 
 logger = structlog.get_logger()
 

@@ -2,12 +2,12 @@
 
 import structlog
 
-from schemas.cascade import Cascade
-from schemas.claims import Begun
-from schemas.errors import OutputError, UsageError
-from schemas.topics import ANSWERS, tier_group, tier_inputs
-from streams.claims import read_claims, tell
-from streams.log import Log, Offsets, Start, TopicPartition
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.claims import Begun
+from roadstream.schemas.errors import OutputError, UsageError
+from roadstream.schemas.topics import ANSWERS, tier_group, tier_inputs
+from roadstream.streams.claims import read_claims, tell
+from roadstream.streams.log import Log, Offsets, Start, TopicPartition
 
 logger = structlog.get_logger()
 

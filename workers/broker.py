@@ -15,10 +15,16 @@ import msgspec
 import structlog
 from anyio import to_thread
 
-from schemas.errors import LogUnavailableError, RoadstreamError, RunError, UsageError
-from streams.kafka.log import KafkaLog, KafkaSettings
-from workers.broker_process import KAFKA_VERSION, BrokerProcess, Node, kafka_jars, new_cluster_id
-from workers.broker_quorum import quorum_leader
+from roadstream.schemas.errors import LogUnavailableError, RoadstreamError, RunError, UsageError
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.workers.broker_process import (
+    KAFKA_VERSION,
+    BrokerProcess,
+    Node,
+    kafka_jars,
+    new_cluster_id,
+)
+from roadstream.workers.broker_quorum import quorum_leader
 
 log = structlog.get_logger(__name__)
 

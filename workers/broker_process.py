@@ -18,7 +18,7 @@ import structlog
 from anyio import to_thread
 from anyio.abc import Process
 
-from schemas.errors import RunError, UsageError
+from roadstream.schemas.errors import RunError, UsageError
 
 log = structlog.get_logger(__name__)
 

@@ -7,10 +7,10 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from schemas.errors import RoadstreamError, UsageError
-from workers.lifecycle import end_process, supervised
-from workers.logging import identify, log_strays
-from workers.terminal import STANDARD_ERROR, console, open_streams, screen
+from roadstream.schemas.errors import RoadstreamError, UsageError
+from roadstream.workers.lifecycle import end_process, supervised
+from roadstream.workers.logging import identify, log_strays
+from roadstream.workers.terminal import STANDARD_ERROR, console, open_streams, screen
 
 # What a disk may say of a file that is open already, without its name.
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -46,7 +46,7 @@ _COMMANDS = {
 for _name, (_module, _help) in _COMMANDS.items():
     # The list of commands takes the one-liner; `score --help` shows all that its module says.
     app.command(
-        f"workers.commands.{_module}:{_name.replace('-', '_')}",
+        f"roadstream.workers.commands.{_module}:{_name.replace('-', '_')}",
         name=_name,
         help=None if _name in sys.argv[1:2] else _help,
     )

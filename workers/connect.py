@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from schemas.errors import UsageError
-from streams.log import Log
-from streams.namespace import NamespacedLog, check_namespace
-from workers.logging import identity
-from workers.ports import parse_port
+from roadstream.schemas.errors import UsageError
+from roadstream.streams.log import Log
+from roadstream.streams.namespace import NamespacedLog, check_namespace
+from roadstream.workers.logging import identity
+from roadstream.workers.ports import parse_port
 
 LOG_HELP = "embedded:FILE or kafka://host:port[,host:port…]"
 
@@ -63,7 +63,7 @@ def open_log(url: str, asked: Mapping[str, object] | None = None) -> Log:
 
 def _open(url: str, asked: Mapping[str, object]) -> Log:
     if url.startswith("embedded:") and len(url) > len("embedded:"):
-        from streams.embedded.log import EmbeddedLog
+        from roadstream.streams.embedded.log import EmbeddedLog
 
         if asked:
             raise UsageError(f"{_option(next(iter(asked)))}: expected a kafka:// log, got {url}")
@@ -84,8 +84,8 @@ def _open(url: str, asked: Mapping[str, object]) -> Log:
 
 
 def _kafka(servers: str, asked: Mapping[str, object]) -> Log:
-    from streams.kafka.log import KafkaLog
-    from streams.kafka.settings import KafkaSettings, load_kafka_settings
+    from roadstream.streams.kafka.log import KafkaLog
+    from roadstream.streams.kafka.settings import KafkaSettings, load_kafka_settings
 
     file = os.environ.get(KAFKA_CONFIG)
     settings = load_kafka_settings(Path(file)) if file else KafkaSettings()

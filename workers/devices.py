@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 
 import anyio
 
-from workers.turns import SLOTS, Asking, Turns
+from roadstream.workers.turns import SLOTS, Asking, Turns
 
 # Devices of this machine, as they begin; whatever else an engine names runs elsewhere and takes as
 # many batches at once as it is sent.

@@ -7,12 +7,12 @@ import anyio
 import structlog
 from anyio import to_thread
 
-from schemas import codec
-from schemas.errors import RecordError
-from streams.log import Log, Polled, Start
-from workers.connect import open_log
-from workers.lifecycle import stop_on_signal
-from workers.rights import to_read
+from roadstream.schemas import codec
+from roadstream.schemas.errors import RecordError
+from roadstream.streams.log import Log, Polled, Start
+from roadstream.workers.connect import open_log
+from roadstream.workers.lifecycle import stop_on_signal
+from roadstream.workers.rights import to_read
 
 logger = structlog.get_logger()
 READ_BATCH = 512

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from schemas.cascade import Cascade, Tier
-from schemas.errors import EngineError
-from schemas.records import Box
-from stages.fusion import BoxFusion, load_fusion
-from stages.inference import Finding, Score
+from roadstream.schemas.cascade import Cascade, Tier
+from roadstream.schemas.errors import EngineError
+from roadstream.schemas.records import Box
+from roadstream.stages.fusion import BoxFusion, load_fusion
+from roadstream.stages.inference import Finding, Score
 
 
 class TierFusion:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import anyio
 
-from workers.outage import Persistent
+from roadstream.workers.outage import Persistent
 
 # The event loop notes every second that it turns.
 TICK = 1.0

@@ -5,16 +5,16 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from schemas import codec, headers
-from schemas.bounds import Text
-from schemas.errors import RecordError
-from schemas.headers import Headers, with_headers
-from schemas.image_formats import JSON, image_decoder
-from schemas.records import Head, Inline, Payload, PriorVote, Reference, Unreadable
-from schemas.topics import DEAD_LETTERS, tier_group
-from stages.shapes import Shape, Shapes
-from streams.dead_letter import Cause, dead_letter
-from streams.log import Output, Polled, Record, TopicPartition
+from roadstream.schemas import codec, headers
+from roadstream.schemas.bounds import Text
+from roadstream.schemas.errors import RecordError
+from roadstream.schemas.headers import Headers, with_headers
+from roadstream.schemas.image_formats import JSON, image_decoder
+from roadstream.schemas.records import Head, Inline, Payload, PriorVote, Reference, Unreadable
+from roadstream.schemas.topics import DEAD_LETTERS, tier_group
+from roadstream.stages.shapes import Shape, Shapes
+from roadstream.streams.dead_letter import Cause, dead_letter
+from roadstream.streams.log import Output, Polled, Record, TopicPartition
 
 logger = structlog.get_logger()
 

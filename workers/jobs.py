@@ -11,9 +11,9 @@ from typing import Protocol, TypeVar
 
 from anyio import to_thread
 
-from stages.batcher import Standing
-from workers.devices import Devices, Held
-from workers.turns import Asking
+from roadstream.stages.batcher import Standing
+from roadstream.workers.devices import Devices, Held
+from roadstream.workers.turns import Asking
 
 T = TypeVar("T")
 

@@ -9,22 +9,22 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas.cascade import Cascade
-from schemas.errors import ImageError
-from schemas.records import ImageVotes, MemberRun
-from stages.breaker import MemberBreaker, MemberPolicy
-from stages.decode import DEFAULT, DecodeLimits, decode
-from stages.inference import Engine, Picture, Pictures, is_out_of_memory
-from stages.service_time import ServiceTime, TierTime
-from stages.shapes import Shape, Shapes, Size, sizes_of
-from streams.clock import Clock, SystemClock
-from streams.sources.payload import Patience, read_payload
-from workers.devices import Devices
-from workers.hangs import Calls
-from workers.intake import Item
-from workers.members import Ballot, RunningMember
-from workers.panel import Panel, longest
-from workers.voting import LATE, Failure, Voting, unjudged
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.errors import ImageError
+from roadstream.schemas.records import ImageVotes, MemberRun
+from roadstream.stages.breaker import MemberBreaker, MemberPolicy
+from roadstream.stages.decode import DEFAULT, DecodeLimits, decode
+from roadstream.stages.inference import Engine, Picture, Pictures, is_out_of_memory
+from roadstream.stages.service_time import ServiceTime, TierTime
+from roadstream.stages.shapes import Shape, Shapes, Size, sizes_of
+from roadstream.streams.clock import Clock, SystemClock
+from roadstream.streams.sources.payload import Patience, read_payload
+from roadstream.workers.devices import Devices
+from roadstream.workers.hangs import Calls
+from roadstream.workers.intake import Item
+from roadstream.workers.members import Ballot, RunningMember
+from roadstream.workers.panel import Panel, longest
+from roadstream.workers.voting import LATE, Failure, Voting, unjudged
 
 # What a member was seen to take at warm-up, by its name and the size of its pictures.
 Learnt = Mapping[tuple[str, Size], ServiceTime]

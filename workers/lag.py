@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import anyio
 
-from schemas.errors import RunError
-from streams.log import Log, Uncommitted
-from streams.member import GroupMember
+from roadstream.schemas.errors import RunError
+from roadstream.streams.log import Log, Uncommitted
+from roadstream.streams.member import GroupMember
 
 # A scrape asks the log nothing. It is asked seldom, and only while somebody scrapes: Prometheus
 # itself forgets what it has not seen for 5 min.

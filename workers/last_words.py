@@ -2,9 +2,9 @@
 
 import re
 
-from workers.logging import read_event
+from roadstream.workers.logging import read_event
 
-# What a command says of the error that it ends with; see ``workers.cli``.
+# What a command says of the error that it ends with; see ``roadstream.workers.cli``.
 COMPLAINT = "roadstream: "
 # A traceback of a group of errors, or a drawn one, has a bar before each line.
 _BAR = re.compile(r" *[|\u2502] ?")

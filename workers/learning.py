@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import structlog
 
-from schemas.cascade import Member
-from stages.decode import encode_jpeg
-from stages.inference import Engine, Picture, Pictures, is_out_of_memory
-from stages.service_time import ServiceTime
-from stages.shapes import Size, sizes_of
-from workers.devices import is_local
+from roadstream.schemas.cascade import Member
+from roadstream.stages.decode import encode_jpeg
+from roadstream.stages.inference import Engine, Picture, Pictures, is_out_of_memory
+from roadstream.stages.service_time import ServiceTime
+from roadstream.stages.shapes import Size, sizes_of
+from roadstream.workers.devices import is_local
 
 logger = structlog.get_logger()
 

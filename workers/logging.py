@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeVarTuple
 
 import structlog
 
-from workers.lifecycle import supervised
-from workers.terminal import on_one_line
+from roadstream.workers.lifecycle import supervised
+from roadstream.workers.terminal import on_one_line
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "text", "json"]

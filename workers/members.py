@@ -8,14 +8,22 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from schemas.cascade import Member
-from schemas.errors import EngineDownError, EngineError, ImageError
-from schemas.records import MemberRun
-from stages.breaker import MemberBreaker, MemberPolicy
-from stages.calibration import calibrator
-from stages.inference import Abstained, Engine, Finding, Findings, Pictures, Score, infer_isolated
-from workers.devices import is_local
-from workers.hangs import Calls, Restarted
+from roadstream.schemas.cascade import Member
+from roadstream.schemas.errors import EngineDownError, EngineError, ImageError
+from roadstream.schemas.records import MemberRun
+from roadstream.stages.breaker import MemberBreaker, MemberPolicy
+from roadstream.stages.calibration import calibrator
+from roadstream.stages.inference import (
+    Abstained,
+    Engine,
+    Finding,
+    Findings,
+    Pictures,
+    Score,
+    infer_isolated,
+)
+from roadstream.workers.devices import is_local
+from roadstream.workers.hangs import Calls, Restarted
 
 logger = structlog.get_logger()
 

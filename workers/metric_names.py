@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from streams.histogram import Histogram
+from roadstream.streams.histogram import Histogram
 
 Kind = Literal["counter", "gauge", "histogram"]
 

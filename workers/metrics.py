@@ -25,11 +25,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from schemas.errors import UsageError
-from streams.histogram import Histogram
-from workers.lifecycle import supervised
-from workers.metric_names import METRICS, Sample
-from workers.ports import parse_port
+from roadstream.schemas.errors import UsageError
+from roadstream.streams.histogram import Histogram
+from roadstream.workers.lifecycle import supervised
+from roadstream.workers.metric_names import METRICS, Sample
+from roadstream.workers.ports import parse_port
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

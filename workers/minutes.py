@@ -13,10 +13,10 @@ import anyio
 import structlog
 from anyio import lowlevel
 
-from sinks.consensus import Consensus
-from workers.outage import Persistent
-from workers.supervisor import Supervisor
-from workers.tier import TierWorker
+from roadstream.sinks.consensus import Consensus
+from roadstream.workers.outage import Persistent
+from roadstream.workers.supervisor import Supervisor
+from roadstream.workers.tier import TierWorker
 
 logger = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import anyio
 import structlog
 
-from schemas.errors import (
+from roadstream.schemas.errors import (
     ForbiddenError,
     LogUnavailableError,
     MachineError,

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from schemas import codec, headers
-from schemas.cascade import Cascade
-from schemas.records import PriorVote, VotesPack
-from schemas.topics import DEAD_LETTERS, VOTES, tier_group
-from schemas.topics import tier as tier_topic
-from streams.dead_letter import Cause, dead_letter
-from streams.log import Output
-from workers.intake import EscalationView, Item
-from workers.judge import Judgement
+from roadstream.schemas import codec, headers
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.records import PriorVote, VotesPack
+from roadstream.schemas.topics import DEAD_LETTERS, VOTES, tier_group
+from roadstream.schemas.topics import tier as tier_topic
+from roadstream.streams.dead_letter import Cause, dead_letter
+from roadstream.streams.log import Output
+from roadstream.workers.intake import EscalationView, Item
+from roadstream.workers.judge import Judgement
 
 
 class Packer:

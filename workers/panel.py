@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 
-from stages.inference import Pictures
-from stages.service_time import Run
-from workers.devices import Devices
-from workers.members import Ballot, Names, RunningMember
+from roadstream.stages.inference import Pictures
+from roadstream.stages.service_time import Run
+from roadstream.workers.devices import Devices
+from roadstream.workers.members import Ballot, Names, RunningMember
 
 
 class Panel:

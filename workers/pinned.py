@@ -8,8 +8,8 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from schemas.cascade import Cascade, Snapshot, cascade_of, load_cascade
-from schemas.errors import ConfigError
+from roadstream.schemas.cascade import Cascade, Snapshot, cascade_of, load_cascade
+from roadstream.schemas.errors import ConfigError
 
 # Names the file descriptor to a child.
 PINNED = "ROADSTREAM_PINNED"

@@ -10,14 +10,14 @@ import anyio
 import msgspec
 import structlog
 
-from schemas.cascade import Cascade
-from schemas.errors import LogUnavailableError
-from schemas.topics import CARRIED, VOTES
-from sinks.consensus import Consensus
-from streams.log import Log
-from workers.health import Health, Part, keep_ticking
-from workers.lag import Lags
-from workers.lifecycle import (
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.topics import CARRIED, VOTES
+from roadstream.sinks.consensus import Consensus
+from roadstream.streams.log import Log
+from roadstream.workers.health import Health, Part, keep_ticking
+from roadstream.workers.lag import Lags
+from roadstream.workers.lifecycle import (
     DRAIN_TIMEOUT,
     Deadline,
     Heartbeat,
@@ -26,11 +26,11 @@ from workers.lifecycle import (
     stop_with_parent,
     until_stopped,
 )
-from workers.metric_names import Sample
-from workers.metrics import Address, Shown, serving_metrics
-from workers.minutes import Minutes, of_consensus, of_tier, tell_each_minute
-from workers.outage import Persistent
-from workers.samples import (
+from roadstream.workers.metric_names import Sample
+from roadstream.workers.metrics import Address, Shown, serving_metrics
+from roadstream.workers.minutes import Minutes, of_consensus, of_tier, tell_each_minute
+from roadstream.workers.outage import Persistent
+from roadstream.workers.samples import (
     build_samples,
     consensus_samples,
     health_samples,
@@ -39,7 +39,7 @@ from workers.samples import (
     member_samples,
     worker_samples,
 )
-from workers.tier import TierWorker
+from roadstream.workers.tier import TierWorker
 
 logger = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from streams.run_ledger import Count
+from roadstream.streams.run_ledger import Count
 
 PLAIN_INTERVAL = 5.0
 RATE_WINDOW = 30.0

@@ -2,9 +2,9 @@
 
 import msgspec
 
-from schemas.errors import ChangedError, ReplacedError, UsageError
-from workers.lifecycle import Kind
-from workers.outage import Backoff
+from roadstream.schemas.errors import ChangedError, ReplacedError, UsageError
+from roadstream.workers.lifecycle import Kind
+from roadstream.workers.outage import Backoff
 
 # Deaths in a row after which the fault is taken to be permanent.
 MAX_DEATHS = 5

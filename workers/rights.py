@@ -6,9 +6,9 @@ commands go on with a warning, and CREATE, which a right on the cluster may stan
 
 from collections.abc import Iterable
 
-from schemas.cascade import Cascade
-from schemas.records import Lane
-from schemas.topics import (
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.records import Lane
+from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,
     CONSENSUS_GROUP,
@@ -19,8 +19,8 @@ from schemas.topics import (
     tier_group,
     tier_inputs,
 )
-from stages.route import Router
-from streams.rights import Operation, Right
+from roadstream.stages.route import Router
+from roadstream.streams.rights import Operation, Right
 
 
 def to_read(*topics: str) -> list[Right]:

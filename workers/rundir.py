@@ -13,9 +13,9 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from schemas.errors import OutputError, UsageError
-from streams.run_ledger import RunLedger
-from streams.sources.listing import Readable, keep_list
+from roadstream.schemas.errors import OutputError, UsageError
+from roadstream.streams.run_ledger import RunLedger
+from roadstream.streams.sources.listing import Readable, keep_list
 
 
 class RunKey(msgspec.Struct, frozen=True, kw_only=True):

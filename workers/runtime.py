@@ -10,39 +10,39 @@ import msgspec
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from schemas.cascade import Cascade, Member
-from schemas.errors import LogUnavailableError, MachineError
-from schemas.topics import tier_inputs
-from sinks.answer import Answerer
-from sinks.consensus import Consensus
-from sinks.join import Join
-from stages.decode import DEFAULT
-from stages.inference import Engine
-from stages.service_time import ServiceTime
-from stages.shapes import Size
-from stages.vote import verdict
-from streams.claims import check_owner, claim_topics
-from streams.log import Log, Start
-from streams.member import MemberOptions
-from streams.rights import Right
-from workers.batches import Surroundings
-from workers.beginning import begin_tier
-from workers.devices import Devices
-from workers.engines.options import EngineOptions
-from workers.engines.registry import build_engine
-from workers.fusing import load_fusions
-from workers.hangs import HANG_TIMEOUT, Calls, watched
-from workers.judge import Judge, JudgeOptions, Learnt
-from workers.learning import learn
-from workers.lifecycle import in_thread_until_stopped, supervised
-from workers.logging import speaking_as
-from workers.native_heap import trim_heap
-from workers.outage import PASSING, Persistent
-from workers.process import Process, ServiceOptions, serve, wait_for_log
-from workers.rights import to_decide, to_work
-from workers.suspects import Suspects
-from workers.tier import TierWorker, WorkerLimits
-from workers.topic_checks import check_settings, check_topics
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.errors import LogUnavailableError, MachineError
+from roadstream.schemas.topics import tier_inputs
+from roadstream.sinks.answer import Answerer
+from roadstream.sinks.consensus import Consensus
+from roadstream.sinks.join import Join
+from roadstream.stages.decode import DEFAULT
+from roadstream.stages.inference import Engine
+from roadstream.stages.service_time import ServiceTime
+from roadstream.stages.shapes import Size
+from roadstream.stages.vote import verdict
+from roadstream.streams.claims import check_owner, claim_topics
+from roadstream.streams.log import Log, Start
+from roadstream.streams.member import MemberOptions
+from roadstream.streams.rights import Right
+from roadstream.workers.batches import Surroundings
+from roadstream.workers.beginning import begin_tier
+from roadstream.workers.devices import Devices
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.registry import build_engine
+from roadstream.workers.fusing import load_fusions
+from roadstream.workers.hangs import HANG_TIMEOUT, Calls, watched
+from roadstream.workers.judge import Judge, JudgeOptions, Learnt
+from roadstream.workers.learning import learn
+from roadstream.workers.lifecycle import in_thread_until_stopped, supervised
+from roadstream.workers.logging import speaking_as
+from roadstream.workers.native_heap import trim_heap
+from roadstream.workers.outage import PASSING, Persistent
+from roadstream.workers.process import Process, ServiceOptions, serve, wait_for_log
+from roadstream.workers.rights import to_decide, to_work
+from roadstream.workers.suspects import Suspects
+from roadstream.workers.tier import TierWorker, WorkerLimits
+from roadstream.workers.topic_checks import check_settings, check_topics
 
 logger = structlog.get_logger()
 

@@ -7,21 +7,21 @@ from importlib.metadata import version
 
 import msgspec
 
-from schemas.cascade import Cascade
-from schemas.topics import CONSENSUS_GROUP
-from sinks.consensus import Consensus
-from streams.embedded.log import EmbeddedLog
-from streams.kafka.stats import KafkaStats
-from streams.log import Log
-from streams.member import GroupMember
-from streams.namespace import NamespacedLog
-from workers.health import Health
-from workers.lag import GroupLag
-from workers.members import RunningMember
-from workers.metric_names import Sample
-from workers.outage import Persistent
-from workers.supervisor import Supervisor
-from workers.tier import TierWorker
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.topics import CONSENSUS_GROUP
+from roadstream.sinks.consensus import Consensus
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.kafka.stats import KafkaStats
+from roadstream.streams.log import Log
+from roadstream.streams.member import GroupMember
+from roadstream.streams.namespace import NamespacedLog
+from roadstream.workers.health import Health
+from roadstream.workers.lag import GroupLag
+from roadstream.workers.members import RunningMember
+from roadstream.workers.metric_names import Sample
+from roadstream.workers.outage import Persistent
+from roadstream.workers.supervisor import Supervisor
+from roadstream.workers.tier import TierWorker
 
 
 def health_samples(health: Health) -> Iterator[Sample]:

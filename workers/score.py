@@ -12,10 +12,10 @@ import anyio
 import structlog
 from anyio import to_thread
 
-from schemas import codec
-from schemas.errors import LogUnavailableError, RecordError
-from schemas.records import Answer, Image
-from schemas.topics import (
+from roadstream.schemas import codec
+from roadstream.schemas.errors import LogUnavailableError, RecordError
+from roadstream.schemas.records import Answer, Image
+from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,
     CONSENSUS_GROUP,
@@ -24,19 +24,25 @@ from schemas.topics import (
     tier_group,
     tier_inputs,
 )
-from sinks.consensus import Consensus
-from sinks.writers import open_writer
-from streams.event_ledger import EventLedger
-from streams.log import Log, Polled, Start
-from streams.run_ledger import LedgerRow, RunLedger
-from streams.run_places import UNREAD
-from streams.sources.places import Scanned
-from workers.lifecycle import DRAIN_TIMEOUT, LEAVING, Deadline, drain_within, stop_on_signal
-from workers.logging import speaking_as
-from workers.outage import Persistent
-from workers.progress import Progress, Tally
-from workers.submit import Submitter, next_batch
-from workers.supervisor import GRACE, Supervisor
+from roadstream.sinks.consensus import Consensus
+from roadstream.sinks.writers import open_writer
+from roadstream.streams.event_ledger import EventLedger
+from roadstream.streams.log import Log, Polled, Start
+from roadstream.streams.run_ledger import LedgerRow, RunLedger
+from roadstream.streams.run_places import UNREAD
+from roadstream.streams.sources.places import Scanned
+from roadstream.workers.lifecycle import (
+    DRAIN_TIMEOUT,
+    LEAVING,
+    Deadline,
+    drain_within,
+    stop_on_signal,
+)
+from roadstream.workers.logging import speaking_as
+from roadstream.workers.outage import Persistent
+from roadstream.workers.progress import Progress, Tally
+from roadstream.workers.submit import Submitter, next_batch
+from roadstream.workers.supervisor import GRACE, Supervisor
 
 logger = structlog.get_logger()
 

@@ -9,16 +9,16 @@ from itertools import islice
 import msgspec
 import structlog
 
-from schemas import codec, headers
-from schemas.errors import RecordRefusedError
-from schemas.records import Image, Inline, Reference
-from schemas.topics import images, spread
-from streams.event_ledger import EventLedger
-from streams.log import Output, Producer
-from streams.refused import instead
-from streams.run_ledger import Count, RunLedger, SentContent
-from streams.sources.files import HASH_BYTES
-from streams.sources.places import Scanned
+from roadstream.schemas import codec, headers
+from roadstream.schemas.errors import RecordRefusedError
+from roadstream.schemas.records import Image, Inline, Reference
+from roadstream.schemas.topics import images, spread
+from roadstream.streams.event_ledger import EventLedger
+from roadstream.streams.log import Output, Producer
+from roadstream.streams.refused import instead
+from roadstream.streams.run_ledger import Count, RunLedger, SentContent
+from roadstream.streams.sources.files import HASH_BYTES
+from roadstream.streams.sources.places import Scanned
 
 logger = structlog.get_logger()
 

@@ -16,12 +16,12 @@ import msgspec
 import structlog
 from anyio.streams.text import TextReceiveStream
 
-from schemas.cascade import Cascade
-from schemas.errors import ReplacedError, RoadstreamError, RunError, UsageError
-from workers.last_words import is_complaint, last_words
-from workers.lifecycle import DRAIN_TIMEOUT, READY, SUPERVISED, Kind
-from workers.pinned import Inherited, pinned
-from workers.restarts import TEMPORARY_STATUS, Death, Restarts
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.errors import ReplacedError, RoadstreamError, RunError, UsageError
+from roadstream.workers.last_words import is_complaint, last_words
+from roadstream.workers.lifecycle import DRAIN_TIMEOUT, READY, SUPERVISED, Kind
+from roadstream.workers.pinned import Inherited, pinned
+from roadstream.workers.restarts import TEMPORARY_STATUS, Death, Restarts
 
 logger = structlog.get_logger()
 # A child beats every second; one that was silent for so long is stopped or stuck, and is killed.
@@ -232,7 +232,7 @@ class Supervisor:
         with theirs, contextlib.ExitStack() as unless_started:
             unless_started.enter_context(ours)
             process = await anyio.open_process(
-                [sys.executable, "-P", "-m", "workers.cli", *spec.arguments],
+                [sys.executable, "-P", "-m", "roadstream.workers.cli", *spec.arguments],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

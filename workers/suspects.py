@@ -20,8 +20,8 @@ import anyio
 import msgspec
 import structlog
 
-from schemas.errors import OutputError
-from streams.log import TopicPartition
+from roadstream.schemas.errors import OutputError
+from roadstream.streams.log import TopicPartition
 
 logger = structlog.get_logger()
 

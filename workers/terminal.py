@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from schemas.errors import OutputError
+from roadstream.schemas.errors import OutputError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -8,18 +8,18 @@ import anyio
 import anyio.abc
 import structlog
 
-from schemas.topics import tier_group, tier_inputs
-from stages.batcher import Batch, Batcher, Standing
-from stages.breaker import ShareBreaker
-from streams.log import Log, Polled, TopicPartition
-from streams.member import GroupMember, MemberOptions, repeat_until
-from workers.backpressure import Downstream
-from workers.batches import Batches, Outcome, Surroundings
-from workers.devices import Held
-from workers.intake import Intake, Item
-from workers.jobs import Jobs
-from workers.judge import Judge, Judgement
-from workers.tier_limits import TierStats, WorkerLimits
+from roadstream.schemas.topics import tier_group, tier_inputs
+from roadstream.stages.batcher import Batch, Batcher, Standing
+from roadstream.stages.breaker import ShareBreaker
+from roadstream.streams.log import Log, Polled, TopicPartition
+from roadstream.streams.member import GroupMember, MemberOptions, repeat_until
+from roadstream.workers.backpressure import Downstream
+from roadstream.workers.batches import Batches, Outcome, Surroundings
+from roadstream.workers.devices import Held
+from roadstream.workers.intake import Intake, Item
+from roadstream.workers.jobs import Jobs
+from roadstream.workers.judge import Judge, Judgement
+from roadstream.workers.tier_limits import TierStats, WorkerLimits
 
 logger = structlog.get_logger()
 

@@ -2,9 +2,9 @@
 
 import msgspec
 
-from stages.breaker import SharePolicy
-from streams.histogram import Histogram
-from workers.batches import Outcome
+from roadstream.stages.breaker import SharePolicy
+from roadstream.streams.histogram import Histogram
+from roadstream.workers.batches import Outcome
 
 
 class WorkerLimits(msgspec.Struct, frozen=True, kw_only=True):

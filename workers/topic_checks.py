@@ -5,10 +5,10 @@ from contextlib import suppress
 
 import structlog
 
-from schemas.cascade import Cascade
-from schemas.errors import ForbiddenError, UsageError
-from schemas.topics import CASCADES, all_topics
-from streams.log import Log, TopicFault
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.errors import ForbiddenError, UsageError
+from roadstream.schemas.topics import CASCADES, all_topics
+from roadstream.streams.log import Log, TopicFault
 
 logger = structlog.get_logger()
 

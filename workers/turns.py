@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from stages.batcher import Standing
+from roadstream.stages.batcher import Standing
 
 # Batches in flight per device: one runs while the next one is decoded.
 SLOTS = 2
 # Turns of others that a tier waits for before it comes first whatever they have.
 PATIENCE = 16
 # A batch is bound so much earlier than its decoding is expected to need, as a device that idles
-# costs more than an image that comes too late for the batch (`python -m bench.batching`).
+# costs more than an image that comes too late for the batch (`python -m roadstream.bench.batching`).
 LEAD, LEAST_LEAD = 1.2, 0.001
 
 

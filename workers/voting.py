@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import structlog
 
-from schemas.bounds import MOST_TEXT
-from schemas.cascade import Cascade
-from schemas.errors import EngineDownError, EngineError, ImageError
-from schemas.records import Box, Head, ImageVotes
-from stages.inference import Abstained, Finding, Score
-from stages.route import Router
-from stages.vote import decision_confidence, disagreement, pooled
-from workers.fusing import fusion_of
-from workers.intake import Item
-from workers.members import RunningMember, is_late
+from roadstream.schemas.bounds import MOST_TEXT
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.errors import EngineDownError, EngineError, ImageError
+from roadstream.schemas.records import Box, Head, ImageVotes
+from roadstream.stages.inference import Abstained, Finding, Score
+from roadstream.stages.route import Router
+from roadstream.stages.vote import decision_confidence, disagreement, pooled
+from roadstream.workers.fusing import fusion_of
+from roadstream.workers.intake import Item
+from roadstream.workers.members import RunningMember, is_late
 
 logger = structlog.get_logger()
 

@@ -1,5 +1,5 @@
-"""Runs ``python -m bench.batching``."""
+"""Runs ``python -m roadstream.bench.batching``."""
 
-from bench.batching.command import main
+from roadstream.bench.batching.command import main
 
 main()

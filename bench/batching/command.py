@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.progress import track
 
-from bench.batching.scenarios import (
+from roadstream.bench.batching.scenarios import (
     DEADLINES,
     DECODED,
     DECODED_DEADLINE,
@@ -38,7 +38,7 @@ from bench.batching.scenarios import (
     overlapped,
     scenarios,
 )
-from bench.harness import show, write_result
+from roadstream.bench.harness import show, write_result
 
 # On time in the mixed scenario.
 MIXED_GOAL = 0.97
@@ -47,7 +47,7 @@ MIXED_GOAL = 0.97
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.batching",
+        prog="python -m roadstream.bench.batching",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

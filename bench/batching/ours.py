@@ -4,13 +4,13 @@ import math
 import random
 from collections.abc import Sequence
 
-from bench.batching.world import Item, Service
-from stages.batcher import Batcher
-from stages.service_time import ServiceTime
+from roadstream.bench.batching.world import Item, Service
+from roadstream.stages.batcher import Batcher
+from roadstream.stages.service_time import ServiceTime
 
 
 class Ours:
-    """``stages.batcher.Batcher``, which has learnt the service time from a sweep as at warm-up.
+    """``roadstream.stages.batcher.Batcher``, which has learnt the service time from a sweep as at warm-up.
 
     Args:
         service: What is swept, with its noise.

@@ -1,6 +1,6 @@
 """Decoding and running overlapped: when the second of two batches in flight should be bound.
 
-The product's batcher and its turns (``workers.turns``) on one device with a decoder beside it.
+The product's batcher and its turns (``roadstream.workers.turns``) on one device with a decoder beside it.
 """
 
 import heapq
@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from bench.batching.world import WARM_UP, Item, Service
-from stages.batcher import Batcher, Standing
-from stages.service_time import Run, TierTime
-from workers.turns import Asking, Turns
+from roadstream.bench.batching.world import WARM_UP, Item, Service
+from roadstream.stages.batcher import Batcher, Standing
+from roadstream.stages.service_time import Run, TierTime
+from roadstream.workers.turns import Asking, Turns
 
 DEVICE = "cuda:0"
 

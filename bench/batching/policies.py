@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.batching.world import Item
+from roadstream.bench.batching.world import Item
 
 
 class Greedy:

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from bench.batching.ours import Ours
-from bench.batching.overlap import Decoding, Overlap
-from bench.batching.policies import Aimd, Cork, Early, Greedy, Preferred, Timer
-from bench.batching.world import (
+from roadstream.bench.batching.ours import Ours
+from roadstream.bench.batching.overlap import Decoding, Overlap
+from roadstream.bench.batching.policies import Aimd, Cork, Early, Greedy, Preferred, Timer
+from roadstream.bench.batching.world import (
     Device,
     Outcome,
     Policy,
@@ -16,7 +16,7 @@ from bench.batching.world import (
     in_bursts,
     poisson,
 )
-from workers.turns import LEAD, SLOTS
+from roadstream.workers.turns import LEAD, SLOTS
 
 SERVICES = (
     Service("detector, eager", 0.33e-3, 6e-3),
@@ -156,7 +156,7 @@ class Mode(NamedTuple):
     Attributes:
         name: For the table.
         slots: Batches in flight.
-        lead: See ``workers.turns``.
+        lead: See ``roadstream.workers.turns``.
     """
 
     name: str

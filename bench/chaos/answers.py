@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import anyio
 
-from bench.chaos.expected import Verdict, verdict_of
-from bench.chaos.pictures import class_of
-from schemas import codec
-from schemas.dead_letters import DeadLetter
-from schemas.errors import RunError
-from schemas.records import Answer
-from schemas.topics import ANSWERS, DEAD_LETTERS
-from streams.log import Log, Polled
+from roadstream.bench.chaos.expected import Verdict, verdict_of
+from roadstream.bench.chaos.pictures import class_of
+from roadstream.schemas import codec
+from roadstream.schemas.dead_letters import DeadLetter
+from roadstream.schemas.errors import RunError
+from roadstream.schemas.records import Answer
+from roadstream.schemas.topics import ANSWERS, DEAD_LETTERS
+from roadstream.streams.log import Log, Polled
 
 READ_BATCH = 1024
 RETRY_AFTER = 0.2

@@ -17,8 +17,8 @@ from typing import Any
 import anyio
 import msgspec
 
-from bench.chaos.controls import Controls, SharedClock
-from bench.chaos.engine import ChaosEngine
+from roadstream.bench.chaos.controls import Controls, SharedClock
+from roadstream.bench.chaos.engine import ChaosEngine
 
 ENVIRONMENT = "ROADSTREAM_CHAOS"
 CLOCK = "clock"
@@ -36,7 +36,7 @@ def name_of(arguments: Sequence[str]) -> str:
 
 def install_engine(controls: Controls) -> None:
     """Let every member with the engine ``cones`` be run by the one that obeys."""
-    from workers.engines import rules
+    from roadstream.workers.engines import rules
 
     rules.ConesEngine = functools.partial(  # type: ignore[assignment,misc]  # a factory suffices
         ChaosEngine, controls=controls
@@ -45,12 +45,12 @@ def install_engine(controls: Controls) -> None:
 
 def install_points(controls: Controls) -> None:
     """Put the points at which the process may have to die around the product's own calls."""
-    from streams.embedded.log import EmbeddedLog
-    from streams.embedded.store import Store
-    from streams.kafka.log import KafkaLog
-    from streams.kafka.producer import KafkaProducer
-    from streams.member import GroupMember
-    from workers.judge import Judge
+    from roadstream.streams.embedded.log import EmbeddedLog
+    from roadstream.streams.embedded.store import Store
+    from roadstream.streams.kafka.log import KafkaLog
+    from roadstream.streams.kafka.producer import KafkaProducer
+    from roadstream.streams.member import GroupMember
+    from roadstream.workers.judge import Judge
 
     _around(Judge, "judge", controls, "before-model", "after-model")
     _around(Store, "commit", controls, "in-publish", None)
@@ -140,8 +140,8 @@ class _Publish:
 
 def install_timeouts() -> None:
     """Let groups give up on a silent member soon."""
-    from streams.embedded.log import EmbeddedLog
-    from streams.kafka.log import KafkaLog
+    from roadstream.streams.embedded.log import EmbeddedLog
+    from roadstream.streams.kafka.log import KafkaLog
 
     defaults = EmbeddedLog.__init__.__kwdefaults__
     assert defaults is not None
@@ -164,10 +164,12 @@ def install_timeouts() -> None:
 def launcher(folder: Path) -> Path:
     """Write a program that stands for the interpreter in a supervisor, and sabotages its children.
 
-    A supervisor runs ``python -P -m workers.cli …``; this replaces the module.
+    A supervisor runs ``python -P -m roadstream.workers.cli …``; this replaces the module.
     """
     path = folder / "python"
-    path.write_text(f'#!/bin/sh\nshift 3\nexec "{sys.executable}" -m bench.chaos.child "$@"\n')
+    path.write_text(
+        f'#!/bin/sh\nshift 3\nexec "{sys.executable}" -m roadstream.bench.chaos.child "$@"\n'
+    )
     path.chmod(0o755)
     return path
 
@@ -182,7 +184,7 @@ def main(arguments: Sequence[str]) -> None:
     install_timeouts()
     if arguments[:1] == ["up"]:
         sys.executable = str(folder / "python")
-    from workers.cli import main as command
+    from roadstream.workers.cli import main as command
 
     command(list(arguments))
 

@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple
 import anyio
 import msgspec
 
-from bench.chaos.child import ENVIRONMENT
-from bench.chaos.controls import ControlPanel
-from bench.harness import resident_bytes
-from workers.lifecycle import SUPERVISED
+from roadstream.bench.chaos.child import ENVIRONMENT
+from roadstream.bench.chaos.controls import ControlPanel
+from roadstream.bench.harness import resident_bytes
+from roadstream.workers.lifecycle import SUPERVISED
 
 ROOT = Path(__file__).parents[2]
 Role = Literal["worker", "consensus", "supervisor", "producer"]
@@ -111,7 +111,7 @@ class Crew:
         }
         with (self._folder / f"{duty.name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "bench.chaos.child", *duty.arguments],
+                [sys.executable, "-m", "roadstream.bench.chaos.child", *duty.arguments],
                 cwd=self._folder,
                 env=environment,
                 # It ends when the campaign does, however that ends.

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Final, cast
 
-from bench.chaos.controls import Controls
-from schemas.cascade import Member
-from stages.inference import Engine, Picture, Pictures, Score
+from roadstream.bench.chaos.controls import Controls
+from roadstream.schemas.cascade import Member
+from roadstream.stages.inference import Engine, Picture, Pictures, Score
 
 RAISES: Final = 1
 NOT_A_NUMBER: Final = 2

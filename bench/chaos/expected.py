@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 import anyio
 
-from bench.chaos.controls import Controls
-from bench.chaos.engine import POISON, ChaosEngine
-from bench.chaos.pictures import Catalogue, class_of
-from schemas import codec
-from schemas.cascade import Cascade, Member
-from schemas.records import Answer
-from schemas.topics import ANSWERS, all_topics, images
-from streams.log import Output
-from streams.memory.log import MemoryLog
-from workers.engines import rules
-from workers.runtime import WorkOptions, build_consensus, run_workers
+from roadstream.bench.chaos.controls import Controls
+from roadstream.bench.chaos.engine import POISON, ChaosEngine
+from roadstream.bench.chaos.pictures import Catalogue, class_of
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.records import Answer
+from roadstream.schemas.topics import ANSWERS, all_topics, images
+from roadstream.streams.log import Output
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.workers.engines import rules
+from roadstream.workers.runtime import WorkOptions, build_consensus, run_workers
 
 CLEAN_RUN_TIMEOUT = 60.0
 

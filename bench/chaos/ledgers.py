@@ -7,8 +7,8 @@ from typing import BinaryIO
 import anyio
 import msgspec
 
-from schemas import codec
-from schemas.events import (
+from roadstream.schemas import codec
+from roadstream.schemas.events import (
     Assigned,
     Closed,
     Committed,

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import anyio
 
-from bench.chaos.pictures import Catalogue, Namer
-from schemas import codec, headers
-from schemas.errors import RunError
-from schemas.events import Acknowledged
-from schemas.records import Image
-from schemas.topics import images, spread
-from streams.event_ledger import EventLedger
-from streams.log import Log, Output, Producer
+from roadstream.bench.chaos.pictures import Catalogue, Namer
+from roadstream.schemas import codec, headers
+from roadstream.schemas.errors import RunError
+from roadstream.schemas.events import Acknowledged
+from roadstream.schemas.records import Image
+from roadstream.schemas.topics import images, spread
+from roadstream.streams.event_ledger import EventLedger
+from roadstream.streams.log import Log, Output, Producer
 
 TICK = 0.05
 RETRY_AFTER = 0.2

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from bench.chaos.engine import FIRST_SHADE, LAST_SHADE, POISON
-from schemas.records import Head, Image, Inline, Lane
+from roadstream.bench.chaos.engine import FIRST_SHADE, LAST_SHADE, POISON
+from roadstream.schemas.records import Head, Image, Inline, Lane
 
 CORPUS = Path(__file__).parents[3] / "shared" / "data" / "odd"
 SIZE = (64, 48)

@@ -1,5 +1,5 @@
-"""Runs ``python -m bench.faults``."""
+"""Runs ``python -m roadstream.bench.faults``."""
 
-from bench.faults.command import main
+from roadstream.bench.faults.command import main
 
 main()

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import anyio
 
-from bench.faults.campaign import Campaign
-from bench.faults.plan import Fault
-from workers.broker import Cluster
+from roadstream.bench.faults.campaign import Campaign
+from roadstream.bench.faults.plan import Fault
+from roadstream.workers.broker import Cluster
 
 # The others find out after 3 s, choose new leaders, and clients learn of them.
 ONE_BROKER_WITHIN = 30.0

@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 import anyio
 
-from bench.chaos.answers import Anomaly, Answers
-from bench.chaos.child import CLOCK
-from bench.chaos.controls import SharedClock
-from bench.chaos.crew import Crew, until
-from bench.chaos.disk import Disk
-from bench.chaos.ledgers import Ledgers
-from bench.chaos.load import Load
-from bench.chaos.pictures import TIERS
-from bench.faults.facts import Happened, Recovery, Setting
-from bench.faults.network import Relay
-from bench.faults.plan import KINDS, Fault
-from schemas.topics import CONSENSUS_GROUP, tier_group
-from workers.broker import Cluster
+from roadstream.bench.chaos.answers import Anomaly, Answers
+from roadstream.bench.chaos.child import CLOCK
+from roadstream.bench.chaos.controls import SharedClock
+from roadstream.bench.chaos.crew import Crew, until
+from roadstream.bench.chaos.disk import Disk
+from roadstream.bench.chaos.ledgers import Ledgers
+from roadstream.bench.chaos.load import Load
+from roadstream.bench.chaos.pictures import TIERS
+from roadstream.bench.faults.facts import Happened, Recovery, Setting
+from roadstream.bench.faults.network import Relay
+from roadstream.bench.faults.plan import KINDS, Fault
+from roadstream.schemas.topics import CONSENSUS_GROUP, tier_group
+from roadstream.workers.broker import Cluster
 
 Scenario = Callable[["Campaign", Fault, anyio.Event], Awaitable[None]]
 # The roles of those that are in a group.

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import anyio
 
-from bench.chaos.disk import mount_small_disk, unmount_small_disk
-from bench.faults.plan import KINDS, chosen
-from bench.faults.report import show_campaign
-from bench.faults.run import Options, run_campaign
-from bench.harness import write_result
+from roadstream.bench.chaos.disk import mount_small_disk, unmount_small_disk
+from roadstream.bench.faults.plan import KINDS, chosen
+from roadstream.bench.faults.report import show_campaign
+from roadstream.bench.faults.run import Options, run_campaign
+from roadstream.bench.harness import write_result
 
 # Room for an hour's load. The campaign makes it as small as what is on it.
 DISK_BYTES = 2 << 30
@@ -25,7 +25,7 @@ DISK_BYTES = 2 << 30
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="decides the plan and the pictures")
     parser.add_argument("--minutes", type=float, default=10.0, help="time for faults, about")
     parser.add_argument("--log", choices=["embedded", "kafka"], default="embedded")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import anyio
 
-from bench.chaos.crew import Duty, until
-from bench.faults.campaign import MEMBERS, Campaign, Place
-from bench.faults.plan import Fault
+from roadstream.bench.chaos.crew import Duty, until
+from roadstream.bench.faults.campaign import MEMBERS, Campaign, Place
+from roadstream.bench.faults.plan import Fault
 
 # A worker comes by every point many times a second while there is load.
 POINT_WITHIN = 15.0

@@ -4,10 +4,10 @@ import time
 
 import anyio
 
-from bench.chaos.crew import until
-from bench.chaos.pictures import Catalogue
-from bench.faults.campaign import ANSWER_WITHIN, Campaign
-from bench.faults.plan import Fault
+from roadstream.bench.chaos.crew import until
+from roadstream.bench.chaos.pictures import Catalogue
+from roadstream.bench.faults.campaign import ANSWER_WITHIN, Campaign
+from roadstream.bench.faults.plan import Fault
 
 DOSE = 3
 KILLER_WITHIN = 60.0

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import anyio
 
-from bench.chaos.crew import Duty, until
-from bench.faults.campaign import ANSWER_WITHIN, Campaign
-from bench.faults.plan import Fault
+from roadstream.bench.chaos.crew import Duty, until
+from roadstream.bench.faults.campaign import ANSWER_WITHIN, Campaign
+from roadstream.bench.faults.plan import Fault
 
 ARCHIVE = 400
 PRODUCED_WITHIN = 60.0

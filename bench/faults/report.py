@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bench.chaos.answers import Anomaly
-from bench.chaos.crew import Death
-from bench.faults.facts import Happened, Recovery
-from bench.faults.plan import KINDS, Fault
-from bench.harness import Spread, show, spread
-from sinks.verification.findings import Report
+from roadstream.bench.chaos.answers import Anomaly
+from roadstream.bench.chaos.crew import Death
+from roadstream.bench.faults.facts import Happened, Recovery
+from roadstream.bench.faults.plan import KINDS, Fault
+from roadstream.bench.harness import Spread, show, spread
+from roadstream.sinks.verification.findings import Report
 
 MIB = 2**20
 SHOWN = 20

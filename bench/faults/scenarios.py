@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from bench.faults import (
+from roadstream.bench.faults import (
     brokers,
     kills,
     pictures,
@@ -11,7 +11,7 @@ from bench.faults import (
     surroundings,
     votes,
 )
-from bench.faults.campaign import Scenario
+from roadstream.bench.faults.campaign import Scenario
 
 SCENARIOS: Mapping[str, Scenario] = {
     "kill-worker": kills.kill_worker,

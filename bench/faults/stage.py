@@ -1,11 +1,11 @@
 """The cascade that faults are injected into: which processes, their start, their end in order."""
 
-from bench.chaos.crew import STOP_BUDGET, Duty, until
-from bench.chaos.pictures import TIERS
-from bench.faults.campaign import Campaign
-from bench.faults.facts import Setting
-from schemas.errors import RunError
-from schemas.topics import CONSENSUS_GROUP, tier_group
+from roadstream.bench.chaos.crew import STOP_BUDGET, Duty, until
+from roadstream.bench.chaos.pictures import TIERS
+from roadstream.bench.faults.campaign import Campaign
+from roadstream.bench.faults.facts import Setting
+from roadstream.schemas.errors import RunError
+from roadstream.schemas.topics import CONSENSUS_GROUP, tier_group
 
 START_WITHIN = 60.0
 

@@ -4,11 +4,11 @@ import random
 
 import anyio
 
-from bench.faults.campaign import ANSWER_WITHIN, Campaign
-from bench.faults.plan import Fault
-from schemas.errors import RunError
-from schemas.topics import VOTES, tier_group
-from streams.log import Output
+from roadstream.bench.faults.campaign import ANSWER_WITHIN, Campaign
+from roadstream.bench.faults.plan import Fault
+from roadstream.schemas.errors import RunError
+from roadstream.schemas.topics import VOTES, tier_group
+from roadstream.streams.log import Output
 
 LISTEN = 0.5
 MOST_PACKS = 40

@@ -1,5 +1,5 @@
-"""Runs ``python -m bench.fuzz``."""
+"""Runs ``python -m roadstream.bench.fuzz``."""
 
-from bench.fuzz.command import main
+from roadstream.bench.fuzz.command import main
 
 main()

@@ -1,6 +1,6 @@
 """The process that eats the fuzzer's inputs; it may crash, hang or grow, and its parent sees it.
 
-``python -m bench.fuzz.child PLAN BOARD FINDINGS INPUTS``: the plan is JSON, the board a small file
+``python -m roadstream.bench.fuzz.child PLAN BOARD FINDINGS INPUTS``: the plan is JSON, the board a small file
 mapped into memory where the parent reads which input is being tried, the findings a JSONL file;
 inputs that were mistaken go to the folder ``INPUTS``.
 """
@@ -21,8 +21,8 @@ from pathlib import Path
 
 import msgspec
 
-from bench.fuzz.mutations import Target
-from bench.harness import resident_bytes
+from roadstream.bench.fuzz.mutations import Target
+from roadstream.bench.harness import resident_bytes
 
 BOARD = struct.Struct("<QQddQQQ")
 """Step of the plan, number of the input, when it began (on the monotonic clock, and in seconds of

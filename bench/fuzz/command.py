@@ -1,4 +1,4 @@
-"""Feeds broken inputs to every decoder of the product: ``python -m bench.fuzz``.
+"""Feeds broken inputs to every decoder of the product: ``python -m roadstream.bench.fuzz``.
 
 Each target gets a process of its own, so that a crash, a hang or a leak is seen and told, with the
 input saved; the process is started anew after it. Inputs follow from the seed and their number, so
@@ -19,11 +19,20 @@ from typing import NamedTuple
 
 import msgspec
 
-from bench.fuzz.child import BOARD, Counts, Finished, Mistake, Plan, Step, input_number, save
-from bench.fuzz.mutations import Target
-from bench.harness import RESULTS, cpu_seconds_of, show, write_result
+from roadstream.bench.fuzz.child import (
+    BOARD,
+    Counts,
+    Finished,
+    Mistake,
+    Plan,
+    Step,
+    input_number,
+    save,
+)
+from roadstream.bench.fuzz.mutations import Target
+from roadstream.bench.harness import RESULTS, cpu_seconds_of, show, write_result
 
-TARGETS = "bench.fuzz.targets"
+TARGETS = "roadstream.bench.fuzz.targets"
 HANG_AFTER = 10.0
 """Seconds of processor time for one input; the slowest legal one (a picture of 100 megapixels)
 takes about one."""
@@ -113,7 +122,7 @@ class Run:
         board.write_bytes(BOARD.pack(0, self._todo[0].first, 0.0, 0.0, 0, 0, 0))
         findings.touch()
         paths = map(str, (plan, board, findings, self._out))
-        command = [sys.executable, "-m", "bench.fuzz.child", *paths]
+        command = [sys.executable, "-m", "roadstream.bench.fuzz.child", *paths]
         with errors.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as child:
             try:
                 hung = self._wait(child, board)
@@ -273,7 +282,7 @@ def run_all(options: argparse.Namespace, targets: Mapping[str, Target]) -> list[
 
 def main() -> None:
     """Fuzz, print a table, write ``bench/results/NAME.json``; exit 1 if anything was found."""
-    parser = argparse.ArgumentParser(prog="python -m bench.fuzz", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.fuzz", description=__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000, help="over all targets")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target", action="append", default=[], help="only this one; repeatable")

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from schemas import codec
-from schemas.cascade import parse_cascade
-from schemas.dead_letters import DeadLetter, DeadLetterSettled
-from schemas.events import (
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import parse_cascade
+from roadstream.schemas.dead_letters import DeadLetter, DeadLetterSettled
+from roadstream.schemas.events import (
     Acknowledged,
     Assigned,
     Closed,
@@ -21,7 +21,7 @@ from schemas.events import (
     Opened,
     Revoked,
 )
-from schemas.records import (
+from roadstream.schemas.records import (
     Answer,
     AnswerTier,
     Box,
@@ -36,13 +36,13 @@ from schemas.records import (
     Unreadable,
     VotesPack,
 )
-from sinks.answer import Answerer
-from sinks.writers import open_writer
-from stages.vote import verdict
-from streams.database import Database
-from streams.embedded.log import EmbeddedLog
-from streams.log import Output
-from streams.run_ledger import SCHEMA, SCHEMA_VERSION, LedgerRow, RunLedger
+from roadstream.sinks.answer import Answerer
+from roadstream.sinks.writers import open_writer
+from roadstream.stages.vote import verdict
+from roadstream.streams.database import Database
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Output
+from roadstream.streams.run_ledger import SCHEMA, SCHEMA_VERSION, LedgerRow, RunLedger
 
 HEAD = Head(
     image_id="0123456789abcdef0123456789abcdef",

@@ -1,5 +1,5 @@
-"""Runs ``python -m bench.simulation``."""
+"""Runs ``python -m roadstream.bench.simulation``."""
 
-from bench.simulation.command import main
+from roadstream.bench.simulation.command import main
 
 main()

@@ -6,9 +6,9 @@ import io
 import numpy as np
 from PIL import Image as Pillow
 
-from schemas.cascade import Cascade, Member, Route, Tier
-from schemas.errors import DeviceMemoryError
-from stages.inference import Engine, Pictures, Score
+from roadstream.schemas.cascade import Cascade, Member, Route, Tier
+from roadstream.schemas.errors import DeviceMemoryError
+from roadstream.stages.inference import Engine, Pictures, Score
 
 POISON, NONSENSE, NO_PICTURE = 13, 14, -1
 # From sure to unsure, on both sides; one in a dozen breaks something.

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from schemas import codec
-from schemas.errors import RecordError
-from schemas.records import Answer, VotesPack
-from schemas.topics import (
+from roadstream.schemas import codec
+from roadstream.schemas.errors import RecordError
+from roadstream.schemas.records import Answer, VotesPack
+from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,
     CONSENSUS_GROUP,
@@ -20,8 +20,8 @@ from schemas.topics import (
     tier_group,
     tier_inputs,
 )
-from streams.log import Polled, TopicPartition
-from streams.memory.store import Appender, MemoryRecord
+from roadstream.streams.log import Polled, TopicPartition
+from roadstream.streams.memory.store import Appender, MemoryRecord
 
 UNREADABLE = -1
 

@@ -1,6 +1,6 @@
 """Deterministic simulation: the real workers and consensus, a hostile log, virtual time, one seed.
 
-``python -m bench.simulation --records 1000000 --seed 7`` sends so many images through tier workers,
+``python -m roadstream.bench.simulation --records 1000000 --seed 7`` sends so many images through tier workers,
 judges and the consensus on an in-memory log, lets random faults happen at random moments, and
 checks at every record and every commit that nothing is lost, doubled or divergent, and no commit is
 ahead of its work. A run is a function of its seed: a seed that fails, fails again, in the same way.
@@ -21,14 +21,14 @@ import anyio
 import msgspec
 import structlog
 
-from bench.harness import show, write_result
-from bench.simulation.cascade import ALL_LEVELS
-from bench.simulation.checks import Broken, Expected, Tally
-from bench.simulation.faults import KINDS, Chaos
-from bench.simulation.virtual_loop import VirtualRunner
-from bench.simulation.virtual_time import VirtualClock, virtual_product
-from bench.simulation.world import Plan, World
-from sinks.answered import ANSWERED_WINDOW
+from roadstream.bench.harness import show, write_result
+from roadstream.bench.simulation.cascade import ALL_LEVELS
+from roadstream.bench.simulation.checks import Broken, Expected, Tally
+from roadstream.bench.simulation.faults import KINDS, Chaos
+from roadstream.bench.simulation.virtual_loop import VirtualRunner
+from roadstream.bench.simulation.virtual_time import VirtualClock, virtual_product
+from roadstream.bench.simulation.world import Plan, World
+from roadstream.sinks.answered import ANSWERED_WINDOW
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -223,7 +223,9 @@ def main() -> None:
     """Run, print, write the JSON; exit status 1 if a promise was broken."""
     if os.environ.get("PYTHONHASHSEED") != "0":  # else sets of strings differ from run to run
         os.environ["PYTHONHASHSEED"] = "0"
-        os.execv(sys.executable, [sys.executable, "-m", "bench.simulation", *sys.argv[1:]])
+        os.execv(
+            sys.executable, [sys.executable, "-m", "roadstream.bench.simulation", *sys.argv[1:]]
+        )
     # Millions of live records make full collections dear; what the run leaves behind is little.
     gc.set_threshold(100_000, 50, 1_000)
     options = parse()

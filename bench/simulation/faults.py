@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 import anyio
 from anyio.abc import TaskGroup
 
-from bench.simulation.process import SimulatedProcess
-from bench.simulation.world import World
-from schemas.errors import LogUnavailableError
-from schemas.topics import ANSWERS, CARRIED, DEAD_LETTERS, VOTES
-from streams.log import Log, Output, TopicPartition
-from streams.memory.log import Fault
+from roadstream.bench.simulation.process import SimulatedProcess
+from roadstream.bench.simulation.world import World
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.topics import ANSWERS, CARRIED, DEAD_LETTERS, VOTES
+from roadstream.streams.log import Log, Output, TopicPartition
+from roadstream.streams.memory.log import Fault
 
 GONE = LogUnavailableError("the log is gone")
 

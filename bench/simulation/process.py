@@ -5,9 +5,9 @@ from contextlib import AbstractAsyncContextManager
 
 import anyio
 
-from bench.simulation.virtual_loop import Process, VirtualLoop
-from schemas.errors import LogUnavailableError
-from streams.log import (
+from roadstream.bench.simulation.virtual_loop import Process, VirtualLoop
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.streams.log import (
     Consumer,
     GroupListener,
     Log,
@@ -17,7 +17,7 @@ from streams.log import (
     Start,
     Uncommitted,
 )
-from streams.memory.log import MemoryLog
+from roadstream.streams.memory.log import MemoryLog
 
 
 class ProcessLog(Log):

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 import anyio
 from anyio import to_thread
 
-from bench.simulation.virtual_loop import VirtualLoop
+from roadstream.bench.simulation.virtual_loop import VirtualLoop
 
 T = TypeVar("T")
 EPOCH = 1_000_000_000.0
@@ -59,7 +59,7 @@ class InlineThreads:
         self._seconds = seconds
 
     async def __call__(self, call: Callable[[], T], /) -> T:
-        """Make a call; see ``workers.jobs.RunBlocking``."""
+        """Make a call; see ``roadstream.workers.jobs.RunBlocking``."""
         return await self.run_sync(call)
 
     async def run_sync(self, function: Callable[..., T], *arguments: Any, **_: Any) -> T:

@@ -12,7 +12,7 @@ import anyio
 import anyio.abc
 import msgspec
 
-from bench.simulation.cascade import (
+from roadstream.bench.simulation.cascade import (
     ALL_LEVELS,
     LEVELS,
     RARE_LEVELS,
@@ -21,12 +21,12 @@ from bench.simulation.cascade import (
     engines,
     picture,
 )
-from bench.simulation.checks import Checker, Expected
-from bench.simulation.process import Part, SimulatedProcess
-from bench.simulation.virtual_loop import VirtualLoop, in_process
-from bench.simulation.virtual_time import InlineThreads, VirtualClock
-from schemas.records import Head, Image, Inline
-from schemas.topics import (
+from roadstream.bench.simulation.checks import Checker, Expected
+from roadstream.bench.simulation.process import Part, SimulatedProcess
+from roadstream.bench.simulation.virtual_loop import VirtualLoop, in_process
+from roadstream.bench.simulation.virtual_time import InlineThreads, VirtualClock
+from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,
     CONSENSUS_GROUP,
@@ -35,18 +35,18 @@ from schemas.topics import (
     tier_group,
     tier_inputs,
 )
-from sinks.answer import Answerer
-from sinks.consensus import Consensus
-from sinks.join import Join, JoinLimits
-from stages.vote import verdict
-from streams.log import Log, Producer, TopicPartition
-from streams.member import GroupMember, MemberOptions
-from streams.memory.log import MemoryLog
-from streams.memory.store import Operation
-from workers.batches import Surroundings
-from workers.judge import Judge, JudgeOptions
-from workers.submit import Submitter
-from workers.tier import TierWorker
+from roadstream.sinks.answer import Answerer
+from roadstream.sinks.consensus import Consensus
+from roadstream.sinks.join import Join, JoinLimits
+from roadstream.stages.vote import verdict
+from roadstream.streams.log import Log, Producer, TopicPartition
+from roadstream.streams.member import GroupMember, MemberOptions
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.streams.memory.store import Operation
+from roadstream.workers.batches import Surroundings
+from roadstream.workers.judge import Judge, JudgeOptions
+from roadstream.workers.submit import Submitter
+from roadstream.workers.tier import TierWorker
 
 # Per partition: answers, more than the consensus reads back; and records below what is committed,
 # for votes to be sent again.

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from schemas.settings.vlm import Seconds, VlmSettings
+from roadstream.schemas.settings.vlm import Seconds, VlmSettings
 
 
 class OpenAISettings(VlmSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,12 +4,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.settings.base import EngineSettings
-from schemas.settings.local import NoSettings, OnnxSettings
-from schemas.settings.openai import OpenAISettings
-from schemas.settings.torch import TorchSettings
-from schemas.settings.triton import TritonSettings
-from schemas.settings.vllm import VllmSettings
+from roadstream.schemas.settings.base import EngineSettings
+from roadstream.schemas.settings.local import NoSettings, OnnxSettings
+from roadstream.schemas.settings.openai import OpenAISettings
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.schemas.settings.triton import TritonSettings
+from roadstream.schemas.settings.vllm import VllmSettings
 
 SETTINGS: dict[str, type[EngineSettings]] = {
     "cones": NoSettings,

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from schemas.bounds import Share
-from schemas.prompts import prompt_file
-from schemas.settings.base import EngineSettings
-from schemas.settings.signs import SIGNS_AGAINST, SIGNS_FOR
+from roadstream.schemas.bounds import Share
+from roadstream.schemas.prompts import prompt_file
+from roadstream.schemas.settings.base import EngineSettings
+from roadstream.schemas.settings.signs import SIGNS_AGAINST, SIGNS_FOR
 
 Count = Annotated[int, Meta(ge=1)]
 Confidence = Annotated[float, Meta(gt=0, lt=1)]

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from schemas.bounds import NonNegative, Positive
-from schemas.settings.base import EngineSettings
+from roadstream.schemas.bounds import NonNegative, Positive
+from roadstream.schemas.settings.base import EngineSettings
 
 Text = Annotated[str, Meta(min_length=1, max_length=400)]
 

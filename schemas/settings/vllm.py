@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from schemas.bounds import NonNegative, PositiveInt, Share
-from schemas.settings.vlm import Seconds, VlmSettings
+from roadstream.schemas.bounds import NonNegative, PositiveInt, Share
+from roadstream.schemas.settings.vlm import Seconds, VlmSettings
 
 
 class VllmSettings(VlmSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from schemas.records import Answer, AnswerTier, Head, MemberRun
-from sinks.columns import AnswerRow, VoteRow, row
-from sinks.verification.findings import Kind
+from roadstream.schemas.records import Answer, AnswerTier, Head, MemberRun
+from roadstream.sinks.columns import AnswerRow, VoteRow, row
+from roadstream.sinks.verification.findings import Kind
 
 TIMINGS: dict[type[msgspec.Struct], frozenset[str]] = {
     Answer: frozenset({"answered_at", "took", "joining"}),

@@ -10,7 +10,7 @@ a ledger that cannot be read: what follows it is compared again from the next as
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from schemas.events import (
+from roadstream.schemas.events import (
     Assigned,
     Closed,
     Committed,
@@ -22,10 +22,10 @@ from schemas.events import (
     Range,
     Revoked,
 )
-from sinks.verification.findings import Findings, Kind, place_name
-from streams.event_ledger import Damage
-from streams.intervals import Intervals
-from streams.log import Offsets, TopicPartition
+from roadstream.sinks.verification.findings import Findings, Kind, place_name
+from roadstream.streams.event_ledger import Damage
+from roadstream.streams.intervals import Intervals
+from roadstream.streams.log import Offsets, TopicPartition
 
 CLOCK_TOLERANCE = 5.0
 """Seconds that the wall clocks of two hosts may differ by."""

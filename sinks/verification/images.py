@@ -10,12 +10,12 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from schemas.dead_letters import DeadLetterReason
-from schemas.records import LANES
-from schemas.topics import CONSENSUS_GROUP, VOTES, images, tier_group
-from sinks.verification.commits import GroupHistory
-from sinks.verification.findings import Side, place_name
-from streams.log import Offsets, TopicPartition
+from roadstream.schemas.dead_letters import DeadLetterReason
+from roadstream.schemas.records import LANES
+from roadstream.schemas.topics import CONSENSUS_GROUP, VOTES, images, tier_group
+from roadstream.sinks.verification.commits import GroupHistory
+from roadstream.sinks.verification.findings import Side, place_name
+from roadstream.streams.log import Offsets, TopicPartition
 
 Place = tuple[TopicPartition, int]
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from schemas import codec
-from schemas.records import LANES
-from schemas.topics import CONSENSUS_GROUP, images, tier_group
-from sinks.verification.answers import compare
-from sinks.verification.findings import Findings, place_name
-from sinks.verification.images import Standing, Trail, follow
+from roadstream.schemas import codec
+from roadstream.schemas.records import LANES
+from roadstream.schemas.topics import CONSENSUS_GROUP, images, tier_group
+from roadstream.sinks.verification.answers import compare
+from roadstream.sinks.verification.findings import Findings, place_name
+from roadstream.sinks.verification.images import Standing, Trail, follow
 
 
 class Judged(msgspec.Struct):

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import anyio
 
-from schemas.errors import FencedError, UsageError
-from streams.embedded.group import Membership
-from streams.embedded.store import Found, Store
-from streams.log import (
+from roadstream.schemas.errors import FencedError, UsageError
+from roadstream.streams.embedded.group import Membership
+from roadstream.streams.embedded.store import Found, Store
+from roadstream.streams.log import (
     Assignment,
     Consumer,
     GroupListener,

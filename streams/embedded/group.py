@@ -15,9 +15,9 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from schemas.errors import ReplacedError
-from streams.database import Database, DatabaseStats
-from streams.embedded.watch import BEATS, Watch
+from roadstream.schemas.errors import ReplacedError
+from roadstream.streams.database import Database, DatabaseStats
+from roadstream.streams.embedded.watch import BEATS, Watch
 
 GROUP_SCHEMA = """
 CREATE TABLE IF NOT EXISTS generations(

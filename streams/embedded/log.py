@@ -12,12 +12,18 @@ from pathlib import Path
 
 import anyio
 
-from schemas.errors import RunError, UsageError
-from streams.database import BUSY_TIMEOUT, Database
-from streams.embedded.consumer import EmbeddedConsumer, EmbeddedReader
-from streams.embedded.group import EmbeddedStats, Membership
-from streams.embedded.store import MAX_PARTITIONS, MIGRATIONS, SCHEMA, SCHEMA_VERSION, Store
-from streams.log import (
+from roadstream.schemas.errors import RunError, UsageError
+from roadstream.streams.database import BUSY_TIMEOUT, Database
+from roadstream.streams.embedded.consumer import EmbeddedConsumer, EmbeddedReader
+from roadstream.streams.embedded.group import EmbeddedStats, Membership
+from roadstream.streams.embedded.store import (
+    MAX_PARTITIONS,
+    MIGRATIONS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    Store,
+)
+from roadstream.streams.log import (
     Consumer,
     GroupListener,
     Log,

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from schemas import headers
-from schemas.errors import OutputError, UsageError
-from schemas.headers import Headers
-from streams.database import Database
-from streams.embedded.group import GROUP_SCHEMA, EmbeddedStats
-from streams.log import Offsets, Output, Polled, Record, TopicPartition, in_topic_order
+from roadstream.schemas import headers
+from roadstream.schemas.errors import OutputError, UsageError
+from roadstream.schemas.headers import Headers
+from roadstream.streams.database import Database
+from roadstream.streams.embedded.group import GROUP_SCHEMA, EmbeddedStats
+from roadstream.streams.log import Offsets, Output, Polled, Record, TopicPartition, in_topic_order
 
 MAX_PARTITIONS = 1024
 # Bounds the memory of one poll; a single larger record still arrives.

@@ -12,16 +12,16 @@ from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
-from schemas.errors import ForbiddenError, LogUnavailableError, UsageError
-from streams.kafka.client import CONNECTING, KafkaLink, answering, connect, disconnect
-from streams.kafka.group_offsets import CommittedRequest, committed_in
-from streams.kafka.group_requests import Describe, Group, described_in
-from streams.kafka.rights import allows, forbidden
-from streams.kafka.topic_configs import faults, new_topic, wanted_in_sync
-from streams.kafka.topic_requests import Topic, known
-from streams.kafka.topics import configs_of, described, make, wait_until_led
-from streams.log import Offsets, TopicFault, TopicPartition, Uncommitted
-from streams.rights import Operation, Right
+from roadstream.schemas.errors import ForbiddenError, LogUnavailableError, UsageError
+from roadstream.streams.kafka.client import CONNECTING, KafkaLink, answering, connect, disconnect
+from roadstream.streams.kafka.group_offsets import CommittedRequest, committed_in
+from roadstream.streams.kafka.group_requests import Describe, Group, described_in
+from roadstream.streams.kafka.rights import allows, forbidden
+from roadstream.streams.kafka.topic_configs import faults, new_topic, wanted_in_sync
+from roadstream.streams.kafka.topic_requests import Topic, known
+from roadstream.streams.kafka.topics import configs_of, described, make, wait_until_led
+from roadstream.streams.log import Offsets, TopicFault, TopicPartition, Uncommitted
+from roadstream.streams.rights import Operation, Right
 
 log = structlog.get_logger(__name__)
 

@@ -10,8 +10,8 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from streams.kafka.security import client_options
-from streams.kafka.settings import KafkaSettings
+from roadstream.streams.kafka.security import client_options
+from roadstream.streams.kafka.settings import KafkaSettings
 
 _PATIENCE = 3.0
 """Seconds for asking all bootstrap servers, and trying all brokers."""

@@ -16,20 +16,20 @@ from aiokafka.errors import (
     PolicyViolationError,
 )
 
-from schemas.errors import (
+from roadstream.schemas.errors import (
     ForbiddenError,
     LogUnavailableError,
     RoadstreamError,
     RunError,
     UsageError,
 )
-from streams.kafka.advertised import misled
-from streams.kafka.records import tolerate
-from streams.kafka.rights import forbidden, missing_rights
-from streams.kafka.security import client_options, refusal
-from streams.kafka.settings import KafkaSettings
-from streams.kafka.stats import KafkaStats
-from streams.rights import Operation
+from roadstream.streams.kafka.advertised import misled
+from roadstream.streams.kafka.records import tolerate
+from roadstream.streams.kafka.rights import forbidden, missing_rights
+from roadstream.streams.kafka.security import client_options, refusal
+from roadstream.streams.kafka.settings import KafkaSettings
+from roadstream.streams.kafka.stats import KafkaStats
+from roadstream.streams.rights import Operation
 
 # Without a handler, Python's last resort prints aiokafka's warnings to stderr.
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())

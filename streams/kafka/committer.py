@@ -13,10 +13,10 @@ import anyio
 import structlog
 from aiokafka.errors import KafkaError, for_code
 
-from streams.kafka.client import KafkaLink
-from streams.kafka.group_requests import FENCED, NamedCommit
-from streams.kafka.membership import Identity, Membership
-from streams.log import Offsets, TopicPartition
+from roadstream.streams.kafka.client import KafkaLink
+from roadstream.streams.kafka.group_requests import FENCED, NamedCommit
+from roadstream.streams.kafka.membership import Identity, Membership
+from roadstream.streams.log import Offsets, TopicPartition
 
 log = structlog.get_logger(__name__)
 

@@ -17,15 +17,15 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.errors import GroupLoadInProgressError, KafkaError, OffsetOutOfRangeError
 
-from schemas.errors import FencedError, LogUnavailableError, RegroupError
-from streams.kafka.client import UNREACHABLE, KafkaLink, answering
-from streams.kafka.committer import OffsetCommitter, Tenure
-from streams.kafka.group_offsets import CommittedRequest, committed_in
-from streams.kafka.membership import Membership
-from streams.kafka.positions import Place, first_place, next_place
-from streams.kafka.producer import KafkaProducer
-from streams.kafka.rebalances import Grant, Rebalances
-from streams.log import (
+from roadstream.schemas.errors import FencedError, LogUnavailableError, RegroupError
+from roadstream.streams.kafka.client import UNREACHABLE, KafkaLink, answering
+from roadstream.streams.kafka.committer import OffsetCommitter, Tenure
+from roadstream.streams.kafka.group_offsets import CommittedRequest, committed_in
+from roadstream.streams.kafka.membership import Membership
+from roadstream.streams.kafka.positions import Place, first_place, next_place
+from roadstream.streams.kafka.producer import KafkaProducer
+from roadstream.streams.kafka.rebalances import Grant, Rebalances
+from roadstream.streams.log import (
     Assignment,
     Consumer,
     GroupListener,

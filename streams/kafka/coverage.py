@@ -7,8 +7,8 @@ the group's offsets with it. Both are found by comparing what is assigned with w
 
 from collections.abc import Mapping
 
-from streams.kafka.group_requests import Group
-from streams.log import Offsets, TopicPartition
+from roadstream.streams.kafka.group_requests import Group
+from roadstream.streams.log import Offsets, TopicPartition
 
 # Partitions are given out while a group settles; what is wrong twice in a row is wrong.
 SURE_AFTER = 2

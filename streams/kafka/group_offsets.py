@@ -24,7 +24,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from streams.log import TopicPartition
+from roadstream.streams.log import TopicPartition
 
 _KEY, _VERSION = 9, 7
 """``OffsetFetch`` of KIP-447: the first version that can ask for stable offsets; Kafka 2.5."""

@@ -13,7 +13,7 @@ from aiokafka.errors import for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Int64, Schema, String
 
-from streams.log import TopicPartition
+from roadstream.streams.log import TopicPartition
 
 FENCED = 82
 """``FENCED_INSTANCE_ID``: somebody else has joined the group under this member's name."""

@@ -7,17 +7,17 @@ import anyio
 import structlog
 from aiokafka import TopicPartition as KafkaTopicPartition
 
-from schemas.errors import RegroupError, ReplacedError, RunError, UsageError
-from streams.kafka.admin import KafkaAdmin
-from streams.kafka.client import KafkaLink, answering, connected, disconnect
-from streams.kafka.consumer import KafkaConsumer
-from streams.kafka.coverage import Coverage
-from streams.kafka.group_requests import Group
-from streams.kafka.producer import KafkaProducer
-from streams.kafka.reader import KafkaReader
-from streams.kafka.settings import KafkaSettings
-from streams.kafka.stats import KafkaStats
-from streams.log import (
+from roadstream.schemas.errors import RegroupError, ReplacedError, RunError, UsageError
+from roadstream.streams.kafka.admin import KafkaAdmin
+from roadstream.streams.kafka.client import KafkaLink, answering, connected, disconnect
+from roadstream.streams.kafka.consumer import KafkaConsumer
+from roadstream.streams.kafka.coverage import Coverage
+from roadstream.streams.kafka.group_requests import Group
+from roadstream.streams.kafka.producer import KafkaProducer
+from roadstream.streams.kafka.reader import KafkaReader
+from roadstream.streams.kafka.settings import KafkaSettings
+from roadstream.streams.kafka.stats import KafkaStats
+from roadstream.streams.log import (
     Consumer,
     GroupListener,
     Log,
@@ -28,7 +28,7 @@ from streams.log import (
     TopicFault,
     Uncommitted,
 )
-from streams.rights import Right
+from roadstream.streams.rights import Right
 
 __all__ = ["KafkaLog", "KafkaSettings", "KafkaStats"]
 

@@ -22,9 +22,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 
-from schemas.errors import ReplacedError
-from streams.kafka.client import KafkaLink
-from streams.kafka.group_requests import (
+from roadstream.schemas.errors import ReplacedError
+from roadstream.streams.kafka.client import KafkaLink
+from roadstream.streams.kafka.group_requests import (
     FENCED,
     Describe,
     Group,

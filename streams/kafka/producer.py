@@ -24,12 +24,12 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from schemas.errors import FencedError, RecordRefusedError, Refusal, UsageError
-from schemas.headers import Headers
-from streams.kafka.admin import topic_limit
-from streams.kafka.client import CONNECTING, KafkaLink
-from streams.kafka.topic_configs import BATCH_BYTES, OVERHEAD
-from streams.log import Output, Producer
+from roadstream.schemas.errors import FencedError, RecordRefusedError, Refusal, UsageError
+from roadstream.schemas.headers import Headers
+from roadstream.streams.kafka.admin import topic_limit
+from roadstream.streams.kafka.client import CONNECTING, KafkaLink
+from roadstream.streams.kafka.topic_configs import BATCH_BYTES, OVERHEAD
+from roadstream.streams.log import Output, Producer
 
 log = structlog.get_logger(__name__)
 

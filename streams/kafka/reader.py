@@ -6,8 +6,8 @@ import anyio
 import anyio.lowlevel
 from aiokafka import AIOKafkaConsumer
 
-from streams.kafka.client import KafkaLink, answering
-from streams.log import Polled, Reader, TopicPartition
+from roadstream.streams.kafka.client import KafkaLink, answering
+from roadstream.streams.log import Polled, Reader, TopicPartition
 
 _CHECK_INTERVAL = 1.0
 """Seconds between two questions whether nothing came because there is nothing."""

@@ -8,10 +8,10 @@ import structlog
 from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaTopicPartition
 
-from streams.kafka.client import KafkaLink
-from streams.kafka.committer import OffsetCommitter
-from streams.kafka.membership import Identity, Membership
-from streams.log import TopicPartition
+from roadstream.streams.kafka.client import KafkaLink
+from roadstream.streams.kafka.committer import OffsetCommitter
+from roadstream.streams.kafka.membership import Identity, Membership
+from roadstream.streams.log import TopicPartition
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import ConsumerRecord
 
-from schemas.codec import Unreadable
+from roadstream.schemas.codec import Unreadable
 
 _LENGTH, _LAST_DELTA, _COUNT = struct.Struct(">i"), struct.Struct(">i"), struct.Struct(">i")
 _BASE, _TIMESTAMP = struct.Struct(">q"), struct.Struct(">q")

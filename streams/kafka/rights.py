@@ -9,9 +9,9 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from schemas.errors import ForbiddenError
-from streams.kafka.settings import KafkaSettings
-from streams.rights import Operation, Resource, Right
+from roadstream.schemas.errors import ForbiddenError
+from roadstream.streams.kafka.settings import KafkaSettings
+from roadstream.streams.rights import Operation, Resource, Right
 
 _CODES: dict[Operation, int] = {
     "READ": 3,

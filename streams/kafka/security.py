@@ -14,8 +14,8 @@ import anyio
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 
-from schemas.errors import UsageError
-from streams.kafka.settings import KafkaSettings
+from roadstream.schemas.errors import UsageError
+from roadstream.streams.kafka.settings import KafkaSettings
 
 _SASL_AUTHENTICATE = 36
 """Kafka's key of the request that carries credentials."""

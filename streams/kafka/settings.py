@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from schemas.errors import ConfigError
+from roadstream.schemas.errors import ConfigError
 
 PASSWORD_VARIABLE = "ROADSTREAM_KAFKA_PASSWORD"
 

@@ -7,10 +7,17 @@ well; and the workers, which have no time to spare, do none of it.
 
 from collections.abc import Callable, Iterator, Mapping
 
-from schemas.topics import ANSWERS, CARRIED, CASCADES, DEAD_LETTERS, VOTES, without_namespace
-from streams.kafka.settings import KafkaSettings
-from streams.kafka.topic_requests import Topic
-from streams.log import Harm, TopicFault
+from roadstream.schemas.topics import (
+    ANSWERS,
+    CARRIED,
+    CASCADES,
+    DEAD_LETTERS,
+    VOTES,
+    without_namespace,
+)
+from roadstream.streams.kafka.settings import KafkaSettings
+from roadstream.streams.kafka.topic_requests import Topic
+from roadstream.streams.log import Harm, TopicFault
 
 CHECKED = (
     "cleanup.policy",

@@ -11,9 +11,9 @@ from aiokafka.errors import (
     for_code,
 )
 
-from schemas.errors import UsageError
-from streams.kafka.topic_configs import CHECKED
-from streams.kafka.topic_requests import DescribeTopics, Topic, known, topics_in
+from roadstream.schemas.errors import UsageError
+from roadstream.streams.kafka.topic_configs import CHECKED
+from roadstream.streams.kafka.topic_requests import DescribeTopics, Topic, known, topics_in
 
 _PAUSE = 0.1
 """Seconds between two tries of what fails with an error that passes."""

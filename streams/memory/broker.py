@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import anyio
 import anyio.lowlevel
 
-from streams.clock import Clock
-from streams.log import Output
-from streams.memory.group import Group
-from streams.memory.store import Appender, Fault, MemoryStore, Operation
+from roadstream.streams.clock import Clock
+from roadstream.streams.log import Output
+from roadstream.streams.memory.group import Group
+from roadstream.streams.memory.store import Appender, Fault, MemoryStore, Operation
 
 Latency = Callable[[Operation], float]
 

@@ -4,17 +4,25 @@ from collections.abc import Collection, Iterable, Sequence
 
 import anyio
 
-from schemas.errors import (
+from roadstream.schemas.errors import (
     FencedError,
     LogUnavailableError,
     RecordRefusedError,
     ReplacedError,
     RoadstreamError,
 )
-from streams.log import Assignment, Consumer, GroupListener, Offsets, Output, Polled, TopicPartition
-from streams.memory.broker import MemoryBroker
-from streams.memory.group import Session
-from streams.memory.store import Fault, Operation
+from roadstream.streams.log import (
+    Assignment,
+    Consumer,
+    GroupListener,
+    Offsets,
+    Output,
+    Polled,
+    TopicPartition,
+)
+from roadstream.streams.memory.broker import MemoryBroker
+from roadstream.streams.memory.group import Session
+from roadstream.streams.memory.store import Fault, Operation
 
 
 class MemoryConsumer(Consumer):

@@ -5,7 +5,7 @@ Time enters as ``now``, in seconds of a clock that only grows.
 
 from collections.abc import Iterable
 
-from streams.log import TopicPartition
+from roadstream.streams.log import TopicPartition
 
 
 class Session:

@@ -13,9 +13,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
 
-from schemas.errors import RecordRefusedError, UsageError
-from streams.clock import Clock, SystemClock
-from streams.log import (
+from roadstream.schemas.errors import RecordRefusedError, UsageError
+from roadstream.streams.clock import Clock, SystemClock
+from roadstream.streams.log import (
     Consumer,
     GroupListener,
     Log,
@@ -28,9 +28,9 @@ from streams.log import (
     TopicPartition,
     Uncommitted,
 )
-from streams.memory.broker import Latency, MemoryBroker
-from streams.memory.consumer import MemoryConsumer
-from streams.memory.store import Fault, MemoryPartition, MemoryRecord, Watcher
+from roadstream.streams.memory.broker import Latency, MemoryBroker
+from roadstream.streams.memory.consumer import MemoryConsumer
+from roadstream.streams.memory.store import Fault, MemoryPartition, MemoryRecord, Watcher
 
 __all__ = ["Fault", "MemoryLog", "MemoryPartition", "MemoryRecord", "Watcher"]
 

@@ -8,10 +8,17 @@ from typing import Literal, NamedTuple, Protocol
 
 import anyio
 
-from schemas.errors import OutputError, Refusal, RoadstreamError, UsageError
-from schemas.headers import Headers
-from streams.clock import Clock
-from streams.log import Offsets, Output, Polled, TopicPartition, Uncommitted, in_topic_order
+from roadstream.schemas.errors import OutputError, Refusal, RoadstreamError, UsageError
+from roadstream.schemas.headers import Headers
+from roadstream.streams.clock import Clock
+from roadstream.streams.log import (
+    Offsets,
+    Output,
+    Polled,
+    TopicPartition,
+    Uncommitted,
+    in_topic_order,
+)
 
 Operation = Literal["publish", "poll", "commit", "lag"]
 Gone = Callable[[TopicPartition, int, int], None]

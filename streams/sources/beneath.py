@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from schemas.errors import ImageError
+from roadstream.schemas.errors import ImageError
 
 # O_NONBLOCK: a pipe put in the file's place must not hang the reader.
 READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import msgspec
 
-from schemas.errors import ImageError, UsageError
-from schemas.records import Head, Image, Inline, Lane, Payload, Reference, Unreadable
-from streams.sources import listing
-from streams.sources.identity import (
+from roadstream.schemas.errors import ImageError, UsageError
+from roadstream.schemas.records import Head, Image, Inline, Lane, Payload, Reference, Unreadable
+from roadstream.streams.sources import listing
+from roadstream.streams.sources.identity import (
     bad_name,
     display,
     fault_content,
@@ -28,9 +28,9 @@ from streams.sources.identity import (
     owned_id,
     portable,
 )
-from streams.sources.kinds import IMAGE_SUFFIXES, VIDEO, VIDEO_SUFFIXES, kind_of, suffix
-from streams.sources.left_out import LeftOut
-from streams.sources.payload import (
+from roadstream.streams.sources.kinds import IMAGE_SUFFIXES, VIDEO, VIDEO_SUFFIXES, kind_of, suffix
+from roadstream.streams.sources.left_out import LeftOut
+from roadstream.streams.sources.payload import (
     file_fault,
     hash_file,
     look,
@@ -38,10 +38,10 @@ from streams.sources.payload import (
     too_large,
     video_content,
 )
-from streams.sources.places import Known, Scanned, file_state, settled
+from roadstream.streams.sources.places import Known, Scanned, file_state, settled
 
 if TYPE_CHECKING:
-    from streams.sources.video import VideoOptions
+    from roadstream.streams.sources.video import VideoOptions
 
 Knower = Callable[[str], Known | None]
 # Bytes of a SHA-256 that tell two pictures apart, as ``Head.content_hash`` has them.
@@ -277,7 +277,7 @@ class _Scan:
 
     def frames(self, path: str, options: "VideoOptions") -> Iterator[Scanned]:
         # Here, as loading FFmpeg takes long.
-        from streams.sources.video import read_frames, unreadable_video
+        from roadstream.streams.sources.video import read_frames, unreadable_video
 
         self.stats.videos += 1
         try:

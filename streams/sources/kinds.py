@@ -6,10 +6,10 @@
 import os
 from typing import Literal, NamedTuple
 
-from streams.database import opened_here
-from streams.sources.beneath import READING
-from streams.sources.payload import absent, file_fault, irregular, ready
-from streams.sources.sniff import DECODABLE, describe, sniff
+from roadstream.streams.database import opened_here
+from roadstream.streams.sources.beneath import READING
+from roadstream.streams.sources.payload import absent, file_fault, irregular, ready
+from roadstream.streams.sources.sniff import DECODABLE, describe, sniff
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset([

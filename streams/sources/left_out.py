@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from streams.sources.identity import display
+from roadstream.streams.sources.identity import display
 
 _MOST_NOTES = 50
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import BinaryIO, Protocol
 
-from schemas.errors import UsageError
+from roadstream.schemas.errors import UsageError
 
 # Entries of one folder that are held at once, to be sorted; a larger folder comes in its own order.
 SORT_BOUND = 10_000

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from schemas.errors import ImageError, MachineError
-from schemas.records import Inline, Payload, Reference, Unreadable
-from streams.sources.beneath import READING, open_inside
-from streams.sources.identity import local
+from roadstream.schemas.errors import ImageError, MachineError
+from roadstream.schemas.records import Inline, Payload, Reference, Unreadable
+from roadstream.streams.sources.beneath import READING, open_inside
+from roadstream.streams.sources.identity import local
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streams.sources.synthetic_canvas import Sprite
-from streams.sources.synthetic_texture import (
+from roadstream.streams.sources.synthetic_canvas import Sprite
+from roadstream.streams.sources.synthetic_texture import (
     TILE,
     TILE_SCALE,
     ground_levels,
@@ -23,7 +23,7 @@ from streams.sources.synthetic_texture import (
     noise,
     vignette,
 )
-from streams.sources.synthetic_world import (
+from roadstream.streams.sources.synthetic_world import (
     ASPHALT_LEFT,
     ASPHALT_RIGHT,
     LANE,

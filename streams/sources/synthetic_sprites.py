@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from streams.sources.synthetic_canvas import BLACK, Canvas, Colour, Sprite
+from roadstream.streams.sources.synthetic_canvas import BLACK, Canvas, Colour, Sprite
 
 ORANGE: Colour = (244, 96, 22)
 WHITE: Colour = (240, 240, 236)

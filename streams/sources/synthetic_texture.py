@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streams.sources.synthetic_world import ASPHALT_LEFT, ASPHALT_RIGHT
+from roadstream.streams.sources.synthetic_world import ASPHALT_LEFT, ASPHALT_RIGHT
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

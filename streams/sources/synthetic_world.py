@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streams.sources.synthetic_canvas import Sprite
-from streams.sources.synthetic_sprites import sprites
+from roadstream.streams.sources.synthetic_canvas import Sprite
+from roadstream.streams.sources.synthetic_sprites import sprites
 
 LANE = 3.5  # metres; the car drives in the middle of the right lane, at x = 0
 LEFT_EDGE, RIGHT_EDGE = -1.5 * LANE, 0.5 * LANE  # outer markings of the two lanes

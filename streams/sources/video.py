@@ -17,12 +17,12 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from schemas.bounds import MOST_TIME
-from schemas.errors import ImageError, UsageError
-from schemas.records import Head, Image, Inline, Payload, Unreadable
-from streams.sources.identity import display, fault_content, frame_place, image_id
-from streams.sources.payload import file_fault, video_content
-from streams.sources.video_frames import (
+from roadstream.schemas.bounds import MOST_TIME
+from roadstream.schemas.errors import ImageError, UsageError
+from roadstream.schemas.records import Head, Image, Inline, Payload, Unreadable
+from roadstream.streams.sources.identity import display, fault_content, frame_place, image_id
+from roadstream.streams.sources.payload import file_fault, video_content
+from roadstream.streams.sources.video_frames import (
     FAR,
     Note,
     Picture,
@@ -35,7 +35,7 @@ from streams.sources.video_frames import (
     open_video,
     recording_at,
 )
-from streams.sources.video_packets import Damage, words
+from roadstream.streams.sources.video_packets import Damage, words
 
 _MAX_SEEK_FRAMES = 900  # between a keyframe and the frame sought: half a minute
 # Seconds before a frame at which seeking begins: MPEG streams have no index and come out later.

@@ -16,9 +16,9 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from schemas.errors import ImageError
-from streams.sources.recordings import STARTS, Recording, recordings
-from streams.sources.video_packets import Damage, Packet, Packets, StreamClock, words
+from roadstream.schemas.errors import ImageError
+from roadstream.streams.sources.recordings import STARTS, Recording, recordings
+from roadstream.streams.sources.video_packets import Damage, Packet, Packets, StreamClock, words
 
 # Playlists would make a “video” read other files or the network; they are not on the list.
 _OPEN = {

@@ -13,7 +13,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from streams.sources.recordings import (
+from roadstream.streams.sources.recordings import (
     STARTS,
     Recording,
     intact,

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from bench.fuzz.mutations import Mutator, Target
+from roadstream.bench.fuzz.mutations import Mutator, Target
 
 _leaked: list[bytes] = []
 

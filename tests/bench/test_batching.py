@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.batching.overlap import Decoding, Overlap
-from bench.batching.policies import Aimd, Cork, Early, Greedy, Preferred, Timer
-from bench.batching.scenarios import (
+from roadstream.bench.batching.overlap import Decoding, Overlap
+from roadstream.bench.batching.policies import Aimd, Cork, Early, Greedy, Preferred, Timer
+from roadstream.bench.batching.scenarios import (
     MAX_BATCH,
     OURS,
     POLICIES,
@@ -18,7 +18,15 @@ from bench.batching.scenarios import (
     goodput,
     mixed,
 )
-from bench.batching.world import Device, Item, Policy, Service, at_rate, in_bursts, poisson
+from roadstream.bench.batching.world import (
+    Device,
+    Item,
+    Policy,
+    Service,
+    at_rate,
+    in_bursts,
+    poisson,
+)
 
 GRAPH = SERVICES[1]
 VIT = SERVICES[2]

@@ -4,13 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from bench.engine_contenders import Embedded, Memory
-from bench.engine_floor import measure_floor
-from bench.engine_plan import Plan, VoidRunError, check_answers, made_images, noop_cascade, preload
-from schemas import codec
-from schemas.topics import ANSWERS, images
-from streams.log import Output
-from streams.memory.log import MemoryLog
+from roadstream.bench.engine_contenders import Embedded, Memory
+from roadstream.bench.engine_floor import measure_floor
+from roadstream.bench.engine_plan import (
+    Plan,
+    VoidRunError,
+    check_answers,
+    made_images,
+    noop_cascade,
+    preload,
+)
+from roadstream.schemas import codec
+from roadstream.schemas.topics import ANSWERS, images
+from roadstream.streams.log import Output
+from roadstream.streams.memory.log import MemoryLog
 
 PLAN = Plan(log="", images=300, payload=64, max_batch=100)
 

@@ -9,24 +9,24 @@ import anyio
 import msgspec
 import pytest
 
-from bench.chaos.answers import Anomaly, Answers
-from bench.chaos.controls import ControlPanel, Controls, SharedClock
-from bench.chaos.engine import FIRST_SHADE, ChaosEngine
-from bench.chaos.expected import expected_verdicts
-from bench.chaos.pictures import CASCADE, Catalogue, Namer, class_of
-from bench.faults.epilogue import EPILOGUES
-from bench.faults.plan import KINDS, chosen, draw_plan
-from bench.faults.report import Result
-from bench.faults.run import Options, run_campaign
-from bench.faults.scenarios import SCENARIOS
-from schemas import codec
-from schemas.cascade import Member, parse_cascade
-from schemas.records import Answer, Head
-from schemas.topics import ANSWERS
-from stages.decode import decode
-from stages.inference import Picture, Pictures
-from streams.log import Output
-from streams.memory.log import MemoryLog
+from roadstream.bench.chaos.answers import Anomaly, Answers
+from roadstream.bench.chaos.controls import ControlPanel, Controls, SharedClock
+from roadstream.bench.chaos.engine import FIRST_SHADE, ChaosEngine
+from roadstream.bench.chaos.expected import expected_verdicts
+from roadstream.bench.chaos.pictures import CASCADE, Catalogue, Namer, class_of
+from roadstream.bench.faults.epilogue import EPILOGUES
+from roadstream.bench.faults.plan import KINDS, chosen, draw_plan
+from roadstream.bench.faults.report import Result
+from roadstream.bench.faults.run import Options, run_campaign
+from roadstream.bench.faults.scenarios import SCENARIOS
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Member, parse_cascade
+from roadstream.schemas.records import Answer, Head
+from roadstream.schemas.topics import ANSWERS
+from roadstream.stages.decode import decode
+from roadstream.stages.inference import Picture, Pictures
+from roadstream.streams.log import Output
+from roadstream.streams.memory.log import MemoryLog
 
 # What the speed of this machine decides, and not the product.
 TIMING = {"slow recovery", "slow answer", "stood still", "not carried out", "bad end"}
@@ -81,7 +81,7 @@ def test_an_order_to_die_is_obeyed_once(tmp_path: Path) -> None:
     panel = ControlPanel(tmp_path)
     panel.give("worker", "die in-model")
     program = (
-        "import sys; from pathlib import Path; from bench.chaos.controls import Controls\n"
+        "import sys; from pathlib import Path; from roadstream.bench.chaos.controls import Controls\n"
         "controls = Controls(Path(sys.argv[1]), 'worker')\n"
         "controls.point('after-model')\nprint('alive', flush=True)\ncontrols.point('in-model')"
     )

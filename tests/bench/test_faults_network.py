@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import SocketStream
 
-from bench.faults.network import HERE, THERE, Relay, ports_in_a_row, relayed
+from roadstream.bench.faults.network import HERE, THERE, Relay, ports_in_a_row, relayed
 
 
 async def echo(stream: SocketStream) -> None:

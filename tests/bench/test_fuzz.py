@@ -5,10 +5,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.fuzz import command as fuzz
-from bench.fuzz.child import Plan, Step, input_number
-from bench.fuzz.mutations import Mutator
-from bench.fuzz.targets import targets
+from roadstream.bench.fuzz import command as fuzz
+from roadstream.bench.fuzz.child import Plan, Step, input_number
+from roadstream.bench.fuzz.mutations import Mutator
+from roadstream.bench.fuzz.targets import targets
 
 FAULTY = "tests.bench.fuzz_faulty"
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.fuzz import seeds
-from schemas.cascade import parse_cascade
-from schemas.errors import ConfigError, RunError, UsageError
-from sinks.readers import read_answers
-from streams.kafka.settings import load_kafka_settings
-from streams.run_ledger import LedgerRow, RunLedger
-from workers.connect import open_log
+from roadstream.bench.fuzz import seeds
+from roadstream.schemas.cascade import parse_cascade
+from roadstream.schemas.errors import ConfigError, RunError, UsageError
+from roadstream.sinks.readers import read_answers
+from roadstream.streams.kafka.settings import load_kafka_settings
+from roadstream.streams.run_ledger import LedgerRow, RunLedger
+from roadstream.workers.connect import open_log
 
 NESTED = b"x = " + b"[" * 2000
 

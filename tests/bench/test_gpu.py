@@ -11,13 +11,20 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from torch import nn
 
-from bench import gpu
-from bench.checkpoints import cascade_file, dinov3, rt_detr, write_dinov3, write_rt_detr, write_timm
-from bench.gpu_roofline import busy_share, flops_per_image, roofline
-from bench.overhead_child import pictures
-from schemas.cascade import Member, load_cascade
-from stages.inference import Picture, Pictures, Score
-from workers.runtime import load_engines
+from roadstream.bench import gpu
+from roadstream.bench.checkpoints import (
+    cascade_file,
+    dinov3,
+    rt_detr,
+    write_dinov3,
+    write_rt_detr,
+    write_timm,
+)
+from roadstream.bench.gpu_roofline import busy_share, flops_per_image, roofline
+from roadstream.bench.overhead_child import pictures
+from roadstream.schemas.cascade import Member, load_cascade
+from roadstream.stages.inference import Picture, Pictures, Score
+from roadstream.workers.runtime import load_engines
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
          "num_attention_heads": 2}  # fmt: skip

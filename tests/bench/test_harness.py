@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench import harness
-from workers.cpus import usable_cpus
+from roadstream.bench import harness
+from roadstream.workers.cpus import usable_cpus
 
 
 def test_spread_keeps_every_round_and_shows_median_and_range() -> None:

@@ -4,10 +4,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from bench import members
-from bench.nano_detector import KINDS, SIDE, Detector
-from schemas.cascade import Member
-from stages.decode import encode_jpeg
+from roadstream.bench import members
+from roadstream.bench.nano_detector import KINDS, SIDE, Detector
+from roadstream.schemas.cascade import Member
+from roadstream.stages.decode import encode_jpeg
 from tests.builders import cascade, tier
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import engines, overhead
-from bench.overhead_child import summary
-from schemas.cascade import load_cascade
+from roadstream.bench import engines, overhead
+from roadstream.bench.overhead_child import summary
+from roadstream.schemas.cascade import load_cascade
 
 TREE = Path(overhead.__file__).resolve().parents[1]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import pipeline, revisions
-from bench.engine import against
+from roadstream.bench import pipeline, revisions
+from roadstream.bench.engine import against
 
 
 def test_the_interval_is_students_on_the_logarithms_of_the_ratios() -> None:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from bench.simulation.process import SimulatedProcess
-from bench.simulation.virtual_loop import VirtualRunner, in_process
-from streams.log import Log
-from streams.memory.log import MemoryLog
+from roadstream.bench.simulation.process import SimulatedProcess
+from roadstream.bench.simulation.virtual_loop import VirtualRunner, in_process
+from roadstream.streams.log import Log
+from roadstream.streams.memory.log import MemoryLog
 
 
 @pytest.mark.timeout(20)

@@ -6,14 +6,14 @@ import anyio
 import msgspec
 import pytest
 
-from bench.simulation.command import chosen_kinds, rehearse, simulate
-from bench.simulation.faults import KINDS
-from bench.simulation.world import Plan, World
-from schemas import codec
-from schemas.topics import ANSWERS
-from sinks.answered import Content
-from sinks.join import Join
-from streams.log import Log, Output
+from roadstream.bench.simulation.command import chosen_kinds, rehearse, simulate
+from roadstream.bench.simulation.faults import KINDS
+from roadstream.bench.simulation.world import Plan, World
+from roadstream.schemas import codec
+from roadstream.schemas.topics import ANSWERS
+from roadstream.sinks.answered import Content
+from roadstream.sinks.join import Join
+from roadstream.streams.log import Log, Output
 
 COUNT = 700
 PLAN = Plan(seed=0, images=COUNT, window=512, patience=400.0)

@@ -6,7 +6,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from bench.simulation.virtual_loop import Process, StuckError, VirtualRunner, in_process
+from roadstream.bench.simulation.virtual_loop import Process, StuckError, VirtualRunner, in_process
 
 
 def test_time_jumps_to_the_next_timer_and_anyio_follows() -> None:

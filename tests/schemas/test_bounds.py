@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.fuzz import seeds
-from schemas import codec
-from schemas.errors import RecordError
-from workers.intake import decode_escalation_view, decode_image_view
+from roadstream.bench.fuzz import seeds
+from roadstream.schemas import codec
+from roadstream.schemas.errors import RecordError
+from roadstream.workers.intake import decode_escalation_view, decode_image_view
 
 DECODERS: dict[str, tuple[Callable[[bytes], Any], ...]] = {
     "image": (codec.decode_image, decode_image_view),

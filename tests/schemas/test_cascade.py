@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas import weights
-from schemas.cascade import (
+from roadstream.schemas import weights
+from roadstream.schemas.cascade import (
     Isotonic,
     Platt,
     Pool,
@@ -17,8 +17,8 @@ from schemas.cascade import (
     parse_cascade,
     shipped_cascades,
 )
-from schemas.errors import ChangedError, ConfigError
-from schemas.prompts import load_prompt
+from roadstream.schemas.errors import ChangedError, ConfigError
+from roadstream.schemas.prompts import load_prompt
 
 WHOLE = """
 name = "whole"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schemas import codec
-from schemas.dead_letters import DeadLetter
-from schemas.errors import RecordError
-from schemas.records import (
+from roadstream.schemas import codec
+from roadstream.schemas.dead_letters import DeadLetter
+from roadstream.schemas.errors import RecordError
+from roadstream.schemas.records import (
     Answer,
     AnswerTier,
     Box,

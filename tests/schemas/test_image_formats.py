@@ -6,10 +6,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from schemas import codec
-from schemas.glimpse import glimpse_image
-from schemas.image_formats import is_json
-from schemas.records import Head, Image, Inline, Payload, Reference, Unreadable
+from roadstream.schemas import codec
+from roadstream.schemas.glimpse import glimpse_image
+from roadstream.schemas.image_formats import is_json
+from roadstream.schemas.records import Head, Image, Inline, Payload, Reference, Unreadable
 
 JSON = b'{"schema":"image.v1","head":{"image_id":"a"},"payload":{"kind":"inline","data":"/+8="}}'
 PAYLOADS: list[Payload] = [

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.cascade import load_cascade
-from schemas.errors import ConfigError
-from schemas.prompts import load_prompt, shipped_prompts
+from roadstream.schemas.cascade import load_cascade
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.prompts import load_prompt, shipped_prompts
 
 CASCADE = """
 name = "asked"

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import topics
+from roadstream.schemas import topics
 
 
 def test_the_first_tier_reads_images_and_later_ones_escalations_live_first() -> None:

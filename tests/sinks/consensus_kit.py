@@ -5,17 +5,17 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from schemas import codec
-from schemas.errors import LogUnavailableError
-from schemas.records import Answer, VotesPack
-from schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
-from sinks.answer import Answerer
-from sinks.consensus import Consensus
-from sinks.join import Join, JoinLimits
-from stages.vote import verdict
-from streams.clock import ManualClock
-from streams.log import Output
-from streams.memory.log import MemoryLog
+from roadstream.schemas import codec
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.records import Answer, VotesPack
+from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
+from roadstream.sinks.answer import Answerer
+from roadstream.sinks.consensus import Consensus
+from roadstream.sinks.join import Join, JoinLimits
+from roadstream.stages.vote import verdict
+from roadstream.streams.clock import ManualClock
+from roadstream.streams.log import Output
+from roadstream.streams.memory.log import MemoryLog
 from tests.builders import cascade
 
 DEADLINE = 20.0

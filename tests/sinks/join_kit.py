@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-from schemas.records import Head
-from schemas.topics import CARRIED
-from sinks.answer import Answerer
-from sinks.join import Join, JoinLimits, Resolved
-from stages.vote import verdict
-from streams.log import TopicPartition
+from roadstream.schemas.records import Head
+from roadstream.schemas.topics import CARRIED
+from roadstream.sinks.answer import Answerer
+from roadstream.sinks.join import Join, JoinLimits, Resolved
+from roadstream.stages.vote import verdict
+from roadstream.streams.log import TopicPartition
 from tests.builders import cascade, head, pack, votes
 
 NOW = 1_000.0

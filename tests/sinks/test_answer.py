@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.cascade import Pool
-from schemas.records import Answer, Box, Head, ImageVotes, VotesPack
-from sinks.answer import Answerer, TierVotes
-from stages.vote import verdict
+from roadstream.schemas.cascade import Pool
+from roadstream.schemas.records import Answer, Box, Head, ImageVotes, VotesPack
+from roadstream.sinks.answer import Answerer, TierVotes
+from roadstream.stages.vote import verdict
 from tests.builders import CASCADE_HASH, cascade, head, pack, votes
 
 NOW = 1_000.0

@@ -11,21 +11,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from schemas import codec
-from schemas.dead_letters import DeadLetter, DeadLetterSettled
-from schemas.errors import RecordError, UsageError
-from schemas.records import Answer, Escalation, Head, Image, Inline, VotesPack
-from schemas.topics import VOTES, images
-from schemas.topics import tier as tier_topic
-from sinks import dead_letters
-from sinks.columns import row
-from sinks.evaluation import evaluate, join_labels
-from sinks.evaluation_table import render
-from sinks.readers import read_answers
-from sinks.report import ReportOptions, write_report
-from sinks.writers import FORMATS, open_writer
+from roadstream.schemas import codec
+from roadstream.schemas.dead_letters import DeadLetter, DeadLetterSettled
+from roadstream.schemas.errors import RecordError, UsageError
+from roadstream.schemas.records import Answer, Escalation, Head, Image, Inline, VotesPack
+from roadstream.schemas.topics import VOTES, images
+from roadstream.schemas.topics import tier as tier_topic
+from roadstream.sinks import dead_letters
+from roadstream.sinks.columns import row
+from roadstream.sinks.evaluation import evaluate, join_labels
+from roadstream.sinks.evaluation_table import render
+from roadstream.sinks.readers import read_answers
+from roadstream.sinks.report import ReportOptions, write_report
+from roadstream.sinks.writers import FORMATS, open_writer
+from roadstream.workers.commands.evaluate import load_image
 from tests.records_kit import around, evened, packed, within
-from workers.commands.evaluate import load_image
 
 SLOW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 

@@ -4,15 +4,15 @@ from collections import Counter
 
 import msgspec
 
-from schemas import codec
-from schemas.dead_letters import DeadLetter
-from schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
-from sinks.answer import Answerer
-from sinks.consensus import Consensus
-from sinks.join import Join
-from stages.vote import verdict
-from streams.clock import ManualClock
-from streams.memory.log import MemoryLog
+from roadstream.schemas import codec
+from roadstream.schemas.dead_letters import DeadLetter
+from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
+from roadstream.sinks.answer import Answerer
+from roadstream.sinks.consensus import Consensus
+from roadstream.sinks.join import Join
+from roadstream.stages.vote import verdict
+from roadstream.streams.clock import ManualClock
+from roadstream.streams.memory.log import MemoryLog
 from tests.builders import cascade, head, pack, votes
 from tests.sinks.consensus_kit import (
     answers,

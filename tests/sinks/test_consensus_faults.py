@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import LogUnavailableError
-from schemas.records import VotesPack
-from schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
-from sinks.restore import answered_tail
-from streams.clock import ManualClock
-from streams.log import Output
-from streams.memory.log import Fault, MemoryLog
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.records import VotesPack
+from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
+from roadstream.sinks.restore import answered_tail
+from roadstream.streams.clock import ManualClock
+from roadstream.streams.log import Output
+from roadstream.streams.memory.log import Fault, MemoryLog
 from tests.builders import pack, votes
 from tests.sinks.consensus_kit import (
     DEADLINE,

@@ -9,22 +9,22 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
-from bench.simulation.virtual_time import VirtualClock
-from schemas import codec
-from schemas.errors import LogUnavailableError, UsageError
-from schemas.events import Committed
-from schemas.records import VotesPack
-from schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
-from sinks.answer import Answerer
-from sinks.consensus import CASCADES_NAMED, POLL_RECORDS, Consensus
-from sinks.join import Join, JoinLimits
-from sinks.restore import RESTORE_PATIENCE
-from stages.vote import verdict
-from streams.event_ledger import ledger_files
-from streams.log import Output
-from streams.member import MemberOptions
-from streams.memory.log import Fault, MemoryLog
+from roadstream.bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
+from roadstream.bench.simulation.virtual_time import VirtualClock
+from roadstream.schemas import codec
+from roadstream.schemas.errors import LogUnavailableError, UsageError
+from roadstream.schemas.events import Committed
+from roadstream.schemas.records import VotesPack
+from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
+from roadstream.sinks.answer import Answerer
+from roadstream.sinks.consensus import CASCADES_NAMED, POLL_RECORDS, Consensus
+from roadstream.sinks.join import Join, JoinLimits
+from roadstream.sinks.restore import RESTORE_PATIENCE
+from roadstream.stages.vote import verdict
+from roadstream.streams.event_ledger import ledger_files
+from roadstream.streams.log import Output
+from roadstream.streams.member import MemberOptions
+from roadstream.streams.memory.log import Fault, MemoryLog
 from tests.builders import cascade, head, pack, votes
 from tests.sinks.consensus_kit import GONE, SMALL
 

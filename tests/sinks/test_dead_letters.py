@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from schemas import codec, headers
-from schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
-from schemas.errors import RecordError, UsageError
-from schemas.headers import Headers
-from schemas.records import (
+from roadstream.schemas import codec, headers
+from roadstream.schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
+from roadstream.schemas.errors import RecordError, UsageError
+from roadstream.schemas.headers import Headers
+from roadstream.schemas.records import (
     Escalation,
     Head,
     Image,
@@ -15,7 +15,7 @@ from schemas.records import (
     PriorVote,
     Reference,
 )
-from sinks.dead_letters import (
+from roadstream.sinks.dead_letters import (
     Choice,
     Letters,
     Place,
@@ -25,7 +25,7 @@ from sinks.dead_letters import (
     picture,
     replay,
 )
-from streams.log import Output
+from roadstream.streams.log import Output
 from tests.builders import pack, votes
 
 HEAD = Head(image_id="a", uri="a.jpg", lane="live", deadline_at=5.0, run_id="run", sequence=3)

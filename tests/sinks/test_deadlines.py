@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinks.deadlines import Deadlines
+from roadstream.sinks.deadlines import Deadlines
 
 NOW, STEADY = 1_000.0, 7.0
 

@@ -13,13 +13,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from schemas.errors import RunError, UsageError
-from schemas.records import Answer, Head, Latency, TierLatency, Vote
-from sinks.evaluation import Evaluation, evaluate, join_labels
-from sinks.evaluation_table import render
-from sinks.label_join import Counts
-from sinks.labels import Label, Labels
-from sinks.writers import open_writer
+from roadstream.schemas.errors import RunError, UsageError
+from roadstream.schemas.records import Answer, Head, Latency, TierLatency, Vote
+from roadstream.sinks.evaluation import Evaluation, evaluate, join_labels
+from roadstream.sinks.evaluation_table import render
+from roadstream.sinks.label_join import Counts
+from roadstream.sinks.labels import Label, Labels
+from roadstream.sinks.writers import open_writer
 from tests.builders import answered
 
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from schemas.records import Answer, VotesPack
-from sinks.answer import Answerer
-from sinks.answered import AnsweredIds
-from sinks.join import ORPHAN_AFTER, Join, Resolved
-from sinks.refusal import Source
-from stages.vote import verdict
-from streams.log import TopicPartition
+from roadstream.schemas.records import Answer, VotesPack
+from roadstream.sinks.answer import Answerer
+from roadstream.sinks.answered import AnsweredIds
+from roadstream.sinks.join import ORPHAN_AFTER, Join, Resolved
+from roadstream.sinks.refusal import Source
+from roadstream.stages.vote import verdict
+from roadstream.streams.log import TopicPartition
 from tests.builders import cascade, head, pack, votes
 from tests.sinks.join_kit import NOW, TIERS, TP, hashed, ids, new_join
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sinks.join import JoinLimits, Resolved
-from streams.log import TopicPartition
+from roadstream.sinks.join import JoinLimits, Resolved
+from roadstream.streams.log import TopicPartition
 from tests.builders import head, pack, votes
 from tests.sinks.join_kit import COPIES, NOW, SMALL, TP, flow, hashed, ids, new_join
 

@@ -12,15 +12,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from schemas.records import Answer, VotesPack
-from schemas.topics import CARRIED, VOTES
-from sinks.answer import Answerer
-from sinks.answered import Content
-from sinks.join import Join, JoinLimits, Resolved
-from sinks.restore import Unacknowledged
-from stages.vote import verdict
-from streams.log import TopicPartition
-from streams.tracker import OffsetTracker
+from roadstream.schemas.records import Answer, VotesPack
+from roadstream.schemas.topics import CARRIED, VOTES
+from roadstream.sinks.answer import Answerer
+from roadstream.sinks.answered import Content
+from roadstream.sinks.join import Join, JoinLimits, Resolved
+from roadstream.sinks.restore import Unacknowledged
+from roadstream.stages.vote import verdict
+from roadstream.streams.log import TopicPartition
+from roadstream.streams.tracker import OffsetTracker
 from tests.builders import cascade, head, pack, votes
 
 TIERS = ["one", "two", "three"]

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from sinks.metrics import (
+from roadstream.sinks.metrics import (
     Confusion,
     area_under_roc,
     confusion,
     expected_calibration_error,
     score,
 )
-from sinks.reward import SILENCE, subnet_reward
+from roadstream.sinks.reward import SILENCE, subnet_reward
 
 # Few distinct values, so that ties are common, and all others too.
 PROBABILITY = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(0.0, 1.0)

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import RunError, UsageError
-from schemas.records import Answer, Box, Flag, Head, Latency, TierLatency, Vote
-from sinks.columns import PROMISED, AnswerRow, defaults, row
-from sinks.csv_table import marked, unmarked
-from sinks.parquet import SCHEMA
-from sinks.readers import read_answers
-from sinks.writers import FORMATS, open_writer
+from roadstream.schemas.errors import RunError, UsageError
+from roadstream.schemas.records import Answer, Box, Flag, Head, Latency, TierLatency, Vote
+from roadstream.sinks.columns import PROMISED, AnswerRow, defaults, row
+from roadstream.sinks.csv_table import marked, unmarked
+from roadstream.sinks.parquet import SCHEMA
+from roadstream.sinks.readers import read_answers
+from roadstream.sinks.writers import FORMATS, open_writer
 from tests.builders import answered
 
 TEXT = st.text(max_size=30) | st.sampled_from(

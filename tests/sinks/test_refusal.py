@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from schemas.errors import RecordError
-from sinks.refusal import check
-from streams.log import TopicPartition
+from roadstream.schemas.errors import RecordError
+from roadstream.sinks.refusal import check
+from roadstream.streams.log import TopicPartition
 from tests.builders import pack, votes
 
 SOURCE = TopicPartition("votes", 3), 17

@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from schemas.errors import OutputError, UsageError
-from schemas.records import Answer, Box, Head, Latency, Status, TierLatency, Vote
-from sinks.columns import row
-from sinks.markup import escape, seconds
-from sinks.percentiles import LEAST, MOST, Durations
-from sinks.report import ReportOptions, write_report
-from sinks.summary import MOST_NAMES, SHOWN, Summary
-from sinks.thumbnails import LARGEST, thumbnail
-from sinks.writers import open_writer
+from roadstream.schemas.errors import OutputError, UsageError
+from roadstream.schemas.records import Answer, Box, Head, Latency, Status, TierLatency, Vote
+from roadstream.sinks.columns import row
+from roadstream.sinks.markup import escape, seconds
+from roadstream.sinks.percentiles import LEAST, MOST, Durations
+from roadstream.sinks.report import ReportOptions, write_report
+from roadstream.sinks.summary import MOST_NAMES, SHOWN, Summary
+from roadstream.sinks.thumbnails import LARGEST, thumbnail
+from roadstream.sinks.writers import open_writer
 from tests.builders import answered
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\n\u202e&amp;${title}"
@@ -325,7 +325,7 @@ def test_report_to_a_place_that_takes_no_files_is_an_output_error(tmp_path: Path
 
 
 def test_sinks_that_need_no_parquet_do_not_import_it() -> None:
-    code = "import sys, sinks.report, sinks.evaluation; print('pyarrow' in sys.modules)"
+    code = "import sys, roadstream.sinks.report, roadstream.sinks.evaluation; print('pyarrow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "False\n"

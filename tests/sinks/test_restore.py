@@ -4,15 +4,15 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from bench.simulation.virtual_loop import VirtualRunner
-from schemas import codec
-from schemas.errors import LogUnavailableError
-from schemas.topics import ANSWERS
-from sinks.answered import ANSWERED_WINDOW
-from sinks.join import JoinLimits
-from sinks.restore import READ_RECORDS, RESTORE_PATIENCE, Unacknowledged, answered_tail
-from streams.log import Output, TopicPartition
-from streams.memory.log import Fault, MemoryLog
+from roadstream.bench.simulation.virtual_loop import VirtualRunner
+from roadstream.schemas import codec
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.topics import ANSWERS
+from roadstream.sinks.answered import ANSWERED_WINDOW
+from roadstream.sinks.join import JoinLimits
+from roadstream.sinks.restore import READ_RECORDS, RESTORE_PATIENCE, Unacknowledged, answered_tail
+from roadstream.streams.log import Output, TopicPartition
+from roadstream.streams.memory.log import Fault, MemoryLog
 from tests.builders import pack, votes
 from tests.sinks.join_kit import NOW, SMALL, TP, flow, hashed, new_join
 

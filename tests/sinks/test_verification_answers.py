@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.records import Answer, AnswerTier, Box, Head, MemberRun
-from sinks.verification.answers import TIMINGS, compare
+from roadstream.schemas.records import Answer, AnswerTier, Box, Head, MemberRun
+from roadstream.sinks.verification.answers import TIMINGS, compare
 
 RUN = MemberRun("m", "1", 1.0, True, 0.1, 4)
 TIER = AnswerTier("one", [RUN], [2.0], [0.9], 0.1, 0.2, 0.3)

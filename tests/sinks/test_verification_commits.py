@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.events import (
+from roadstream.schemas.events import (
     Assigned,
     Committed,
     Delivered,
@@ -16,10 +16,10 @@ from schemas.events import (
     Opened,
     Revoked,
 )
-from sinks.verification.commits import GroupHistory, Moment
-from sinks.verification.findings import Findings
-from streams.event_ledger import ranges
-from streams.log import TopicPartition
+from roadstream.sinks.verification.commits import GroupHistory, Moment
+from roadstream.sinks.verification.findings import Findings
+from roadstream.streams.event_ledger import ranges
+from roadstream.streams.log import TopicPartition
 
 TP = TopicPartition("t", 0)
 MEMBERS, RECORDS = 3, 40

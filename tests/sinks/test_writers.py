@@ -11,12 +11,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.errors import OutputError, UsageError
-from schemas.records import Answer, Box, Head, Latency, TierLatency, Vote
-from sinks.columns import COLUMNS, PROMISED
-from sinks.parquet import ROW_GROUP, SCHEMA
-from sinks.readers import read_answers
-from sinks.writers import FORMATS, check_output, open_writer
+from roadstream.schemas.errors import OutputError, UsageError
+from roadstream.schemas.records import Answer, Box, Head, Latency, TierLatency, Vote
+from roadstream.sinks.columns import COLUMNS, PROMISED
+from roadstream.sinks.parquet import ROW_GROUP, SCHEMA
+from roadstream.sinks.readers import read_answers
+from roadstream.sinks.writers import FORMATS, check_output, open_writer
 from tests.builders import answered
 
 
@@ -169,9 +169,9 @@ def test_temporary_file_of_a_killed_process_is_removed(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from schemas.errors import OutputError
-from schemas.records import Answer, Head
-from sinks.writers import open_writer
+from roadstream.schemas.errors import OutputError
+from roadstream.schemas.records import Answer, Head
+from roadstream.sinks.writers import open_writer
 
 path = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

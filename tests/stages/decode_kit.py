@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from schemas.errors import ImageError
-from stages.decode import DecodeLimits, decode, encode_jpeg
+from roadstream.schemas.errors import ImageError
+from roadstream.stages.decode import DecodeLimits, decode, encode_jpeg
 
 FULL = 1 << 20
 Pixels = npt.NDArray[np.uint8]

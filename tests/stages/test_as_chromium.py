@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from schemas.errors import ImageError
-from stages.decode import decode
+from roadstream.schemas.errors import ImageError
+from roadstream.stages.decode import decode
 from tests.stages import chromium
 from tests.stages.chromium import COLUMNS, ROWS, Shown
 from tests.stages.odd_pictures import make

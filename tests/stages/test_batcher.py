@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from stages.arrivals import Arrivals
-from stages.batcher import BatchCap, Batcher, Standing
-from stages.service_time import ServiceTime
+from roadstream.stages.arrivals import Arrivals
+from roadstream.stages.batcher import BatchCap, Batcher, Standing
+from roadstream.stages.service_time import ServiceTime
 
 NOW = 1_000.0
 

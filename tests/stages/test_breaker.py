@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from stages.breaker import (
+from roadstream.stages.breaker import (
     Breaker,
     Cooldown,
     MemberBreaker,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.cascade import Isotonic, Platt
-from stages.calibration import calibrator, sigmoid
+from roadstream.schemas.cascade import Isotonic, Platt
+from roadstream.stages.calibration import calibrator, sigmoid
 
 RAW = st.floats(allow_nan=False, allow_infinity=False)
 SMALL = st.floats(-30, 30)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from stages.cones import MOST_SCORE, NO_BLOB_SCORE, Pixels, find_cones
+from roadstream.stages.cones import MOST_SCORE, NO_BLOB_SCORE, Pixels, find_cones
 
 ORANGE = (240, 110, 25)
 WHITE = (235, 235, 235)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from stages.decode import decode, encode_jpeg, resize
-from stages.jpeg import exif_orientation
+from roadstream.stages.decode import decode, encode_jpeg, resize
+from roadstream.stages.jpeg import exif_orientation
 from tests.stages.decode_kit import JPEG, SCENE, difference, full, saved, scene
 
 

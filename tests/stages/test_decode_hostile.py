@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from schemas.errors import ImageError
-from stages.decode import DecodeLimits, decode, encode_jpeg
-from streams.sources.sniff import DECODABLE, OTHERS, PICTURES, sniff
+from roadstream.schemas.errors import ImageError
+from roadstream.stages.decode import DecodeLimits, decode, encode_jpeg
+from roadstream.streams.sources.sniff import DECODABLE, OTHERS, PICTURES, sniff
 from tests.stages.decode_kit import JPEG, fault, full, saved, scene
 from tests.stages.odd_pictures import chunk, png
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from schemas.errors import ImageError
-from stages.decode import DEFAULT, DecodeLimits, decode
+from roadstream.schemas.errors import ImageError
+from roadstream.stages.decode import DEFAULT, DecodeLimits, decode
+from roadstream.workers.commands.common import DECODE_MEMORY
 from tests.stages.decode_kit import saved
 from tests.stages.odd_pictures import turned
-from workers.commands.common import DECODE_MEMORY
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -24,7 +24,7 @@ SLACK = 8
 _CHILD = """
 import io, resource, sys
 from PIL import Image
-from stages.decode import DecodeLimits, decode
+from roadstream.stages.decode import DecodeLimits, decode
 
 def peak():
     try:

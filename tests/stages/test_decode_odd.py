@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from schemas.errors import ImageError
-from stages.decode import decode, resize
+from roadstream.schemas.errors import ImageError
+from roadstream.stages.decode import decode, resize
 
 _ROOT = Path(__file__).resolve().parents[2]
 ODD = Path(os.environ.get("ROADSTREAM_DATA", _ROOT.parent / "shared" / "data")) / "odd"

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from schemas.cascade import Fusion
-from schemas.errors import ConfigError
-from schemas.records import Box
-from stages import fusion
-from stages.fusion import CONFIDENCES, BoxFusion, Detections
+from roadstream.schemas.cascade import Fusion
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.records import Box
+from roadstream.stages import fusion
+from roadstream.stages.fusion import CONFIDENCES, BoxFusion, Detections
 
 Found = list[list[Box] | None]
 LABELS = ("cone", "barrier", "sign")
@@ -324,8 +324,8 @@ def test_arrays_that_do_not_fit_together_are_refused(changed: dict[str, Any], pr
 
 def test_without_numba_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "stages.fusion_kernel", raising=False)
-    monkeypatch.delattr("stages.fusion_kernel", raising=False)
+    monkeypatch.delitem(sys.modules, "roadstream.stages.fusion_kernel", raising=False)
+    monkeypatch.delattr("roadstream.stages.fusion_kernel", raising=False)
     fusion._compiled.cache_clear()
 
     with pytest.raises(
@@ -338,7 +338,7 @@ def test_without_numba_the_error_says_what_to_install(monkeypatch: pytest.Monkey
 def test_a_second_process_does_not_compile_anew() -> None:
     """The machine code of the loop comes from the disk, so a start does not wait for it."""
     code = (
-        "from stages.fusion import load_fusion; load_fusion('x');"
+        "from roadstream.stages.fusion import load_fusion; load_fusion('x');"
         "from stages import fusion_kernel;"
         "print(sum(fusion_kernel.fuse.stats.cache_hits.values()),"
         "sum(fusion_kernel.fuse.stats.cache_misses.values()))"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import DeviceMemoryError, EngineDownError, ImageError
-from schemas.records import Box
-from stages.inference import (
+from roadstream.schemas.errors import DeviceMemoryError, EngineDownError, ImageError
+from roadstream.schemas.records import Box
+from roadstream.stages.inference import (
     MAX_TEXT,
     Abstained,
     Engine,

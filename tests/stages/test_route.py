@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.cascade import Route
-from stages.route import Decision, Router, describe
+from roadstream.schemas.cascade import Route
+from roadstream.stages.route import Decision, Router, describe
 from tests.builders import cascade, tier
 
 NAMES = ["one", "two", "three"]

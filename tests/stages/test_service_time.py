@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.arrivals import Arrivals
-from stages.service_time import Run, ServiceTime, TierTime, largest
+from roadstream.stages.arrivals import Arrivals
+from roadstream.stages.service_time import Run, ServiceTime, TierTime, largest
 
 SIZES = st.lists(st.integers(1, 64), min_size=2, max_size=60).filter(lambda s: len(set(s)) > 1)
 

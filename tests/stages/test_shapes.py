@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from schemas.cascade import Member, parse_cascade
-from schemas.errors import ConfigError
-from stages.shapes import Shapes, nearest, picture_size
+from roadstream.schemas.cascade import Member, parse_cascade
+from roadstream.schemas.errors import ConfigError
+from roadstream.stages.shapes import Shapes, nearest, picture_size
 from tests.builders import member
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.records import Box
-from schemas.settings.signs import SIGNS_AGAINST, SIGNS_FOR
-from stages.inference import Abstained, Score
-from stages.signs import Region, SignRules, letters, read_odds
+from roadstream.schemas.records import Box
+from roadstream.schemas.settings.signs import SIGNS_AGAINST, SIGNS_FOR
+from roadstream.stages.inference import Abstained, Score
+from roadstream.stages.signs import Region, SignRules, letters, read_odds
 
 RULES = SignRules(SIGNS_FOR, SIGNS_AGAINST, odds=3.0)
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.cascade import Pool
-from stages.calibration import sigmoid
-from stages.vote import (
+from roadstream.schemas.cascade import Pool
+from roadstream.stages.calibration import sigmoid
+from roadstream.stages.vote import (
     MAX_LOG_ODDS,
     decision_confidence,
     disagreement,

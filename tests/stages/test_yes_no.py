@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import EngineError
-from stages.inference import Abstained, Score
-from stages.yes_no import (
+from roadstream.schemas.errors import EngineError
+from roadstream.stages.inference import Abstained, Score
+from roadstream.stages.yes_no import (
     MAX_LOG_ODDS,
     AnswerTokens,
     AnswerWords,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.log import Log
+from roadstream.streams.log import Log
 from tests.streams.contract import ALL, ATOMIC, make_log
 
 

@@ -6,10 +6,19 @@ from pathlib import Path
 import anyio
 import pytest
 
-from streams.embedded.log import EmbeddedLog
-from streams.log import Consumer, Log, Offsets, Output, Polled, Reader, Record, TopicPartition
-from streams.memory.log import MemoryLog
-from streams.namespace import NamespacedLog
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import (
+    Consumer,
+    Log,
+    Offsets,
+    Output,
+    Polled,
+    Reader,
+    Record,
+    TopicPartition,
+)
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.streams.namespace import NamespacedLog
 
 DEADLINE = 40.0
 """Seconds after which a condition that never comes true fails a test."""
@@ -33,7 +42,7 @@ def make_log(kind: str, request: pytest.FixtureRequest, folder: Path) -> Log:
         return MemoryLog()
     if kind == "embedded":
         return EmbeddedLog(folder / "log.db")
-    from streams.kafka.log import KafkaLog, KafkaSettings
+    from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
 
     servers: str = request.getfixturevalue("kafka_bootstrap")
     return KafkaLog(

@@ -1,7 +1,7 @@
 """What the tests of the embedded log share: reading all of a topic, forwarding by hand."""
 
-from streams.embedded.log import EmbeddedLog
-from streams.log import Consumer, Output, Polled
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Consumer, Output, Polled
 from tests.streams.contract import ends, values
 
 

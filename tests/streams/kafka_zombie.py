@@ -9,10 +9,10 @@ import sys
 import anyio
 from anyio import to_thread
 
-from schemas.errors import FencedError
-from streams.kafka.log import KafkaLog, KafkaSettings
-from streams.log import Consumer, Offsets, Output
-from workers.logging import configure_logging
+from roadstream.schemas.errors import FencedError
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.streams.log import Consumer, Offsets, Output
+from roadstream.workers.logging import configure_logging
 
 
 def say(word: str, number: int) -> None:

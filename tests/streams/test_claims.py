@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.cascade import Cascade
-from schemas.claims import Begun, Claim, Claims
-from schemas.errors import ForbiddenError, UsageError
-from schemas.topics import CASCADES
-from streams.claims import check_owner, claim_topics, read_claims, tell
-from streams.log import Log, Output
-from streams.memory.log import Fault, MemoryLog
-from streams.namespace import NamespacedLog
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.claims import Begun, Claim, Claims
+from roadstream.schemas.errors import ForbiddenError, UsageError
+from roadstream.schemas.topics import CASCADES
+from roadstream.streams.claims import check_owner, claim_topics, read_claims, tell
+from roadstream.streams.log import Log, Output
+from roadstream.streams.memory.log import Fault, MemoryLog
+from roadstream.streams.namespace import NamespacedLog
 from tests.builders import cascade, tier
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from schemas import headers
-from schemas.errors import OutputError, RunError, UsageError
-from streams.embedded.log import EmbeddedLog
-from streams.embedded.store import MAX_PARTITIONS
-from streams.log import Output, TopicPartition
+from roadstream.schemas import headers
+from roadstream.schemas.errors import OutputError, RunError, UsageError
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.embedded.store import MAX_PARTITIONS
+from roadstream.streams.log import Output, TopicPartition
 from tests.streams.contract import values
 from tests.streams.embedded_kit import everything, forward
 
@@ -73,8 +73,8 @@ FORWARD = """
 import sys
 from pathlib import Path
 import anyio
-from streams.embedded.log import EmbeddedLog
-from streams.log import Output
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Output
 
 async def main(path):
     async with EmbeddedLog(Path(path)) as log, log.consumer("g", ["in"]) as consumer:
@@ -93,8 +93,8 @@ DIE_INSIDE_A_TRANSACTION = """
 import sys
 from pathlib import Path
 import anyio
-from streams.embedded.log import EmbeddedLog
-from streams.log import Output, TopicPartition
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Output, TopicPartition
 
 async def main(path):
     async with EmbeddedLog(Path(path)) as log, log.consumer("g", ["t"]) as consumer:

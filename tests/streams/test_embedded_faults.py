@@ -10,9 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from schemas.errors import FencedError, LogUnavailableError, OutputError, RunError
-from streams.embedded.log import EmbeddedLog
-from streams.log import Output, TopicPartition
+from roadstream.schemas.errors import FencedError, LogUnavailableError, OutputError, RunError
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Output, TopicPartition
 from tests.streams.contract import DEADLINE, Member, owning, take, together, values
 from tests.streams.embedded_kit import everything, forward
 

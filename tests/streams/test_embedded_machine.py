@@ -19,10 +19,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from schemas.errors import ReplacedError
-from streams.database import Database
-from streams.embedded.group import EmbeddedStats, Membership
-from streams.embedded.store import SCHEMA, SCHEMA_VERSION
+from roadstream.schemas.errors import ReplacedError
+from roadstream.streams.database import Database
+from roadstream.streams.embedded.group import EmbeddedStats, Membership
+from roadstream.streams.embedded.store import SCHEMA, SCHEMA_VERSION
 
 PARTITIONS = 4
 TIMEOUT = 8.0

@@ -11,8 +11,8 @@ from pathlib import Path
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from streams.embedded.log import EmbeddedLog
-from streams.log import Output
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Output
 from tests.streams.contract import DEADLINE
 from tests.streams.embedded_kit import everything, forward
 
@@ -20,9 +20,9 @@ FILL = """
 import json, resource, sys
 from pathlib import Path
 import anyio
-from schemas.errors import OutputError
-from streams.embedded.log import EmbeddedLog
-from streams.log import Output, TopicPartition
+from roadstream.schemas.errors import OutputError
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Output, TopicPartition
 
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -59,9 +59,9 @@ import sys
 from pathlib import Path
 import anyio
 from anyio import to_thread
-from schemas.errors import FencedError
-from streams.embedded.log import EmbeddedLog
-from streams.log import Output
+from roadstream.schemas.errors import FencedError
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Output
 
 async def main(path, timeout):
     async with EmbeddedLog(path, session_timeout=timeout) as log:
@@ -89,8 +89,8 @@ KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import anyio
-from streams.embedded.log import EmbeddedLog
-from streams.log import Output
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Output
 
 async def forward(path, name):
     async with EmbeddedLog(path, session_timeout=1.0) as log:

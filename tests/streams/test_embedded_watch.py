@@ -1,6 +1,6 @@
 """Who is declared dead, from heartbeats alone: the pure part of the embedded log's groups."""
 
-from streams.embedded.watch import Watch
+from roadstream.streams.embedded.watch import Watch
 
 TIMEOUT = 8.0
 """Seconds; members beat once a second."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from schemas import codec
-from schemas.errors import OutputError, RunError
-from schemas.events import Acknowledged, Closed, Committed, Event, Fenced, Opened
-from streams.event_ledger import EventLedger, LedgerFile, ledger_files, moment, ranges
-from streams.log import TopicPartition
+from roadstream.schemas import codec
+from roadstream.schemas.errors import OutputError, RunError
+from roadstream.schemas.events import Acknowledged, Closed, Committed, Event, Fenced, Opened
+from roadstream.streams.event_ledger import EventLedger, LedgerFile, ledger_files, moment, ranges
+from roadstream.streams.log import TopicPartition
 
 
 def read(folder: Path) -> list[Event]:
@@ -211,7 +211,7 @@ def test_a_ledger_that_is_cut_anywhere_has_no_damage(tmp_path: Path) -> None:
 def test_a_line_beyond_all_bounds_is_damage_and_takes_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.event_ledger.LONGEST_LINE", 400)
+    monkeypatch.setattr("roadstream.streams.event_ledger.LONGEST_LINE", 400)
     path, lines = written(tmp_path)
     path.write_bytes(b"".join([*lines[:2], b"x" * 5000 + b"\n", *lines[3:], b"y" * 5000]))
 

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.intervals import Intervals
+from roadstream.streams.intervals import Intervals
 
 RUN = st.tuples(st.integers(0, 30), st.integers(0, 6))
 STEPS = st.lists(st.tuples(st.booleans(), RUN))

@@ -9,10 +9,10 @@ import anyio
 import pytest
 from aiokafka.errors import OutOfOrderSequenceNumber
 
-from schemas.errors import LogUnavailableError, RecordRefusedError, UsageError
-from streams.kafka.log import KafkaLog, KafkaSettings
-from streams.kafka.producer import KafkaProducer, murmur2
-from streams.log import Output, Reader
+from roadstream.schemas.errors import LogUnavailableError, RecordRefusedError, UsageError
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.streams.kafka.producer import KafkaProducer, murmur2
+from roadstream.streams.log import Output, Reader
 from tests.streams.contract import Member, numbered, texts, together, values
 
 DEADLINE = 30.0

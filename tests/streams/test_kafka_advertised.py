@@ -9,8 +9,8 @@ from struct import pack, unpack
 import pytest
 from aiokafka.protocol.metadata import MetadataResponse_v1
 
-from schemas.errors import LogUnavailableError
-from streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
 
 API_VERSIONS, METADATA = 18, 3
 SUPPORTED = pack(">hi", 0, 2) + pack(">hhh", API_VERSIONS, 0, 0) + pack(">hhh", METADATA, 0, 1)

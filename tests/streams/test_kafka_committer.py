@@ -13,13 +13,13 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from structlog.testing import capture_logs
 
-from bench.simulation.virtual_loop import VirtualRunner
-from streams.kafka.client import KafkaLink
-from streams.kafka.committer import OffsetCommitter, Tenure
-from streams.kafka.group_requests import FENCED
-from streams.kafka.membership import Identity, Membership
-from streams.kafka.settings import KafkaSettings
-from streams.log import Offsets, TopicPartition
+from roadstream.bench.simulation.virtual_loop import VirtualRunner
+from roadstream.streams.kafka.client import KafkaLink
+from roadstream.streams.kafka.committer import OffsetCommitter, Tenure
+from roadstream.streams.kafka.group_requests import FENCED
+from roadstream.streams.kafka.membership import Identity, Membership
+from roadstream.streams.kafka.settings import KafkaSettings
+from roadstream.streams.log import Offsets, TopicPartition
 
 TP, OTHER = TopicPartition("t", 0), TopicPartition("u", 1)
 FINE, TIMED_OUT, LOADING, NOT_AVAILABLE, ELSEWHERE = 0, 7, 14, 15, 16

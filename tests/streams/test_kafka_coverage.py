@@ -6,13 +6,13 @@ import anyio
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
-from schemas.errors import RegroupError
-from streams.kafka import log as kafka_log
-from streams.kafka.coverage import Coverage
-from streams.kafka.group_requests import Group, GroupMember
-from streams.kafka.log import KafkaLog
-from streams.kafka.settings import KafkaSettings
-from streams.log import Consumer, Output, TopicPartition
+from roadstream.schemas.errors import RegroupError
+from roadstream.streams.kafka import log as kafka_log
+from roadstream.streams.kafka.coverage import Coverage
+from roadstream.streams.kafka.group_requests import Group, GroupMember
+from roadstream.streams.kafka.log import KafkaLog
+from roadstream.streams.kafka.settings import KafkaSettings
+from roadstream.streams.log import Consumer, Output, TopicPartition
 from tests.streams.contract import DEADLINE
 
 

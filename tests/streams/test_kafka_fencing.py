@@ -14,10 +14,10 @@ import pytest
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
-from schemas.errors import FencedError
-from streams.kafka.consumer import KafkaConsumer
-from streams.kafka.log import KafkaLog, KafkaSettings
-from streams.log import Log, Output, TopicPartition
+from roadstream.schemas.errors import FencedError
+from roadstream.streams.kafka.consumer import KafkaConsumer
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.streams.log import Log, Output, TopicPartition
 from tests.streams.contract import Listener, Member, numbered, owning, together
 
 pytestmark = pytest.mark.kafka

@@ -8,12 +8,12 @@ import anyio
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from schemas.codec import Unreadable
-from streams.kafka.log import KafkaLog
-from streams.kafka.settings import KafkaSettings
-from streams.log import Output, Polled, TopicPartition
+from roadstream.schemas.codec import Unreadable
+from roadstream.streams.kafka.log import KafkaLog
+from roadstream.streams.kafka.settings import KafkaSettings
+from roadstream.streams.log import Output, Polled, TopicPartition
+from roadstream.workers.broker import BrokerSettings, run_brokers
 from tests.streams.contract import DEADLINE
-from workers.broker import BrokerSettings, run_brokers
 
 pytestmark = pytest.mark.kafka
 TOPIC = "foreign"

@@ -10,8 +10,8 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
 )
 
-from streams.kafka.group_offsets import CommittedRequest, committed_in
-from streams.log import TopicPartition
+from roadstream.streams.kafka.group_offsets import CommittedRequest, committed_in
+from roadstream.streams.log import TopicPartition
 
 BROKER = {9: (1, 10)}
 """Versions of ``OffsetFetch`` that Kafka 4 knows."""

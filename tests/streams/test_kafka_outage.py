@@ -7,12 +7,12 @@ from contextlib import suppress
 import anyio
 import pytest
 
-from schemas.errors import FencedError, LogUnavailableError
-from streams.kafka.consumer import KafkaConsumer
-from streams.kafka.log import KafkaLog, KafkaSettings
-from streams.log import Consumer, Log, Output, Producer
+from roadstream.schemas.errors import FencedError, LogUnavailableError
+from roadstream.streams.kafka.consumer import KafkaConsumer
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.streams.log import Consumer, Log, Output, Producer
+from roadstream.workers.broker import BrokerSettings, run_brokers
 from tests.streams.contract import ends, owning, values
-from workers.broker import BrokerSettings, run_brokers
 
 pytestmark = [
     pytest.mark.kafka,

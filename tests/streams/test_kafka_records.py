@@ -8,9 +8,9 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import ConsumerRecord
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
 
-from schemas.codec import Unreadable, decode, decode_image
-from schemas.errors import RecordError
-from streams.kafka.records import Batches, ToleratingRecords, extent
+from roadstream.schemas.codec import Unreadable, decode, decode_image
+from roadstream.schemas.errors import RecordError
+from roadstream.streams.kafka.records import Batches, ToleratingRecords, extent
 
 TP = KafkaTopicPartition("images.archive", 3)
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4

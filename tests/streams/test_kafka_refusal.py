@@ -6,14 +6,22 @@ import anyio
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from schemas import codec
-from schemas.errors import RecordRefusedError
-from schemas.records import Escalation, Head, Image, ImageVotes, Inline, MemberRun, VotesPack
-from schemas.topics import VOTES, tier
-from streams.kafka.log import KafkaLog
-from streams.kafka.settings import KafkaSettings
-from streams.log import Output, TopicPartition
-from streams.member import GroupMember, MemberOptions
+from roadstream.schemas import codec
+from roadstream.schemas.errors import RecordRefusedError
+from roadstream.schemas.records import (
+    Escalation,
+    Head,
+    Image,
+    ImageVotes,
+    Inline,
+    MemberRun,
+    VotesPack,
+)
+from roadstream.schemas.topics import VOTES, tier
+from roadstream.streams.kafka.log import KafkaLog
+from roadstream.streams.kafka.settings import KafkaSettings
+from roadstream.streams.log import Output, TopicPartition
+from roadstream.streams.member import GroupMember, MemberOptions
 from tests.streams.contract import DEADLINE, take
 
 pytestmark = pytest.mark.kafka

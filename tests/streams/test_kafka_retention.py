@@ -7,9 +7,9 @@ import pytest
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from streams.kafka.log import KafkaLog, KafkaSettings
-from streams.kafka.positions import Place, first_place, next_place
-from streams.log import Offsets, TopicPartition
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.streams.kafka.positions import Place, first_place, next_place
+from roadstream.streams.log import Offsets, TopicPartition
 from tests.streams.contract import Listener, Member, numbered, owning, texts, together
 
 

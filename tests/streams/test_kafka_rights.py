@@ -10,9 +10,9 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from streams.kafka.rights import allows, forbidden, missing_rights
-from streams.kafka.settings import KafkaSettings
-from streams.rights import Right
+from roadstream.streams.kafka.rights import allows, forbidden, missing_rights
+from roadstream.streams.kafka.settings import KafkaSettings
+from roadstream.streams.rights import Right
 
 READ, WRITE, DESCRIBE = 1 << 3, 1 << 4, 1 << 8
 

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from schemas.errors import UsageError
-from streams.kafka.log import KafkaLog, KafkaSettings
-from streams.log import Output
-from workers.broker import BrokerSettings, run_brokers
-from workers.broker_process import java, kafka_jars
+from roadstream.schemas.errors import UsageError
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.streams.log import Output
+from roadstream.workers.broker import BrokerSettings, run_brokers
+from roadstream.workers.broker_process import java, kafka_jars
 
 PASSWORD = "correct-horse-7413"
 WRONG = "wrong-battery-2690"

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from schemas.errors import ConfigError, UsageError
-from streams.kafka.security import client_options
-from streams.kafka.settings import KafkaSettings, load_kafka_settings
+from roadstream.schemas.errors import ConfigError, UsageError
+from roadstream.streams.kafka.security import client_options
+from roadstream.streams.kafka.settings import KafkaSettings, load_kafka_settings
 
 VARIABLE = "ROADSTREAM_KAFKA_PASSWORD"
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.kafka.committer import Tenure
-from streams.log import TopicPartition
+from roadstream.streams.kafka.committer import Tenure
+from roadstream.streams.log import TopicPartition
 
 TP, OTHER = TopicPartition("t", 0), TopicPartition("t", 1)
 

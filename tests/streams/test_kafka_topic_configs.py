@@ -2,11 +2,11 @@
 
 import pytest
 
-from schemas.topics import ANSWERS, CASCADES, DEAD_LETTERS, VOTES
-from streams.kafka.settings import KafkaSettings
-from streams.kafka.topic_configs import faults, new_topic
-from streams.kafka.topic_requests import Topic
-from streams.log import TopicFault
+from roadstream.schemas.topics import ANSWERS, CASCADES, DEAD_LETTERS, VOTES
+from roadstream.streams.kafka.settings import KafkaSettings
+from roadstream.streams.kafka.topic_configs import faults, new_topic
+from roadstream.streams.kafka.topic_requests import Topic
+from roadstream.streams.log import TopicFault
 
 WEEK = 7 * 24 * 3600 * 1000
 LARGEST = 8 * 2**20 + 2**16

@@ -1,14 +1,14 @@
-"""The contract of ``streams.log``, sentence by sentence: producing, reading, polling."""
+"""The contract of ``roadstream.streams.log``, sentence by sentence: producing, reading, polling."""
 
 import time
 
 import anyio
 import pytest
 
-from schemas import headers
-from schemas.errors import UsageError
-from schemas.headers import Headers
-from streams.log import Log, Output, Polled, TopicPartition
+from roadstream.schemas import headers
+from roadstream.schemas.errors import UsageError
+from roadstream.schemas.headers import Headers
+from roadstream.streams.log import Log, Output, Polled, TopicPartition
 from tests.streams.contract import (
     DEADLINE,
     Member,

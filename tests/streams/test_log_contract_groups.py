@@ -1,4 +1,4 @@
-"""The contract of ``streams.log``, sentence by sentence: commits and consumer groups."""
+"""The contract of ``roadstream.streams.log``, sentence by sentence: commits and consumer groups."""
 
 import itertools
 import time
@@ -8,8 +8,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from schemas.errors import FencedError, OutputError, ReplacedError, RoadstreamError
-from streams.log import Log, Output, Polled, TopicPartition
+from roadstream.schemas.errors import FencedError, OutputError, ReplacedError, RoadstreamError
+from roadstream.streams.log import Log, Output, Polled, TopicPartition
 from tests.streams.contract import (
     DEADLINE,
     Heard,

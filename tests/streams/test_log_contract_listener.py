@@ -1,8 +1,8 @@
-"""The contract of ``streams.log``, sentence by sentence: what the listener hears of offsets."""
+"""The contract of ``roadstream.streams.log``, sentence by sentence: what the listener hears of offsets."""
 
 import anyio
 
-from streams.log import Log, Output, TopicPartition
+from roadstream.streams.log import Log, Output, TopicPartition
 from tests.streams.contract import (
     DEADLINE,
     Member,

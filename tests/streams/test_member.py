@@ -8,10 +8,10 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
-from bench.simulation.virtual_time import VirtualClock, VirtualTime
-from schemas.errors import LogUnavailableError
-from schemas.events import (
+from roadstream.bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
+from roadstream.bench.simulation.virtual_time import VirtualClock, VirtualTime
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.events import (
     Assigned,
     Closed,
     Committed,
@@ -24,11 +24,11 @@ from schemas.events import (
     Revoked,
     Role,
 )
-from schemas.topics import DEAD_LETTERS
-from streams.dead_letter import dead_letter
-from streams.event_ledger import ledger_files
-from streams.log import Output, Polled, TopicPartition
-from streams.member import (
+from roadstream.schemas.topics import DEAD_LETTERS
+from roadstream.streams.dead_letter import dead_letter
+from roadstream.streams.event_ledger import ledger_files
+from roadstream.streams.log import Output, Polled, TopicPartition
+from roadstream.streams.member import (
     HURRY,
     IDLE_AFTER,
     GroupMember,
@@ -36,7 +36,7 @@ from streams.member import (
     OffsetsDone,
     repeat_until,
 )
-from streams.memory.log import Fault, MemoryLog, MemoryRecord
+from roadstream.streams.memory.log import Fault, MemoryLog, MemoryRecord
 
 TP = TopicPartition("in", 0)
 
@@ -255,7 +255,7 @@ def virtually(test: Callable[[VirtualLoop], Coroutine[None, None, None]]) -> Non
     """Run a test in virtual time, by which members count their idling, too."""
     with VirtualRunner() as runner, pytest.MonkeyPatch.context() as patched:
         clock = VirtualClock(runner.loop)
-        patched.setattr("streams.member.time", VirtualTime(runner.loop, clock))
+        patched.setattr("roadstream.streams.member.time", VirtualTime(runner.loop, clock))
         runner.run(test(runner.loop))
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from schemas.errors import LogUnavailableError, OutputError
-from streams.clock import ManualClock
-from streams.log import Output, TopicPartition
-from streams.memory.log import Fault, MemoryLog
+from roadstream.schemas.errors import LogUnavailableError, OutputError
+from roadstream.streams.clock import ManualClock
+from roadstream.streams.log import Output, TopicPartition
+from roadstream.streams.memory.log import Fault, MemoryLog
 
 GONE = LogUnavailableError("gone")
 TP = TopicPartition("t", 0)

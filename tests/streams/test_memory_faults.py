@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
-from schemas.errors import FencedError, LogUnavailableError
-from streams.clock import ManualClock
-from streams.log import Consumer, Offsets, Output, Polled, TopicPartition
-from streams.memory.log import Fault, MemoryLog
-from streams.memory.store import Appender, MemoryRecord
+from roadstream.schemas.errors import FencedError, LogUnavailableError
+from roadstream.streams.clock import ManualClock
+from roadstream.streams.log import Consumer, Offsets, Output, Polled, TopicPartition
+from roadstream.streams.memory.log import Fault, MemoryLog
+from roadstream.streams.memory.store import Appender, MemoryRecord
 from tests.streams.contract import Listener, numbered, values
 
 GONE = LogUnavailableError("gone")

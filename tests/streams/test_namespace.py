@@ -2,13 +2,13 @@
 
 import pytest
 
-from schemas.errors import UsageError
-from schemas.topics import all_topics, tier_group
-from streams.log import Output, TopicPartition
-from streams.memory.log import MemoryLog
-from streams.namespace import NamespacedLog, check_namespace
+from roadstream.schemas.errors import UsageError
+from roadstream.schemas.topics import all_topics, tier_group
+from roadstream.streams.log import Output, TopicPartition
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.streams.namespace import NamespacedLog, check_namespace
+from roadstream.workers.connect import address, open_log
 from tests.streams.contract import take
-from workers.connect import address, open_log
 
 NAMES = ["a", "berlin", "crew-2", "X_1", "9"]
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from schemas import codec
-from schemas.dead_letters import DeadLetter
-from schemas.errors import ForbiddenError, Refusal
-from schemas.records import (
+from roadstream.schemas import codec
+from roadstream.schemas.dead_letters import DeadLetter
+from roadstream.schemas.errors import ForbiddenError, Refusal
+from roadstream.schemas.records import (
     Answer,
     AnswerTier,
     Box,
@@ -19,9 +19,9 @@ from schemas.records import (
     Unreadable,
     VotesPack,
 )
-from schemas.topics import ANSWERS, DEAD_LETTERS, VOTES
-from streams.log import Output
-from streams.refused import instead
+from roadstream.schemas.topics import ANSWERS, DEAD_LETTERS, VOTES
+from roadstream.streams.log import Output
+from roadstream.streams.refused import instead
 
 RUN = MemberRun("m", "1", 1.0, True, 0.1, 2)
 BOXES = [[Box(0.0, 0.0, 1.0, 1.0, 0.9, "cone")] * 50]

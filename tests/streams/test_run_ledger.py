@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import OutputError
-from streams.run_ledger import READ_BATCH, Count, LedgerRow, RunLedger
+from roadstream.schemas.errors import OutputError
+from roadstream.streams.run_ledger import READ_BATCH, Count, LedgerRow, RunLedger
 
 
 def row(

@@ -4,11 +4,11 @@ import hashlib
 
 import pytest
 
-from schemas.errors import ImageFault
-from schemas.records import Head, Image, Inline, Payload, Reference, Unreadable
-from streams.run_places import PathOnly, Placing, decide
-from streams.sources.identity import next_id
-from streams.sources.places import FileState, Scanned
+from roadstream.schemas.errors import ImageFault
+from roadstream.schemas.records import Head, Image, Inline, Payload, Reference, Unreadable
+from roadstream.streams.run_places import PathOnly, Placing, decide
+from roadstream.streams.sources.identity import next_id
+from roadstream.streams.sources.places import FileState, Scanned
 
 DIGEST = hashlib.sha256(b"abc").digest()
 REFERENCE = Reference(path="/a.jpg", size=3, sha256=DIGEST)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import ImageError
-from streams.sources import beneath
-from streams.sources.beneath import Opener, best_opener, by_kernel, by_steps, open_inside
+from roadstream.schemas.errors import ImageError
+from roadstream.streams.sources import beneath
+from roadstream.streams.sources.beneath import Opener, best_opener, by_kernel, by_steps, open_inside
 
 OPENERS = [by_kernel, by_steps]
 INSIDE, OUTSIDE = b"inside", b"outside"

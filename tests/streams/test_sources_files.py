@@ -14,15 +14,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from schemas import codec
-from schemas.errors import UsageError
-from schemas.records import Image, Inline, Reference, Unreadable
-from streams.run_ledger import RunLedger
-from streams.sources import listing
-from streams.sources.files import ScanOptions, ScanStats, scan, scan_places
-from streams.sources.identity import image_id
-from streams.sources.places import FileState, Known, file_state, settled
-from streams.sources.video import VideoOptions
+from roadstream.schemas import codec
+from roadstream.schemas.errors import UsageError
+from roadstream.schemas.records import Image, Inline, Reference, Unreadable
+from roadstream.streams.run_ledger import RunLedger
+from roadstream.streams.sources import listing
+from roadstream.streams.sources.files import ScanOptions, ScanStats, scan, scan_places
+from roadstream.streams.sources.identity import image_id
+from roadstream.streams.sources.places import FileState, Known, file_state, settled
+from roadstream.streams.sources.video import VideoOptions
 from tests.video_kit import film, tenths
 
 OPTIONS = ScanOptions()

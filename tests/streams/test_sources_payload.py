@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import ImageError, MachineError
-from schemas.records import Inline, Payload, Reference, Unreadable
-from streams.sources.identity import local, portable
-from streams.sources.payload import Patience, read_payload, ready
+from roadstream.schemas.errors import ImageError, MachineError
+from roadstream.schemas.records import Inline, Payload, Reference, Unreadable
+from roadstream.streams.sources.identity import local, portable
+from roadstream.streams.sources.payload import Patience, read_payload, ready
 
 LIMIT = 1000
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streams.sources.synthetic import Frame, render_drive, write_drive
+from roadstream.streams.sources.synthetic import Frame, render_drive, write_drive
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from schemas.errors import UsageError
-from schemas.records import Image, Inline, Unreadable
-from streams.sources.files import ScanOptions, ScanStats, scan
-from streams.sources.video import VideoOptions, picture_at, read_video
+from roadstream.schemas.errors import UsageError
+from roadstream.schemas.records import Image, Inline, Unreadable
+from roadstream.streams.sources.files import ScanOptions, ScanStats, scan
+from roadstream.streams.sources.video import VideoOptions, picture_at, read_video
 
 Pixels = npt.NDArray[np.uint8]
 WIDTH, HEIGHT, RATE, KEY_EVERY = 160, 96, 25, 10

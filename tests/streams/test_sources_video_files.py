@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from schemas.records import Image, Inline
-from streams.sources.recordings import recordings
-from streams.sources.video import VideoOptions, picture_at, read_video
+from roadstream.schemas.records import Image, Inline
+from roadstream.streams.sources.recordings import recordings
+from roadstream.streams.sources.video import VideoOptions, picture_at, read_video
 from tests.video_kit import film, grey, join, picture, problems, seconds, tenths
 
 Pixels = npt.NDArray[np.uint8]

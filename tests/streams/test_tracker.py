@@ -4,8 +4,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from streams.log import Offsets, TopicPartition
-from streams.tracker import OffsetTracker
+from roadstream.streams.log import Offsets, TopicPartition
+from roadstream.streams.tracker import OffsetTracker
 
 PARTITIONS = [TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)]
 SOME = st.sets(st.sampled_from(PARTITIONS))

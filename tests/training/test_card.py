@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from schemas.errors import ConfigError
+from roadstream.schemas.errors import ConfigError
 from tests.training.synthetic import TEMPLATE, pictures
 from training import calibrate, card, sources
 from training.judged import read_judged, write_judged

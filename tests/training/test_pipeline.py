@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from schemas.cascade import load_cascade
-from schemas.errors import ConfigError
-from stages.inference import Picture, Pictures
+from roadstream.schemas.cascade import load_cascade
+from roadstream.schemas.errors import ConfigError
+from roadstream.stages.inference import Picture, Pictures
+from roadstream.workers.engines.onnx import OnnxEngine
 from tests.training.roads import FAMILIES, lay_out
 from training.corpus import KINDS, decode, folds_of, load_pictures
 from training.pipeline import Plan, train_all
-from workers.engines.onnx import OnnxEngine
 
 ROOT = Path(__file__).parents[2]
 VIEWS = 24

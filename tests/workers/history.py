@@ -9,11 +9,11 @@ from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-from schemas import codec
-from schemas.errors import LogUnavailableError
-from schemas.events import Event, Role
-from schemas.records import Head, Image, Inline
-from schemas.topics import (
+from roadstream.schemas import codec
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.events import Event, Role
+from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,
     CONSENSUS_GROUP,
@@ -22,15 +22,15 @@ from schemas.topics import (
     tier_group,
     tier_inputs,
 )
-from sinks.verification.findings import Report
-from streams.clock import ManualClock
-from streams.event_ledger import EventLedger, LedgerFile, sealed
-from streams.log import Output, Record, TopicPartition
-from streams.member import GroupMember, MemberOptions
-from streams.memory.log import Fault, MemoryLog
+from roadstream.sinks.verification.findings import Report
+from roadstream.streams.clock import ManualClock
+from roadstream.streams.event_ledger import EventLedger, LedgerFile, sealed
+from roadstream.streams.log import Output, Record, TopicPartition
+from roadstream.streams.member import GroupMember, MemberOptions
+from roadstream.streams.memory.log import Fault, MemoryLog
+from roadstream.workers.verify.run import verify
 from tests.builders import cascade, pack, tier, votes
 from tests.workers.sound_run import answer
-from workers.verify.run import verify
 
 CASCADE = cascade(tier("one"))
 ONE = tier_group("one")

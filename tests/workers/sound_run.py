@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from schemas import codec
-from schemas.events import (
+from roadstream.schemas import codec
+from roadstream.schemas.events import (
     Acknowledged,
     Assigned,
     Committed,
@@ -16,15 +16,15 @@ from schemas.events import (
     Opened,
     Role,
 )
-from schemas.records import Answer, Escalation, Head, Image, Inline, Label, Vote
-from schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES, all_topics, tier_group
-from sinks.verification.findings import Report
-from streams.clock import ManualClock
-from streams.event_ledger import sealed
-from streams.log import Output, TopicPartition
-from streams.memory.log import MemoryLog
+from roadstream.schemas.records import Answer, Escalation, Head, Image, Inline, Label, Vote
+from roadstream.schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES, all_topics, tier_group
+from roadstream.sinks.verification.findings import Report
+from roadstream.streams.clock import ManualClock
+from roadstream.streams.event_ledger import sealed
+from roadstream.streams.log import Output, TopicPartition
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.workers.verify.run import verify
 from tests.builders import answered, cascade, pack, tier, votes
-from workers.verify.run import verify
 
 IMAGES, ESCALATED = "images.archive", "tier.two.archive"
 ONE, TWO = tier_group("one"), tier_group("two")

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import anyio
 
-from schemas.cascade import Cascade, Member, load_cascade
-from stages.inference import Engine, Pictures, Score
-from streams.embedded.log import EmbeddedLog
-from workers import process, runtime
-from workers.engines.rules import NoopEngine
-from workers.lifecycle import Deadline
-from workers.logging import configure_logging
-from workers.process import ServiceOptions
+from roadstream.schemas.cascade import Cascade, Member, load_cascade
+from roadstream.stages.inference import Engine, Pictures, Score
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.workers import process, runtime
+from roadstream.workers.engines.rules import NoopEngine
+from roadstream.workers.lifecycle import Deadline
+from roadstream.workers.logging import configure_logging
+from roadstream.workers.process import ServiceOptions
 
 counting = threading.Event()
 

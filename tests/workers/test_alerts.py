@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from workers.metric_names import METRICS
+from roadstream.workers.metric_names import METRICS
 
 REPOSITORY = Path(__file__).parents[2]
 RULES = REPOSITORY / "docs" / "alerts.yml"

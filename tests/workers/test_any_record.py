@@ -14,10 +14,10 @@ import anyio.lowlevel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas import codec
-from schemas.errors import RecordError
-from schemas.records import Escalation, Image, VotesPack
-from schemas.topics import (
+from roadstream.schemas import codec
+from roadstream.schemas.errors import RecordError
+from roadstream.schemas.records import Escalation, Image, VotesPack
+from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,
     DEAD_LETTERS,
@@ -27,21 +27,21 @@ from schemas.topics import (
     tier_group,
     tier_inputs,
 )
-from schemas.topics import tier as tier_topic
-from sinks.answer import Answerer
-from sinks.consensus import Consensus
-from sinks.join import Join
-from stages.vote import verdict
-from streams.clock import ManualClock
-from streams.log import Output
-from streams.memory.log import MemoryLog
+from roadstream.schemas.topics import tier as tier_topic
+from roadstream.sinks.answer import Answerer
+from roadstream.sinks.consensus import Consensus
+from roadstream.sinks.join import Join
+from roadstream.stages.vote import verdict
+from roadstream.streams.clock import ManualClock
+from roadstream.streams.log import Output
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.workers.batches import Surroundings
+from roadstream.workers.judge import JudgeOptions
+from roadstream.workers.tier import WorkerLimits
+from roadstream.workers.verify.run import verify
 from tests.fake_engine import picture
 from tests.records_kit import around, evened, packed, within
 from tests.tier_bench import CASCADE, DEADLINE, SURE, UNSURE, Bench, running
-from workers.batches import Surroundings
-from workers.judge import JudgeOptions
-from workers.tier import WorkerLimits
-from workers.verify.run import verify
 
 NOW = 1.7e9
 TIERS = CASCADE.tier_names

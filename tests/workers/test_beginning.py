@@ -2,13 +2,13 @@
 
 import pytest
 
-from schemas.errors import UsageError
-from schemas.topics import ANSWERS, all_topics, images, tier_group
-from streams.log import Output, TopicPartition
-from streams.memory.log import MemoryLog
-from streams.namespace import NamespacedLog
+from roadstream.schemas.errors import UsageError
+from roadstream.schemas.topics import ANSWERS, all_topics, images, tier_group
+from roadstream.streams.log import Output, TopicPartition
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.streams.namespace import NamespacedLog
+from roadstream.workers.beginning import FORGOTTEN_AFTER, begin_tier
 from tests.builders import cascade, tier
-from workers.beginning import FORGOTTEN_AFTER, begin_tier
 
 CASCADE = cascade(tier("one"), tier("two"))
 INPUT = TopicPartition(images("archive"), 0)

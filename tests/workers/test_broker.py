@@ -10,10 +10,10 @@ from subprocess import PIPE
 import anyio
 import pytest
 
-from schemas.errors import RunError, UsageError
-from streams.kafka.log import KafkaLog, KafkaSettings
-from streams.log import Output
-from workers.broker import BrokerSettings, run_brokers, serve
+from roadstream.schemas.errors import RunError, UsageError
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.streams.log import Output
+from roadstream.workers.broker import BrokerSettings, run_brokers, serve
 
 pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("kafka_bootstrap")]
 
@@ -71,7 +71,7 @@ async def test_serve_announces_and_reports_a_broker_that_dies(tmp_path: Path) ->
 async def test_a_broker_ends_with_the_command_that_runs_it_however_that_dies(
     tmp_path: Path,
 ) -> None:
-    command = [*(sys.executable, "-m", "workers.cli", "broker", "--port", "0"), "--data"]
+    command = [*(sys.executable, "-m", "roadstream.workers.cli", "broker", "--port", "0"), "--data"]
     process = await anyio.open_process([*command, str(tmp_path)], stdout=None, stderr=PIPE)
     try:
         assert process.stderr is not None

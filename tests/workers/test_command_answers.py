@@ -7,12 +7,12 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from schemas import codec
-from schemas.records import Answer, Head, VotesPack
-from schemas.topics import ANSWERS, all_topics
-from sinks.readers import read_answers
-from streams.embedded.log import EmbeddedLog
-from streams.log import Output
+from roadstream.schemas import codec
+from roadstream.schemas.records import Answer, Head, VotesPack
+from roadstream.schemas.topics import ANSWERS, all_topics
+from roadstream.sinks.readers import read_answers
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Output
 from tests.builders import pack, votes
 from tests.command import ROADSTREAM, TIMEOUT, roadstream
 

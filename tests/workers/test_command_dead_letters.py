@@ -7,15 +7,15 @@ from typing import Any
 import anyio
 import pytest
 
-from schemas import codec
-from schemas.dead_letters import DeadLetter
-from schemas.headers import Headers
-from schemas.records import Head, Image, Inline
-from schemas.topics import DEAD_LETTERS, all_topics, images
-from streams.embedded.log import EmbeddedLog
-from streams.log import Output, TopicPartition
-from workers import cli
-from workers.intake import Intake
+from roadstream.schemas import codec
+from roadstream.schemas.dead_letters import DeadLetter
+from roadstream.schemas.headers import Headers
+from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.topics import DEAD_LETTERS, all_topics, images
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Output, TopicPartition
+from roadstream.workers import cli
+from roadstream.workers.intake import Intake
 
 FILE = "log.db"
 PICTURE = b"\xff\xd8 not really"

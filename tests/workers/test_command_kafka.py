@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sinks.readers import read_answers
+from roadstream.sinks.readers import read_answers
 from tests.command import roadstream, started, write_cascade, write_pictures
 
 pytestmark = [

@@ -9,11 +9,11 @@ from typing import Any
 import anyio
 import pytest
 
-from schemas.topics import ANSWERS
-from streams.embedded.log import EmbeddedLog
-from streams.namespace import NamespacedLog
+from roadstream.schemas.topics import ANSWERS
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.namespace import NamespacedLog
+from roadstream.workers.commands import answers, dead_letters, produce, score, serve, topics, verify
 from tests.command import roadstream, write_cascade, write_pictures
-from workers.commands import answers, dead_letters, produce, score, serve, topics, verify
 
 
 def commands() -> Iterator[Callable[..., Any]]:

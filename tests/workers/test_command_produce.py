@@ -5,11 +5,11 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-from schemas import codec
-from schemas.cascade import load_cascade
-from schemas.events import Acknowledged
-from schemas.topics import all_topics, images
-from streams.embedded.log import EmbeddedLog
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import load_cascade
+from roadstream.schemas.events import Acknowledged
+from roadstream.schemas.topics import all_topics, images
+from roadstream.streams.embedded.log import EmbeddedLog
 from tests.command import roadstream, started, write_cascade, write_pictures
 
 FILE = "log.db"

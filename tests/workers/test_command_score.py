@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from sinks.readers import read_answers
-from stages.decode import encode_jpeg
-from streams.sources.synthetic import write_drive
+from roadstream.sinks.readers import read_answers
+from roadstream.stages.decode import encode_jpeg
+from roadstream.streams.sources.synthetic import write_drive
 from tests.command import ROADSTREAM, roadstream, started, write_cascade, write_pictures
 from tests.video_kit import film, tenths
 

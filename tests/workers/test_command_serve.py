@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from schemas import codec
-from schemas.cascade import shipped_cascades
-from schemas.records import Head, Image, Inline
-from schemas.topics import ANSWERS
-from streams.embedded.log import EmbeddedLog
-from streams.log import Polled
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import shipped_cascades
+from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.topics import ANSWERS
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Polled
+from roadstream.workers.cli import run
+from roadstream.workers.commands.common import member_name, state_folder
+from roadstream.workers.submit import Submitter
 from tests.command import ROADSTREAM, write_cascade
-from workers.cli import run
-from workers.commands.common import member_name, state_folder
-from workers.submit import Submitter
 
 pytestmark = pytest.mark.timeout(150)
 PICTURES = 60

@@ -14,18 +14,26 @@ import msgspec
 import pytest
 import structlog
 
-from schemas import codec
-from schemas.cascade import Cascade, load_cascade
-from schemas.events import Event, Opened
-from schemas.records import Answer, Head
-from schemas.topics import ANSWERS, all_topics
-from sinks.consensus import Consensus
-from sinks.verification.findings import Report
-from streams.embedded.log import EmbeddedLog
-from streams.event_ledger import EventLedger, ledger_files
-from streams.log import Output
-from streams.member import GroupMember, MemberOptions
-from streams.memory.log import MemoryLog
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.schemas.events import Event, Opened
+from roadstream.schemas.records import Answer, Head
+from roadstream.schemas.topics import ANSWERS, all_topics
+from roadstream.sinks.consensus import Consensus
+from roadstream.sinks.verification.findings import Report
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.event_ledger import EventLedger, ledger_files
+from roadstream.streams.log import Output
+from roadstream.streams.member import GroupMember, MemberOptions
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.workers.cli import run
+from roadstream.workers.commands.verify import shown
+from roadstream.workers.connect import open_log
+from roadstream.workers.judge import Judge
+from roadstream.workers.runtime import build_consensus
+from roadstream.workers.submit import Submitter
+from roadstream.workers.tier import TierWorker
+from roadstream.workers.verify.run import verify
 from tests.command import TIMEOUT, roadstream, started, write_cascade, write_pictures
 from tests.workers.test_end_to_end import (
     CASCADE,
@@ -38,14 +46,6 @@ from tests.workers.test_end_to_end import (
     images,
     settled,
 )
-from workers.cli import run
-from workers.commands.verify import shown
-from workers.connect import open_log
-from workers.judge import Judge
-from workers.runtime import build_consensus
-from workers.submit import Submitter
-from workers.tier import TierWorker
-from workers.verify.run import verify
 
 SESSION = 10.0
 

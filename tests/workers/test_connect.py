@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import UsageError
-from streams.embedded.log import EmbeddedLog
-from streams.kafka.log import KafkaLog, KafkaSettings
-from workers.connect import open_log
-from workers.logging import identify
+from roadstream.schemas.errors import UsageError
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.workers.connect import open_log
+from roadstream.workers.logging import identify
 
 
 def test_an_embedded_log_is_a_file(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_the_rest_about_kafka_comes_from_the_file_in_the_environment(
 def test_brokers_are_told_what_kind_of_process_and_which_member_a_client_is(
     who: dict[str, str], client_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.logging._process", {})
+    monkeypatch.setattr("roadstream.workers.logging._process", {})
     identify(**who)
     log = open_log("kafka://here:9092")
     assert isinstance(log, KafkaLog)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.cpus import usable_cpus
+from roadstream.workers.cpus import usable_cpus
 
 GROUP = "sys/fs/cgroup"
 

@@ -6,18 +6,18 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from schemas.records import Inline
-from stages.batcher import Standing
-from stages.inference import Engine, Pictures, Said, Score
-from stages.service_time import Run
+from roadstream.schemas.records import Inline
+from roadstream.stages.batcher import Standing
+from roadstream.stages.inference import Engine, Pictures, Said, Score
+from roadstream.stages.service_time import Run
+from roadstream.workers.devices import Devices, Held
+from roadstream.workers.judge import Judge
+from roadstream.workers.panel import longest
+from roadstream.workers.turns import SLOTS, Asking
 from tests.builders import cascade, member, tier
 from tests.fake_engine import picture
 from tests.tier_bench import DEADLINE, until
 from tests.workers.test_judge import items
-from workers.devices import Devices, Held
-from workers.judge import Judge
-from workers.panel import longest
-from workers.turns import SLOTS, Asking
 
 
 def ready() -> Standing:

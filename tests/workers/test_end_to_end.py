@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import codec
-from schemas.cascade import Cascade, Route
-from schemas.errors import LogUnavailableError
-from schemas.records import Answer, AnswerTier, Head, Image, Inline
-from schemas.topics import (
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Cascade, Route
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.records import Answer, AnswerTier, Head, Image, Inline
+from roadstream.schemas.topics import (
     ANSWERS,
     CONSENSUS_GROUP,
     VOTES,
@@ -22,15 +22,15 @@ from schemas.topics import (
     tier_group,
     tier_inputs,
 )
-from stages.inference import Engine
-from streams.log import Record, TopicPartition
-from streams.memory.log import Fault, MemoryLog
+from roadstream.stages.inference import Engine
+from roadstream.streams.log import Record, TopicPartition
+from roadstream.streams.memory.log import Fault, MemoryLog
+from roadstream.workers.judge import Judge
+from roadstream.workers.runtime import WorkOptions, build_consensus, run_workers
+from roadstream.workers.submit import Submitter
+from roadstream.workers.tier import TierWorker, WorkerLimits
 from tests.builders import cascade, member, tier
 from tests.fake_engine import NONSENSE, POISON, GreyEngine, picture
-from workers.judge import Judge
-from workers.runtime import WorkOptions, build_consensus, run_workers
-from workers.submit import Submitter
-from workers.tier import TierWorker, WorkerLimits
 
 DEADLINE = 60.0
 GONE = LogUnavailableError("gone")

@@ -9,24 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas import codec
-from schemas.cascade import Cascade, Fusion, Tier, parse_cascade
-from schemas.errors import ConfigError
-from schemas.records import Box, Head, Image, Inline, VotesPack
-from sinks.answer import Answerer, TierVotes
-from sinks.readers import read_answers
-from sinks.report import ReportOptions, write_report
-from sinks.writers import FORMATS, open_writer
-from stages.inference import Abstained, Engine, Pictures, Score
-from stages.vote import verdict
-from streams.log import TopicPartition
-from streams.memory.log import MemoryRecord
-from streams.sources.synthetic import write_drive
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Cascade, Fusion, Tier, parse_cascade
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.records import Box, Head, Image, Inline, VotesPack
+from roadstream.sinks.answer import Answerer, TierVotes
+from roadstream.sinks.readers import read_answers
+from roadstream.sinks.report import ReportOptions, write_report
+from roadstream.sinks.writers import FORMATS, open_writer
+from roadstream.stages.inference import Abstained, Engine, Pictures, Score
+from roadstream.stages.vote import verdict
+from roadstream.streams.log import TopicPartition
+from roadstream.streams.memory.log import MemoryRecord
+from roadstream.streams.sources.synthetic import write_drive
+from roadstream.workers.intake import Intake, Item
+from roadstream.workers.judge import Judge
 from tests.builders import cascade, member
 from tests.command import roadstream
 from tests.fake_engine import picture
-from workers.intake import Intake, Item
-from workers.judge import Judge
 
 TP = TopicPartition("images.archive", 0)
 LEFT, RIGHT = Box(0.0, 0.0, 0.25, 0.5, 0.75, "cone"), Box(0.5, 0.0, 0.75, 0.5, 0.5, "cone")
@@ -200,9 +200,9 @@ def test_a_wrong_setting_is_named_with_its_key(line: str, problem: str) -> None:
 WITHOUT_NUMBA = """
 import sys
 sys.modules["numba"] = None
-from schemas.cascade import load_cascade
-from workers.runtime import load_engines
-from workers.commands import score, serve
+from roadstream.schemas.cascade import load_cascade
+from roadstream.workers.runtime import load_engines
+from roadstream.workers.commands import score, serve
 cascade = load_cascade(sys.argv[1])
 try:
     load_engines(cascade, cascade.tier_names, 1)

@@ -10,8 +10,8 @@ import onnx
 from onnx import TensorProto, helper
 from PIL import Image as Pillow
 
+from roadstream.workers.hangs import HUNG, Calls, watched
 from tests.command import roadstream
-from workers.hangs import HUNG, Calls, watched
 
 CASCADE = """name = "hangs"
 [[tiers]]

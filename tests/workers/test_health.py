@@ -4,9 +4,16 @@ import time
 
 import anyio
 
-from schemas.errors import LogUnavailableError
-from workers.health import LOOP_SILENT, POLL_LATE, POLL_SILENT, Health, Part, keep_ticking
-from workers.outage import Backoff, Persistent
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.workers.health import (
+    LOOP_SILENT,
+    POLL_LATE,
+    POLL_SILENT,
+    Health,
+    Part,
+    keep_ticking,
+)
+from roadstream.workers.outage import Backoff, Persistent
 
 
 class Member:

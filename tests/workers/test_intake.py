@@ -2,8 +2,8 @@
 
 import pytest
 
-from schemas import codec, headers
-from schemas.records import (
+from roadstream.schemas import codec, headers
+from roadstream.schemas.records import (
     Escalation,
     Head,
     Image,
@@ -13,9 +13,16 @@ from schemas.records import (
     Reference,
     Unreadable,
 )
-from streams.log import TopicPartition
-from streams.memory.log import MemoryRecord
-from workers.intake import HEADER_OVERHEAD, OVERHEAD, EscalationView, InlineView, Intake, Item
+from roadstream.streams.log import TopicPartition
+from roadstream.streams.memory.log import MemoryRecord
+from roadstream.workers.intake import (
+    HEADER_OVERHEAD,
+    OVERHEAD,
+    EscalationView,
+    InlineView,
+    Intake,
+    Item,
+)
 
 TP = TopicPartition("images.archive", 0)
 HEAD = Head(image_id="a", uri="a.jpg", deadline_at=7.0, content_hash=b"0123456789abcdef")

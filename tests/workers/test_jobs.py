@@ -9,9 +9,9 @@ import anyio.lowlevel
 import pytest
 from anyio import to_thread
 
-from stages.batcher import Standing
-from workers.devices import Devices
-from workers.jobs import Jobs
+from roadstream.stages.batcher import Standing
+from roadstream.workers.devices import Devices
+from roadstream.workers.jobs import Jobs
 
 T = TypeVar("T")
 IDLE = Standing(size=1, worth=True, slack=float("inf"), running=1.0, preparing=0.0)

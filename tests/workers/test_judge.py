@@ -10,20 +10,20 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image as Pillow
 
-from schemas import codec
-from schemas.cascade import Cascade
-from schemas.records import Head, Image, Inline, Payload, Reference
-from stages.breaker import MemberPolicy
-from stages.decode import decode
-from streams.clock import ManualClock
-from streams.log import TopicPartition
-from streams.memory.log import MemoryRecord
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.records import Head, Image, Inline, Payload, Reference
+from roadstream.stages.breaker import MemberPolicy
+from roadstream.stages.decode import decode
+from roadstream.streams.clock import ManualClock
+from roadstream.streams.log import TopicPartition
+from roadstream.streams.memory.log import MemoryRecord
+from roadstream.workers.devices import Devices
+from roadstream.workers.intake import Intake, Item
+from roadstream.workers.judge import Judge, JudgeOptions
+from roadstream.workers.packs import Packer
 from tests.builders import cascade, member, tier
 from tests.fake_engine import POISON, GreyEngine, picture
-from workers.devices import Devices
-from workers.intake import Intake, Item
-from workers.judge import Judge, JudgeOptions
-from workers.packs import Packer
 
 CASCADE = cascade(tier("one", member("a")))
 TP = TopicPartition("images.archive", 0)
@@ -135,7 +135,7 @@ def test_a_picture_for_which_there_is_no_memory_harms_no_neighbour(
             raise MemoryError
         return decode(data, **wanted)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("workers.judge.decode", scarce)
+    monkeypatch.setattr("roadstream.workers.judge.decode", scarce)
     judge = Judge(CASCADE, "one", {"a": GreyEngine()})
 
     said = judge.judge(grey(200, 1, 190)).votes

@@ -7,15 +7,15 @@ from contextlib import AbstractContextManager
 
 from structlog.contextvars import bound_contextvars, get_contextvars
 
-from schemas.errors import EngineDownError, ImageError
-from schemas.records import Head, Inline
-from stages.breaker import MemberPolicy
-from stages.inference import Abstained, Engine, Pictures, Said, Score
+from roadstream.schemas.errors import EngineDownError, ImageError
+from roadstream.schemas.records import Head, Inline
+from roadstream.stages.breaker import MemberPolicy
+from roadstream.stages.inference import Abstained, Engine, Pictures, Said, Score
+from roadstream.workers.devices import Devices
+from roadstream.workers.judge import Judge, JudgeOptions
 from tests.builders import cascade, member, tier
 from tests.fake_engine import GreyEngine, picture
 from tests.workers.test_judge import items
-from workers.devices import Devices
-from workers.judge import Judge, JudgeOptions
 
 CASCADE = cascade(tier("one", member("a"), member("b", 2.0)), tier("two"))
 

@@ -1,11 +1,11 @@
 """The lag of a process's groups: what is asked of the log, and when."""
 
-from schemas.errors import LogUnavailableError
-from schemas.topics import CARRIED, CONSENSUS_GROUP, VOTES
-from streams.memory.log import Fault
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.topics import CARRIED, CONSENSUS_GROUP, VOTES
+from roadstream.streams.memory.log import Fault
+from roadstream.workers.lag import Lags
 from tests.builders import pack, votes
 from tests.sinks.consensus_kit import consensus, prepared, receive, running, send
-from workers.lag import Lags
 
 
 async def test_the_log_is_asked_only_once_somebody_wants_to_know() -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from workers.last_words import is_complaint, last_words
+from roadstream.workers.last_words import is_complaint, last_words
 
 GROUP = """\
   + Exception Group Traceback (most recent call last):

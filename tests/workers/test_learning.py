@@ -2,10 +2,10 @@
 
 import pytest
 
-from schemas.cascade import Member
-from stages.inference import Engine, Pictures, Said, Score
-from stages.shapes import Size
-from workers.learning import learn
+from roadstream.schemas.cascade import Member
+from roadstream.stages.inference import Engine, Pictures, Said, Score
+from roadstream.stages.shapes import Size
+from roadstream.workers.learning import learn
 
 MEMBER = Member(name="a", engine="noop", width=16, height=8, sizes=[(8, 16)])
 

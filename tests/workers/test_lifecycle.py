@@ -11,14 +11,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from schemas import codec
-from schemas.records import Head, Image, Inline
-from schemas.topics import all_topics, images
-from streams.embedded.log import EmbeddedLog
-from streams.log import Output
+from roadstream.schemas import codec
+from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.topics import all_topics, images
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Output
+from roadstream.workers import lifecycle
+from roadstream.workers.lifecycle import Deadline, Heartbeat, drain_within
 from tests.command import ROADSTREAM, write_cascade
-from workers import lifecycle
-from workers.lifecycle import Deadline, Heartbeat, drain_within
 
 TIERS = ["first", "second"]
 STUCK = Path(__file__).with_name("stuck_child.py")

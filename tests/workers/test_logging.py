@@ -13,10 +13,10 @@ import pytest
 import structlog
 from anyio import to_thread
 
-import workers.logging as voice
-from streams.member import logger as member_logger
-from workers.last_words import last_words
-from workers.logging import configure_logging, identify, pass_on, speaking_as
+import roadstream.workers.logging as voice
+from roadstream.streams.member import logger as member_logger
+from roadstream.workers.last_words import last_words
+from roadstream.workers.logging import configure_logging, identify, pass_on, speaking_as
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from schemas.errors import ReplacedError
-from schemas.topics import CONSENSUS_GROUP, all_topics
-from streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.schemas.errors import ReplacedError
+from roadstream.schemas.topics import CONSENSUS_GROUP, all_topics
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.workers.broker import BrokerSettings, run_brokers
+from roadstream.workers.lifecycle import DRAIN_TIMEOUT, LEAVING
+from roadstream.workers.metrics import free_ports
 from tests.command import ROADSTREAM, write_cascade
-from workers.broker import BrokerSettings, run_brokers
-from workers.lifecycle import DRAIN_TIMEOUT, LEAVING
-from workers.metrics import free_ports
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 

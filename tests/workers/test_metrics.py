@@ -16,16 +16,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from schemas.errors import UsageError
-from schemas.topics import all_topics
-from streams.embedded.group import EmbeddedStats
-from streams.histogram import Histogram
-from streams.kafka.stats import KafkaStats
-from streams.memory.log import MemoryLog
-from tests.builders import cascade, tier
-from workers import metrics
-from workers.metric_names import METRICS, Sample
-from workers.metrics import (
+from roadstream.schemas.errors import UsageError
+from roadstream.schemas.topics import all_topics
+from roadstream.streams.embedded.group import EmbeddedStats
+from roadstream.streams.histogram import Histogram
+from roadstream.streams.kafka.stats import KafkaStats
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.workers import metrics
+from roadstream.workers.metric_names import METRICS, Sample
+from roadstream.workers.metrics import (
     Address,
     Shown,
     check_free,
@@ -34,10 +33,11 @@ from workers.metrics import (
     registry,
     serving_metrics,
 )
-from workers.process import Process
-from workers.runtime import WorkOptions, build_consensus, persistent, run_workers
-from workers.samples import supervisor_samples
-from workers.supervisor import ChildSpec, Supervisor
+from roadstream.workers.process import Process
+from roadstream.workers.runtime import WorkOptions, build_consensus, persistent, run_workers
+from roadstream.workers.samples import supervisor_samples
+from roadstream.workers.supervisor import ChildSpec, Supervisor
+from tests.builders import cascade, tier
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 ROW = re.compile(

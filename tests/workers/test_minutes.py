@@ -7,15 +7,15 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from schemas.records import Head, Image, Inline
-from schemas.topics import all_topics
-from streams.memory.log import MemoryLog
+from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.topics import all_topics
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.workers.minutes import MINUTE, QUIET, Account, Counts, Minutes, of_supervisor
+from roadstream.workers.process import Process
+from roadstream.workers.runtime import WorkOptions, build_consensus, persistent, run_workers
+from roadstream.workers.submit import Submitter
+from roadstream.workers.supervisor import ChildSpec, Supervisor
 from tests.builders import cascade, tier
-from workers.minutes import MINUTE, QUIET, Account, Counts, Minutes, of_supervisor
-from workers.process import Process
-from workers.runtime import WorkOptions, build_consensus, persistent, run_workers
-from workers.submit import Submitter
-from workers.supervisor import ChildSpec, Supervisor
 
 
 class Part:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.cli import run
+from roadstream.workers.cli import run
 
 ABSURD = ["nan", "inf", "-inf", "1e300", "-1"]
 FLOATS = {

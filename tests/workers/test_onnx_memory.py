@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from schemas.cascade import load_cascade
-from stages.inference import Picture, Pictures, infer_isolated
-from workers.engines.options import EngineOptions
-from workers.engines.registry import build_engine
+from roadstream.schemas.cascade import load_cascade
+from roadstream.stages.inference import Picture, Pictures, infer_isolated
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.registry import build_engine
 
 chosen = load_cascade(Path("cascades/lite.toml"))
 member = next(m for t in chosen.tiers for m in t.members if m.engine == "onnx")
@@ -43,10 +43,10 @@ import sys
 
 import numpy as np
 
-from schemas.cascade import load_cascade
-from stages.inference import Picture, Pictures
-from workers.engines.options import EngineOptions
-from workers.engines.registry import build_engine
+from roadstream.schemas.cascade import load_cascade
+from roadstream.stages.inference import Picture, Pictures
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.registry import build_engine
 
 chosen, batch = load_cascade("lite"), int(sys.argv[1])
 closer = chosen.tier("closer").members[0]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from schemas.errors import (
+from roadstream.schemas.errors import (
     ForbiddenError,
     LogUnavailableError,
     OutputError,
@@ -17,8 +17,8 @@ from schemas.errors import (
     RunError,
     UsageError,
 )
-from workers import outage
-from workers.outage import Backoff, Persistent
+from roadstream.workers import outage
+from roadstream.workers.outage import Backoff, Persistent
 
 GONE = LogUnavailableError("no broker answers")
 FULL = OutputError("log.db: cannot be written: disk full")
@@ -166,7 +166,7 @@ async def test_delays_start_over_after_a_part_has_worked_for_a_while() -> None:
 
 
 def test_errors_waited_out_are_errors_of_the_surroundings() -> None:
-    from workers.outage import PASSING
+    from roadstream.workers.outage import PASSING
 
     assert all(issubclass(error, RunError) for error in PASSING)
     assert not any(issubclass(UsageError, error) for error in PASSING)

@@ -11,12 +11,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from schemas.records import Head, Image, Inline
-from schemas.topics import all_topics
-from streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.topics import all_topics
+from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.workers.broker import BrokerSettings, run_brokers
+from roadstream.workers.submit import Submitter
 from tests.command import ROADSTREAM, write_cascade
-from workers.broker import BrokerSettings, run_brokers
-from workers.submit import Submitter
 
 pytestmark = [
     pytest.mark.kafka,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas.cascade import Cascade, load_cascade, shipped_cascades
-from schemas.errors import ChangedError, ConfigError
-from workers.pinned import PINNED, given_cascade, pinned
-from workers.runtime import load_engines
+from roadstream.schemas.cascade import Cascade, load_cascade, shipped_cascades
+from roadstream.schemas.errors import ChangedError, ConfigError
+from roadstream.workers.pinned import PINNED, given_cascade, pinned
+from roadstream.workers.runtime import load_engines
 
 CASCADE = """
 name = "c"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from streams.run_ledger import Count
-from workers.progress import Progress, Tally
+from roadstream.streams.run_ledger import Count
+from roadstream.workers.progress import Progress, Tally
 
 ANSWER = st.tuples(
     st.sampled_from(["answered", "partial", "failed"]),

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.outage import Backoff
-from workers.restarts import MAX_DEATHS, SETTLED_AFTER, Death, Restarts
+from roadstream.workers.outage import Backoff
+from roadstream.workers.restarts import MAX_DEATHS, SETTLED_AFTER, Death, Restarts
 
 KILLED, CRASHED, OUTAGE, USAGE, CHANGED = -signal.SIGKILL, 1, 75, 2, 65
 

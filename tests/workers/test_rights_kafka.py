@@ -11,13 +11,17 @@ import pytest
 import structlog.testing
 from anyio.from_thread import start_blocking_portal
 
-from schemas.cascade import Cascade, load_cascade
-from schemas.errors import ForbiddenError, RoadstreamError, UsageError
-from schemas.topics import ANSWERS, CASCADES, VOTES, tier_group
-from sinks.readers import read_answers
-from streams.kafka.log import KafkaLog
-from streams.kafka.settings import KafkaSettings
-from streams.log import Log, Output, Reader, TopicPartition
+from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.schemas.errors import ForbiddenError, RoadstreamError, UsageError
+from roadstream.schemas.topics import ANSWERS, CASCADES, VOTES, tier_group
+from roadstream.sinks.readers import read_answers
+from roadstream.streams.kafka.log import KafkaLog
+from roadstream.streams.kafka.settings import KafkaSettings
+from roadstream.streams.log import Log, Output, Reader, TopicPartition
+from roadstream.workers.commands.topics import create_topics
+from roadstream.workers.rights import to_decide, to_produce, to_read, to_verify, to_work
+from roadstream.workers.runtime import enter
+from roadstream.workers.topic_checks import settings_faults
 from tests.acl_kit import (
     PASSWORD,
     Acl,
@@ -30,10 +34,6 @@ from tests.acl_kit import (
 )
 from tests.command import roadstream, started, write_pictures
 from tests.kafka_fixture import give_up
-from workers.commands.topics import create_topics
-from workers.rights import to_decide, to_produce, to_read, to_verify, to_work
-from workers.runtime import enter
-from workers.topic_checks import settings_faults
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 PAGE = Path(__file__).parents[2] / "docs/kafka.md"

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.errors import OutputError, UsageError
-from streams.run_ledger import RunLedger
-from workers.rundir import RunFolder, RunKey, resume, working_folder
+from roadstream.schemas.errors import OutputError, UsageError
+from roadstream.streams.run_ledger import RunLedger
+from roadstream.workers.rundir import RunFolder, RunKey, resume, working_folder
 
 KEY = RunKey(
     paths=["photos", "a\udcff\n.jpg"],

@@ -8,15 +8,15 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from schemas import codec
-from schemas.errors import LogUnavailableError, OutputError, RunError
-from schemas.records import Head, Image, Inline
-from schemas.topics import ANSWERS, all_topics
-from streams.memory.log import Fault, MemoryLog
+from roadstream.schemas import codec
+from roadstream.schemas.errors import LogUnavailableError, OutputError, RunError
+from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.topics import ANSWERS, all_topics
+from roadstream.streams.memory.log import Fault, MemoryLog
+from roadstream.workers.process import Process
+from roadstream.workers.runtime import WorkOptions, build_consensus, persistent, run_workers
+from roadstream.workers.submit import Submitter
 from tests.builders import cascade, tier
-from workers.process import Process
-from workers.runtime import WorkOptions, build_consensus, persistent, run_workers
-from workers.submit import Submitter
 
 NOOP = cascade(tier("one"), tier("two"))
 PARTITIONS = 2

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from schemas.cascade import Member
-from schemas.errors import ConfigError
-from schemas.records import Inline
-from stages.inference import Pictures, Score
+from roadstream.schemas.cascade import Member
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.records import Inline
+from roadstream.stages.inference import Pictures, Score
+from roadstream.workers.engines.onnx import OnnxEngine
 from tests.builders import cascade, tier
 from tests.fake_engine import GreyEngine
 from tests.tier_bench import Bench, image, running
-from workers.engines.onnx import OnnxEngine
 
 SHAPED = Member(name="a", engine="noop", width=16, height=8, sizes=[(8, 16)])
 SHAPES = cascade(tier("one", SHAPED, max_batch=4))

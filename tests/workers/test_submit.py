@@ -5,13 +5,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from schemas import codec
-from schemas.errors import LogUnavailableError
-from schemas.records import Head, Image, Inline, Payload, Reference
-from schemas.topics import images
-from streams.memory.log import Fault, MemoryLog
-from streams.run_ledger import RunLedger
-from workers.submit import Submitter
+from roadstream.schemas import codec
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.records import Head, Image, Inline, Payload, Reference
+from roadstream.schemas.topics import images
+from roadstream.streams.memory.log import Fault, MemoryLog
+from roadstream.streams.run_ledger import RunLedger
+from roadstream.workers.submit import Submitter
 
 TOPIC = images("archive")
 DIGEST = bytes(range(32))

@@ -14,22 +14,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import codec
-from schemas.errors import LogUnavailableError, UsageError
-from schemas.records import Answer, Head, Image, Inline, Reference, Status, Unreadable
-from schemas.topics import images
-from stages.decode import encode_jpeg
-from streams.memory.log import Fault, MemoryLog
-from streams.run_ledger import Count, LedgerRow, RunLedger
-from streams.sources import places
-from streams.sources.files import ScanOptions, scan_places
-from streams.sources.identity import path_id
-from streams.sources.places import file_state
-from streams.sources.video import VideoOptions
+from roadstream.schemas import codec
+from roadstream.schemas.errors import LogUnavailableError, UsageError
+from roadstream.schemas.records import Answer, Head, Image, Inline, Reference, Status, Unreadable
+from roadstream.schemas.topics import images
+from roadstream.stages.decode import encode_jpeg
+from roadstream.streams.memory.log import Fault, MemoryLog
+from roadstream.streams.run_ledger import Count, LedgerRow, RunLedger
+from roadstream.streams.sources import places
+from roadstream.streams.sources.files import ScanOptions, scan_places
+from roadstream.streams.sources.identity import path_id
+from roadstream.streams.sources.places import file_state
+from roadstream.streams.sources.video import VideoOptions
+from roadstream.workers.progress import Tally
+from roadstream.workers.score import ledger_row
+from roadstream.workers.submit import Submitter, next_batch
 from tests.video_kit import film, tenths
-from workers.progress import Tally
-from workers.score import ledger_row
-from workers.submit import Submitter, next_batch
 
 TOPIC = images("archive")
 

@@ -11,10 +11,17 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from schemas.errors import RunError, UsageError
-from schemas.topics import all_topics
-from streams.embedded.log import EmbeddedLog
-from workers.supervisor import LAST_WORDS, LONGEST_LINE, Care, Child, ChildSpec, Supervisor
+from roadstream.schemas.errors import RunError, UsageError
+from roadstream.schemas.topics import all_topics
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.workers.supervisor import (
+    LAST_WORDS,
+    LONGEST_LINE,
+    Care,
+    Child,
+    ChildSpec,
+    Supervisor,
+)
 
 DEADLINE = 60.0
 CASCADE = """

@@ -20,22 +20,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from schemas import codec
-from schemas.dead_letters import DeadLetter
-from schemas.errors import OutputError
-from schemas.records import ImageVotes
-from schemas.topics import DEAD_LETTERS, VOTES, all_topics
-from stages.batcher import Standing
-from streams.embedded.log import EmbeddedLog
-from streams.log import Output, TopicPartition
+from roadstream.schemas import codec
+from roadstream.schemas.dead_letters import DeadLetter
+from roadstream.schemas.errors import OutputError
+from roadstream.schemas.records import ImageVotes
+from roadstream.schemas.topics import DEAD_LETTERS, VOTES, all_topics
+from roadstream.stages.batcher import Standing
+from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.log import Output, TopicPartition
+from roadstream.workers import suspects as suspects_module
+from roadstream.workers.batches import Surroundings
+from roadstream.workers.suspects import Suspects, _ranges
+from roadstream.workers.tier import TierWorker
+from roadstream.workers.turns import SLOTS, Asking
 from tests.fake_engine import KILLER
 from tests.suspects_child import CASCADE, TOPIC
 from tests.tier_bench import DEADLINE, Bench, image, running
-from workers import suspects as suspects_module
-from workers.batches import Surroundings
-from workers.suspects import Suspects, _ranges
-from workers.tier import TierWorker
-from workers.turns import SLOTS, Asking
 
 ROOT = Path(__file__).parents[2]
 A, B = TopicPartition("a", 0), TopicPartition("b", 3)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
+from roadstream.workers.terminal import console, screen
 from tests.command import ROADSTREAM, TIMEOUT, roadstream, write_cascade, write_pictures
-from workers.terminal import console, screen
 
 
 @pytest.fixture

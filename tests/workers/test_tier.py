@@ -6,18 +6,18 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from schemas import codec
-from schemas.cascade import Route
-from schemas.errors import LogUnavailableError
-from schemas.records import Escalation, Inline, Payload, PriorVote, Unreadable
-from schemas.topics import DEAD_LETTERS, VOTES, tier_group
-from stages.calibration import sigmoid
-from streams.log import TopicPartition
-from streams.memory.log import Fault
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Route
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.records import Escalation, Inline, Payload, PriorVote, Unreadable
+from roadstream.schemas.topics import DEAD_LETTERS, VOTES, tier_group
+from roadstream.stages.calibration import sigmoid
+from roadstream.streams.log import TopicPartition
+from roadstream.streams.memory.log import Fault
+from roadstream.workers.tier import WorkerLimits
 from tests.builders import cascade, member, tier
 from tests.fake_engine import NONSENSE, POISON, GreyEngine
 from tests.tier_bench import CASCADE, DEADLINE, SURE, UNSURE, Bench, image, running, voted
-from workers.tier import WorkerLimits
 
 GONE = LogUnavailableError("gone")
 

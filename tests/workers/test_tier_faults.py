@@ -9,17 +9,17 @@ import anyio.lowlevel
 from anyio import to_thread
 from msgspec.structs import replace
 
-from schemas import codec
-from schemas.cascade import Route
-from schemas.records import Inline
-from schemas.topics import DEAD_LETTERS, tier_group
-from stages.breaker import Cooldown, MemberPolicy, SharePolicy
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Route
+from roadstream.schemas.records import Inline
+from roadstream.schemas.topics import DEAD_LETTERS, tier_group
+from roadstream.stages.breaker import Cooldown, MemberPolicy, SharePolicy
+from roadstream.workers.batches import Surroundings
+from roadstream.workers.judge import Judge
+from roadstream.workers.tier import WorkerLimits
 from tests.builders import cascade, member, tier
 from tests.fake_engine import GIANT, NONSENSE, POISON
 from tests.tier_bench import DEADLINE, OPTIONS, SURE, UNSURE, Bench, image, running, until, voted
-from workers.batches import Surroundings
-from workers.judge import Judge
-from workers.tier import WorkerLimits
 
 ALONE = cascade(tier("one", member("a"), max_batch=4))
 T = TypeVar("T")

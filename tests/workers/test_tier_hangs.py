@@ -7,13 +7,13 @@ import anyio.lowlevel
 import pytest
 from anyio import to_thread
 
-from schemas.errors import LogUnavailableError
-from schemas.topics import VOTES
-from streams.memory.log import Fault
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.topics import VOTES
+from roadstream.streams.memory.log import Fault
+from roadstream.workers.tier import TierWorker, WorkerLimits
+from roadstream.workers.turns import SLOTS
 from tests.builders import cascade, member, tier
 from tests.tier_bench import DEADLINE, Bench, image, running, until, voted
-from workers.tier import TierWorker, WorkerLimits
-from workers.turns import SLOTS
 
 GONE = LogUnavailableError("gone")
 HASTY = WorkerLimits(poll_timeout=0.02, drain_timeout=0.05)

@@ -8,11 +8,11 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
-from schemas.records import Reference
+from roadstream.schemas.records import Reference
+from roadstream.workers.outage import Backoff, Persistent
 from tests.builders import cascade, member, tier
 from tests.fake_engine import picture
 from tests.tier_bench import OPTIONS, SURE, Bench, image
-from workers.outage import Backoff, Persistent
 
 LACKING = 6  # opens that fail: more than one run of the worker has patience for
 

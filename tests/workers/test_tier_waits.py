@@ -14,23 +14,23 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
-from bench.simulation.virtual_time import InlineThreads, VirtualClock
-from schemas.errors import LogUnavailableError
-from schemas.records import Escalation
-from schemas.topics import DEAD_LETTERS, VOTES
-from stages.inference import Pictures, Score
-from streams.log import TopicPartition
-from streams.member import MemberOptions
-from streams.memory.log import Fault, MemoryLog
+from roadstream.bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
+from roadstream.bench.simulation.virtual_time import InlineThreads, VirtualClock
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.records import Escalation
+from roadstream.schemas.topics import DEAD_LETTERS, VOTES
+from roadstream.stages.inference import Pictures, Score
+from roadstream.streams.log import TopicPartition
+from roadstream.streams.member import MemberOptions
+from roadstream.streams.memory.log import Fault, MemoryLog
+from roadstream.workers.batches import Surroundings
+from roadstream.workers.devices import Devices
+from roadstream.workers.judge import Judge, JudgeOptions
+from roadstream.workers.suspects import Suspects
+from roadstream.workers.tier import TierWorker, WorkerLimits
 from tests.builders import cascade, member, tier
 from tests.fake_engine import GreyEngine
 from tests.tier_bench import UNSURE, Bench, image, voted
-from workers.batches import Surroundings
-from workers.devices import Devices
-from workers.judge import Judge, JudgeOptions
-from workers.suspects import Suspects
-from workers.tier import TierWorker, WorkerLimits
 
 TOPIC = "images.archive"
 SECONDS = 10.0

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from stages.batcher import Standing
-from workers.turns import PATIENCE, SLOTS, Asking, Turns
+from roadstream.stages.batcher import Standing
+from roadstream.workers.turns import PATIENCE, SLOTS, Asking, Turns
 
 DEVICES = ("cpu", "cuda:0", "vllm:x")
 READY = Standing(8, worth=True, running=1.0)

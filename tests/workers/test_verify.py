@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import UsageError
-from schemas.topics import ANSWERS, VOTES
-from sinks.verification.findings import MEANINGS
+from roadstream.schemas.errors import UsageError
+from roadstream.schemas.topics import ANSWERS, VOTES
+from roadstream.sinks.verification.findings import MEANINGS
+from roadstream.workers.verify.run import verify
 from tests.workers.sound_run import ESCALATED, IMAGES, SoundRun
 from tests.workers.verify_kit import unchecked
-from workers.verify.run import verify
 
 # Clean
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 
-from schemas.events import Fenced, Revoked
-from schemas.records import Answer
-from schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
-from sinks.writers import open_writer
+from roadstream.schemas.events import Fenced, Revoked
+from roadstream.schemas.records import Answer
+from roadstream.schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
+from roadstream.sinks.writers import open_writer
 from tests.builders import head
 from tests.workers.sound_run import IMAGES, SoundRun, answer, retimed, worked
 from tests.workers.verify_kit import letter, only, unchecked, without

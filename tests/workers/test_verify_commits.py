@@ -1,8 +1,8 @@
 """``verify``: commits that no sound member makes."""
 
-from schemas.events import Assigned, Committed, Delivered, Done, Event, Revoked
-from schemas.records import Head, Image, Inline
-from schemas.topics import CONSENSUS_GROUP, VOTES
+from roadstream.schemas.events import Assigned, Committed, Delivered, Done, Event, Revoked
+from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.topics import CONSENSUS_GROUP, VOTES
 from tests.workers.sound_run import IMAGES, ONE, SoundRun, opened, retimed
 from tests.workers.verify_kit import only, unchecked
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from schemas import codec
-from schemas.events import Acknowledged, Assigned, Committed, Delivered, Done, Event
-from schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES
-from sinks.verification.findings import Report
-from streams.log import Output, TopicPartition
-from streams.memory.log import MemoryPartition
+from roadstream.schemas import codec
+from roadstream.schemas.events import Acknowledged, Assigned, Committed, Delivered, Done, Event
+from roadstream.schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES
+from roadstream.sinks.verification.findings import Report
+from roadstream.streams.log import Output, TopicPartition
+from roadstream.streams.memory.log import MemoryPartition
 from tests.workers.history import FAULTS, ONE, History, events, write
 
 STEPS = st.lists(

@@ -2,11 +2,11 @@
 
 import pytest
 
-from schemas.dead_letters import DeadLetterSettled
-from schemas.events import Acknowledged, Assigned, Committed, Delivered, Done, Missed
-from schemas.records import Head, Image, Inline
-from schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
-from sinks.verification.findings import Side
+from roadstream.schemas.dead_letters import DeadLetterSettled
+from roadstream.schemas.events import Acknowledged, Assigned, Committed, Delivered, Done, Missed
+from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
+from roadstream.sinks.verification.findings import Side
 from tests.builders import pack, votes
 from tests.workers.sound_run import ESCALATED, IMAGES, ONE, TWO, SoundRun, answer, opened, worked
 from tests.workers.verify_kit import letter, lost, unchecked, without

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from schemas import codec
-from schemas.events import (
+from roadstream.schemas import codec
+from roadstream.schemas.events import (
     Acknowledged,
     Assigned,
     Closed,
@@ -19,10 +19,11 @@ from schemas.events import (
     Opened,
     Revoked,
 )
-from schemas.records import Head, Image, Inline
-from schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES
-from streams.event_ledger import CUT
-from streams.log import TopicPartition
+from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES
+from roadstream.streams.event_ledger import CUT
+from roadstream.streams.log import TopicPartition
+from roadstream.workers.verify.run import verify
 from tests.builders import pack, votes
 from tests.workers.sound_run import (
     CASCADE,
@@ -37,7 +38,6 @@ from tests.workers.sound_run import (
     worked,
 )
 from tests.workers.verify_kit import lost, only, unchecked, without
-from workers.verify.run import verify
 
 ELSEWHERE = "another-log"
 

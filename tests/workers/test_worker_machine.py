@@ -19,11 +19,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from bench.simulation.command import rehearse, virtual_world
-from bench.simulation.faults import Chaos
-from bench.simulation.process import SimulatedProcess
-from bench.simulation.world import Plan
-from schemas.errors import LogUnavailableError
+from roadstream.bench.simulation.command import rehearse, virtual_world
+from roadstream.bench.simulation.faults import Chaos
+from roadstream.bench.simulation.process import SimulatedProcess
+from roadstream.bench.simulation.world import Plan
+from roadstream.schemas.errors import LogUnavailableError
 
 IMAGES = 400
 PLAN = Plan(seed=0, images=IMAGES, partitions=3, workers=2, consensus=2, max_batch=4, window=64)

@@ -1,9 +1,9 @@
 """What tests of ``verify`` share: what is found, and a few ways to spoil a run."""
 
-from schemas.dead_letters import DeadLetter, DeadLetterReason
-from schemas.records import Answer
-from schemas.topics import ANSWERS
-from sinks.verification.findings import Finding, Kind, Report, Side
+from roadstream.schemas.dead_letters import DeadLetter, DeadLetterReason
+from roadstream.schemas.records import Answer
+from roadstream.schemas.topics import ANSWERS
+from roadstream.sinks.verification.findings import Finding, Kind, Report, Side
 from tests.workers.sound_run import SoundRun
 
 

@@ -7,17 +7,17 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from schemas import codec
-from schemas.records import Answer, VotesPack
-from schemas.topics import ANSWERS, VOTES
-from sinks.columns import row
-from sinks.writers import open_writer
-from streams.log import Start
-from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async
-from workers.connect import address
-from workers.follow import Kind, Span
-from workers.follow import follow as read_on  # the commands have an option of its name
-from workers.terminal import check_reader, console
+from roadstream.schemas import codec
+from roadstream.schemas.records import Answer, VotesPack
+from roadstream.schemas.topics import ANSWERS, VOTES
+from roadstream.sinks.columns import row
+from roadstream.sinks.writers import open_writer
+from roadstream.streams.log import Start
+from roadstream.workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async
+from roadstream.workers.connect import address
+from roadstream.workers.follow import Kind, Span
+from roadstream.workers.follow import follow as read_on  # the commands have an option of its name
+from roadstream.workers.terminal import check_reader, console
 
 Begin = Annotated[
     Start | None,

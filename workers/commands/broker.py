@@ -7,11 +7,11 @@ from typing import Annotated
 import anyio
 from cyclopts import Parameter
 
-from schemas.errors import UsageError
-from workers.broker import BrokerSettings, serve
-from workers.commands.common import LogLevel, run_async
-from workers.lifecycle import stop_on_signal
-from workers.terminal import console
+from roadstream.schemas.errors import UsageError
+from roadstream.workers.broker import BrokerSettings, serve
+from roadstream.workers.commands.common import LogLevel, run_async
+from roadstream.workers.lifecycle import stop_on_signal
+from roadstream.workers.terminal import console
 
 KAFKA_PORT = 9092
 

@@ -10,13 +10,13 @@ from typing import Annotated, TypeVar, TypeVarTuple
 import anyio
 from cyclopts import Parameter
 
-from schemas.errors import UsageError
-from streams.log import Start
-from streams.sources.listing import expand, is_glob
-from workers.commands.numbers import MOST_MEBIBYTES, MOST_SECONDS, check_number
-from workers.connect import LOG_HELP
-from workers.lifecycle import LEAVING
-from workers.logging import Format, Level, configure_logging
+from roadstream.schemas.errors import UsageError
+from roadstream.streams.log import Start
+from roadstream.streams.sources.listing import expand, is_glob
+from roadstream.workers.commands.numbers import MOST_MEBIBYTES, MOST_SECONDS, check_number
+from roadstream.workers.connect import LOG_HELP
+from roadstream.workers.lifecycle import LEAVING
+from roadstream.workers.logging import Format, Level, configure_logging
 
 # Longer than any log's group would wait for a member that gives up its partitions.
 MOST_DRAIN = 3600.0

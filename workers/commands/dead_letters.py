@@ -10,12 +10,12 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from schemas import codec, headers
-from schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
-from schemas.errors import RecordError, UsageError
-from schemas.topics import DEAD_LETTERS
-from sinks.atomic import AtomicFile
-from sinks.dead_letters import (
+from roadstream.schemas import codec, headers
+from roadstream.schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
+from roadstream.schemas.errors import RecordError, UsageError
+from roadstream.schemas.topics import DEAD_LETTERS
+from roadstream.sinks.atomic import AtomicFile
+from roadstream.sinks.dead_letters import (
     Choice,
     Letters,
     Listed,
@@ -26,12 +26,12 @@ from sinks.dead_letters import (
     picture,
     votes_of,
 )
-from sinks.dead_letters import replay as replayed
-from streams.log import Log, Output
-from workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async
-from workers.connect import address, open_log
-from workers.rights import to_read, to_settle
-from workers.terminal import console, screen
+from roadstream.sinks.dead_letters import replay as replayed
+from roadstream.streams.log import Log, Output
+from roadstream.workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async
+from roadstream.workers.connect import address, open_log
+from roadstream.workers.rights import to_read, to_settle
+from roadstream.workers.terminal import console, screen
 
 READ_RECORDS = 256
 READ_PATIENCE = 5.0

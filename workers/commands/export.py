@@ -5,12 +5,17 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from schemas.cascade import load_cascade
-from workers.commands.common import CascadeName, LogLevel
-from workers.commands.numbers import MOST_SHOWN, MOST_WORKERS, check_number
-from workers.engines.triton.export import REPOSITORY, Wanted, claim_folder, export_members
-from workers.logging import configure_logging
-from workers.terminal import console
+from roadstream.schemas.cascade import load_cascade
+from roadstream.workers.commands.common import CascadeName, LogLevel
+from roadstream.workers.commands.numbers import MOST_SHOWN, MOST_WORKERS, check_number
+from roadstream.workers.engines.triton.export import (
+    REPOSITORY,
+    Wanted,
+    claim_folder,
+    export_members,
+)
+from roadstream.workers.logging import configure_logging
+from roadstream.workers.terminal import console
 
 export = App(name="export", help="Write what another server needs to run a cascade's models.")
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from schemas.errors import UsageError
+from roadstream.schemas.errors import UsageError
 
 # Beyond any use, and small enough that times and products stay numbers.
 MOST_SECONDS = 1e9

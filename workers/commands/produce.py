@@ -12,16 +12,16 @@ import anyio
 from anyio import to_thread
 from cyclopts import Parameter
 
-from schemas.cascade import Cascade, load_cascade
-from schemas.errors import LogUnavailableError, UsageError
-from schemas.records import Lane
-from stages.decode import encode_jpeg
-from streams.event_ledger import EventLedger
-from streams.run_ledger import RunLedger
-from streams.sources.files import ScanOptions, ScanStats, scan_places
-from streams.sources.places import Scanned
-from streams.sources.video import VideoOptions
-from workers.commands.common import (
+from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.schemas.errors import LogUnavailableError, UsageError
+from roadstream.schemas.records import Lane
+from roadstream.stages.decode import encode_jpeg
+from roadstream.streams.event_ledger import EventLedger
+from roadstream.streams.run_ledger import RunLedger
+from roadstream.streams.sources.files import ScanOptions, ScanStats, scan_places
+from roadstream.streams.sources.places import Scanned
+from roadstream.streams.sources.video import VideoOptions
+from roadstream.workers.commands.common import (
     DEFAULT_KAFKA,
     CascadeName,
     LedgerFolder,
@@ -32,13 +32,19 @@ from workers.commands.common import (
     check_paths,
     run_async,
 )
-from workers.commands.numbers import MOST_FPS, MOST_SECONDS, check_above, check_number, check_stream
-from workers.connect import address, open_log
-from workers.outage import Persistent
-from workers.rights import to_produce
-from workers.runtime import enter
-from workers.submit import Submitter, next_batch
-from workers.terminal import console
+from roadstream.workers.commands.numbers import (
+    MOST_FPS,
+    MOST_SECONDS,
+    check_above,
+    check_number,
+    check_stream,
+)
+from roadstream.workers.connect import address, open_log
+from roadstream.workers.outage import Persistent
+from roadstream.workers.rights import to_produce
+from roadstream.workers.runtime import enter
+from roadstream.workers.submit import Submitter, next_batch
+from roadstream.workers.terminal import console
 
 SEND_BATCH = 64
 SAY_EVERY = 5.0

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from schemas.codec import json_schema
+from roadstream.schemas.codec import json_schema
 
 
 def schema(

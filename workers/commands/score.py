@@ -9,18 +9,18 @@ from anyio import to_thread
 from cyclopts import Parameter
 from rich.table import Table
 
-from schemas.cascade import Cascade, load_cascade
-from schemas.errors import LogUnavailableError, RunError, UsageError
-from sinks.writers import check_output
-from stages.decode import encode_jpeg
-from streams.event_ledger import EventLedger
-from streams.log import Start
-from streams.member import MemberOptions
-from streams.run_ledger import RunLedger
-from streams.sources.files import ScanOptions, ScanStats, scan, scan_places
-from streams.sources.listing import StandardInput
-from streams.sources.video import VideoOptions
-from workers.commands.common import (
+from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.schemas.errors import LogUnavailableError, RunError, UsageError
+from roadstream.sinks.writers import check_output
+from roadstream.stages.decode import encode_jpeg
+from roadstream.streams.event_ledger import EventLedger
+from roadstream.streams.log import Start
+from roadstream.streams.member import MemberOptions
+from roadstream.streams.run_ledger import RunLedger
+from roadstream.streams.sources.files import ScanOptions, ScanStats, scan, scan_places
+from roadstream.streams.sources.listing import StandardInput
+from roadstream.streams.sources.video import VideoOptions
+from roadstream.workers.commands.common import (
     DECODE_MEMORY,
     Beginning,
     CascadeName,
@@ -35,16 +35,22 @@ from workers.commands.common import (
     check_paths,
     run_async,
 )
-from workers.commands.numbers import MOST_FPS, MOST_WORKERS, check_above, check_number, check_stream
-from workers.commands.topics import create_topics
-from workers.connect import address, open_log
-from workers.cpus import usable_cpus
-from workers.hangs import HANG_TIMEOUT
-from workers.logging import Level, identify, pass_on
-from workers.progress import Progress, Tally
-from workers.rundir import RunFolder, RunKey, resume, working_folder
-from workers.runtime import build_consensus
-from workers.score import (
+from roadstream.workers.commands.numbers import (
+    MOST_FPS,
+    MOST_WORKERS,
+    check_above,
+    check_number,
+    check_stream,
+)
+from roadstream.workers.commands.topics import create_topics
+from roadstream.workers.connect import address, open_log
+from roadstream.workers.cpus import usable_cpus
+from roadstream.workers.hangs import HANG_TIMEOUT
+from roadstream.workers.logging import Level, identify, pass_on
+from roadstream.workers.progress import Progress, Tally
+from roadstream.workers.rundir import RunFolder, RunKey, resume, working_folder
+from roadstream.workers.runtime import build_consensus
+from roadstream.workers.score import (
     Found,
     Notes,
     Score,
@@ -52,9 +58,9 @@ from workers.score import (
     follow_back,
     run_until_stopped,
 )
-from workers.supervisor import Care, ChildSpec, Supervisor
-from workers.terminal import console, screen
-from workers.topic_checks import check_settings
+from roadstream.workers.supervisor import Care, ChildSpec, Supervisor
+from roadstream.workers.terminal import console, screen
+from roadstream.workers.topic_checks import check_settings
 
 # Enough partitions for as many worker processes as a large machine has cores.
 EMBEDDED_PARTITIONS = 16
@@ -149,7 +155,7 @@ def score(
         )
         tally, finished = _run(key, loaded, cascade, folder, options)
     if finished and report:
-        from workers.commands.evaluate import report as write
+        from roadstream.workers.commands.evaluate import report as write
 
         write(out)
     # Last: a standard output that is full must not cost the report.

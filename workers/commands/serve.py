@@ -11,11 +11,11 @@ import structlog
 from cyclopts import Parameter
 from rich.table import Table
 
-from schemas.cascade import Cascade, load_cascade
-from schemas.errors import UsageError
-from schemas.topics import CONSENSUS_GROUP, tier_group
-from streams.member import MemberOptions
-from workers.commands.common import (
+from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.schemas.errors import UsageError
+from roadstream.schemas.topics import CONSENSUS_GROUP, tier_group
+from roadstream.streams.member import MemberOptions
+from roadstream.workers.commands.common import (
     DECODE_MEMORY,
     DEFAULT_KAFKA,
     AliveFile,
@@ -39,22 +39,29 @@ from workers.commands.common import (
     run_async,
     state_folder,
 )
-from workers.commands.numbers import MOST_PARTITIONS, MOST_WORKERS, check_number
-from workers.commands.topics import create_topics
-from workers.connect import address, open_log
-from workers.hangs import HANG_TIMEOUT
-from workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
-from workers.logging import for_people, identify, pass_on
-from workers.metrics import Address, Shown, check_free, free_ports, parse_address, serving_metrics
-from workers.minutes import Minutes, of_supervisor, tell_each_minute
-from workers.native_heap import share_heap
-from workers.pinned import given_cascade
-from workers.process import ServiceOptions, wait_for_log
-from workers.runtime import WorkOptions, serve_consensus, serve_workers
-from workers.samples import supervisor_samples
-from workers.supervisor import Care, ChildSpec, Supervisor
-from workers.terminal import console
-from workers.topic_checks import check_settings
+from roadstream.workers.commands.numbers import MOST_PARTITIONS, MOST_WORKERS, check_number
+from roadstream.workers.commands.topics import create_topics
+from roadstream.workers.connect import address, open_log
+from roadstream.workers.hangs import HANG_TIMEOUT
+from roadstream.workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
+from roadstream.workers.logging import for_people, identify, pass_on
+from roadstream.workers.metrics import (
+    Address,
+    Shown,
+    check_free,
+    free_ports,
+    parse_address,
+    serving_metrics,
+)
+from roadstream.workers.minutes import Minutes, of_supervisor, tell_each_minute
+from roadstream.workers.native_heap import share_heap
+from roadstream.workers.pinned import given_cascade
+from roadstream.workers.process import ServiceOptions, wait_for_log
+from roadstream.workers.runtime import WorkOptions, serve_consensus, serve_workers
+from roadstream.workers.samples import supervisor_samples
+from roadstream.workers.supervisor import Care, ChildSpec, Supervisor
+from roadstream.workers.terminal import console
+from roadstream.workers.topic_checks import check_settings
 
 logger = structlog.get_logger()
 # Seconds in which the children of an `up` that was killed end.

@@ -5,11 +5,11 @@ from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import App, Parameter
 
-from schemas.cascade import Cascade, load_cascade
-from schemas.topics import all_topics
-from streams.claims import claim_topics
-from streams.log import Log, TopicFault
-from workers.commands.common import (
+from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.schemas.topics import all_topics
+from roadstream.streams.claims import claim_topics
+from roadstream.streams.log import Log, TopicFault
+from roadstream.workers.commands.common import (
     DEFAULT_KAFKA,
     CascadeName,
     LogLevel,
@@ -17,10 +17,10 @@ from workers.commands.common import (
     Namespace,
     run_async,
 )
-from workers.commands.numbers import MOST_PARTITIONS, check_number
-from workers.connect import address, open_log
-from workers.terminal import console
-from workers.topic_checks import make_topics, settings_faults
+from roadstream.workers.commands.numbers import MOST_PARTITIONS, check_number
+from roadstream.workers.connect import address, open_log
+from roadstream.workers.terminal import console
+from roadstream.workers.topic_checks import make_topics, settings_faults
 
 TopicCodec = Literal["zstd", "lz4", "gzip", "snappy", "producer", "uncompressed"]
 

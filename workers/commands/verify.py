@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schemas import codec
-from schemas.cascade import Cascade, load_cascade
-from sinks.verification.findings import MEANINGS, Kind, Report, Verdict
-from workers.commands.common import (
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.sinks.verification.findings import MEANINGS, Kind, Report, Verdict
+from roadstream.workers.commands.common import (
     DEFAULT_KAFKA,
     CascadeName,
     LogLevel,
@@ -21,11 +21,11 @@ from workers.commands.common import (
     Namespace,
     run_async,
 )
-from workers.commands.numbers import MOST_SHOWN, check_number
-from workers.connect import address, open_log
-from workers.terminal import screen
-from workers.verify.run import KEEP
-from workers.verify.run import verify as verify_log
+from roadstream.workers.commands.numbers import MOST_SHOWN, check_number
+from roadstream.workers.connect import address, open_log
+from roadstream.workers.terminal import screen
+from roadstream.workers.verify.run import KEEP
+from roadstream.workers.verify.run import verify as verify_log
 
 STATUSES: dict[Verdict, int] = {"clean": 0, "anomalies": 1, "open": 1, "unchecked": 3}
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import ConfigError, EngineError
-from schemas.records import Box
+from roadstream.schemas.errors import ConfigError, EngineError
+from roadstream.schemas.records import Box
 
 Reals = NDArray[np.float32]
 MAX_BOXES = 8

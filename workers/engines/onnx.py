@@ -13,14 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from schemas.cascade import Member
-from schemas.errors import ConfigError, DeviceMemoryError
-from schemas.records import Box
-from schemas.settings.local import OnnxSettings
-from schemas.settings.registry import settings_of
-from stages.inference import Engine, Pictures, Score
-from stages.shapes import sizes_of
-from workers.engines.boxes import DETECTOR_OUTPUTS, Detector, from_heat, kinds_of
+from roadstream.schemas.cascade import Member
+from roadstream.schemas.errors import ConfigError, DeviceMemoryError
+from roadstream.schemas.records import Box
+from roadstream.schemas.settings.local import OnnxSettings
+from roadstream.schemas.settings.registry import settings_of
+from roadstream.stages.inference import Engine, Pictures, Score
+from roadstream.stages.shapes import sizes_of
+from roadstream.workers.engines.boxes import DETECTOR_OUTPUTS, Detector, from_heat, kinds_of
 
 # onnxruntime tells by text alone that an arena, the C++ runtime or a device has no more memory
 # (core/framework/bfc_arena.cc, core/providers/cuda/cuda_call.cc).

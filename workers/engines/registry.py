@@ -1,8 +1,8 @@
 """Which engine runs a member. Each engine's libraries are imported only where one is built."""
 
-from schemas.cascade import Cascade, Member
-from stages.inference import Engine
-from workers.engines.options import EngineOptions
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.stages.inference import Engine
+from roadstream.workers.engines.options import EngineOptions
 
 
 def build_engine(cascade: Cascade, member: Member, options: EngineOptions) -> Engine:  # noqa: PLR0911
@@ -13,30 +13,30 @@ def build_engine(cascade: Cascade, member: Member, options: EngineOptions) -> En
     """
     match member.engine:
         case "onnx":
-            from workers.engines.onnx import OnnxEngine
+            from roadstream.workers.engines.onnx import OnnxEngine
 
             return OnnxEngine(member, cascade.model_path(member), options.threads)
         case "torch":
-            from workers.engines.torch.engine import TorchEngine
+            from roadstream.workers.engines.torch.engine import TorchEngine
 
             return TorchEngine(cascade, member, options)
         case "vllm":
-            from workers.engines.vllm.engine import VllmEngine
+            from roadstream.workers.engines.vllm.engine import VllmEngine
 
             return VllmEngine(cascade, member, options)
         case "openai":
-            from workers.engines.openai.engine import OpenAIEngine
+            from roadstream.workers.engines.openai.engine import OpenAIEngine
 
             return OpenAIEngine(cascade, member, options)
         case "triton":
-            from workers.engines.triton.engine import TritonEngine
+            from roadstream.workers.engines.triton.engine import TritonEngine
 
             return TritonEngine(cascade, member, options)
         case "cones":
-            from workers.engines.rules import ConesEngine
+            from roadstream.workers.engines.rules import ConesEngine
 
             return ConesEngine(member)
         case "noop":
-            from workers.engines.rules import NoopEngine
+            from roadstream.workers.engines.rules import NoopEngine
 
             return NoopEngine()

@@ -1,13 +1,13 @@
 """Engines without weights: the cone rule, and one that does nothing (for benchmarks)."""
 
-from schemas.cascade import Member
-from schemas.records import Box
-from stages.cones import find_cones
-from stages.inference import Engine, Pictures, Pixels, Score
+from roadstream.schemas.cascade import Member
+from roadstream.schemas.records import Box
+from roadstream.stages.cones import find_cones
+from roadstream.stages.inference import Engine, Pictures, Pixels, Score
 
 
 class ConesEngine(Engine):
-    """The colour-and-shape rule of ``stages.cones``.
+    """The colour-and-shape rule of ``roadstream.stages.cones``.
 
     Args:
         member: For the size of the pictures it looks at, which its calibration was fitted on.

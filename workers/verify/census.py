@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 
-from schemas import codec
-from schemas.dead_letters import DeadLetter, DeadLetterReason
-from schemas.glimpse import glimpse_answer, glimpse_image
-from schemas.records import LANES, Answer
-from schemas.topics import images
-from sinks.verification.answers import Baseline
-from sinks.verification.findings import Findings, place_name
-from sinks.verification.images import Place, Trail
-from streams.log import Offsets, Record, TopicPartition
+from roadstream.schemas import codec
+from roadstream.schemas.dead_letters import DeadLetter, DeadLetterReason
+from roadstream.schemas.glimpse import glimpse_answer, glimpse_image
+from roadstream.schemas.records import LANES, Answer
+from roadstream.schemas.topics import images
+from roadstream.sinks.verification.answers import Baseline
+from roadstream.sinks.verification.findings import Findings, place_name
+from roadstream.sinks.verification.images import Place, Trail
+from roadstream.streams.log import Offsets, Record, TopicPartition
 
 _ANSWERED, _TWICE, _SENT, _RESENT, _ACKNOWLEDGED, _REPLAYED, _PASSED, _UNSURE = (
     1 << i for i in range(8)

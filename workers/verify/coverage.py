@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
-from schemas.records import LANES
-from schemas.topics import images
-from sinks.verification.judge import Judged
-from streams.log import Offsets, TopicPartition
-from workers.verify.census import Census
-from workers.verify.ledgers import Ledgers
+from roadstream.schemas.records import LANES
+from roadstream.schemas.topics import images
+from roadstream.sinks.verification.judge import Judged
+from roadstream.streams.log import Offsets, TopicPartition
+from roadstream.workers.verify.census import Census
+from roadstream.workers.verify.ledgers import Ledgers
 
 FORGOTTEN = "has no committed offsets on"
 """What is said of a group whose commits the log does not know, or did not for a while."""

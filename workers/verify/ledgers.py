@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
-from schemas.errors import RunError, UsageError
-from schemas.events import Acknowledged, Closed, Event, Opened
-from sinks.verification.commits import GroupHistory
-from sinks.verification.findings import Findings
-from streams.event_ledger import Damage, LedgerFile, host_boot, ledger_files
+from roadstream.schemas.errors import RunError, UsageError
+from roadstream.schemas.events import Acknowledged, Closed, Event, Opened
+from roadstream.sinks.verification.commits import GroupHistory
+from roadstream.sinks.verification.findings import Findings
+from roadstream.streams.event_ledger import Damage, LedgerFile, host_boot, ledger_files
 
 LEAST_UNNOTED = 256
 """Images that a producer may have under way at once, where its ledger shows no larger batch."""

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from schemas.cascade import Cascade
-from schemas.errors import UsageError
-from schemas.records import LANES
-from schemas.topics import (
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.errors import UsageError
+from roadstream.schemas.records import LANES
+from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,
     CONSENSUS_GROUP,
@@ -27,20 +27,20 @@ from schemas.topics import (
     tier_group,
     tier_inputs,
 )
-from sinks.readers import read_answers
-from sinks.verification.answers import Baseline
-from sinks.verification.commits import Accusation
-from sinks.verification.findings import Findings, Report, place_name
-from sinks.verification.images import Standing, Trail
-from sinks.verification.judge import Judge
-from streams.intervals import Intervals
-from streams.log import Log, Offsets, TopicPartition
-from workers.rights import to_verify
-from workers.verify.census import Census
-from workers.verify.coverage import Coverage
-from workers.verify.ledgers import Ledgers
-from workers.verify.topics import bounds, oldest_record, scan
-from workers.verify.trails import Trails, Undelivered
+from roadstream.sinks.readers import read_answers
+from roadstream.sinks.verification.answers import Baseline
+from roadstream.sinks.verification.commits import Accusation
+from roadstream.sinks.verification.findings import Findings, Report, place_name
+from roadstream.sinks.verification.images import Standing, Trail
+from roadstream.sinks.verification.judge import Judge
+from roadstream.streams.intervals import Intervals
+from roadstream.streams.log import Log, Offsets, TopicPartition
+from roadstream.workers.rights import to_verify
+from roadstream.workers.verify.census import Census
+from roadstream.workers.verify.coverage import Coverage
+from roadstream.workers.verify.ledgers import Ledgers
+from roadstream.workers.verify.topics import bounds, oldest_record, scan
+from roadstream.workers.verify.trails import Trails, Undelivered
 
 KEEP = 1000
 """Findings kept of each kind, and ids of waiting images."""

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from schemas.errors import LogUnavailableError
-from streams.log import Log, Record, Start, TopicPartition
+from roadstream.schemas.errors import LogUnavailableError
+from roadstream.streams.log import Log, Record, Start, TopicPartition
 
 READ_RECORDS = 2048
 PATIENCE = 10

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from schemas import codec
-from schemas.glimpse import glimpse_answer, glimpse_escalation, glimpse_image, glimpse_votes
-from schemas.topics import ANSWERS, tier_inputs
-from sinks.verification.images import Place, Said, Trail
-from streams.intervals import Intervals
-from streams.log import Log, Record, TopicPartition
-from workers.verify.topics import scan
+from roadstream.schemas import codec
+from roadstream.schemas.glimpse import (
+    glimpse_answer,
+    glimpse_escalation,
+    glimpse_image,
+    glimpse_votes,
+)
+from roadstream.schemas.topics import ANSWERS, tier_inputs
+from roadstream.sinks.verification.images import Place, Said, Trail
+from roadstream.streams.intervals import Intervals
+from roadstream.streams.log import Log, Record, TopicPartition
+from roadstream.workers.verify.topics import scan
 
 Undelivered = dict[Place, list[str]]
 

@@ -13,8 +13,8 @@ from transformers import (
     DepthProForDepthEstimation,
 )
 
-from schemas.errors import ConfigError
-from stages.inference import Abstained, Picture, Pictures
+from roadstream.schemas.errors import ConfigError
+from roadstream.stages.inference import Abstained, Picture, Pictures
 from tests.checkpoints import others
 from tests.torch_kit import engine_of, pictures
 

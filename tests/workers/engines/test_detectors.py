@@ -9,13 +9,13 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
-from schemas.errors import ConfigError
-from schemas.records import Box
-from stages.inference import Picture, Pictures, Score
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.records import Box
+from roadstream.stages.inference import Picture, Pictures, Score
+from roadstream.workers.engines.torch.engine import TorchEngine
 from tests.checkpoints import detectors
 from tests.checkpoints.detectors import SIDE
 from tests.torch_kit import engine_of, pictures, raws
-from workers.engines.torch.engine import TorchEngine
 
 ROADWORK = ["barrier", "traffic cone", "machinery vehicle"]
 LEAST = 0.01

@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from schemas.errors import ConfigError
-from schemas.records import Box
-from stages.inference import Abstained, Picture, Pictures, Score
-from stages.signs import Region
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.records import Box
+from roadstream.stages.inference import Abstained, Picture, Pictures, Score
+from roadstream.stages.signs import Region
+from roadstream.workers.engines.torch.families.florence import TASK, regions
 from tests.checkpoints import others
 from tests.torch_kit import engine_of, pictures
-from workers.engines.torch.families.florence import TASK, regions
 
 SIZE = (others.FLORENCE_SIDE, others.FLORENCE_SIDE)
 TOKENS = 24

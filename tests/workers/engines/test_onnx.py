@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from schemas.cascade import Member
-from schemas.errors import ConfigError, ImageError
-from schemas.records import Box
-from stages.inference import Picture, Pictures, infer_isolated
+from roadstream.schemas.cascade import Member
+from roadstream.schemas.errors import ConfigError, ImageError
+from roadstream.schemas.records import Box
+from roadstream.stages.inference import Picture, Pictures, infer_isolated
+from roadstream.workers.engines.onnx import OnnxEngine
 from tests.heat_model import SIZE, write_heat_model
-from workers.engines.onnx import OnnxEngine
 
 MEMBER = Member(name="finder", engine="onnx", width=8, height=4)
 # x1, y1, x2, y2, score on a white picture, kind.

@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from schemas.cascade import Member
-from schemas.errors import ConfigError, EngineDownError, ImageError
-from schemas.records import Head
-from schemas.settings.openai import OpenAISettings
-from stages.decode import encode_jpeg
-from stages.inference import Abstained, Picture, Pictures, Score
-from streams.clock import SystemClock
+from roadstream.schemas.cascade import Member
+from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
+from roadstream.schemas.records import Head
+from roadstream.schemas.settings.openai import OpenAISettings
+from roadstream.stages.decode import encode_jpeg
+from roadstream.stages.inference import Abstained, Picture, Pictures, Score
+from roadstream.streams.clock import SystemClock
+from roadstream.workers.engines.nearby import on_this_machine
+from roadstream.workers.engines.openai.client import ChatClient, Late, Refusal
+from roadstream.workers.engines.openai.engine import OpenAIEngine
+from roadstream.workers.engines.openai.messages import Choice, answer_token, jpeg_of
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.vlm.fitting import Limits
 from tests.builders import cascade, tier
-from workers.engines.nearby import on_this_machine
-from workers.engines.openai.client import ChatClient, Late, Refusal
-from workers.engines.openai.engine import OpenAIEngine
-from workers.engines.openai.messages import Choice, answer_token, jpeg_of
-from workers.engines.options import EngineOptions
-from workers.engines.vlm.fitting import Limits
 
 KEY = "sk-very-secret"
 VARIABLE = "ROADSTREAM_TEST_KEY"

@@ -14,18 +14,18 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image
 
-from schemas.cascade import Member
-from schemas.errors import EngineDownError, ImageError
-from schemas.records import Head
-from stages.decode import encode_jpeg
-from stages.inference import Abstained, Picture, Pictures, Pixels, Score
-from streams.clock import SystemClock
+from roadstream.schemas.cascade import Member
+from roadstream.schemas.errors import EngineDownError, ImageError
+from roadstream.schemas.records import Head
+from roadstream.stages.decode import encode_jpeg
+from roadstream.stages.inference import Abstained, Picture, Pictures, Pixels, Score
+from roadstream.streams.clock import SystemClock
+from roadstream.workers.engines.openai.engine import OpenAIEngine
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.vllm.interpreter import find_interpreter
 from tests.builders import cascade, tier
 from tests.checkpoints.qwen3_vl import write_qwen3_vl
 from tests.vllm_kit import SIZE, Reference, pixels, raws
-from workers.engines.openai.engine import OpenAIEngine
-from workers.engines.options import EngineOptions
-from workers.engines.vllm.interpreter import find_interpreter
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 SCRIPT = Path(__file__).parents[2] / "vllm_server.py"

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig, Sam3Model, Sam3Processor
 
-from schemas.errors import ConfigError
-from stages.inference import Picture, Pictures, Score
+from roadstream.schemas.errors import ConfigError
+from roadstream.stages.inference import Picture, Pictures, Score
 from tests.checkpoints import others
 from tests.torch_kit import engine_of, pictures, raws
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from schemas.errors import ConfigError
-from schemas.prompts import load_prompt
-from stages.inference import Abstained, Picture, Pictures
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.prompts import load_prompt
+from roadstream.stages.inference import Abstained, Picture, Pictures
+from roadstream.workers.engines.torch.families.vlm import messages
 from tests.checkpoints import others
 from tests.checkpoints.qwen3_vl import write_qwen3_vl
 from tests.torch_kit import engine_of, pictures, raws
-from workers.engines.torch.families.vlm import messages
 
 PROMPT = "active-roadwork"
 SIZE = (96, 64)

@@ -20,14 +20,14 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
     generate_masks_with_special_tokens_and_transfer_map as library_masks,
 )
 
-from schemas.errors import ConfigError
-from schemas.records import Box
-from stages.decode import decode, encode_jpeg
-from stages.inference import Picture, Pictures, Score
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.records import Box
+from roadstream.stages.decode import decode, encode_jpeg
+from roadstream.stages.inference import Picture, Pictures, Score
+from roadstream.workers.engines.torch.families.grounding import Grounder, Phrases
 from tests.checkpoints import detectors
 from tests.checkpoints.detectors import SIDE
 from tests.torch_kit import engine_of, pictures, raws
-from workers.engines.torch.families.grounding import Grounder, Phrases
 
 PROMPTS = ["traffic cone", "Road work sign"]
 TEXT = "traffic cone. road work sign."

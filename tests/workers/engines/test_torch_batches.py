@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from roadstream.workers.engines.torch.engine import TorchEngine
 from tests.checkpoints import backbones
 from tests.torch_kit import engine_of, pictures, raws
-from workers.engines.torch.engine import TorchEngine
 
 # Log-odds in float32. Libraries choose kernels by the batch size, and these add up in different
 # orders: nothing is bit-identical across batch sizes, and need not be among rows of one batch.

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from schemas.cascade import load_cascade
-from schemas.errors import ConfigError
+from roadstream.schemas.cascade import load_cascade
+from roadstream.schemas.errors import ConfigError
 from tests.checkpoints import backbones
 from tests.checkpoints.common import write_json
 from tests.torch_kit import engine_of, pictures, raws

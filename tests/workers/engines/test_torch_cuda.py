@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.errors import DeviceMemoryError
+from roadstream.schemas.errors import DeviceMemoryError
+from roadstream.workers.engines.torch.engine import TorchEngine
+from roadstream.workers.engines.torch.lanes import RING, CudaLane
 from tests.checkpoints import backbones
 from tests.torch_kit import engine_of, pictures, raws
-from workers.engines.torch.engine import TorchEngine
-from workers.engines.torch.lanes import RING, CudaLane
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda:0"

@@ -17,7 +17,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from stages.inference import Picture, Pictures
+from roadstream.stages.inference import Picture, Pictures
 from tests.checkpoints import backbones
 from tests.checkpoints.backbones import CLASSES
 from tests.torch_kit import SIZE, engine_of, pictures, raws

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.inference import Picture, Pictures, infer_isolated
+from roadstream.stages.inference import Picture, Pictures, infer_isolated
 from tests.torch_kit import engine_of
 
 size = (512, 352)

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from schemas.errors import DeviceMemoryError
-from schemas.settings.torch import TorchSettings
-from workers.engines.torch.lanes import HostLane
-from workers.engines.torch.memory import memory_told
-from workers.engines.torch.network import Buckets, Network, Tensors
+from roadstream.schemas.errors import DeviceMemoryError
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.workers.engines.torch.lanes import HostLane
+from roadstream.workers.engines.torch.memory import memory_told
+from roadstream.workers.engines.torch.network import Buckets, Network, Tensors
 
 sizes = st.integers(1, 40)
 

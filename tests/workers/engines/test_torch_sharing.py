@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from torch import nn
 
-from stages.inference import Pictures
+from roadstream.stages.inference import Pictures
+from roadstream.workers.engines.torch.engine import TorchEngine
 from tests.checkpoints import backbones
 from tests.checkpoints.backbones import CLASSES
 from tests.torch_kit import engine_of, pictures, raws
-from workers.engines.torch.engine import TorchEngine
 
 WIDTH = 32
 

@@ -12,19 +12,24 @@ import pytest
 import structlog
 import trustme
 
-from schemas.cascade import Member, load_cascade
-from schemas.errors import ConfigError, EngineDownError, ImageError
-from stages.decode import decode, encode_jpeg
-from stages.inference import Picture, Pictures, Score, infer_isolated
-from streams.sources.synthetic import write_drive
+from roadstream.schemas.cascade import Member, load_cascade
+from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
+from roadstream.stages.decode import decode, encode_jpeg
+from roadstream.stages.inference import Picture, Pictures, Score, infer_isolated
+from roadstream.streams.sources.synthetic import write_drive
+from roadstream.workers.engines.onnx import OnnxEngine
+from roadstream.workers.engines.triton import memory
+from roadstream.workers.engines.triton.engine import TritonEngine
+from roadstream.workers.engines.triton.export import (
+    REPOSITORY,
+    Wanted,
+    claim_folder,
+    export_members,
+)
 from tests.fake_engine import picture
 from tests.heat_model import SIZE, write_heat_model
 from tests.triton_kit import KINDS, SHARED, around, engine_on, grey, noise, raws, triton_member
 from tests.triton_server import GATED, GREY, TritonServer
-from workers.engines.onnx import OnnxEngine
-from workers.engines.triton import memory
-from workers.engines.triton.engine import TritonEngine
-from workers.engines.triton.export import REPOSITORY, Wanted, claim_folder, export_members
 
 pytestmark = pytest.mark.triton
 GLANCE = (256, 160)

@@ -3,11 +3,11 @@
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from schemas.errors import ConfigError
-from schemas.settings.triton import TritonSettings
-from workers.engines.triton.contract import Contract, Served, Tensor, agree
-from workers.engines.triton.faults import fault_of
-from workers.engines.triton.memory import is_local
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.triton import TritonSettings
+from roadstream.workers.engines.triton.contract import Contract, Served, Tensor, agree
+from roadstream.workers.engines.triton.faults import fault_of
+from roadstream.workers.engines.triton.memory import is_local
 
 IMAGES = Tensor("images", "UINT8", (-1, 4, 6, 3))
 LOGIT = Tensor("logit", "FP32", (-1, 1))

@@ -9,23 +9,23 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from schemas.cascade import Cascade, Isotonic, Member, Route, load_cascade, parse_cascade
-from schemas.errors import ConfigError
-from sinks.readers import read_answers
-from stages.inference import Pictures, Score
-from streams.sources.synthetic import write_drive
+from roadstream.schemas.cascade import Cascade, Isotonic, Member, Route, load_cascade, parse_cascade
+from roadstream.schemas.errors import ConfigError
+from roadstream.sinks.readers import read_answers
+from roadstream.stages.inference import Pictures, Score
+from roadstream.streams.sources.synthetic import write_drive
+from roadstream.workers.engines.registry import build_engine
+from roadstream.workers.engines.torch.classes import Verdict
+from roadstream.workers.engines.triton.export import Wanted, export_members
+from roadstream.workers.engines.triton.from_torch import log_odds_of
+from roadstream.workers.engines.triton.repository import CannotExportError
+from roadstream.workers.engines.triton.toml import cascade_toml
 from tests.builders import cascade, member, tier
 from tests.checkpoints import backbones, others
 from tests.command import roadstream
 from tests.torch_kit import engine_of, pictures, raws, torch_cascade, torch_member
 from tests.triton_kit import KINDS, SHARED
 from tests.triton_server import TritonServer, two_tiers
-from workers.engines.registry import build_engine
-from workers.engines.torch.classes import Verdict
-from workers.engines.triton.export import Wanted, export_members
-from workers.engines.triton.from_torch import log_odds_of
-from workers.engines.triton.repository import CannotExportError
-from workers.engines.triton.toml import cascade_toml
 
 LITE = ["glance", "objects", "closer"]
 

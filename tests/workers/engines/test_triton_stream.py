@@ -10,19 +10,19 @@ import pytest
 from anyio import to_thread
 from msgspec.structs import replace
 
-from schemas import codec
-from schemas.cascade import Cascade
-from schemas.records import Answer
-from schemas.topics import ANSWERS, DEAD_LETTERS
-from stages.breaker import Cooldown, MemberPolicy
-from stages.inference import Engine
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.records import Answer
+from roadstream.schemas.topics import ANSWERS, DEAD_LETTERS
+from roadstream.stages.breaker import Cooldown, MemberPolicy
+from roadstream.stages.inference import Engine
+from roadstream.workers.judge import Judge
+from roadstream.workers.runtime import build_consensus
 from tests.builders import cascade, member, tier
 from tests.fake_engine import GreyEngine
 from tests.tier_bench import OPTIONS, Bench, image, running
 from tests.triton_kit import engine_on, triton_member
 from tests.triton_server import GATED, GREY, TritonServer
-from workers.judge import Judge
-from workers.runtime import build_consensus
 
 pytestmark = pytest.mark.triton
 

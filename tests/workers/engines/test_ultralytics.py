@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import ConfigError
+from roadstream.schemas.errors import ConfigError
 from tests.checkpoints.common import write_json
 from tests.torch_kit import engine_of
 

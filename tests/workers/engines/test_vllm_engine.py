@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import EngineDownError, ImageError
-from schemas.prompts import load_prompt
-from schemas.records import Head
-from stages.inference import Abstained, Picture, Pictures, Score
-from streams.clock import SystemClock
+from roadstream.schemas.errors import EngineDownError, ImageError
+from roadstream.schemas.prompts import load_prompt
+from roadstream.schemas.records import Head
+from roadstream.stages.inference import Abstained, Picture, Pictures, Score
+from roadstream.streams.clock import SystemClock
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.vllm.engine import VllmEngine
 from tests.checkpoints.qwen3_vl import write_qwen3_vl
 from tests.vllm_kit import Reference, asked_by, pictures, pixels, raws, vllm_member
-from workers.engines.options import EngineOptions
-from workers.engines.vllm.engine import VllmEngine
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 Asked = Callable[..., VllmEngine]

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from schemas.cascade import Member, load_cascade
-from schemas.errors import ConfigError, EngineDownError, ImageError
-from schemas.records import Head
-from stages.inference import Abstained, Picture, Pictures, Said, Score
-from streams.clock import SystemClock
+from roadstream.schemas.cascade import Member, load_cascade
+from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
+from roadstream.schemas.records import Head
+from roadstream.stages.inference import Abstained, Picture, Pictures, Said, Score
+from roadstream.streams.clock import SystemClock
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.vllm import engine as vllm_engine
+from roadstream.workers.engines.vllm.engine import VllmEngine
+from roadstream.workers.engines.vllm.interpreter import find_interpreter
 from tests import grey_vllm
 from tests.builders import cascade, tier
-from workers.engines.options import EngineOptions
-from workers.engines.vllm import engine as vllm_engine
-from workers.engines.vllm.engine import VllmEngine
-from workers.engines.vllm.interpreter import find_interpreter
 
 PATIENCE = 30.0
 CHILD = Path(vllm_engine.SCRIPT)
@@ -238,8 +238,8 @@ def test_an_interpreter_that_is_none_is_refused(
 
 PARENT = """
 import os, sys
-from workers.engines.vllm.child import engine_wire as wire
-from workers.engines.vllm.process import EngineProcess
+from roadstream.workers.engines.vllm.child import engine_wire as wire
+from roadstream.workers.engines.vllm.process import EngineProcess
 process = EngineProcess([sys.argv[1], "-u", sys.argv[2]], dict(os.environ), "orphan")
 process.start(wire.Load(engine_args={"model": "/nowhere"}), print)
 print(process.pid, flush=True)

@@ -11,24 +11,24 @@ import pytest
 from anyio import to_thread
 from msgspec.structs import replace
 
-from schemas import codec
-from schemas.cascade import Member
-from schemas.records import Answer, Head, Image, Inline
-from schemas.topics import ANSWERS, all_topics
-from stages.breaker import Cooldown, MemberPolicy
-from stages.decode import encode_jpeg
-from streams.memory.log import MemoryLog
+from roadstream.schemas import codec
+from roadstream.schemas.cascade import Member
+from roadstream.schemas.records import Answer, Head, Image, Inline
+from roadstream.schemas.topics import ANSWERS, all_topics
+from roadstream.stages.breaker import Cooldown, MemberPolicy
+from roadstream.stages.decode import encode_jpeg
+from roadstream.streams.memory.log import MemoryLog
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.rules import NoopEngine
+from roadstream.workers.engines.vllm.engine import VllmEngine
+from roadstream.workers.judge import Judge, JudgeOptions
+from roadstream.workers.runtime import build_consensus
+from roadstream.workers.submit import Submitter
+from roadstream.workers.tier import TierWorker
 from tests.builders import cascade, member, tier
 from tests.checkpoints.qwen3_vl import write_qwen3_vl
 from tests.tier_bench import LIMITS
 from tests.vllm_kit import pixels, vllm_member
-from workers.engines.options import EngineOptions
-from workers.engines.rules import NoopEngine
-from workers.engines.vllm.engine import VllmEngine
-from workers.judge import Judge, JudgeOptions
-from workers.runtime import build_consensus
-from workers.submit import Submitter
-from workers.tier import TierWorker
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 PATIENCE = 300.0

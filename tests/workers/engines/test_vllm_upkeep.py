@@ -2,8 +2,8 @@
 
 import pytest
 
-from stages.breaker import Cooldown
-from workers.engines.vllm.upkeep import Upkeep, UpkeepPolicy
+from roadstream.stages.breaker import Cooldown
+from roadstream.workers.engines.vllm.upkeep import Upkeep, UpkeepPolicy
 
 RESTARTS = Cooldown(first=1.0, growth=2.0, longest=4.0)
 

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.cascade import Member
-from schemas.records import Head
-from schemas.settings.vllm import VllmSettings
-from stages.inference import Picture, Pictures, Pixels
-from streams.clock import ManualClock
+from roadstream.schemas.cascade import Member
+from roadstream.schemas.records import Head
+from roadstream.schemas.settings.vllm import VllmSettings
+from roadstream.stages.inference import Picture, Pictures, Pixels
+from roadstream.streams.clock import ManualClock
+from roadstream.workers.engines.vlm.asking import Asking, shortest
+from roadstream.workers.engines.vlm.fitting import Limits, fitted
+from roadstream.workers.engines.vlm.sessions import Sessions
 from tests.builders import cascade, tier
-from workers.engines.vlm.asking import Asking, shortest
-from workers.engines.vlm.fitting import Limits, fitted
-from workers.engines.vlm.sessions import Sessions
 
 SIDE = st.integers(1, 4000)
 

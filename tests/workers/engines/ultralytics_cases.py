@@ -14,11 +14,11 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.nms import non_max_suppression
 
-from schemas.errors import ConfigError
-from stages.inference import Picture, Pictures, Score
+from roadstream.schemas.errors import ConfigError
+from roadstream.stages.inference import Picture, Pictures, Score
+from roadstream.workers.engines.torch.families.ultralytics import thinned
 from tests.checkpoints.common import seeded
 from tests.torch_kit import engine_of, pictures
-from workers.engines.torch.families.ultralytics import thinned
 
 DOCS = Path(__file__).parents[3] / "docs" / "models.md"
 NAMES = {0: "car", 1: "traffic cone", 2: "person", 3: "barrier"}

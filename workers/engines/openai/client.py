@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import httpx
 import msgspec
 
-from schemas.errors import ConfigError, EngineDownError
-from schemas.settings.openai import OpenAISettings
-from workers.engines.nearby import on_this_machine
+from roadstream.schemas.errors import ConfigError, EngineDownError
+from roadstream.schemas.settings.openai import OpenAISettings
+from roadstream.workers.engines.nearby import on_this_machine
 
 # Too many requests, and a server that is not ready: both pass.
 _BUSY = (429, 503)

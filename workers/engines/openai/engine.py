@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 import structlog
 
-from schemas.cascade import Cascade, Member
-from schemas.errors import ConfigError, EngineDownError, ImageError
-from schemas.settings.openai import OpenAISettings
-from schemas.settings.registry import settings_of
-from stages.inference import Abstained, Engine, Picture, Pictures, Said
-from stages.yes_no import read_words
-from workers.engines.openai.messages import Completion, answer_token, jpeg_of, request
-from workers.engines.options import EngineOptions
-from workers.engines.vlm.asking import LATE, Asking, Question
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
+from roadstream.schemas.settings.openai import OpenAISettings
+from roadstream.schemas.settings.registry import settings_of
+from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, Said
+from roadstream.stages.yes_no import read_words
+from roadstream.workers.engines.openai.messages import Completion, answer_token, jpeg_of, request
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.vlm.asking import LATE, Asking, Question
 
 logger = structlog.get_logger()
 
@@ -52,7 +52,7 @@ class OpenAIEngine(Engine):
         """
         self.version = self._asking.load().tag
         try:
-            from workers.engines.openai.client import ChatClient
+            from roadstream.workers.engines.openai.client import ChatClient
         except ImportError:
             raise ConfigError(
                 f"{self._where}: engine", "`pip install 'roadstream[openai]'`", "no httpx"
@@ -100,7 +100,7 @@ class OpenAIEngine(Engine):
             client.close()
 
     def _said(self, question: Question, picture: Picture, began: float) -> Said:
-        from workers.engines.openai.client import Late, Refusal
+        from roadstream.workers.engines.openai.client import Late, Refusal
 
         left = question.patience
         if left is not None:

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from schemas.prompts import Prompt
-from schemas.settings.openai import OpenAISettings
-from stages.decode import encode_jpeg
-from stages.inference import Picture, Pixels
-from stages.jpeg import read_header
-from workers.engines.vlm.fitting import Limits
+from roadstream.schemas.prompts import Prompt
+from roadstream.schemas.settings.openai import OpenAISettings
+from roadstream.stages.decode import encode_jpeg
+from roadstream.stages.inference import Picture, Pixels
+from roadstream.stages.jpeg import read_header
+from roadstream.workers.engines.vlm.fitting import Limits
 
 
 class Likely(msgspec.Struct, frozen=True):

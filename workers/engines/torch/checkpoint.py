@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from schemas.cascade import Cascade
-from schemas.errors import ConfigError
-from schemas.settings.torch import TorchSettings
+from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.torch import TorchSettings
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
-from schemas.settings.torch import TorchSettings
-from stages.inference import Score
-from workers.engines.torch.checkpoint import Checkpoint
-from workers.engines.torch.scoring import Floats, any_of, clipped, one_of
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Score
+from roadstream.workers.engines.torch.checkpoint import Checkpoint
+from roadstream.workers.engines.torch.scoring import Floats, any_of, clipped, one_of
 
 SHOWN = 12
 

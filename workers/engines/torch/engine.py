@@ -8,16 +8,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from schemas.cascade import Cascade, Member
-from schemas.errors import ConfigError
-from schemas.settings.registry import settings_of
-from schemas.settings.torch import TorchSettings
-from stages.inference import Engine, Pictures, Said
-from stages.shapes import Size, sizes_of
-from workers.engines.options import EngineOptions
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.registry import settings_of
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Engine, Pictures, Said
+from roadstream.stages.shapes import Size, sizes_of
+from roadstream.workers.engines.options import EngineOptions
 
 if TYPE_CHECKING:
-    from workers.engines.torch.model import Model
+    from roadstream.workers.engines.torch.model import Model
 
 _NEEDED = ("torch", "safetensors", "transformers")
 
@@ -56,7 +56,7 @@ class TorchEngine(Engine):
             DeviceMemoryError: Not even one picture fits.
         """
         self._check_installed()
-        from workers.engines.torch.model import open_model
+        from roadstream.workers.engines.torch.model import open_model
 
         for size in sizes_of(self._member):
             self._models[size] = open_model(

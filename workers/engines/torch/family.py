@@ -10,14 +10,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.settings.torch import TorchSettings
-from stages.inference import Abstained, Score
-from workers.engines.torch.checkpoint import Checkpoint
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Abstained, Score
+from roadstream.workers.engines.torch.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from workers.engines.torch.placement import Placement
+    from roadstream.workers.engines.torch.placement import Placement
 
 Outputs = dict[str, NDArray[np.float32]]
 

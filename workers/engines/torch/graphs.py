@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from workers.engines.torch.lanes import CudaLane
+from roadstream.workers.engines.torch.lanes import CudaLane
 
 # Runs before recording, in which libraries choose kernels and take their workspaces.
 REHEARSALS = 3

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workers.engines.torch.checkpoint import Checkpoint
+from roadstream.workers.engines.torch.checkpoint import Checkpoint
 
 Weights = dict[str, Tensor]
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.inference import Pixels
+from roadstream.stages.inference import Pixels
 
 # PyTorch's streams and events lack types.
 _CUDA: Any = torch.cuda

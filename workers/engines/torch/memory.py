@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from schemas.errors import DeviceMemoryError
+from roadstream.schemas.errors import DeviceMemoryError
 
 # What PyTorch and the libraries below it say in a plain RuntimeError: c10/core/impl/alloc_cpu.cpp,
 # oneDNN's primitives, aten/src/ATen/cuda/CUDABlas.cpp, the CUDA runtime.

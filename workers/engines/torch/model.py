@@ -5,19 +5,19 @@ from typing import Any
 
 from torch import nn
 
-from schemas.cascade import Cascade, Member
-from schemas.errors import ConfigError, DeviceMemoryError
-from schemas.settings.torch import TorchSettings
-from stages.inference import Abstained, Pictures, Score
-from workers.engines.options import EngineOptions
-from workers.engines.torch.checkpoint import Checkpoint, open_checkpoint
-from workers.engines.torch.families.registry import family_of
-from workers.engines.torch.family import Family
-from workers.engines.torch.lanes import Upload, lane_for
-from workers.engines.torch.memory import memory_told
-from workers.engines.torch.network import Network, Tensors
-from workers.engines.torch.placement import Placement, placement
-from workers.engines.torch.trunk import leave, trunk_for
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.errors import ConfigError, DeviceMemoryError
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Abstained, Pictures, Score
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.torch.checkpoint import Checkpoint, open_checkpoint
+from roadstream.workers.engines.torch.families.registry import family_of
+from roadstream.workers.engines.torch.family import Family
+from roadstream.workers.engines.torch.lanes import Upload, lane_for
+from roadstream.workers.engines.torch.memory import memory_told
+from roadstream.workers.engines.torch.network import Network, Tensors
+from roadstream.workers.engines.torch.placement import Placement, placement
+from roadstream.workers.engines.torch.trunk import leave, trunk_for
 
 
 class Model:

@@ -7,11 +7,11 @@ import structlog
 import torch
 from torch import Tensor
 
-from schemas.errors import DeviceMemoryError
-from schemas.settings.torch import TorchSettings
-from workers.engines.torch.graphs import Graph
-from workers.engines.torch.lanes import CudaLane, Lane
-from workers.engines.torch.memory import memory_told
+from roadstream.schemas.errors import DeviceMemoryError
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.workers.engines.torch.graphs import Graph
+from roadstream.workers.engines.torch.lanes import CudaLane, Lane
+from roadstream.workers.engines.torch.memory import memory_told
 
 logger = structlog.get_logger()
 

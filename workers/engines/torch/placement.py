@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from schemas.errors import ConfigError
-from schemas.settings.torch import TorchSettings
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.torch import TorchSettings
 
 _DTYPES = {
     "float32": torch.float32,

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stages.inference import Pictures
-from workers.engines.torch.family import Family
-from workers.engines.torch.lanes import Lane, Upload
-from workers.engines.torch.network import Network, Tensors
-from workers.engines.torch.placement import Placement
+from roadstream.stages.inference import Pictures
+from roadstream.workers.engines.torch.family import Family
+from roadstream.workers.engines.torch.lanes import Lane, Upload
+from roadstream.workers.engines.torch.network import Network, Tensors
+from roadstream.workers.engines.torch.placement import Placement
 
 
 class Trunk:

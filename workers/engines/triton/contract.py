@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from schemas.errors import ConfigError
-from schemas.settings.triton import TritonSettings
-from workers.engines.boxes import DETECTOR_OUTPUTS, fit
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.triton import TritonSettings
+from roadstream.workers.engines.boxes import DETECTOR_OUTPUTS, fit
 
 # What the server calls the types that a score may have.
 _FLOATS = ("FP32", "FP64", "FP16")

@@ -11,20 +11,20 @@ import structlog
 from anyio.from_thread import BlockingPortalProvider
 from numpy.typing import NDArray
 
-from schemas.cascade import Cascade, Member
-from schemas.errors import ConfigError, EngineDownError, EngineError, ImageError
-from schemas.records import Box
-from schemas.settings.registry import settings_of
-from schemas.settings.triton import TritonSettings
-from stages.inference import Engine, Picture, Pictures, Said, Score
-from streams.clock import Clock, SystemClock
-from workers.engines.boxes import DETECTOR_OUTPUTS, Detector, from_heat
-from workers.engines.options import EngineOptions
-from workers.engines.torch.scoring import log_odds
-from workers.engines.triton.pictures import jpegs
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.errors import ConfigError, EngineDownError, EngineError, ImageError
+from roadstream.schemas.records import Box
+from roadstream.schemas.settings.registry import settings_of
+from roadstream.schemas.settings.triton import TritonSettings
+from roadstream.stages.inference import Engine, Picture, Pictures, Said, Score
+from roadstream.streams.clock import Clock, SystemClock
+from roadstream.workers.engines.boxes import DETECTOR_OUTPUTS, Detector, from_heat
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.torch.scoring import log_odds
+from roadstream.workers.engines.triton.pictures import jpegs
 
 if TYPE_CHECKING:
-    from workers.engines.triton.requests import Requests
+    from roadstream.workers.engines.triton.requests import Requests
 
 logger = structlog.get_logger()
 _LOOP = "loop of the remote engines"
@@ -70,8 +70,8 @@ class TritonEngine(Engine):
             EngineDownError: The server is not there in time, and the member requires it.
         """
         try:
-            from workers.engines.triton.requests import Requests
-            from workers.engines.triton.server import Server, Target
+            from roadstream.workers.engines.triton.requests import Requests
+            from roadstream.workers.engines.triton.server import Server, Target
         except ImportError as error:
             expected = "tritonclient (pip install 'roadstream[triton]')"
             raise ConfigError(f"{self._where}: engine", expected, str(error)) from None

@@ -9,13 +9,18 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from schemas.cascade import Cascade, Member, Tier, parse_cascade
-from schemas.errors import ConfigError, UsageError
-from schemas.settings.registry import SETTINGS, settings_of
-from workers.engines.triton.contract import ANY, Tensor
-from workers.engines.triton.from_onnx import model_of
-from workers.engines.triton.repository import CannotExportError, Instances, Model, write_model
-from workers.engines.triton.toml import cascade_toml
+from roadstream.schemas.cascade import Cascade, Member, Tier, parse_cascade
+from roadstream.schemas.errors import ConfigError, UsageError
+from roadstream.schemas.settings.registry import SETTINGS, settings_of
+from roadstream.workers.engines.triton.contract import ANY, Tensor
+from roadstream.workers.engines.triton.from_onnx import model_of
+from roadstream.workers.engines.triton.repository import (
+    CannotExportError,
+    Instances,
+    Model,
+    write_model,
+)
+from roadstream.workers.engines.triton.toml import cascade_toml
 
 REPOSITORY = "models"
 CASCADE = "cascade.toml"
@@ -139,7 +144,7 @@ def _model(cascade: Cascade, member: Member) -> Model:
     if member.engine == "onnx":
         return model_of(member, cascade.model_path(member), where)
     try:
-        from workers.engines.triton.from_torch import write_onnx
+        from roadstream.workers.engines.triton.from_torch import write_onnx
     except ImportError as error:
         expected = "torch and onnx (pip install 'roadstream[export]')"
         raise ConfigError(f"{where}: engine", expected, str(error)) from None

@@ -4,14 +4,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from schemas.cascade import Member
-from schemas.errors import ConfigError
-from schemas.settings.local import OnnxSettings
-from schemas.settings.registry import settings_of
-from schemas.settings.triton import TritonSettings
-from workers.engines.boxes import kinds_of
-from workers.engines.triton.contract import ANY, Served, Tensor, agree
-from workers.engines.triton.repository import Model
+from roadstream.schemas.cascade import Member
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.local import OnnxSettings
+from roadstream.schemas.settings.registry import settings_of
+from roadstream.schemas.settings.triton import TritonSettings
+from roadstream.workers.engines.boxes import kinds_of
+from roadstream.workers.engines.triton.contract import ANY, Served, Tensor, agree
+from roadstream.workers.engines.triton.repository import Model
 
 _TYPES = {
     "tensor(uint8)": "UINT8",

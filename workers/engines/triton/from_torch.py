@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from schemas.cascade import Cascade, Member
-from schemas.settings.registry import settings_of
-from schemas.settings.torch import TorchSettings
-from workers.engines.torch.checkpoint import open_checkpoint
-from workers.engines.torch.classes import Verdict
-from workers.engines.torch.families.registry import family_of
-from workers.engines.torch.family import Family
-from workers.engines.torch.placement import Placement
-from workers.engines.torch.scoring import LIMIT
-from workers.engines.triton.repository import CannotExportError
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.settings.registry import settings_of
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.workers.engines.torch.checkpoint import open_checkpoint
+from roadstream.workers.engines.torch.classes import Verdict
+from roadstream.workers.engines.torch.families.registry import family_of
+from roadstream.workers.engines.torch.family import Family
+from roadstream.workers.engines.torch.placement import Placement
+from roadstream.workers.engines.torch.scoring import LIMIT
+from roadstream.workers.engines.triton.repository import CannotExportError
 
 # Scores of the file and of the network may differ by so much: 1e-4 is asked of the whole way.
 TOLERANCE = 1e-4
@@ -80,7 +80,7 @@ def _score_of(family: Family, where: str) -> Callable[[dict[str, Tensor]], Tenso
     Raises:
         ConfigError: It has none: its scores are made of boxes, masks or text.
     """
-    from workers.engines.torch.families.siglip import Siglip
+    from roadstream.workers.engines.torch.families.siglip import Siglip
 
     if isinstance(family, Siglip):
         meant = len(family.settings.prompts)

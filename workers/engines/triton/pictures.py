@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from schemas.errors import ImageError
-from stages.decode import decode, encode_jpeg
-from stages.inference import Picture
-from streams.sources.sniff import sniff
+from roadstream.schemas.errors import ImageError
+from roadstream.stages.decode import decode, encode_jpeg
+from roadstream.stages.inference import Picture
+from roadstream.streams.sources.sniff import sniff
 
 
 def jpegs(

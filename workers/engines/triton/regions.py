@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import structlog
 
-from schemas.errors import EngineDownError, EngineError
-from workers.engines.triton.memory import Region
+from roadstream.schemas.errors import EngineDownError, EngineError
+from roadstream.workers.engines.triton.memory import Region
 
 logger = structlog.get_logger()
 # More requests than that at once go over gRPC.

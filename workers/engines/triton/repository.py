@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from schemas.errors import ConfigError
-from workers.engines.triton.contract import ANY, Tensor
+from roadstream.schemas.errors import ConfigError
+from roadstream.workers.engines.triton.contract import ANY, Tensor
 
 _CONFIG = """\
 # Written by `roadstream export triton`; any of it may be changed except names and types.

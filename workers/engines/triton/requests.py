@@ -8,13 +8,13 @@ from anyio.from_thread import BlockingPortal
 from numpy.typing import NDArray
 from tritonclient.grpc import InferInput
 
-from schemas.errors import DeviceMemoryError, EngineDownError, EngineError, ImageError
-from schemas.settings.triton import TritonSettings
-from streams.clock import Clock
-from workers.engines.triton.contract import Contract
-from workers.engines.triton.memory import Region, is_local
-from workers.engines.triton.regions import Regions
-from workers.engines.triton.server import LateError, LostRegionError, Server
+from roadstream.schemas.errors import DeviceMemoryError, EngineDownError, EngineError, ImageError
+from roadstream.schemas.settings.triton import TritonSettings
+from roadstream.streams.clock import Clock
+from roadstream.workers.engines.triton.contract import Contract
+from roadstream.workers.engines.triton.memory import Region, is_local
+from roadstream.workers.engines.triton.regions import Regions
+from roadstream.workers.engines.triton.server import LateError, LostRegionError, Server
 
 Answer = dict[str, NDArray[Any]]
 EXPIRED = "the deadline passed before triton answered"

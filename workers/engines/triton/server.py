@@ -10,12 +10,12 @@ import structlog
 import tritonclient.grpc.aio as grpc_client
 from tritonclient.utils import InferenceServerException
 
-from schemas.errors import ConfigError, DeviceMemoryError, EngineDownError, EngineError
-from schemas.settings.triton import TritonSettings
-from workers.engines.nearby import on_this_machine
-from workers.engines.triton.contract import Contract, Served, Tensor, agree
-from workers.engines.triton.faults import fault_of
-from workers.engines.triton.memory import Region
+from roadstream.schemas.errors import ConfigError, DeviceMemoryError, EngineDownError, EngineError
+from roadstream.schemas.settings.triton import TritonSettings
+from roadstream.workers.engines.nearby import on_this_machine
+from roadstream.workers.engines.triton.contract import Contract, Served, Tensor, agree
+from roadstream.workers.engines.triton.faults import fault_of
+from roadstream.workers.engines.triton.memory import Region
 
 T = TypeVar("T")
 logger = structlog.get_logger()

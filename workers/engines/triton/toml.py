@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.cascade import Cascade
+from roadstream.schemas.cascade import Cascade
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -1,6 +1,6 @@
 """Vision-language models on this machine by vLLM, in a process and an environment of its own.
 
-An answer is one token's log-probabilities of yes and of no; see ``stages.yes_no``.
+An answer is one token's log-probabilities of yes and of no; see ``roadstream.stages.yes_no``.
 """
 
 import os
@@ -13,19 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from schemas.cascade import Cascade, Member
-from schemas.errors import ChangedError, ConfigError, EngineDownError, EngineError, ImageError
-from schemas.settings.registry import settings_of
-from schemas.settings.vllm import VllmSettings
-from stages.inference import Abstained, Engine, Picture, Pictures, Pixels, Said, Score
-from stages.yes_no import AnswerTokens, answer_tokens, read_tokens, read_words
-from workers.engines.options import EngineOptions
-from workers.engines.vllm.child import engine_wire as wire
-from workers.engines.vllm.interpreter import find_interpreter
-from workers.engines.vllm.keeper import Keeper
-from workers.engines.vllm.process import EngineProcess, Reply
-from workers.engines.vllm.upkeep import UpkeepPolicy
-from workers.engines.vlm.asking import LATE, Asking, Question, shortest
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.errors import (
+    ChangedError,
+    ConfigError,
+    EngineDownError,
+    EngineError,
+    ImageError,
+)
+from roadstream.schemas.settings.registry import settings_of
+from roadstream.schemas.settings.vllm import VllmSettings
+from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, Pixels, Said, Score
+from roadstream.stages.yes_no import AnswerTokens, answer_tokens, read_tokens, read_words
+from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.vllm.child import engine_wire as wire
+from roadstream.workers.engines.vllm.interpreter import find_interpreter
+from roadstream.workers.engines.vllm.keeper import Keeper
+from roadstream.workers.engines.vllm.process import EngineProcess, Reply
+from roadstream.workers.engines.vllm.upkeep import UpkeepPolicy
+from roadstream.workers.engines.vlm.asking import LATE, Asking, Question, shortest
 
 SCRIPT = Path(__file__).parent / "child" / "engine_server.py"
 # The engine aborts what is late by itself; so much later it is no longer waited for.

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from schemas.errors import ConfigError
+from roadstream.schemas.errors import ConfigError
 
 VARIABLE = "ROADSTREAM_VLLM_PYTHON"
 

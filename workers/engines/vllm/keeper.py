@@ -8,10 +8,10 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
-from schemas.errors import EngineDownError
-from workers.engines.vllm.child.engine_wire import Done, Load
-from workers.engines.vllm.process import EngineProcess, Reply
-from workers.engines.vllm.upkeep import Action, State, Upkeep, UpkeepPolicy
+from roadstream.schemas.errors import EngineDownError
+from roadstream.workers.engines.vllm.child.engine_wire import Done, Load
+from roadstream.workers.engines.vllm.process import EngineProcess, Reply
+from roadstream.workers.engines.vllm.upkeep import Action, State, Upkeep, UpkeepPolicy
 
 logger = structlog.get_logger()
 

@@ -13,8 +13,8 @@ from typing import IO
 
 import structlog
 
-from schemas.errors import EngineDownError
-from workers.engines.vllm.child import engine_wire as wire
+from roadstream.schemas.errors import EngineDownError
+from roadstream.workers.engines.vllm.child import engine_wire as wire
 
 logger = structlog.get_logger()
 

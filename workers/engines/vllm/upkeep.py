@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from stages.breaker import Breaker, Cooldown
+from roadstream.stages.breaker import Breaker, Cooldown
 
 State = Literal["off", "starting", "up", "falling_asleep", "asleep", "waking", "stopping"]
 Action = Literal["start", "sleep", "stop", "wake"]

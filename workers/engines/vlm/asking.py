@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from schemas.cascade import Cascade, Member
-from schemas.errors import ImageError
-from schemas.prompts import Prompt, load_prompt
-from schemas.settings.vlm import VlmSettings
-from stages.inference import Abstained, Picture, Pictures, Pixels, Score
-from stages.yes_no import AnswerWords, Reading, decided
-from streams.clock import Clock, SystemClock
-from workers.engines.vlm.fitting import Limits, fitted
-from workers.engines.vlm.sessions import Sessions
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.errors import ImageError
+from roadstream.schemas.prompts import Prompt, load_prompt
+from roadstream.schemas.settings.vlm import VlmSettings
+from roadstream.stages.inference import Abstained, Picture, Pictures, Pixels, Score
+from roadstream.stages.yes_no import AnswerWords, Reading, decided
+from roadstream.streams.clock import Clock, SystemClock
+from roadstream.workers.engines.vlm.fitting import Limits, fitted
+from roadstream.workers.engines.vlm.sessions import Sessions
 
 LATE = ImageError("expired", "the deadline passed before the model answered")
 

@@ -3,8 +3,8 @@
 from math import sqrt
 from typing import NamedTuple
 
-from stages.decode import resize
-from stages.inference import Pictures, Pixels
+from roadstream.stages.decode import resize
+from roadstream.stages.inference import Pictures, Pixels
 
 
 class Limits(NamedTuple):

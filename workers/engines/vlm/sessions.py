@@ -9,8 +9,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from schemas.records import Head
-from stages.inference import Pictures, Pixels
+from roadstream.schemas.records import Head
+from roadstream.stages.inference import Pictures, Pixels
 
 
 class Sessions:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from schemas.settings.torch import TorchSettings
-from stages.inference import Score
-from workers.engines.torch.checkpoint import Checkpoint, pretrained
-from workers.engines.torch.classes import Verdict
-from workers.engines.torch.family import Family, Outputs
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Score
+from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
+from roadstream.workers.engines.torch.classes import Verdict
+from roadstream.workers.engines.torch.family import Family, Outputs
 
 
 class Classifier(Family):

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from schemas.settings.torch import TorchSettings
-from stages.inference import Abstained
-from workers.engines.torch.checkpoint import Checkpoint, pretrained
-from workers.engines.torch.family import Family, Outputs
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Abstained
+from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
+from roadstream.workers.engines.torch.family import Family, Outputs
 
 # Shares of the pixels that are nearer than what is told.
 _SHARES = (0.05, 0.5, 0.95)

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from schemas.errors import ConfigError
-from schemas.settings.torch import TorchSettings
-from workers.engines.torch.checkpoint import Checkpoint, pretrained
-from workers.engines.torch.classes import columns_of
-from workers.engines.torch.families.places import Finder
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
+from roadstream.workers.engines.torch.classes import columns_of
+from roadstream.workers.engines.torch.families.places import Finder
 
 # Keeps log-odds of softmax probabilities within ±16, the resolution of float32.
 _EDGE = 1e-7

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from schemas.records import Box
-from schemas.settings.torch import TorchSettings
-from stages.inference import Abstained, Score
-from stages.signs import Region, SignRules
-from workers.engines.torch.checkpoint import Checkpoint, pretrained
-from workers.engines.torch.families.places import config_of
-from workers.engines.torch.families.processors import processor_of, refuse_fixed
-from workers.engines.torch.family import Family, Outputs
-from workers.engines.torch.placement import Placement
+from roadstream.schemas.records import Box
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Abstained, Score
+from roadstream.stages.signs import Region, SignRules
+from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
+from roadstream.workers.engines.torch.families.places import config_of
+from roadstream.workers.engines.torch.families.processors import processor_of, refuse_fixed
+from roadstream.workers.engines.torch.family import Family, Outputs
+from roadstream.workers.engines.torch.placement import Placement
 
 TASK = "<OCR_WITH_REGION>"
 # Places are told as one of so many steps along a side: across and down for each of four corners.

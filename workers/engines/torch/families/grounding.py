@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from schemas.settings.torch import TorchSettings
-from workers.engines.torch.checkpoint import Checkpoint, pretrained
-from workers.engines.torch.families.places import Finder, check_length, held_against
-from workers.engines.torch.families.processors import tokenizer_of
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
+from roadstream.workers.engines.torch.families.places import Finder, check_length, held_against
+from roadstream.workers.engines.torch.families.processors import tokenizer_of
 
 # Between what phrases are, in the texts that it was trained on.
 _MARKS = (".", "?")

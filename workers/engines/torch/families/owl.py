@@ -12,12 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from schemas.errors import ConfigError, ImageError
-from schemas.settings.torch import TorchSettings
-from stages.decode import decode, resize
-from workers.engines.torch.checkpoint import Checkpoint, pretrained
-from workers.engines.torch.families.places import Finder, Strongest, check_length, held_against
-from workers.engines.torch.families.processors import tokenizer_of
+from roadstream.schemas.errors import ConfigError, ImageError
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.decode import decode, resize
+from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
+from roadstream.workers.engines.torch.families.places import (
+    Finder,
+    Strongest,
+    check_length,
+    held_against,
+)
+from roadstream.workers.engines.torch.families.processors import tokenizer_of
 
 
 class Asked(nn.Module):

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from schemas.errors import ConfigError
-from schemas.records import Box
-from schemas.settings.torch import TorchSettings
-from stages.inference import Score
-from workers.engines.torch.checkpoint import Checkpoint
-from workers.engines.torch.family import Family, Outputs
-from workers.engines.torch.placement import Placement
-from workers.engines.torch.scoring import clipped
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.records import Box
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Score
+from roadstream.workers.engines.torch.checkpoint import Checkpoint
+from roadstream.workers.engines.torch.family import Family, Outputs
+from roadstream.workers.engines.torch.placement import Placement
+from roadstream.workers.engines.torch.scoring import clipped
 
 # Transformers checks shapes on the device, and waits for each answer; this is its own switch.
 os.environ.setdefault("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")

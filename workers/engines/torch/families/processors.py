@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from schemas.settings.torch import TorchSettings
-from workers.engines.torch.checkpoint import Checkpoint
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.workers.engines.torch.checkpoint import Checkpoint
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 

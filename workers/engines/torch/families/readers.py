@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from schemas.settings.torch import TorchSettings
-from workers.engines.torch.checkpoint import Checkpoint, pretrained
-from workers.engines.torch.families.timm_checkpoint import read_timm
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
+from roadstream.workers.engines.torch.families.timm_checkpoint import read_timm
 
 Vectors = tuple[Tensor, Tensor]
 # Where the last normalisation is.

@@ -2,9 +2,9 @@
 
 from importlib import import_module
 
-from schemas.settings.torch import TorchSettings
-from workers.engines.torch.checkpoint import Checkpoint
-from workers.engines.torch.family import Family
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.workers.engines.torch.checkpoint import Checkpoint
+from roadstream.workers.engines.torch.family import Family
 
 FAMILIES = {
     "backbone": "backbone:Backbone",
@@ -62,7 +62,9 @@ def family_of(checkpoint: Checkpoint, settings: TorchSettings) -> type[Family]:
     if name not in FAMILIES:
         raise checkpoint.problem("family", f"one of {', '.join(sorted(FAMILIES))}", name)
     module, _, kind = FAMILIES[name].partition(":")
-    found: type[Family] = getattr(import_module(f"workers.engines.torch.families.{module}"), kind)
+    found: type[Family] = getattr(
+        import_module(f"roadstream.workers.engines.torch.families.{module}"), kind
+    )
     return found
 
 

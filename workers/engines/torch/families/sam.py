@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from schemas.records import Box
-from schemas.settings.torch import TorchSettings
-from stages.inference import Score
-from workers.engines.torch.checkpoint import Checkpoint, pretrained
-from workers.engines.torch.families.places import config_of
-from workers.engines.torch.families.processors import refuse_fixed, tokenizer_of
-from workers.engines.torch.family import Family, Outputs
-from workers.engines.torch.placement import Placement
-from workers.engines.torch.scoring import Floats, log_odds
+from roadstream.schemas.records import Box
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Score
+from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
+from roadstream.workers.engines.torch.families.places import config_of
+from roadstream.workers.engines.torch.families.processors import refuse_fixed, tokenizer_of
+from roadstream.workers.engines.torch.family import Family, Outputs
+from roadstream.workers.engines.torch.placement import Placement
+from roadstream.workers.engines.torch.scoring import Floats, log_odds
 
 
 class Sam(Family):

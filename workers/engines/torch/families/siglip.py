@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from schemas.settings.torch import TorchSettings
-from stages.inference import Score
-from workers.engines.torch.checkpoint import Checkpoint, pretrained
-from workers.engines.torch.families.classifier import interpolation
-from workers.engines.torch.families.processors import tokenizer_of
-from workers.engines.torch.family import Family, Outputs
-from workers.engines.torch.scoring import clipped, mean_odds
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Score
+from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
+from roadstream.workers.engines.torch.families.classifier import interpolation
+from roadstream.workers.engines.torch.families.processors import tokenizer_of
+from roadstream.workers.engines.torch.family import Family, Outputs
+from roadstream.workers.engines.torch.scoring import clipped, mean_odds
 
 
 class Siglip(Family):

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from schemas.settings.torch import TorchSettings
-from stages.inference import Score
-from workers.engines.torch.checkpoint import Checkpoint
-from workers.engines.torch.classes import Verdict
-from workers.engines.torch.families.timm_checkpoint import read_timm, timm_statistics
-from workers.engines.torch.family import Family, Outputs, Statistics
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Score
+from roadstream.workers.engines.torch.checkpoint import Checkpoint
+from roadstream.workers.engines.torch.classes import Verdict
+from roadstream.workers.engines.torch.families.timm_checkpoint import read_timm, timm_statistics
+from roadstream.workers.engines.torch.family import Family, Outputs, Statistics
 
 
 class Timm(Family):

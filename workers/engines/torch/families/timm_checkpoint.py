@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from schemas.errors import ConfigError
-from workers.engines.torch.checkpoint import Checkpoint
-from workers.engines.torch.family import Statistics
+from roadstream.schemas.errors import ConfigError
+from roadstream.workers.engines.torch.checkpoint import Checkpoint
+from roadstream.workers.engines.torch.family import Statistics
 
 
 def read_timm(checkpoint: Checkpoint, size: tuple[int, int], **options: Any) -> Any:

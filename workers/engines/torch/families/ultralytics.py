@@ -15,13 +15,13 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from schemas.errors import ConfigError
-from schemas.settings.torch import TorchSettings
-from stages.inference import Score
-from workers.engines.torch.checkpoint import Checkpoint
-from workers.engines.torch.classes import columns_of
-from workers.engines.torch.families.places import Finder, Strongest
-from workers.engines.torch.family import Family, Outputs
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Score
+from roadstream.workers.engines.torch.checkpoint import Checkpoint
+from roadstream.workers.engines.torch.classes import columns_of
+from roadstream.workers.engines.torch.families.places import Finder, Strongest
+from roadstream.workers.engines.torch.family import Family, Outputs
 
 # Places that are looked at before those that overlap a stronger one are dropped, and how much they
 # must overlap; the package's own defaults.

@@ -12,15 +12,15 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from schemas.errors import EngineError
-from schemas.prompts import Prompt, load_prompt
-from schemas.settings.torch import TorchSettings
-from stages.inference import Abstained, Score
-from stages.yes_no import AnswerTokens, AnswerWords, answer_tokens, decided, read_tokens
-from workers.engines.torch.checkpoint import Checkpoint, pretrained
-from workers.engines.torch.families.processors import processor_of, refuse_fixed
-from workers.engines.torch.family import Family, Outputs
-from workers.engines.torch.placement import Placement
+from roadstream.schemas.errors import EngineError
+from roadstream.schemas.prompts import Prompt, load_prompt
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.inference import Abstained, Score
+from roadstream.stages.yes_no import AnswerTokens, AnswerWords, answer_tokens, decided, read_tokens
+from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
+from roadstream.workers.engines.torch.families.processors import processor_of, refuse_fixed
+from roadstream.workers.engines.torch.family import Family, Outputs
+from roadstream.workers.engines.torch.placement import Placement
 
 
 class Vlm(Family):

@@ -6,8 +6,8 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workers.engines.vllm.child import engine_rendering
-    from workers.engines.vllm.child import engine_wire as wire
+    from roadstream.workers.engines.vllm.child import engine_rendering
+    from roadstream.workers.engines.vllm.child import engine_wire as wire
 else:
     import engine_rendering
     import engine_wire as wire

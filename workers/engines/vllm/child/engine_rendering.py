@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from workers.engines.vllm.child import engine_wire as wire
+    from roadstream.workers.engines.vllm.child import engine_wire as wire
 else:
     import engine_wire as wire
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workers.engines.vllm.child import engine_rendering
-    from workers.engines.vllm.child import engine_wire as wire
-    from workers.engines.vllm.child.engine_asking import Asker
+    from roadstream.workers.engines.vllm.child import engine_rendering
+    from roadstream.workers.engines.vllm.child import engine_wire as wire
+    from roadstream.workers.engines.vllm.child.engine_asking import Asker
 else:
     # Python leaves the script's folder out where PYTHONSAFEPATH is set, as our commands set it.
     sys.path.insert(0, str(Path(__file__).resolve().parent))

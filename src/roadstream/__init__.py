@@ -1,0 +1,1 @@
+"""Decides for every dashcam or phone picture whether there is roadwork in it."""
