@@ -8,12 +8,14 @@ WORKDIR /src
 # Dependencies first: they change less often than the code.
 COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN uv sync --locked --no-install-project
+COPY src src
 COPY schemas schemas
 COPY streams streams
 COPY stages stages
 COPY sinks sinks
 COPY workers workers
 COPY cascades cascades
+COPY bench bench
 RUN uv sync --locked --no-editable
 
 FROM python:3.12-slim-bookworm

@@ -35,7 +35,7 @@ from roadstream.bench.revisions import (
     both_trees,
     check_rounds,
     in_turn,
-    python_in,
+    run_module,
     verdict,
 )
 from roadstream.workers.broker import BrokerSettings, run_brokers
@@ -152,9 +152,7 @@ def _speeds(tree: Path, options: argparse.Namespace) -> dict[str, float]:
     words = [f"--{key}={getattr(options, key)}" for key in PASSED_ON]
     words += ["--no-crc"] if options.no_crc else []
     words += [f"--folder={options.folder.resolve()}"] if options.folder else []
-    python_in(
-        tree, "-m", "roadstream.bench.engine", *words, "--no-peer", "--rounds=1", f"--name={name}"
-    )
+    run_module(tree, "roadstream.bench.engine", *words, "--no-peer", "--rounds=1", f"--name={name}")
     file = tree / "bench" / "results" / f"{name}.json"
     told = msgspec.json.decode(file.read_bytes())
     file.unlink()

@@ -2,10 +2,10 @@
 
 Each model is a cascade of one tier with one member. Inside the stream is ``roadstream score``:
 scan, log, worker processes, consensus, ledger. The loop has the same engine code, decoder, batch
-size and threads, one process per core, and nothing else (``roadstream.bench.bare_loop``). Both are timed from
-when the models are warm, in fresh processes, in turn. Random weights take as long as trained ones:
-ResNet-18 and ViT-S/16 at 224 by PyTorch, and the member ``objects`` of the ``lite`` cascade
-(EfficientNet-Lite0 and a neck at 672×384, int8) by onnxruntime.
+size and threads, one process per core, and nothing else (``roadstream.bench.bare_loop``). Both are
+timed from when the models are warm, in fresh processes, in turn. Random weights take as long as
+trained ones: ResNet-18 and ViT-S/16 at 224 by PyTorch, and the member ``objects`` of the ``lite``
+cascade (EfficientNet-Lite0 and a neck at 672×384, int8) by onnxruntime.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def cascades(folder: Path, max_batch: int) -> dict[str, Path]:
         one = member(name, "torch", place, (224, 224), roadwork=["roadwork"], device="cpu")
         tier = {"name": "only", "max_batch": max_batch, "members": [one]}
         found[f"torch {name}"] = cascade_file(folder, name, tier)
-    weights = Path(str(importlib.resources.files("cascades") / "lite" / "objects.onnx"))
+    weights = Path(str(importlib.resources.files("roadstream.cascades") / "lite" / "objects.onnx"))
     one = member("objects", "onnx", weights, (672, 384))
     tier = {"name": "only", "max_batch": max_batch, "members": [one]}
     found[OBJECTS] = cascade_file(folder, "objects", tier)

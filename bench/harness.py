@@ -17,7 +17,7 @@ from rich.table import Table
 
 from roadstream.workers.cpus import usable_cpus
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parent / "results"
 _PACKAGES = (
     "aiokafka", "anyio", "av", "ensemble-boxes", "msgspec", "numba", "numpy", "onnxruntime",
     "opencv-python-headless", "pillow", "simplejpeg", "timm", "torch", "transformers", "uvloop",

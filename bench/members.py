@@ -4,8 +4,9 @@ Processor time of the thread, median and lower quartile over all runs: the quart
 machine would need. Decoding and resizing, as a worker does them, stand beside; a tier decodes a
 picture once, at the scale that its largest member needs. Members take turns, picture by picture.
 
-For comparison, a detector of the usual nano size with random weights (``roadstream.bench.nano_detector``) run
-plainly in onnxruntime on the same pictures, 640×640: its time only, as it finds nothing.
+For comparison, a detector of the usual nano size with random weights
+(``roadstream.bench.nano_detector``) run plainly in onnxruntime on the same pictures, 640×640: its
+time only, as it finds nothing.
 """
 
 import argparse

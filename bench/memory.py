@@ -108,8 +108,8 @@ def run(archive: Path, images: int, cascade: str, scratch: Path, *more: str) -> 
         SystemExit: It failed.
     """
     out = scratch / f"answers-{archive.name}.parquet"
-    command = [sys.executable, "-P", "-m", "roadstream.workers.cli", "score", str(archive), "--restart",
-               "--cascade", cascade, "--out", str(out), *more]  # fmt: skip
+    command = [sys.executable, "-P", "-m", "roadstream.workers.cli", "score", str(archive),
+               "--restart", "--cascade", cascade, "--out", str(out), *more]  # fmt: skip
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     parent = workers = 0

@@ -24,7 +24,7 @@ from typing import Any
 
 from roadstream.bench.engines import cascades
 from roadstream.bench.harness import Spread, show, spread, write_result
-from roadstream.bench.revisions import python_in, tree_at
+from roadstream.bench.revisions import one_name, python_in, tree_at
 
 HERE = Path(__file__).resolve().parent
 CHILD = HERE / "overhead_child.py"
@@ -38,7 +38,9 @@ def run(tree: Path, options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SystemExit: It failed, or ran on another tree.
     """
-    told = python_in(tree, str(CHILD), json.dumps(options))
+    # Of a tree whose modules have other names, its own.
+    child = CHILD if one_name(tree) else tree / "bench" / CHILD.name
+    told = python_in(tree, str(child), json.dumps(options))
     found: dict[str, Any] = json.loads(told.splitlines()[-1])
     if Path(found.pop("tree")).resolve() != tree.resolve():
         raise SystemExit(f"void: expected to measure {tree}")

@@ -1,4 +1,4 @@
-"""One measurement of ``roadstream.bench.overhead``, in a process of its own that may run on an older tree.
+"""One measurement of ``bench.overhead``, in a process of its own that may run on an older tree.
 
 Run by path, with the tree to be measured on ``PYTHONPATH``: so it imports only what every tree has.
 Prints one JSON object.

@@ -27,7 +27,7 @@ from roadstream.bench.revisions import (
     both_trees,
     check_rounds,
     in_turn,
-    python_in,
+    run_module,
     verdict,
 )
 from roadstream.sinks.readers import read_answers
@@ -67,7 +67,7 @@ def run_score(folder: Path, cascade: str, images: int, scratch: Path, tree: Path
     """Run a tree's command in fresh processes, and read the times off its answers."""
     out = scratch / "answers.parquet"
     began, cpu = time.perf_counter(), _children_cpu()
-    python_in(tree, "-m", "roadstream.workers.cli", "score", str(folder), "--out", str(out),
+    run_module(tree, "roadstream.workers.cli", "score", str(folder), "--out", str(out),
               "--cascade", cascade, "--restart", folder=scratch)  # fmt: skip
     whole = time.perf_counter() - began
     answers = list(read_answers(out))

@@ -94,6 +94,24 @@ def both_trees(revision: str) -> Iterator[dict[str, Path]]:
         yield {"before": tree_at(revision, Path(folder)), "after": HERE.parent}
 
 
+def one_name(tree: Path) -> bool:
+    """Return whether the rooms of a tree are packages of ``roadstream``, as since December 2026."""
+    return (tree / "src" / "roadstream").is_dir()
+
+
+def run_module(tree: Path, module: str, *arguments: str, folder: Path | None = None) -> str:
+    """Run a module of ``tree`` as a program; see ``python_in``.
+
+    Args:
+        tree: Where a revision lies.
+        module: As in this tree, with ``roadstream.`` before it.
+        arguments: Its arguments.
+        folder: The working directory; ``tree`` by default.
+    """
+    name = module if one_name(tree) else module.removeprefix("roadstream.")
+    return python_in(tree, "-m", name, *arguments, folder=folder)
+
+
 def python_in(tree: Path, *arguments: str, folder: Path | None = None) -> str:
     """Run a fresh Python that imports from ``tree``; return its standard output.
 
@@ -103,7 +121,7 @@ def python_in(tree: Path, *arguments: str, folder: Path | None = None) -> str:
     done = subprocess.run(
         [sys.executable, "-P", *arguments],
         cwd=folder or tree,
-        env={**os.environ, "PYTHONPATH": str(tree)},
+        env={**os.environ, "PYTHONPATH": str(tree / "src" if one_name(tree) else tree)},
         capture_output=True,
         text=True,
         check=False,

@@ -1,4 +1,4 @@
-"""``python -m roadstream.bench.verify``: what the event ledger costs a group member, and ``verify`` itself.
+"""What the event ledger costs a group member, and what ``verify`` itself costs.
 
 Processor time, not wall clock: on a machine that others use too, the figures hold.
 """

@@ -298,7 +298,7 @@ def shipped_cascades() -> dict[str, Path]:
     """Return the cascades that come with Roadstream, by name."""
     from roadstream import cascades
 
-    folder = Path(next(iter(cascades.__path__)))
+    folder = Path(next(iter(cascades.__path__))).resolve()
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 

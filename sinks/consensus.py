@@ -1,8 +1,9 @@
 """The consensus sink: reads votes, joins them, writes one answer per image, then commits.
 
 Votes are read from ``votes`` and, before it, from ``votes.carried``, where the consensus itself
-puts the votes of images that have waited long; see ``roadstream.sinks.join``. Deadlines hold by the wall clock
-and by a clock that never steps, whichever is first; see ``roadstream.sinks.deadlines``.
+puts the votes of images that have waited long; see ``roadstream.sinks.join``. Deadlines hold by
+the wall clock and by a clock that never steps, whichever is first; see
+``roadstream.sinks.deadlines``.
 """
 
 import time

@@ -78,7 +78,9 @@ def write_report(answers_path: Path, out_path: Path, options: ReportOptions = PL
 
 
 def _page(source: str, summary: Summary, options: ReportOptions) -> str:
-    template = Template(resources.files("sinks").joinpath("report.html").read_text("utf-8"))
+    template = Template(
+        resources.files("roadstream.sinks").joinpath("report.html").read_text("utf-8")
+    )
     sheet = Sheet(options.load_image)
     sections = [
         _overview(summary),

@@ -200,5 +200,10 @@ def _compiled() -> Callable[[Detections, Rules], Fused]:
     fuse: Callable[[Detections, Rules], Fused] = fusion_kernel.fuse
     none, rules = np.empty(0, np.int64), Rules(np.ones(1), np.zeros(1, np.int64), 0.5, 0.0, 0)
     looked, offsets = np.empty((0, 1), np.bool_), np.zeros(1, np.int64)
-    fuse(Detections(np.empty((0, 4)), np.empty(0), none, none, offsets, looked), rules)
+    nothing = Detections(np.empty((0, 4)), np.empty(0), none, none, offsets, looked)
+    try:
+        fuse(nothing, rules)
+    except Exception:  # kept machine code that no longer loads: cut off, or of renamed modules
+        fusion_kernel.forget_compiled()
+        fuse(nothing, rules)
     return fuse

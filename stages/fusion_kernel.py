@@ -6,6 +6,7 @@ loop. Compiled code runs without the interpreter's lock.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
@@ -286,3 +287,10 @@ def _fuse(found: Detections, rules: Rules) -> Fused:
 
 
 fuse = _compiled(_fuse)
+
+
+def forget_compiled() -> None:
+    """Delete the machine code that earlier processes kept."""
+    folder = fuse.stats.cache_path
+    for file in Path(folder).glob("fusion_kernel.*.nb?") if folder else ():
+        file.unlink(missing_ok=True)

@@ -54,7 +54,8 @@ class ServiceTime:
     # Share of the squared sizes that is their variance: 0.02 is a deviation of 14 %.
     SPREAD = 0.02
     # Of normal noise, the standard deviation over the mean absolute one. More than one of them is
-    # not worth what it costs: `python -m roadstream.bench.batching` with 2.33 loses up to a point of goodput.
+    # not worth what it costs: `python -m roadstream.bench.batching` with 2.33 loses up to
+    # a point of goodput.
     _MARGIN = 1.25
     _MOST_MARGIN = 1.5
 

@@ -5,6 +5,7 @@ No engine runs them here; this is what can be known without one.
 
 import re
 import socket
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from roadstream.workers.metrics import parse_address
 REPOSITORY = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 OURS = {
     name: service
     for name, service in COMPOSE["services"].items()
@@ -76,4 +78,5 @@ def test_kafka_takes_the_records_that_the_product_sends() -> None:
 
 def test_image_copies_every_room_that_the_wheel_packs() -> None:
     copied = set(re.findall(r"^COPY (\w+) \1$", DOCKERFILE, re.MULTILINE))
-    assert copied == {"schemas", "streams", "stages", "sinks", "workers", "cascades"}
+    packed = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["sources"]
+    assert {path.partition("/")[0] for path in packed} == copied

@@ -16,7 +16,8 @@ SLOTS = 2
 # Turns of others that a tier waits for before it comes first whatever they have.
 PATIENCE = 16
 # A batch is bound so much earlier than its decoding is expected to need, as a device that idles
-# costs more than an image that comes too late for the batch (`python -m roadstream.bench.batching`).
+# costs more than an image that comes too late for the batch (see
+# `python -m roadstream.bench.batching`).
 LEAD, LEAST_LEAD = 1.2, 0.001
 
 

@@ -10,7 +10,7 @@ from roadstream.stages.service_time import ServiceTime
 
 
 class Ours:
-    """``roadstream.stages.batcher.Batcher``, which has learnt the service time from a sweep as at warm-up.
+    """The product's ``Batcher``, which has learnt the service time from a sweep as at warm-up.
 
     Args:
         service: What is swept, with its noise.

@@ -1,6 +1,7 @@
 """Decoding and running overlapped: when the second of two batches in flight should be bound.
 
-The product's batcher and its turns (``roadstream.workers.turns``) on one device with a decoder beside it.
+The product's batcher and its turns (``roadstream.workers.turns``) on one device with a
+decoder beside it.
 """
 
 import heapq

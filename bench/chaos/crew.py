@@ -18,7 +18,7 @@ from roadstream.bench.chaos.controls import ControlPanel
 from roadstream.bench.harness import resident_bytes
 from roadstream.workers.lifecycle import SUPERVISED
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 Role = Literal["worker", "consensus", "supervisor", "producer"]
 TICK = 0.05
 # What a keeper such as systemd waits before it starts a dead process again.

@@ -20,7 +20,7 @@ from PIL import Image as Pillow
 from roadstream.bench.chaos.engine import FIRST_SHADE, LAST_SHADE, POISON
 from roadstream.schemas.records import Head, Image, Inline, Lane
 
-CORPUS = Path(__file__).parents[3] / "shared" / "data" / "odd"
+CORPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "odd"
 SIZE = (64, 48)
 # Larger ones would make the log's disk the measure of the campaign.
 MAX_ODD_BYTES = 300_000

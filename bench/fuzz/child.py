@@ -1,8 +1,8 @@
 """The process that eats the fuzzer's inputs; it may crash, hang or grow, and its parent sees it.
 
-``python -m roadstream.bench.fuzz.child PLAN BOARD FINDINGS INPUTS``: the plan is JSON, the board a small file
-mapped into memory where the parent reads which input is being tried, the findings a JSONL file;
-inputs that were mistaken go to the folder ``INPUTS``.
+``python -m roadstream.bench.fuzz.child PLAN BOARD FINDINGS INPUTS``: the plan is JSON, the board a
+small file mapped into memory where the parent reads which input is being tried, the findings a
+JSONL file; inputs that were mistaken go to the folder ``INPUTS``.
 """
 
 import ctypes

@@ -1,9 +1,10 @@
 """Deterministic simulation: the real workers and consensus, a hostile log, virtual time, one seed.
 
-``python -m roadstream.bench.simulation --records 1000000 --seed 7`` sends so many images through tier workers,
-judges and the consensus on an in-memory log, lets random faults happen at random moments, and
-checks at every record and every commit that nothing is lost, doubled or divergent, and no commit is
-ahead of its work. A run is a function of its seed: a seed that fails, fails again, in the same way.
+``python -m roadstream.bench.simulation --records 1000000 --seed 7`` sends so many images through
+tier workers, judges and the consensus on an in-memory log, lets random faults happen at random
+moments, and checks at every record and every commit that nothing is lost, doubled or divergent, and
+no commit is ahead of its work. A run is a function of its seed: a seed that fails, fails again, in
+the same way.
 """
 
 import argparse

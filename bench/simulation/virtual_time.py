@@ -13,7 +13,9 @@ from roadstream.bench.simulation.virtual_loop import VirtualLoop
 
 T = TypeVar("T")
 EPOCH = 1_000_000_000.0
-_ROOMS = ("schemas", "streams", "stages", "sinks", "workers")
+_ROOMS = tuple(
+    f"roadstream.{room}." for room in ("schemas", "streams", "stages", "sinks", "workers")
+)
 
 
 class VirtualClock:
@@ -84,7 +86,7 @@ def virtual_product(
     found: list[str] = []
     with ExitStack() as stack:
         for name, module in sorted(sys.modules.items()):
-            if name.partition(".")[0] not in _ROOMS:
+            if not name.startswith(_ROOMS):
                 continue
             for attribute, real, stand_in in (
                 ("time", time, virtual),

@@ -81,7 +81,8 @@ def test_an_order_to_die_is_obeyed_once(tmp_path: Path) -> None:
     panel = ControlPanel(tmp_path)
     panel.give("worker", "die in-model")
     program = (
-        "import sys; from pathlib import Path; from roadstream.bench.chaos.controls import Controls\n"
+        "import sys; from pathlib import Path\n"
+        "from roadstream.bench.chaos.controls import Controls\n"
         "controls = Controls(Path(sys.argv[1]), 'worker')\n"
         "controls.point('after-model')\nprint('alive', flush=True)\ncontrols.point('in-model')"
     )

@@ -325,7 +325,8 @@ def test_report_to_a_place_that_takes_no_files_is_an_output_error(tmp_path: Path
 
 
 def test_sinks_that_need_no_parquet_do_not_import_it() -> None:
-    code = "import sys, roadstream.sinks.report, roadstream.sinks.evaluation; print('pyarrow' in sys.modules)"
+    modules = "roadstream.sinks.report, roadstream.sinks.evaluation"
+    code = f"import sys, {modules}; print('pyarrow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "False\n"

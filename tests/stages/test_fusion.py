@@ -1,12 +1,16 @@
 """Box fusion: the same as ensemble-boxes where that is right, and what is promised beyond it."""
 
+import os
+import pickle
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from ensemble_boxes import weighted_boxes_fusion
@@ -339,7 +343,7 @@ def test_a_second_process_does_not_compile_anew() -> None:
     """The machine code of the loop comes from the disk, so a start does not wait for it."""
     code = (
         "from roadstream.stages.fusion import load_fusion; load_fusion('x');"
-        "from stages import fusion_kernel;"
+        "from roadstream.stages import fusion_kernel;"
         "print(sum(fusion_kernel.fuse.stats.cache_hits.values()),"
         "sum(fusion_kernel.fuse.stats.cache_misses.values()))"
     )
@@ -348,3 +352,28 @@ def test_a_second_process_does_not_compile_anew() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["1", "0"]
+
+
+def test_kept_machine_code_that_does_not_load_is_compiled_anew(tmp_path: Path) -> None:
+    """As after an update that renamed the modules which it names, or when it was cut off."""
+    code = (
+        "from roadstream.stages.fusion import load_fusion; load_fusion('x');"
+        "from roadstream.stages.fusion_kernel import fuse;"
+        "print(sum(fuse.stats.cache_hits.values()), fuse.stats.cache_path)"
+    )
+    command = [sys.executable, "-P", "-c", code]
+
+    def hits() -> tuple[str, Path]:
+        env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+        number, folder = done.stdout.split(maxsplit=1)
+        return number, Path(folder.strip())
+
+    _, folder = hits()
+    kept = list(folder.glob("*.nbi"))
+    assert len(kept) > 3
+    for index in kept:
+        version = pickle.dumps(numba.__version__)
+        index.write_bytes(version + b"cmodule_that_is_gone\nName\n.")
+
+    assert [hits()[0], hits()[0]] == ["0", "1"]

@@ -1,4 +1,4 @@
-"""The contract of ``roadstream.streams.log``, sentence by sentence: what the listener hears of offsets."""
+"""The contract of ``roadstream.streams.log``, sentence by sentence: what the listener hears."""
 
 import anyio
 
