@@ -6,6 +6,7 @@ hashes them and the weights it points to, so that an answer says exactly what ju
 """
 
 import contextlib
+import datetime
 import hashlib
 import os
 import re
@@ -27,18 +28,15 @@ from roadstream.schemas.bounds import (
     Short,
 )
 from roadstream.schemas.complaints import config_error
+from roadstream.schemas.engines import MODEL_KINDS, EngineEntry, engine_named
 from roadstream.schemas.errors import ChangedError, ConfigError
-from roadstream.schemas.settings.registry import SETTINGS, settings_of
+from roadstream.schemas.settings.base import EngineSettings
 from roadstream.schemas.weights import digest_of, digest_of_bytes
 
 EXIT = "exit"
-# Engines whose models may come from the hub, by id.
-_HUB = ("torch", "vllm")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# Engines whose models lie elsewhere: their names say nothing of files here.
-_SERVED = ("openai", "triton")
-# Engines that take pictures of several sizes.
-_SHAPED = ("onnx", "noop", "torch")
+# What TOML has and JSON has not.
+_TOML_TYPES = (datetime.datetime, datetime.date, datetime.time)
 
 
 class Platt(
@@ -67,11 +65,10 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Attributes:
         name: Unique in the cascade.
-        engine: Which engine runs it: ``onnx``, ``torch``, ``vllm``, ``openai`` (a server that has
-            its protocol), ``triton``, ``cones`` (a rule), or ``noop`` (benchmarks).
-        model: Weight file or folder, relative to the cascade file; for ``torch`` and ``vllm`` also
-            the id of a model on the hub, ``org/name``; for ``openai`` and ``triton`` its name on
-            the server. Unused by rules.
+        engine: Name of the engine that runs it.
+        model: What it runs, as its engine takes it: a weight file or folder, relative to the
+            cascade file; the id of a model on the hub, ``org/name``; or its name on a server.
+            Unused by rules.
         model_version: Shown in every vote.
         weight: Weight of its vote; 0 makes it a shadow member that never changes an answer.
         width: Width in pixels of the picture it is given.
@@ -79,11 +76,11 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         sizes: More sizes that it takes, as ``[width, height]``; it is given a picture at the one
             nearest to its aspect ratio, in batches of one size.
         calibration: Fitted calibrator; without one, σ(raw) is taken and the vote says so.
-        settings: The engine's own settings; see ``roadstream.schemas.settings``.
+        settings: The engine's own settings, in a type of its own.
     """
 
     name: Name
-    engine: Literal["onnx", "torch", "vllm", "openai", "triton", "cones", "noop"]
+    engine: str
     model: str | None = None
     model_version: Short = "1"
     weight: NonNegative = 1.0
@@ -91,7 +88,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     height: PositiveInt = 352
     sizes: list[tuple[PositiveInt, PositiveInt]] = []
     calibration: Calibration | None = None
-    settings: dict[str, Any] = {}
+    settings: EngineSettings = EngineSettings()
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -199,6 +196,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         files: Prompts, heads and example pictures, by their names in it.
         weights: The first 16 hexadecimal digits of the digests of weights on this machine, by
             member.
+        engines: Distribution and version of the engines that others bring, by engine.
     """
 
     where: bytes = b""
@@ -207,6 +205,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     hash: str = ""
     files: dict[str, bytes] = {}
     weights: dict[str, str] = {}
+    engines: dict[str, str] = {}
 
 
 class Cascade(CascadeFile, frozen=True, kw_only=True):
@@ -250,9 +249,14 @@ class Cascade(CascadeFile, frozen=True, kw_only=True):
     def check_weights(self, member: Member) -> None:
         """Check that a member's weights are still those that the cascade was loaded with.
 
+        An engine that another distribution brings must be of the same version, too.
+
         Raises:
             ChangedError: They are not.
         """
+        origin = engine_named(member.engine).origin
+        if (loaded := self.snapshot.engines.get(member.engine, origin)) != origin:
+            raise ChangedError(f"{self.name}: member {member.name}: engine", loaded, origin)
         expected = self.snapshot.weights.get(member.name)
         if expected is None:
             return  # it has none here, or was not loaded
@@ -285,13 +289,14 @@ class Cascade(CascadeFile, frozen=True, kw_only=True):
             ConfigError: The member names neither.
         """
         where = f"{self.name}: member {member.name}: model"
+        expected = MODEL_KINDS[engine_named(member.engine).model]
         if member.model is None:
-            raise ConfigError(where, _wanted(member), "nothing")
+            raise ConfigError(where, expected, "nothing")
         if (path := Path(self.folder, member.model)).exists():
             return path
         if _is_hub_id(member):
             return member.model
-        raise ConfigError(where, _wanted(member), f"{path}, which does not exist")
+        raise ConfigError(where, expected, f"{path}, which does not exist")
 
 
 def shipped_cascades() -> dict[str, Path]:
@@ -339,17 +344,28 @@ def parse_cascade(data: bytes, where: str) -> Cascade:
         ConfigError: As ``load_cascade``, weight files aside.
     """
     try:
-        file = msgspec.toml.decode(data, type=CascadeFile)
-    except msgspec.ValidationError as error:
-        raise config_error(error, msgspec.toml.decode(data), where, schema="cascade") from None
+        given = msgspec.toml.decode(data)
     # The parser of the standard library recurses into nested arrays and tables.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(where, "a TOML file", str(error)) from None
+    try:
+        file = msgspec.convert(given, CascadeFile, builtin_types=_TOML_TYPES, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise config_error(error, given, where, schema="cascade") from None
     cascade = Cascade(**{name: getattr(file, name) for name in file.__struct_fields__})
     _check_names(cascade, where)
+    tiers = []
     for index, tier in enumerate(cascade.tiers):
-        _check_tier(tier, cascade.tier_names[index + 1 :], f"{where}: tiers[{index}]")
-    return cascade
+        at = f"{where}: tiers[{index}]"
+        _check_tier(tier, cascade.tier_names[index + 1 :], at)
+        members = [
+            _read_member(member, said, f"{at}.members[{place}]")
+            for place, (member, said) in enumerate(
+                zip(tier.members, given["tiers"][index]["members"], strict=True)
+            )
+        ]
+        tiers.append(msgspec.structs.replace(tier, members=members))
+    return msgspec.structs.replace(cascade, tiers=tiers)
 
 
 def _check_names(cascade: Cascade, where: str) -> None:
@@ -371,20 +387,6 @@ def _check_tier(tier: Tier, later: list[str], where: str) -> None:
                 f"{where}.routes[{index}].to", f"one of {', '.join((EXIT, *later))}", route.to
             )
     _check_fusion(tier, where)
-    for index, member in enumerate(tier.members):
-        fitted = member.calibration
-        if member.model is None and member.engine not in ("cones", "noop"):
-            raise ConfigError(f"{where}.members[{index}].model", _wanted(member), "nothing")
-        if member.sizes and member.engine not in _SHAPED:
-            expected = f"no further sizes for the engine {member.engine}"
-            raise ConfigError(f"{where}.members[{index}].sizes", expected, f"{member.sizes}")
-        _check_settings(member, where, index)
-        if isinstance(fitted, Isotonic) and not _increases(fitted):
-            raise ConfigError(
-                f"{where}.members[{index}].calibration",
-                "as many probabilities as raw scores, at least 2, raw increasing",
-                f"raw={fitted.raw}, probability={fitted.probability}",
-            )
 
 
 def _check_fusion(tier: Tier, where: str) -> None:
@@ -395,14 +397,39 @@ def _check_fusion(tier: Tier, where: str) -> None:
             raise ConfigError(f"{where}.fusion.members[{index}]", expected, name)
 
 
-def _check_settings(member: Member, where: str, index: int) -> None:
-    file, _, tier = where.rpartition(": ")
-    root = f"{tier}.members[{index}].settings"
+def _read_member(member: Member, said: dict[str, Any], where: str) -> Member:
+    """Check a member, and return it with the settings of its engine's own type.
+
+    Args:
+        member: Of the file; its settings are not read yet.
+        said: What the file says of it.
+        where: The file, and its place there.
+    """
+    engine, fitted = engine_named(member.engine, f"{where}.engine"), member.calibration
+    if member.model is None and engine.model != "none":
+        raise ConfigError(f"{where}.model", MODEL_KINDS[engine.model], "nothing")
+    if member.sizes and not engine.several_sizes:
+        expected = f"no further sizes for the engine {engine.name}"
+        raise ConfigError(f"{where}.sizes", expected, f"{member.sizes}")
+    settings = _read_settings(said.get("settings", {}), engine, f"{where}.settings")
+    if isinstance(fitted, Isotonic) and not _increases(fitted):
+        raise ConfigError(
+            f"{where}.calibration",
+            "as many probabilities as raw scores, at least 2, raw increasing",
+            f"raw={fitted.raw}, probability={fitted.probability}",
+        )
+    return msgspec.structs.replace(member, settings=settings)
+
+
+def _read_settings(said: dict[str, Any], engine: EngineEntry, where: str) -> EngineSettings:
     try:
-        settings_of(member.settings, SETTINGS[member.engine])
+        return msgspec.convert(said, engine.settings)
     except msgspec.ValidationError as error:
-        schema = f"{member.engine}-settings"
-        raise config_error(error, member.settings, file, root=root, schema=schema) from None
+        file, _, root = where.rpartition(": ")
+        schema = f"{engine.name}-settings"
+        raise config_error(error, said, file, root=root, schema=schema) from None
+    except RecursionError as error:
+        raise ConfigError(where, "tables of fewer levels", str(error)) from None
 
 
 def _increases(fitted: Isotonic) -> bool:
@@ -410,15 +437,9 @@ def _increases(fitted: Isotonic) -> bool:
     return len(fitted.raw) == len(fitted.probability) >= 2 and all(a < b for a, b in pairs)
 
 
-def _wanted(member: Member) -> str:
-    """Return what its ``model`` should name."""
-    if member.engine in _HUB:
-        return "a folder of weights, or the id of a model on the hub (org/name)"
-    return "a model's name" if member.engine in _SERVED else "a weight file"
-
-
 def _is_hub_id(member: Member) -> bool:
-    return member.engine in _HUB and _HUB_ID.fullmatch(member.model or "") is not None
+    hub = engine_named(member.engine).model == "hub"
+    return hub and _HUB_ID.fullmatch(member.model or "") is not None
 
 
 def _taken(cascade: Cascade, text: bytes, where: str, folder: str) -> Snapshot:
@@ -430,15 +451,20 @@ def _taken(cascade: Cascade, text: bytes, where: str, folder: str) -> Snapshot:
     digest = hashlib.sha256(text)
     files: dict[str, bytes] = {}
     weights: dict[str, str] = {}
+    engines: dict[str, str] = {}
     for i, tier in enumerate(cascade.tiers):
         for j, member in enumerate(tier.members):
             key = f"{where}: tiers[{i}].members[{j}]"
+            engine = engine_named(member.engine)
+            if engine.origin:
+                engines[engine.name] = engine.origin
+                digest.update(f"{engine.name} of {engine.origin}".encode())
             if (path := _weights(member, folder)) is not None:
-                with _readable(path, f"{key}.model", _wanted(member)):
+                with _readable(path, f"{key}.model", MODEL_KINDS[engine.model]):
                     found = _digest(path, member)
                 weights[member.name] = _shown(found)
                 digest.update(found)
-            for name in settings_of(member.settings, SETTINGS[member.engine]).files():
+            for name in member.settings.files():
                 if name not in files:
                     path = Path(folder, name)
                     with _readable(path, f"{key}.settings", "a file"):
@@ -451,11 +477,12 @@ def _taken(cascade: Cascade, text: bytes, where: str, folder: str) -> Snapshot:
         hash=digest.hexdigest()[:16],
         files=files,
         weights=weights,
+        engines=engines,
     )
 
 
 def _digest(path: Path, member: Member) -> bytes:
-    return digest_of(path, folders=member.engine != "onnx")
+    return digest_of(path, folders=engine_named(member.engine).model != "file")
 
 
 def _shown(digest: bytes) -> str:
@@ -476,7 +503,7 @@ def _readable(path: Path, where: str, expected: str) -> Iterator[None]:
 
 def _weights(member: Member, folder: str) -> Path | None:
     """Return where a member's weights lie; ``None`` if they lie elsewhere, or there are none."""
-    if member.model is None or member.engine in _SERVED:
+    if member.model is None or engine_named(member.engine).model == "server":
         return None
     path = Path(folder, member.model)
     return None if _is_hub_id(member) and not path.exists() else path

@@ -10,12 +10,12 @@ import msgspec
 
 from roadstream.schemas.cascade import CascadeFile
 from roadstream.schemas.dead_letters import DeadLetter, DeadLetterSettled
-from roadstream.schemas.errors import RecordError
+from roadstream.schemas.engines import ENGINES, engine_named, engine_names
+from roadstream.schemas.errors import RecordError, UsageError
 from roadstream.schemas.events import Event
 from roadstream.schemas.image_formats import image_decoder
 from roadstream.schemas.prompts import Prompt
 from roadstream.schemas.records import Answer, Escalation, Image, VotesPack, uneven
-from roadstream.schemas.settings.registry import SETTINGS
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ SCHEMAS: dict[str, type] = {
     "dead-letter": DeadLetter,
     "cascade": CascadeFile,
     "prompt": Prompt,
-    **{f"{engine}-settings": settings for engine, settings in SETTINGS.items()},
+    **{f"{name}-settings": engine.settings for name, engine in ENGINES.items()},
 }
 
 
@@ -91,6 +91,15 @@ def decode(
         raise RecordError(topic, partition, offset, problem) from None
 
 
+def _described(name: str) -> type:
+    if (ours := SCHEMAS.get(name)) is not None:
+        return ours
+    engine = name.removesuffix("-settings")
+    if engine == name:
+        raise UsageError(f"NAME: expected one of {', '.join(SCHEMAS)}, got {name}")
+    return engine_named(engine, f"NAME: {name}").settings
+
+
 _IMAGE_FORMATS = (
     "A record's value is this as JSON (UTF-8, bytes as padded base64), or the same map as msgpack, "
     "in which bytes are bytes (bin) and not base64. Its first byte tells which."
@@ -106,8 +115,17 @@ _ON_THE_LOG = {
 
 
 def json_schema(name: str) -> bytes:
-    """Return the JSON Schema of one of ``SCHEMAS``, indented, as UTF-8 bytes."""
-    schema = msgspec.json.schema(SCHEMAS[name])
+    """Return a JSON Schema, indented, as UTF-8 bytes.
+
+    Args:
+        name: One of ``SCHEMAS``, or ``NAME-settings`` for the engine of another distribution.
+
+    Raises:
+        UsageError: There is no such schema.
+    """
+    schema = msgspec.json.schema(_described(name))
+    if name == "cascade":
+        schema["$defs"]["Member"]["properties"]["engine"] = {"enum": sorted(engine_names())}
     if (described := _ON_THE_LOG.get(name)) is not None:
         schema = {"description": described, **schema}
     return msgspec.json.format(encode_json(schema), indent=2)

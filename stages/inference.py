@@ -129,6 +129,10 @@ Said = Score | Abstained | ImageError
 class Engine(ABC):
     """Runs one member. Calls block and are made in worker threads.
 
+    It is made of the cascade, the member and the ``EngineOptions`` of its process. One that another
+    distribution brings may have ``traits``, which say of it what the table of
+    ``roadstream.schemas.engines`` says of ours: an ``EngineTraits``.
+
     Lifecycle: ``load`` once, ``warm_up`` once, ``prepare`` and ``infer`` often, ``close`` once.
     ``infer`` is called by one thread at a time for engines on one local device; while it runs,
     another thread may ``prepare`` the next batch.

@@ -15,12 +15,13 @@ from roadstream.schemas.records import (
     Vote,
     VotesPack,
 )
+from roadstream.schemas.settings.local import NoSettings
 
 CASCADE_HASH = "0123456789abcdef"
 
 
 def member(name: str, weight: float = 1.0) -> Member:
-    return Member(name=name, engine="noop", weight=weight, width=8, height=8)
+    return Member(name=name, engine="noop", weight=weight, width=8, height=8, settings=NoSettings())
 
 
 def tier(

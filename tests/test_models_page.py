@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.schemas.settings.registry import SETTINGS
+from roadstream.schemas.engines import ENGINES
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.workers.engines.torch.families.registry import FAMILIES, MODEL_TYPES
 
@@ -56,6 +56,14 @@ def fixtures() -> set[str]:
     return found
 
 
+MODELS = {
+    "none": "none",
+    "file": "file",
+    "folder": "folder",
+    "hub": "folder or hub id",
+    "server": "name on the server",
+}
+OWN_ENGINE = ROOT / "examples" / "own_engine"
 TABLE = [row for row in rows(section("Families of the torch engine")) if "family" in row]
 SYSTEMS = list(rows(section("Systems of the plan")))
 
@@ -99,6 +107,26 @@ def test_the_settings_of_a_family_are_settings(row: dict[str, str]) -> None:
     assert named <= set(TorchSettings.__struct_fields__)
 
 
+def test_the_table_of_engines_is_that_of_the_code() -> None:
+    assert list(rows(section("Engines"))) == [
+        {
+            "engine": f"`{entry.name}`",
+            "runs": entry.runs,
+            "`model`": MODELS[entry.model],
+            "`sizes`": "yes" if entry.several_sizes else "no",
+            "needs": f"`roadstream[{entry.extra}]`" if entry.extra else "–",
+        }
+        for entry in ENGINES.values()
+    ]
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "own_engine.py"])
+def test_the_engine_of_your_own_is_the_one_that_is_tried(name: str) -> None:
+    language = {"py": "python"}.get(name.rpartition(".")[2], "toml")
+    block = f"```{language}\n{(OWN_ENGINE / name).read_text()}```\n"
+    assert block in section("An engine of your own")
+
+
 @pytest.mark.parametrize("row", SYSTEMS, ids=lambda row: row["system"])
 def test_a_system_runs_on_an_engine_that_is_there_or_says_why_not(row: dict[str, str]) -> None:
     how, tested = row["engine / family"], row["tested"]
@@ -110,8 +138,7 @@ def test_a_system_runs_on_an_engine_that_is_there_or_says_why_not(row: dict[str,
         return
     for family in re.findall(r"torch / ((?:`\w+`(?:, )?)+)", how):
         assert set(_CODE.findall(family)) <= set(FAMILIES)
-    engines = set(re.findall(r"\b(torch|onnx|vllm|openai|triton)\b", how))
-    assert engines <= set(SETTINGS)
+    engines = set(re.findall(rf"\b({'|'.join(ENGINES)})\b", how))
     assert engines or how == "the consensus sink"
     if tested == "no":
         assert row["instead, or why not"]

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import convert
 from msgspec.structs import replace
 
 from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import Picture, Pictures, Score
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.torch.engine import TorchEngine
@@ -21,7 +23,12 @@ def torch_member(
 ) -> Member:
     """Return a member that runs a checkpoint's folder."""
     return Member(
-        name=name, engine="torch", model=model, width=size[0], height=size[1], settings=settings
+        name=name,
+        engine="torch",
+        model=model,
+        width=size[0],
+        height=size[1],
+        settings=convert(settings, TorchSettings),
     )
 
 

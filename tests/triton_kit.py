@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from msgspec import convert
 
 from roadstream.schemas.cascade import Cascade, Member
 from roadstream.schemas.records import Head
+from roadstream.schemas.settings.triton import TritonSettings
 from roadstream.stages.inference import Picture, Score
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.triton.engine import TritonEngine
@@ -30,7 +32,7 @@ def triton_member(
         model=model,
         width=size[0],
         height=size[1],
-        settings={"url": server.url, "wait": 0.0, **settings},
+        settings=convert({"url": server.url, "wait": 0.0, **settings}, TritonSettings),
     )
 
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec import convert
 from msgspec.structs import replace
 from PIL import Image
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
 from roadstream.schemas.cascade import Cascade, Member
 from roadstream.schemas.prompts import Prompt, load_prompt
+from roadstream.schemas.settings.vllm import VllmSettings
 from roadstream.stages.inference import Picture, Pictures, Pixels, Score
 from tests.builders import cascade, tier
 
@@ -37,7 +39,7 @@ def vllm_member(name: str, model: Path, **settings: Any) -> Member:
         model=str(model),
         width=width,
         height=height,
-        settings=SMALL | settings,
+        settings=convert(SMALL | settings, VllmSettings),
     )
 
 

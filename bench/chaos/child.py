@@ -19,6 +19,8 @@ import msgspec
 
 from roadstream.bench.chaos.controls import Controls, SharedClock
 from roadstream.bench.chaos.engine import ChaosEngine
+from roadstream.schemas.cascade import Cascade, Member
+from roadstream.workers.engines.options import EngineOptions
 
 ENVIRONMENT = "ROADSTREAM_CHAOS"
 CLOCK = "clock"
@@ -38,9 +40,11 @@ def install_engine(controls: Controls) -> None:
     """Let every member with the engine ``cones`` be run by the one that obeys."""
     from roadstream.workers.engines import rules
 
-    rules.ConesEngine = functools.partial(  # type: ignore[assignment,misc]  # a factory suffices
-        ChaosEngine, controls=controls
-    )
+    def build(_: Cascade, member: Member, options: EngineOptions) -> ChaosEngine:
+        del options
+        return ChaosEngine(member, controls)
+
+    rules.ConesEngine = build  # type: ignore[assignment,misc]  # a factory suffices
 
 
 def install_points(controls: Controls) -> None:

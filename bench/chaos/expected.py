@@ -16,6 +16,7 @@ from roadstream.schemas.topics import ANSWERS, all_topics, images
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.engines import rules
+from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.runtime import WorkOptions, build_consensus, run_workers
 
 CLEAN_RUN_TIMEOUT = 60.0
@@ -100,7 +101,8 @@ async def _judge(cascade: Cascade, catalogue: Catalogue, kinds: Sequence[str]) -
 def _engine() -> Iterator[None]:
     """Run the members of this process by the engine that obeys pictures, which may not sleep."""
 
-    def build(member: Member) -> ChaosEngine:
+    def build(_: Cascade, member: Member, options: EngineOptions) -> ChaosEngine:
+        del options
         return ChaosEngine(member, Controls(None), sleep=lambda _: None)
 
     before = rules.ConesEngine

@@ -16,6 +16,8 @@ class TritonSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_f
     Attributes:
         url: ``host:port`` of the server's gRPC endpoint, or ``unix:/path``.
         version: Version of the model; empty lets the server's version policy choose.
+        sha256: Of the model's file, as `roadstream export triton` wrote it into the model's
+            configuration; a server with other weights is refused.
         input: What the model takes: ``tensor`` (uint8 RGB [N, height, width, 3]) or ``jpeg`` (the
             bytes of one JPEG file per picture; other formats are encoded as JPEG here).
         input_name: Its name.
@@ -44,8 +46,6 @@ class TritonSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_f
         required: Whether the start fails when they are not there by then; if not, the member counts
             as down until they are.
         jpeg_quality: Of pictures that are encoded here, 1 to 100.
-        sha256: Of the model's file, as `roadstream export triton` wrote it into the model's
-            configuration; a server with other weights is refused.
         tls: Whether the connection is encrypted.
         ca: File of the authorities to be trusted, PEM, relative to the cascade file; the system's
             if absent.
@@ -55,6 +55,7 @@ class TritonSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_f
 
     url: Text = "127.0.0.1:8001"
     version: Annotated[str, Meta(pattern=r"^[0-9]{0,18}$")] = ""
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
     input: Literal["tensor", "jpeg"] = "tensor"
     input_name: Text = "images"
     output: Text = "logit"
@@ -72,7 +73,6 @@ class TritonSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_f
     wait: NonNegative = 30.0
     required: bool = True
     jpeg_quality: Annotated[int, Meta(ge=1, le=100)] = 92
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
     tls: bool = False
     ca: Text | None = None
     certificate: Text | None = None

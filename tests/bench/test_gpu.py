@@ -23,6 +23,7 @@ from roadstream.bench.checkpoints import (
 from roadstream.bench.gpu_roofline import busy_share, flops_per_image, roofline
 from roadstream.bench.overhead_child import pictures
 from roadstream.schemas.cascade import Member, load_cascade
+from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import Picture, Pictures, Score
 from roadstream.workers.runtime import load_engines
 
@@ -100,7 +101,8 @@ def test_a_model_runs_through_the_stream(index: int, tmp_path: Path) -> None:
 
     assert rate > 0
     settings = whole.tiers[0].members[0].settings
-    assert (settings["precision"], settings["cuda_graphs"]) == ("bfloat16", True)
+    assert isinstance(settings, TorchSettings)
+    assert (settings.precision, settings.cuda_graphs) == ("bfloat16", True)
 
 
 def test_a_timm_checkpoint_gives_scores_near_a_coin_toss(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_a_timm_checkpoint_gives_scores_near_a_coin_toss(tmp_path: Path) -> None
         model=str(write_timm(tmp_path / "t", "resnet10t")),
         width=64,
         height=64,
-        settings={"roadwork": ["roadwork"], "device": "cpu"},
+        settings=TorchSettings(roadwork=["roadwork"], device="cpu"),
     )
     cascade = load_cascade("lite")
     tier = replace(cascade.tiers[0], members=[member])

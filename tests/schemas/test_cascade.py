@@ -19,6 +19,7 @@ from roadstream.schemas.cascade import (
 )
 from roadstream.schemas.errors import ChangedError, ConfigError
 from roadstream.schemas.prompts import load_prompt
+from roadstream.schemas.settings.local import NoSettings, OnnxSettings
 
 WHOLE = """
 name = "whole"
@@ -77,6 +78,7 @@ def test_a_whole_file_is_read_as_it_stands() -> None:
     tiny, shadow = cascade.tier("one").members
     assert (tiny.model, tiny.weight, tiny.calibration) == ("tiny.onnx", 1.5, Platt(0.5, -0.25))
     assert shadow.calibration == Isotonic([-1.0, 1.0], [0.1, 0.9])
+    assert (tiny.settings, shadow.settings) == (OnnxSettings(boxes=False), NoSettings())
     assert cascade.tier("one").routes == [
         Route(to="exit", min_confidence=0.9, max_disagreement=2.0, reason="sure")
     ]
@@ -89,7 +91,7 @@ def test_what_a_file_leaves_out_has_its_documented_default() -> None:
     assert (cascade.threshold, cascade.pool) == (0.65, Pool())
     assert (cascade.pool.method, cascade.pool.prior) == ("log", 0.5)
     (member,) = cascade.tiers[0].members
-    assert (member.weight, member.calibration, member.settings) == (1.0, None, {})
+    assert (member.weight, member.calibration, member.settings) == (1.0, None, NoSettings())
 
 
 AT = "tiers[0].members[0]"
@@ -150,7 +152,10 @@ WRONG = {
     ),
     "unknown engine": (
         ('engine = "onnx"', 'engine = "onxx"'),
-        f"{AT}.engine: expected a known value (see `roadstream schema cascade`), got 'onxx'",
+        (
+            f"{AT}.engine: expected one of onnx, torch, vllm, openai, triton, cones, noop, "
+            "got 'onxx' (did you mean onnx?)"
+        ),
     ),
     "unknown calibration": (
         ('method = "platt"', 'method = "plat"'),

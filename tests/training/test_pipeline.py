@@ -9,11 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from roadstream.schemas.cascade import load_cascade
 from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.inference import Picture, Pictures
 from roadstream.workers.engines.onnx import OnnxEngine
+from roadstream.workers.engines.options import EngineOptions
 from tests.training.roads import FAMILIES, lay_out
 from training.corpus import KINDS, decode, folds_of, load_pictures
 from training.pipeline import Plan, train_all
@@ -70,8 +73,8 @@ def models_find_things_by_name(made: Trained) -> None:
     picture = Picture(decode(made.data / f"positives/{FAMILIES[0]}__0.png"))
     found = []
     for member in members:
-        member.settings["box_threshold"] = 0.001
-        engine = OnnxEngine(member, made.out / "cascades" / str(member.model))
+        sensitive = replace(member, settings=OnnxSettings(box_threshold=0.001))
+        engine = OnnxEngine(cascade, sensitive, EngineOptions())
         engine.load()
         (score,) = engine.infer(Pictures([picture]))
         assert np.isfinite(score.raw)

@@ -14,13 +14,14 @@ import msgspec
 import numpy as np
 
 from roadstream.schemas.cascade import load_cascade
+from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.inference import Picture, Pictures, infer_isolated
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.registry import build_engine
 
 chosen = load_cascade(Path("cascades/lite.toml"))
 member = next(m for t in chosen.tiers for m in t.members if m.engine == "onnx")
-member = msgspec.structs.replace(member, settings={"pictures_per_run": 64})
+member = msgspec.structs.replace(member, settings=OnnxSettings(pictures_per_run=64))
 engine = build_engine(chosen, member, EngineOptions())
 engine.load()
 random = np.random.default_rng(0)

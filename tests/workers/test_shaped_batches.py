@@ -4,13 +4,16 @@ import io
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image as Pillow
 
 from roadstream.schemas.cascade import Member
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.records import Inline
+from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.inference import Pictures, Score
 from roadstream.workers.engines.onnx import OnnxEngine
+from roadstream.workers.engines.options import EngineOptions
 from tests.builders import cascade, tier
 from tests.fake_engine import GreyEngine
 from tests.tier_bench import Bench, image, running
@@ -61,8 +64,12 @@ async def test_pictures_wait_for_a_batch_of_their_shape() -> None:
 @pytest.mark.parametrize(
     "shape", [["N", 8, 16, 3], [4, "H", "W", 3], ["N", 3, "H", "W"], ["N", "H", "W"]]
 )
-def test_a_model_is_given_what_its_input_takes_or_refused(shape: list[int | str | None]) -> None:
-    onnx = OnnxEngine(SHAPED, Path("one.onnx"))
+def test_a_model_is_given_what_its_input_takes_or_refused(
+    shape: list[int | str | None], tmp_path: Path
+) -> None:
+    (tmp_path / "one.onnx").touch()
+    member = replace(SHAPED, model=str(tmp_path / "one.onnx"), settings=OnnxSettings())
+    onnx = OnnxEngine(cascade(tier("one", member)), member, EngineOptions())
     onnx._check_shape(["N", "H", "W", 3])
     onnx._check_shape([None, None, None, None])
     onnx._check_shape([1, "H", "W", 3])

@@ -10,17 +10,16 @@ knows evidence per place has ``heat`` float32 [N, h, w].
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from roadstream.schemas.cascade import Member
+from roadstream.schemas.cascade import Cascade, Member
 from roadstream.schemas.errors import ConfigError, DeviceMemoryError
 from roadstream.schemas.records import Box
 from roadstream.schemas.settings.local import OnnxSettings
-from roadstream.schemas.settings.registry import settings_of
 from roadstream.stages.inference import Engine, Pictures, Score
 from roadstream.stages.shapes import sizes_of
 from roadstream.workers.engines.boxes import DETECTOR_OUTPUTS, Detector, from_heat, kinds_of
+from roadstream.workers.engines.options import EngineOptions
 
 # onnxruntime tells by text alone that an arena, the C++ runtime or a device has no more memory
 # (core/framework/bfc_arena.cc, core/providers/cuda/cuda_call.cc).
@@ -33,16 +32,20 @@ class OnnxEngine(Engine):
     """Runs one ONNX file.
 
     Args:
+        cascade: For where the file lies.
         member: For its name, input size and settings, see ``OnnxSettings``.
-        path: The file.
-        threads: onnxruntime's threads per call.
+        options: For onnxruntime's threads per call.
+
+    Raises:
+        ConfigError: The file is not there.
     """
 
     only_at_size = True
 
-    def __init__(self, member: Member, path: Path, threads: int = 1) -> None:
-        self._member, self._path, self._threads = member, path, threads
-        self._settings = settings_of(member.settings, OnnxSettings)
+    def __init__(self, cascade: Cascade, member: Member, options: EngineOptions) -> None:
+        assert isinstance(member.settings, OnnxSettings)
+        self._member, self._settings, self._threads = member, member.settings, options.threads
+        self._path = cascade.model_path(member)
         self._places: tuple[str, ...] = ()
         self._boxes: Callable[..., list[Box]] = from_heat
 

@@ -1,42 +1,46 @@
-"""Which engine runs a member. Each engine's libraries are imported only where one is built."""
+"""Builds the engine that runs a member. Its libraries are imported only here and by itself."""
+
+import inspect
+from importlib import import_module
+from pkgutil import resolve_name
 
 from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.engines import EngineEntry, engine_named
+from roadstream.schemas.errors import ConfigError
 from roadstream.stages.inference import Engine
 from roadstream.workers.engines.options import EngineOptions
 
 
-def build_engine(cascade: Cascade, member: Member, options: EngineOptions) -> Engine:  # noqa: PLR0911
+def build_engine(cascade: Cascade, member: Member, options: EngineOptions) -> Engine:
     """Return the member's engine, not yet loaded.
 
     Raises:
         ConfigError: Its weights are not there, or what runs it is not installed.
     """
-    match member.engine:
-        case "onnx":
-            from roadstream.workers.engines.onnx import OnnxEngine
+    where = f"{cascade.name}: member {member.name}: engine"
+    entry = engine_named(member.engine, where)
+    _check_installed(entry, where)
+    made = resolve_name(entry.implementation)
+    if entry.origin:
+        _check_port(entry, made, where)
+    engine: Engine = made(cascade, member, options)
+    return engine
 
-            return OnnxEngine(member, cascade.model_path(member), options.threads)
-        case "torch":
-            from roadstream.workers.engines.torch.engine import TorchEngine
 
-            return TorchEngine(cascade, member, options)
-        case "vllm":
-            from roadstream.workers.engines.vllm.engine import VllmEngine
+def _check_installed(entry: EngineEntry, where: str) -> None:
+    for name in entry.modules:
+        try:
+            import_module(name)
+        except ImportError as error:
+            expected = f"{name} (pip install 'roadstream[{entry.extra}]')"
+            raise ConfigError(where, expected, str(error)) from None
 
-            return VllmEngine(cascade, member, options)
-        case "openai":
-            from roadstream.workers.engines.openai.engine import OpenAIEngine
 
-            return OpenAIEngine(cascade, member, options)
-        case "triton":
-            from roadstream.workers.engines.triton.engine import TritonEngine
-
-            return TritonEngine(cascade, member, options)
-        case "cones":
-            from roadstream.workers.engines.rules import ConesEngine
-
-            return ConesEngine(member)
-        case "noop":
-            from roadstream.workers.engines.rules import NoopEngine
-
-            return NoopEngine()
+def _check_port(entry: EngineEntry, made: object, where: str) -> None:
+    """Check that what another distribution calls an engine is one."""
+    expected = f"{entry.implementation} of {entry.origin} to be a {Engine.__module__}.Engine"
+    if not (isinstance(made, type) and issubclass(made, Engine)):
+        raise ConfigError(where, expected, repr(made))
+    if inspect.isabstract(made):
+        missing = ", ".join(sorted(made.__abstractmethods__))
+        raise ConfigError(where, expected, f"one without {missing}")

@@ -1,19 +1,23 @@
 """Engines without weights: the cone rule, and one that does nothing (for benchmarks)."""
 
-from roadstream.schemas.cascade import Member
+from roadstream.schemas.cascade import Cascade, Member
 from roadstream.schemas.records import Box
 from roadstream.stages.cones import find_cones
 from roadstream.stages.inference import Engine, Pictures, Pixels, Score
+from roadstream.workers.engines.options import EngineOptions
 
 
 class ConesEngine(Engine):
     """The colour-and-shape rule of ``roadstream.stages.cones``.
 
     Args:
+        cascade: Unused.
         member: For the size of the pictures it looks at, which its calibration was fitted on.
+        options: Unused.
     """
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, cascade: Cascade, member: Member, options: EngineOptions) -> None:
+        del cascade, options
         self._size = (member.width, member.height)
         self.only_at_size = not member.sizes
 
@@ -35,10 +39,17 @@ def _score(pixels: Pixels) -> Score:
 
 
 class NoopEngine(Engine):
-    """Gives every picture the same score without looking at it: measures what is around it."""
+    """Gives every picture the same score without looking at it: measures what is around it.
+
+    Args:
+        unused: What every engine is made of.
+    """
 
     needs_pixels = False
     _SCORE = Score(4.0, [])
+
+    def __init__(self, *unused: object) -> None:
+        del unused
 
     def load(self) -> None:
         """Nothing to load."""

@@ -8,17 +8,21 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from roadstream.schemas.cascade import Member
 from roadstream.schemas.errors import ConfigError, ImageError
 from roadstream.schemas.records import Box
+from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.inference import Picture, Pictures, infer_isolated
 from roadstream.workers.engines.onnx import OnnxEngine
+from roadstream.workers.engines.options import EngineOptions
+from tests.builders import cascade, tier
 from tests.heat_model import SIZE, write_heat_model
 
-MEMBER = Member(name="finder", engine="onnx", width=8, height=4)
+MEMBER = Member(name="finder", engine="onnx", width=8, height=4, settings=OnnxSettings())
 # x1, y1, x2, y2, score on a white picture, kind.
 PLACES = (
     (0.1, 0.1, 0.3, 0.3, 0.5, 0),
@@ -85,7 +89,12 @@ class Detector(msgspec.Struct, frozen=True):
 
 
 def opened(path: Path, **settings: Any) -> OnnxEngine:
-    engine = OnnxEngine(msgspec.structs.replace(MEMBER, settings=settings), path)
+    return loaded(replace(MEMBER, settings=OnnxSettings(**settings)), path)
+
+
+def loaded(member: Member, path: Path) -> OnnxEngine:
+    member = replace(member, model=str(path))
+    engine = OnnxEngine(cascade(tier("one", member)), member, EngineOptions())
     engine.load()
     return engine
 
@@ -125,9 +134,8 @@ def test_the_threshold_is_the_members_and_boxes_can_be_left_out(tmp_path: Path) 
 
 
 def test_evidence_becomes_boxes_of_the_places_that_have_most_of_it(tmp_path: Path) -> None:
-    member = msgspec.structs.replace(MEMBER, width=SIZE[0], height=SIZE[1])
-    engine = OnnxEngine(member, write_heat_model(tmp_path / "heat.onnx"))
-    engine.load()
+    member = replace(MEMBER, width=SIZE[0], height=SIZE[1])
+    engine = loaded(member, write_heat_model(tmp_path / "heat.onnx"))
     pixels = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     pixels[:, 1:3], pixels[:2, 6:8], pixels[0, 4] = 255, 255, 180  # 13 is less than half of 32
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 import pytest
+from msgspec import convert
 from msgspec.structs import replace
 
 from roadstream.schemas.cascade import Member
@@ -180,7 +181,10 @@ def test_a_key_that_is_missing_is_said(
 def engine_of(script: type[Script], folder: Path, **given: Any) -> OpenAIEngine:
     asked = {"base_url": script.url, "multiple": 8} | given  # type: ignore[attr-defined]
     model = asked.pop("model", "m")
-    member = Member(name="far", engine="openai", model=model, width=64, height=48, settings=asked)
+    settings = convert(asked, OpenAISettings)
+    member = Member(
+        name="far", engine="openai", model=model, width=64, height=48, settings=settings
+    )
     chosen = replace(cascade(tier("one", member)), folder=str(folder))
     return OpenAIEngine(chosen, member, EngineOptions())
 

@@ -11,12 +11,14 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pytest
+from msgspec import convert
 from msgspec.structs import replace
 from PIL import Image
 
 from roadstream.schemas.cascade import Member
 from roadstream.schemas.errors import EngineDownError, ImageError
 from roadstream.schemas.records import Head
+from roadstream.schemas.settings.openai import OpenAISettings
 from roadstream.stages.decode import encode_jpeg
 from roadstream.stages.inference import Abstained, Picture, Pictures, Pixels, Score
 from roadstream.streams.clock import SystemClock
@@ -62,7 +64,8 @@ class Server(NamedTuple):
     def engine(self, **given: Any) -> OpenAIEngine:
         """Return an engine that asks it."""
         width, height = SIZE
-        settings = {"base_url": self.url, "api_key_env": VARIABLE, **given}
+        asked = {"base_url": self.url, "api_key_env": VARIABLE, **given}
+        settings = convert(asked, OpenAISettings)
         member = Member(
             name="far", engine="openai", model="tiny", width=width, height=height, settings=settings
         )

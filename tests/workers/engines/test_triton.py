@@ -14,6 +14,7 @@ import trustme
 
 from roadstream.schemas.cascade import Member, load_cascade
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
+from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.decode import decode, encode_jpeg
 from roadstream.stages.inference import Picture, Pictures, Score, infer_isolated
 from roadstream.streams.sources.synthetic import write_drive
@@ -68,7 +69,7 @@ def local(name: str, batch: Pictures) -> list[Score]:
     """Return what the ``onnx`` engine says."""
     lite = load_cascade("lite")
     member = next(m for t in lite.tiers for m in t.members if m.name == name)
-    engine = OnnxEngine(member, lite.model_path(member))
+    engine = OnnxEngine(lite, member, SHARED)
     engine.load()
     return [one for one in engine.infer(batch) if isinstance(one, Score)]
 
@@ -104,13 +105,14 @@ def test_boxes_of_evidence_are_those_of_the_local_engine(
     triton: TritonServer, tmp_path: Path
 ) -> None:
     member = Member(name="heat", engine="onnx", width=SIZE[0], height=SIZE[1],
-                    model=str(write_heat_model(tmp_path / "heat.onnx")))  # fmt: skip
+                    model=str(write_heat_model(tmp_path / "heat.onnx")),
+                    settings=OnnxSettings())  # fmt: skip
     claim_folder(tmp_path / "out", force=False)
     export_members(around(member), Wanted(kind="KIND_CPU"), tmp_path / "out", print)
     shutil.copytree(tmp_path / "out" / REPOSITORY, triton.repository, dirs_exist_ok=True)
     triton.load("heat")
     batch = Pictures([bright(1, 3), bright(0, 8)])
-    here = OnnxEngine(member, tmp_path / "heat.onnx")
+    here = OnnxEngine(around(member), member, SHARED)
     here.load()
     with engine_on(triton, "heat", SIZE) as engine:
         found = engine.infer(batch)

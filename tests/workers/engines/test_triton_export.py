@@ -11,6 +11,8 @@ from msgspec.structs import replace
 
 from roadstream.schemas.cascade import Cascade, Isotonic, Member, Route, load_cascade, parse_cascade
 from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.local import OnnxSettings
+from roadstream.schemas.settings.triton import TritonSettings
 from roadstream.sinks.readers import read_answers
 from roadstream.stages.inference import Pictures, Score
 from roadstream.streams.sources.synthetic import write_drive
@@ -42,6 +44,11 @@ def members(chosen: Cascade) -> dict[str, Member]:
     return {one.name: one for each in chosen.tiers for one in each.members}
 
 
+def settings_of(one: Member) -> TritonSettings:
+    assert isinstance(one.settings, TritonSettings)
+    return one.settings
+
+
 def test_a_repository_holds_the_files_and_a_cascade_that_uses_them(tmp_path: Path) -> None:
     lite = load_cascade("lite")
     exported, told = export(lite, tmp_path / "out", url="far:9", kind="KIND_CPU", instances=2)
@@ -54,13 +61,15 @@ def test_a_repository_holds_the_files_and_a_cascade_that_uses_them(tmp_path: Pat
         source, folder = lite.model_path(members(lite)[name]), tmp_path / "out/models" / name
         assert (folder / "1/model.onnx").read_bytes() == source.read_bytes()
         assert moved[name].model == name
-        assert moved[name].settings["url"] == "far:9"
-        as_it_was = replace(moved[name], engine="onnx", model="", settings={})
-        assert as_it_was == replace(members(lite)[name], model="", settings={})
+        assert settings_of(moved[name]).url == "far:9"
+        was = members(lite)[name]
+        assert replace(moved[name], engine="onnx", model="", settings=was.settings) == replace(
+            was, model=""
+        )
     assert [each.routes for each in exported.tiers] == [each.routes for each in lite.tiers]
     assert (exported.pool, exported.threshold) == (lite.pool, lite.threshold)
     assert told[1] == "cones: stays on cones (a rule without weights)"
-    kinds = {name: one.settings.get("kinds", []) for name, one in moved.items()}
+    kinds = {name: settings_of(moved[name]).kinds for name in LITE}
     assert kinds["objects"] == kinds["closer"] == KINDS
     assert not kinds["glance"]
     config = (tmp_path / "out/models/objects/config.pbtxt").read_text()
@@ -84,7 +93,7 @@ def test_a_member_that_stays_is_found_from_the_new_folder(tmp_path: Path) -> Non
 
 def test_what_a_member_says_of_its_boxes_goes_with_it(tmp_path: Path) -> None:
     lite = load_cascade("lite")
-    said = [{"boxes": False}, {"box_threshold": 0.5, "pictures_per_run": 2}]
+    said = [OnnxSettings(boxes=False), OnnxSettings(box_threshold=0.5, pictures_per_run=2)]
     objects = members(lite)["objects"]
     file = str(lite.model_path(objects))
     some = [
@@ -92,16 +101,16 @@ def test_what_a_member_says_of_its_boxes_goes_with_it(tmp_path: Path) -> None:
         for i, settings in enumerate(said)
     ]
     exported, _ = export(cascade(tier("one", *some)), tmp_path / "out")
-    silent, strict = (one.settings for one in members(exported).values())
-    assert (silent["boxes"], "kinds" in silent) == (False, False)
-    assert (strict["box_threshold"], strict["kinds"]) == (0.5, KINDS)
+    silent, strict = (settings_of(one) for one in members(exported).values())
+    assert (silent.boxes, silent.kinds) == (False, [])
+    assert (strict.box_threshold, strict.kinds) == (0.5, KINDS)
 
 
 def test_what_a_cascade_says_survives_being_written() -> None:
     odd = Member(
         name="odd", engine="triton", model='na"me', model_version="ü 1", weight=0.5,
         calibration=Isotonic(raw=[-1.5, 2.0], probability=[0.0, 1.0]),
-        settings={"url": "unix:/a b", "timeout": 1e-3, "boxes": False},
+        settings=TritonSettings(url="unix:/a b", timeout=1e-3, boxes=False),
     )  # fmt: skip
     routes = [Route(to="two", max_confidence=0.5, reason='say "why"\n')]
     given = cascade(tier("one", odd, routes=routes), tier("two", member("noop")), threshold=0.65)
@@ -211,7 +220,9 @@ def test_a_torch_member_that_is_no_graph_stays_or_is_refused(tmp_path: Path) -> 
 
 def test_an_onnx_file_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    broken = Member(name="m", engine="onnx", model="broken.onnx", width=8, height=8)
+    broken = Member(
+        name="m", engine="onnx", model="broken.onnx", width=8, height=8, settings=OnnxSettings()
+    )
     chosen = replace(cascade(tier("one", broken)), folder=str(tmp_path))
     with pytest.raises(ConfigError, match=r"member m: .*broken\.onnx: expected an ONNX model, got"):
         export(chosen, tmp_path / "out")

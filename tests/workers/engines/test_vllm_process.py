@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import convert
 from msgspec.structs import replace
 
 from roadstream.schemas.cascade import Member, load_cascade
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
 from roadstream.schemas.records import Head
+from roadstream.schemas.settings.vllm import VllmSettings
 from roadstream.stages.inference import Abstained, Picture, Pictures, Said, Score
 from roadstream.streams.clock import SystemClock
 from roadstream.workers.engines.options import EngineOptions
@@ -38,10 +40,11 @@ def grey(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def built(folder: Path, options: EngineOptions | None = None, **settings: Any) -> VllmEngine:
     """Return an engine whose process is the stand-in."""
-    given = {"python": sys.executable, "patience": PATIENCE, **settings}
+    asked = {"python": sys.executable, "patience": PATIENCE, **settings}
+    given = convert(asked, VllmSettings)
     member = Member(name="vlm", engine="vllm", model=".", width=64, height=64, settings=given)
-    asked = replace(cascade(tier("one", member)), folder=str(folder))
-    return VllmEngine(asked, member, options or EngineOptions())
+    chosen = replace(cascade(tier("one", member)), folder=str(folder))
+    return VllmEngine(chosen, member, options or EngineOptions())
 
 
 @contextmanager

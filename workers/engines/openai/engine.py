@@ -14,7 +14,6 @@ import structlog
 from roadstream.schemas.cascade import Cascade, Member
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
 from roadstream.schemas.settings.openai import OpenAISettings
-from roadstream.schemas.settings.registry import settings_of
 from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, Said
 from roadstream.stages.yes_no import read_words
 from roadstream.workers.engines.openai.messages import Completion, answer_token, jpeg_of, request
@@ -39,7 +38,8 @@ class OpenAIEngine(Engine):
         del options
         self._where = f"{cascade.name}: member {member.name}"
         self._name, self._model = member.name, member.model or ""
-        self._settings = settings_of(member.settings, OpenAISettings)
+        assert isinstance(member.settings, OpenAISettings)
+        self._settings = member.settings
         self._asking = Asking(cascade, member, self._settings)
         self._threads = ThreadPoolExecutor(self._settings.concurrency, f"ask {member.name}")
         self.device = f"openai:{member.name}"
@@ -48,15 +48,11 @@ class OpenAIEngine(Engine):
         """Read the prompt and see whether the server, if it answers, has the model.
 
         Raises:
-            ConfigError: It has not, the key is missing, or httpx is not installed.
+            ConfigError: It has not, or the key is missing.
         """
+        from roadstream.workers.engines.openai.client import ChatClient
+
         self.version = self._asking.load().tag
-        try:
-            from roadstream.workers.engines.openai.client import ChatClient
-        except ImportError:
-            raise ConfigError(
-                f"{self._where}: engine", "`pip install 'roadstream[openai]'`", "no httpx"
-            ) from None
         self._client = ChatClient(self._settings, f"{self._where}: settings")
         try:
             known = self._client.models()

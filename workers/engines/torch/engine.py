@@ -5,12 +5,9 @@ Nothing here imports PyTorch before a member is loaded.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from roadstream.schemas.cascade import Cascade, Member
-from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.settings.registry import settings_of
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import Engine, Pictures, Said
 from roadstream.stages.shapes import Size, sizes_of
@@ -18,8 +15,6 @@ from roadstream.workers.engines.options import EngineOptions
 
 if TYPE_CHECKING:
     from roadstream.workers.engines.torch.model import Model
-
-_NEEDED = ("torch", "safetensors", "transformers")
 
 
 class TorchEngine(Engine):
@@ -32,8 +27,9 @@ class TorchEngine(Engine):
     """
 
     def __init__(self, cascade: Cascade, member: Member, options: EngineOptions) -> None:
+        assert isinstance(member.settings, TorchSettings)
         self._cascade, self._member, self._options = cascade, member, options
-        self._settings = settings_of(member.settings, TorchSettings)
+        self._settings = member.settings
         self._models: dict[Size, Model] = {}
 
     @property
@@ -51,11 +47,10 @@ class TorchEngine(Engine):
         A network is loaded for each size of the member's pictures; these share their weights.
 
         Raises:
-            ConfigError: PyTorch is not installed, the device is not there, or settings, checkpoint
-                and head are not what they should be or do not fit together.
+            ConfigError: The device is not there, or settings, checkpoint and head are not what they
+                should be or do not fit together.
             DeviceMemoryError: Not even one picture fits.
         """
-        self._check_installed()
         from roadstream.workers.engines.torch.model import open_model
 
         for size in sizes_of(self._member):
@@ -63,17 +58,6 @@ class TorchEngine(Engine):
                 self._cascade, self._member, size, self._settings, self._options
             )
         self.device = self.model.device
-
-    def _check_installed(self) -> None:
-        for name in _NEEDED:
-            try:
-                import_module(name)
-            except ImportError as error:
-                raise ConfigError(
-                    f"{self._cascade.name}: member {self._member.name}: engine",
-                    "PyTorch and transformers (pip install 'roadstream[torch]')",
-                    str(error),
-                ) from None
 
     def warm_up(self, largest: int = 1) -> None:
         """Compile, record, or run each batch size once."""

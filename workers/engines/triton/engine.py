@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from roadstream.schemas.cascade import Cascade, Member
 from roadstream.schemas.errors import ConfigError, EngineDownError, EngineError, ImageError
 from roadstream.schemas.records import Box
-from roadstream.schemas.settings.registry import settings_of
 from roadstream.schemas.settings.triton import TritonSettings
 from roadstream.stages.inference import Engine, Picture, Pictures, Said, Score
 from roadstream.streams.clock import Clock, SystemClock
@@ -51,7 +50,8 @@ class TritonEngine(Engine):
         clock: Clock | None = None,
     ) -> None:
         self._member, self._folder = member, Path(cascade.folder)
-        self._settings = settings = settings_of(member.settings, TritonSettings)
+        assert isinstance(member.settings, TritonSettings)
+        self._settings = settings = member.settings
         self._where = f"{cascade.name}: member {member.name}"
         self._clock = clock or SystemClock()
         self._loop: BlockingPortalProvider = options.shared.setdefault(
@@ -66,15 +66,12 @@ class TritonEngine(Engine):
         """Connect, and check that the model is there and takes and gives what the member says.
 
         Raises:
-            ConfigError: It is not there or does not fit, or the client is not installed.
+            ConfigError: It is not there or does not fit.
             EngineDownError: The server is not there in time, and the member requires it.
         """
-        try:
-            from roadstream.workers.engines.triton.requests import Requests
-            from roadstream.workers.engines.triton.server import Server, Target
-        except ImportError as error:
-            expected = "tritonclient (pip install 'roadstream[triton]')"
-            raise ConfigError(f"{self._where}: engine", expected, str(error)) from None
+        from roadstream.workers.engines.triton.requests import Requests
+        from roadstream.workers.engines.triton.server import Server, Target
+
         settings, member = self._settings, self._member
         target = Target(
             member.model or member.name, (member.width, member.height), self._where, self._folder

@@ -5,13 +5,16 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from msgspec import structs
 from msgspec.structs import replace
 
 from roadstream.schemas.cascade import Cascade, Member, Tier, parse_cascade
+from roadstream.schemas.engines import engine_named
 from roadstream.schemas.errors import ConfigError, UsageError
-from roadstream.schemas.settings.registry import SETTINGS, settings_of
+from roadstream.schemas.settings.local import OnnxSettings
+from roadstream.schemas.settings.triton import TritonSettings
 from roadstream.workers.engines.triton.contract import ANY, Tensor
 from roadstream.workers.engines.triton.from_onnx import model_of
 from roadstream.workers.engines.triton.repository import (
@@ -24,14 +27,6 @@ from roadstream.workers.engines.triton.toml import cascade_toml
 
 REPOSITORY = "models"
 CASCADE = "cascade.toml"
-# Why a member stays what it is.
-_STAYS = {
-    "cones": "a rule without weights",
-    "noop": "it has no weights",
-    "vllm": "vLLM runs it",
-    "openai": "another server runs it",
-    "triton": "Triton runs it already",
-}
 Tell = Callable[[str], None]
 
 
@@ -103,7 +98,7 @@ def _check_names(cascade: Cascade, names: Sequence[str]) -> None:
     for name in names:
         if name not in members:
             raise UsageError(f"--member: expected one of {', '.join(members)}, got {name}")
-        if (why := _STAYS.get(members[name].engine)) is not None:
+        if why := engine_named(members[name].engine).stays:
             raise ConfigError(f"--member {name}", "a member with weights to export", why)
 
 
@@ -112,10 +107,10 @@ def _moved(
 ) -> Member:
     """Export a member; return what stands for it in the new cascade."""
     folder, tell = to
-    why = _STAYS.get(member.engine)
-    if why is None and wanted.members and member.name not in wanted.members:
+    why = engine_named(member.engine).stays
+    if not why and wanted.members and member.name not in wanted.members:
         why = "not asked for"
-    if why is not None:
+    if why:
         tell(f"{member.name}: stays on {member.engine} ({why})")
         return _relocated(cascade, member, folder)
     try:
@@ -130,12 +125,9 @@ def _moved(
         return _relocated(cascade, member, folder)
     size = sum(file.stat().st_size for file in (folder / REPOSITORY / member.name / "1").iterdir())
     tell(f"{member.name}: {member.engine}, {size / 1e6:,.1f} MB → {REPOSITORY}/{member.name}")
-    settings: dict[str, Any] = {"url": wanted.url, "sha256": digest}
-    if model.kinds:
-        settings["kinds"] = list(model.kinds)
-    if member.engine == "onnx":
-        shared = ("boxes", "box_threshold")
-        settings |= {key: member.settings[key] for key in shared if key in member.settings}
+    settings = TritonSettings(url=wanted.url, sha256=digest, kinds=list(model.kinds))
+    if isinstance(found := member.settings, OnnxSettings):
+        settings = replace(settings, boxes=found.boxes, box_threshold=found.box_threshold)
     return replace(member, engine="triton", model=member.name, settings=settings)
 
 
@@ -160,11 +152,12 @@ def _relocated(cascade: Cascade, member: Member, folder: Path) -> Member:
         return os.path.relpath(Path(cascade.folder, name).resolve(), folder.resolve())
 
     model = member.model
-    if model is not None and Path(cascade.folder, model).exists():
-        model = moved(model) if member.engine not in {"openai", "triton"} else model
-    files = set(settings_of(member.settings, SETTINGS[member.engine]).files())
-    settings = {
-        key: moved(value) if isinstance(value, str) and value in files else value
-        for key, value in member.settings.items()
-    }
+    if model is not None and engine_named(member.engine).model != "server":
+        model = moved(model) if Path(cascade.folder, model).exists() else model
+    settings, files = member.settings, set(member.settings.files())
+    for key, value in structs.asdict(settings).items():
+        if isinstance(value, str) and value in files:
+            settings = replace(settings, **{key: moved(value)})
+        elif isinstance(value, list) and files.intersection(value):
+            settings = replace(settings, **{key: list(map(moved, value))})
     return replace(member, model=model, settings=settings)

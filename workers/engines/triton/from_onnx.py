@@ -7,7 +7,6 @@ from typing import Any
 from roadstream.schemas.cascade import Member
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.local import OnnxSettings
-from roadstream.schemas.settings.registry import settings_of
 from roadstream.schemas.settings.triton import TritonSettings
 from roadstream.workers.engines.boxes import kinds_of
 from roadstream.workers.engines.triton.contract import ANY, Served, Tensor, agree
@@ -37,7 +36,8 @@ def model_of(member: Member, file: Path, where: str) -> Model:
     agree(served, TritonSettings(), (member.width, member.height), where)
     told = {output.name: output for output in session.get_outputs()}
     kinds: list[str] = []
-    if settings_of(member.settings, OnnxSettings).boxes and "boxes" in told:
+    assert isinstance(member.settings, OnnxSettings)
+    if member.settings.boxes and "boxes" in told:
         kinds = kinds_of(told, session.get_modelmeta().custom_metadata_map, where)
 
     def copy(target: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from roadstream.schemas.cascade import Cascade, Member
-from roadstream.schemas.settings.registry import settings_of
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.workers.engines.torch.checkpoint import open_checkpoint
 from roadstream.workers.engines.torch.classes import Verdict
@@ -59,7 +58,8 @@ def write_onnx(cascade: Cascade, member: Member, file: Path) -> None:
         ConfigError: Its family cannot be exported, or what was exported gives other scores.
     """
     where = f"{cascade.name}: member {member.name}"
-    settings = settings_of(member.settings, TorchSettings)
+    settings = member.settings
+    assert isinstance(settings, TorchSettings)
     checkpoint = open_checkpoint(cascade.model_source(member), settings, where, cascade)
     family = family_of(checkpoint, settings)(checkpoint, settings, (member.width, member.height))
     graph = Graph(family, _score_of(family, where))

@@ -7,8 +7,11 @@ from typing import Any
 import msgspec
 
 from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.settings.base import EngineSettings
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
+# Told even where it is the default, since it is what has to be changed most often.
+_TOLD = "url"
 
 
 def cascade_toml(cascade: Cascade, comment: str) -> str:
@@ -42,7 +45,10 @@ def _said(struct: msgspec.Struct, without: set[str]) -> dict[str, Any]:
         default = field.default
         if field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()
-        if field.name not in without and (field.required or value != default):
+        if isinstance(value, EngineSettings):
+            value, default = _said(value, set()), {}
+        told = field.required or field.name == _TOLD or value != default
+        if told and field.name not in without:
             found[field.encode_name] = msgspec.to_builtins(value)
     return found
 
@@ -60,7 +66,7 @@ def _value(value: Any) -> str:
             return repr(value)
         case str():
             return json.dumps(value, ensure_ascii=False)
-        case list():
+        case list() | tuple():
             return f"[{', '.join(map(_value, value))}]"
         case dict():
             pairs = [f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None]

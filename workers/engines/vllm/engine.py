@@ -21,7 +21,6 @@ from roadstream.schemas.errors import (
     EngineError,
     ImageError,
 )
-from roadstream.schemas.settings.registry import settings_of
 from roadstream.schemas.settings.vllm import VllmSettings
 from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, Pixels, Said, Score
 from roadstream.stages.yes_no import AnswerTokens, answer_tokens, read_tokens, read_words
@@ -53,7 +52,8 @@ class VllmEngine(Engine):
     def __init__(self, cascade: Cascade, member: Member, options: EngineOptions) -> None:
         self._where = f"{cascade.name}: member {member.name}"
         self._cascade, self._member = cascade, member
-        self._settings = settings_of(member.settings, VllmSettings)
+        assert isinstance(member.settings, VllmSettings)
+        self._settings = member.settings
         self._source = cascade.model_source(member)
         self._threads = self._settings.cpu_threads or options.threads
         self._shared = options.shared

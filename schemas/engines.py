@@ -1,0 +1,208 @@
+"""The engines that run members: one table of ours, and those that other distributions bring.
+
+Whatever depends on which engines there are is taken from here: what a cascade file may say, the
+messages about it, `roadstream schema`, what builds an engine, and the table in ``docs/models.md``.
+Nothing here imports an engine of ours; one of another distribution is imported when a cascade names
+it, and looked for only then.
+"""
+
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import Literal
+
+import msgspec
+
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.base import EngineSettings
+from roadstream.schemas.settings.local import NoSettings, OnnxSettings
+from roadstream.schemas.settings.openai import OpenAISettings
+from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.schemas.settings.triton import TritonSettings
+from roadstream.schemas.settings.vllm import VllmSettings
+
+GROUP = "roadstream.engines"
+"""Entry points of this group name the engines of other distributions."""
+
+ModelKind = Literal["none", "file", "folder", "hub", "server"]
+MODEL_KINDS: dict[ModelKind, str] = {
+    "none": "a weight file",  # which it does not need; one that is named has to be there
+    "file": "a weight file",
+    "folder": "a folder of weights",
+    "hub": "a folder of weights, or the id of a model on the hub (org/name)",
+    "server": "a model's name",
+}
+"""What a member's ``model`` names, in words."""
+
+
+class EngineTraits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cascade file may say of an engine's members.
+
+    Attributes:
+        settings: Type of their ``settings``.
+        model: What their ``model`` names: a ``file`` or a ``folder`` (or file) of weights, relative
+            to the cascade file; such a folder or the id of a model on the ``hub``; a name on a
+            ``server``; or ``none`` is needed.
+        several_sizes: Whether they may have ``sizes``.
+    """
+
+    settings: type[EngineSettings] = NoSettings
+    model: ModelKind = "none"
+    several_sizes: bool = False
+
+
+class EngineEntry(EngineTraits, frozen=True, kw_only=True):
+    """An engine of the table.
+
+    Attributes:
+        name: As a member's ``engine`` has it.
+        runs: What it runs, in a line.
+        implementation: Its class, ``module:name``: an ``Engine`` of ``roadstream.stages.inference``
+            that is made of the cascade, the member and an ``EngineOptions``.
+        extra: The extra of Roadstream that brings what it needs; empty if it needs nothing more.
+        modules: What must be importable here before it is built.
+        stays: Why `roadstream export triton` leaves its members as they are; empty if it does not.
+        origin: Distribution and version that brings it; empty for ours.
+    """
+
+    name: str
+    runs: str = ""
+    implementation: str
+    extra: str = ""
+    modules: tuple[str, ...] = ()
+    stays: str = ""
+    origin: str = ""
+
+
+_ENGINES = "roadstream.workers.engines"
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        EngineEntry(
+            name="onnx",
+            runs="ONNX files on the CPU",
+            settings=OnnxSettings,
+            model="file",
+            several_sizes=True,
+            implementation=f"{_ENGINES}.onnx:OnnxEngine",
+        ),
+        EngineEntry(
+            name="torch",
+            runs="checkpoints of known families on a CPU or a CUDA device",
+            settings=TorchSettings,
+            model="hub",
+            several_sizes=True,
+            implementation=f"{_ENGINES}.torch.engine:TorchEngine",
+            extra="torch",
+            modules=("torch", "safetensors", "transformers"),
+        ),
+        EngineEntry(
+            name="vllm",
+            runs="vision-language models by vLLM, in a process and an environment of its own",
+            settings=VllmSettings,
+            model="hub",
+            implementation=f"{_ENGINES}.vllm.engine:VllmEngine",
+            extra="vllm",
+            stays="vLLM runs it",
+        ),
+        EngineEntry(
+            name="openai",
+            runs="vision-language models on a server that speaks OpenAI's protocol",
+            settings=OpenAISettings,
+            model="server",
+            implementation=f"{_ENGINES}.openai.engine:OpenAIEngine",
+            extra="openai",
+            modules=("httpx",),
+            stays="another server runs it",
+        ),
+        EngineEntry(
+            name="triton",
+            runs="models on a Triton server",
+            settings=TritonSettings,
+            model="server",
+            implementation=f"{_ENGINES}.triton.engine:TritonEngine",
+            extra="triton",
+            modules=("tritonclient.grpc.aio",),
+            stays="Triton runs it already",
+        ),
+        EngineEntry(
+            name="cones",
+            runs="a rule that looks for cones by colour and shape",
+            implementation=f"{_ENGINES}.rules:ConesEngine",
+            stays="a rule without weights",
+        ),
+        EngineEntry(
+            name="noop",
+            runs="nothing, for load tests: every picture gets the same score",
+            several_sizes=True,
+            implementation=f"{_ENGINES}.rules:NoopEngine",
+            stays="it has no weights",
+        ),
+    )
+}
+_plug_ins: dict[str, EngineEntry] = {}  # that were asked for, by name
+
+
+def engine_named(name: str, where: str = "engine") -> EngineEntry:
+    """Return an engine of ours, or else one that an installed distribution brings.
+
+    Args:
+        name: Its name.
+        where: File and key that name it, for errors.
+
+    Raises:
+        ConfigError: There is none, there are several, or the distribution's cannot be used.
+    """
+    entry = ENGINES.get(name) or _plug_ins.get(name)
+    if entry is None:
+        entry = _plug_ins[name] = _plug_in(name, where)
+    return entry
+
+
+def engine_names() -> list[str]:
+    """Return the names of all engines, ours first; those of other distributions are looked up."""
+    return list(dict.fromkeys([*ENGINES, *(found.name for found in entry_points(group=GROUP))]))
+
+
+def _plug_in(name: str, where: str) -> EngineEntry:
+    everything = entry_points(group=GROUP)
+    offered = [found for found in everything if found.name == name]
+    if len(offered) > 1:
+        got = " and ".join(map(_origin, offered))
+        raise ConfigError(where, f"one distribution that brings the engine {name}", got)
+    if not offered:
+        raise _unknown(name, list(everything), where)
+    found, origin = offered[0], _origin(offered[0])
+    expected = f"the engine {name} of {origin} ({found.value})"
+    try:
+        traits = getattr(found.load(), "traits", EngineTraits())
+    except Exception as error:  # whatever somebody else's module does when it is imported
+        got = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(where, f"{expected} to be importable", got) from error
+    if not isinstance(traits, EngineTraits):
+        raise ConfigError(where, f"{expected} to have EngineTraits as traits", repr(traits))
+    if not traits.settings.__struct_config__.forbid_unknown_fields:
+        expected += " to have settings with forbid_unknown_fields=True"
+        raise ConfigError(where, expected, traits.settings.__qualname__)
+    return EngineEntry(
+        name=name,
+        implementation=f"{found.module}:{found.attr}",
+        stays=f"{origin} runs it",
+        origin=origin,
+        **msgspec.structs.asdict(traits),
+    )
+
+
+def _unknown(name: str, plug_ins: list[EntryPoint], where: str) -> ConfigError:
+    """Say which engines there are, and which of them was meant."""
+    names = [*ENGINES, *(found.name for found in plug_ins)]
+    told = list(ENGINES)
+    for found in plug_ins:
+        taken = ", which is not used: the name is taken" if found.name in ENGINES else ""
+        told.append(f"{found.name} (of {_origin(found)}{taken})")
+    near = get_close_matches(name, names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return ConfigError(where, f"one of {', '.join(told)}", f"{name!r}{hint}")
+
+
+def _origin(found: EntryPoint) -> str:
+    return f"{found.dist.name} {found.dist.version}" if found.dist else found.value
