@@ -354,17 +354,12 @@ def parse_cascade(data: bytes, where: str) -> Cascade:
         raise config_error(error, given, where, schema="cascade") from None
     cascade = Cascade(**{name: getattr(file, name) for name in file.__struct_fields__})
     _check_names(cascade, where)
-    tiers = []
-    for index, tier in enumerate(cascade.tiers):
-        at = f"{where}: tiers[{index}]"
-        _check_tier(tier, cascade.tier_names[index + 1 :], at)
-        members = [
-            _read_member(member, said, f"{at}.members[{place}]")
-            for place, (member, said) in enumerate(
-                zip(tier.members, given["tiers"][index]["members"], strict=True)
-            )
-        ]
-        tiers.append(msgspec.structs.replace(tier, members=members))
+    tiers = [
+        _read_tier(
+            tier, said["members"], cascade.tier_names[index + 1 :], f"{where}: tiers[{index}]"
+        )
+        for index, (tier, said) in enumerate(zip(cascade.tiers, given["tiers"], strict=True))
+    ]
     return msgspec.structs.replace(cascade, tiers=tiers)
 
 
@@ -378,7 +373,15 @@ def _check_names(cascade: Cascade, where: str) -> None:
         raise ConfigError(where, "tier names other than 'exit'", EXIT)
 
 
-def _check_tier(tier: Tier, later: list[str], where: str) -> None:
+def _read_tier(tier: Tier, said: list[dict[str, Any]], later: list[str], where: str) -> Tier:
+    """Check a tier, and return it with its members' settings.
+
+    Args:
+        tier: Of the file.
+        said: What the file says of its members.
+        later: Names of the tiers behind it.
+        where: The file, and its place there.
+    """
     if not any(member.weight > 0 for member in tier.members):
         raise ConfigError(f"{where}.members", "a member of weight above 0", "only shadow members")
     for index, route in enumerate(tier.routes):
@@ -387,6 +390,11 @@ def _check_tier(tier: Tier, later: list[str], where: str) -> None:
                 f"{where}.routes[{index}].to", f"one of {', '.join((EXIT, *later))}", route.to
             )
     _check_fusion(tier, where)
+    members = [
+        _read_member(member, given, f"{where}.members[{index}]")
+        for index, (member, given) in enumerate(zip(tier.members, said, strict=True))
+    ]
+    return msgspec.structs.replace(tier, members=members)
 
 
 def _check_fusion(tier: Tier, where: str) -> None:
@@ -428,8 +436,6 @@ def _read_settings(said: dict[str, Any], engine: EngineEntry, where: str) -> Eng
         file, _, root = where.rpartition(": ")
         schema = f"{engine.name}-settings"
         raise config_error(error, said, file, root=root, schema=schema) from None
-    except RecursionError as error:
-        raise ConfigError(where, "tables of fewer levels", str(error)) from None
 
 
 def _increases(fitted: Isotonic) -> bool:

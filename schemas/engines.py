@@ -6,9 +6,7 @@ Nothing here imports an engine of ours; one of another distribution is imported 
 it, and looked for only then.
 """
 
-from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -19,6 +17,9 @@ from roadstream.schemas.settings.openai import OpenAISettings
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.schemas.settings.triton import TritonSettings
 from roadstream.schemas.settings.vllm import VllmSettings
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "roadstream.engines"
 """Entry points of this group name the engines of other distributions."""
@@ -160,29 +161,36 @@ def engine_named(name: str, where: str = "engine") -> EngineEntry:
 
 def engine_names() -> list[str]:
     """Return the names of all engines, ours first; those of other distributions are looked up."""
-    return list(dict.fromkeys([*ENGINES, *(found.name for found in entry_points(group=GROUP))]))
+    return list(dict.fromkeys([*ENGINES, *(found.name for found in _entry_points())]))
+
+
+def _entry_points() -> "list[EntryPoint]":
+    # Costs as much as the rest of this room, and the cascades that need it are few.
+    from importlib.metadata import entry_points
+
+    return list(entry_points(group=GROUP))
 
 
 def _plug_in(name: str, where: str) -> EngineEntry:
-    everything = entry_points(group=GROUP)
-    offered = [found for found in everything if found.name == name]
+    there = _entry_points()
+    offered = [found for found in there if found.name == name]
+    if not offered:
+        raise _unknown(name, there, where)
     if len(offered) > 1:
         got = " and ".join(map(_origin, offered))
         raise ConfigError(where, f"one distribution that brings the engine {name}", got)
-    if not offered:
-        raise _unknown(name, list(everything), where)
     found, origin = offered[0], _origin(offered[0])
     expected = f"the engine {name} of {origin} ({found.value})"
     try:
-        traits = getattr(found.load(), "traits", EngineTraits())
-    except Exception as error:  # whatever somebody else's module does when it is imported
+        made = found.load()
+    except (Exception, SystemExit) as error:  # whatever somebody else's module does on import
         got = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(where, f"{expected} to be importable", got) from error
-    if not isinstance(traits, EngineTraits):
-        raise ConfigError(where, f"{expected} to have EngineTraits as traits", repr(traits))
-    if not traits.settings.__struct_config__.forbid_unknown_fields:
-        expected += " to have settings with forbid_unknown_fields=True"
-        raise ConfigError(where, expected, traits.settings.__qualname__)
+    if not isinstance(made, type):
+        raise ConfigError(where, f"{expected} to be a class", repr(made))
+    traits = getattr(made, "traits", EngineTraits())
+    if (problem := _problem(traits)) is not None:
+        raise ConfigError(where, f"{expected} to have {problem[0]}", problem[1])
     return EngineEntry(
         name=name,
         implementation=f"{found.module}:{found.attr}",
@@ -192,17 +200,32 @@ def _plug_in(name: str, where: str) -> EngineEntry:
     )
 
 
-def _unknown(name: str, plug_ins: list[EntryPoint], where: str) -> ConfigError:
+def _problem(traits: Any) -> tuple[str, str] | None:
+    """Return what the traits of somebody else's engine should be, and what they are."""
+    if not isinstance(traits, EngineTraits):
+        return "EngineTraits as traits", repr(traits)
+    if traits.model not in MODEL_KINDS:
+        return f"one of {', '.join(MODEL_KINDS)} as traits.model", repr(traits.model)
+    settings = traits.settings
+    if not (isinstance(settings, type) and issubclass(settings, EngineSettings)):
+        return "a type of EngineSettings as traits.settings", repr(settings)
+    if not settings.__struct_config__.forbid_unknown_fields:
+        return "settings with forbid_unknown_fields=True", settings.__qualname__
+    return None
+
+
+def _unknown(name: str, plug_ins: "list[EntryPoint]", where: str) -> ConfigError:
     """Say which engines there are, and which of them was meant."""
-    names = [*ENGINES, *(found.name for found in plug_ins)]
+    from difflib import get_close_matches
+
     told = list(ENGINES)
     for found in plug_ins:
         taken = ", which is not used: the name is taken" if found.name in ENGINES else ""
         told.append(f"{found.name} (of {_origin(found)}{taken})")
-    near = get_close_matches(name, names, n=1)
+    near = get_close_matches(name, [*ENGINES, *(found.name for found in plug_ins)], n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return ConfigError(where, f"one of {', '.join(told)}", f"{name!r}{hint}")
 
 
-def _origin(found: EntryPoint) -> str:
+def _origin(found: "EntryPoint") -> str:
     return f"{found.dist.name} {found.dist.version}" if found.dist else found.value

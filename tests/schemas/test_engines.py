@@ -33,6 +33,12 @@ class Bare:
 class Odd:
     traits = {"model": "file"}
 
+class File:
+    traits = EngineTraits(model="weights")
+
+class Typeless:
+    traits = EngineTraits(settings={})
+
 class Lax:
     class Settings(EngineSettings, frozen=True, kw_only=True):
         pass
@@ -56,7 +62,9 @@ def bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bring:
         (metadata / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         )
-        lines = [f"{engine} = {module}:{value}" for engine, value in entry_points.items()]
+        lines = [
+            f"{engine} = {module}{value and ':'}{value}" for engine, value in entry_points.items()
+        ]
         (metadata / "entry_points.txt").write_text("\n".join(["[roadstream.engines]", *lines]))
         monkeypatch.syspath_prepend(site)
 
@@ -72,7 +80,7 @@ def refused(name: str) -> str:
 def test_an_engine_of_ours_is_found_without_a_look_at_what_is_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delattr(engines, "entry_points")
+    monkeypatch.delattr(engines, "_entry_points")
     for name, entry in ENGINES.items():
         assert engine_named(name) is entry
 
@@ -126,6 +134,19 @@ WRONG = {
     "broken": ("raise ValueError('a\\nb')\n", "Plain", "to be importable, got ValueError: a b"),
     "empty": (PLAIN, "Nothing", "to be importable, got AttributeError: module 'brought_empty' has"),
     "odd": (PLAIN, "Odd", "to have EngineTraits as traits, got {'model': 'file'}"),
+    "leaving": ("raise SystemExit(3)", "Plain", "to be importable, got SystemExit: 3"),
+    "plain": (
+        f"{PLAIN}\nthing = Plain()\n",
+        "thing",
+        "to be a class, got <brought_plain.Plain obj",
+    ),
+    "module": (PLAIN, "", "to be a class, got <module 'brought_module' from"),
+    "file": (
+        PLAIN,
+        "File",
+        "to have one of none, file, folder, hub, server as traits.model, got 'weights'",
+    ),
+    "typeless": (PLAIN, "Typeless", "to have a type of EngineSettings as traits.settings, got {}"),
     "lax": (PLAIN, "Lax", "to have settings with forbid_unknown_fields=True, got Lax.Settings"),
 }
 

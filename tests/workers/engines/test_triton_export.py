@@ -91,6 +91,28 @@ def test_a_member_that_stays_is_found_from_the_new_folder(tmp_path: Path) -> Non
     assert "objects: stays on onnx (not asked for)" in told
 
 
+def test_files_that_the_settings_of_a_member_that_stays_name_are_found_too(tmp_path: Path) -> None:
+    for name in ("own.toml", "cone.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    lite = load_cascade("lite")
+    glance = replace(members(lite)["glance"], model=str(lite.model_path(members(lite)["glance"])))
+    settings = {"prompt": "own.toml", "examples": ["cone.jpg"], "roadwork": ["cone"]}
+    stays = replace(torch_member("far", "org/model", settings), sizes=[(64, 96)])
+    chosen = replace(cascade(tier("one", glance, stays)), folder=str(tmp_path))
+
+    exported, _ = export(chosen, tmp_path / "out" / "more", members=["glance"])
+
+    assert exported.snapshot.files == {
+        "../../own.toml": b"own.toml",
+        "../../cone.jpg": b"cone.jpg",
+    }
+    far = members(exported)["far"]
+    assert (far.model, far.sizes) == ("org/model", [(64, 96)])
+    assert far.settings == replace(
+        stays.settings, prompt="../../own.toml", examples=["../../cone.jpg"]
+    )
+
+
 def test_what_a_member_says_of_its_boxes_goes_with_it(tmp_path: Path) -> None:
     lite = load_cascade("lite")
     said = [OnnxSettings(boxes=False), OnnxSettings(box_threshold=0.5, pictures_per_run=2)]

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import structs
 from msgspec.structs import replace
@@ -133,7 +133,7 @@ def _moved(
 
 def _model(cascade: Cascade, member: Member) -> Model:
     where = f"{cascade.name}: member {member.name}"
-    if member.engine == "onnx":
+    if isinstance(member.settings, OnnxSettings):
         return model_of(member, cascade.model_path(member), where)
     try:
         from roadstream.workers.engines.triton.from_torch import write_onnx
@@ -154,10 +154,12 @@ def _relocated(cascade: Cascade, member: Member, folder: Path) -> Member:
     model = member.model
     if model is not None and engine_named(member.engine).model != "server":
         model = moved(model) if Path(cascade.folder, model).exists() else model
-    settings, files = member.settings, set(member.settings.files())
-    for key, value in structs.asdict(settings).items():
-        if isinstance(value, str) and value in files:
-            settings = replace(settings, **{key: moved(value)})
-        elif isinstance(value, list) and files.intersection(value):
-            settings = replace(settings, **{key: list(map(moved, value))})
-    return replace(member, model=model, settings=settings)
+    files = set(member.settings.files())
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, list):
+            return list(map(placed, value))
+        return moved(value) if isinstance(value, str) and value in files else value
+
+    said = {key: placed(value) for key, value in structs.asdict(member.settings).items()}
+    return replace(member, model=model, settings=replace(member.settings, **said))
