@@ -52,7 +52,7 @@ class EngineTraits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineEntry(EngineTraits, frozen=True, kw_only=True):
-    """An engine of the table.
+    """An engine: of the table, or brought by another distribution.
 
     Attributes:
         name: As a member's ``engine`` has it.
