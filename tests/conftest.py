@@ -17,6 +17,7 @@ from roadstream.streams.memory.log import MemoryLog
 
 pytest_plugins = ["tests.kafka_fixture", "tests.triton_server"]
 ENVIRONMENTS = Path(__file__).parent.parent / ".environments"
+ENGINE_MARKS = {"gpu", "triton", "ultralytics", "vllm"}
 # Nothing here may ask the hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 for engine in ("VLLM", "TRITON"):
@@ -35,11 +36,33 @@ settings.register_profile(
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini("engines", "test files of `make test-engines`", type="paths")
+    parser.addoption(
+        "--stage", choices=["test", "engines"], help="run what `make test` or `test-engines` runs"
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files of the other stage: each file is of one, so no test is of none."""
+    stage = config.getoption("stage")
+    if stage is None or collection_path.suffix != ".py":
+        return None
+    return ((collection_path in config.getini("engines")) != (stage == "engines")) or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what needs a CUDA device or promtool where there is none, and Chromium; no other.
 
     With ``CI=true`` the latter two are not skipped.
+
+    Raises:
+        UsageError: A test of an engine stands in a file of `make test`.
     """
+    for item in items:
+        marks = ENGINE_MARKS & {mark.name for mark in item.iter_markers()}
+        if marks and item.path not in config.getini("engines"):
+            raise pytest.UsageError(f"{item.nodeid} is marked {marks}: list its file as `engines`")
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if gpu and not _has_cuda():
         _skip(gpu, "needs a CUDA device")
@@ -61,7 +84,7 @@ def _has_cuda() -> bool:
         return False
     import torch
 
-    return torch.cuda.is_available()
+    return bool(torch.cuda.is_available())
 
 
 @pytest.fixture(autouse=True)

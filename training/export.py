@@ -29,7 +29,7 @@ OUTPUTS = ["logit", "boxes", "scores", "kinds"]
 QUANTISED = ["Conv", "Clip", "Add"]
 
 
-class Shown(CalibrationDataReader):  # type: ignore[misc]
+class Shown(CalibrationDataReader):
     """Shows pictures to the calibration, uint8 RGB [H, W, 3] each."""
 
     def __init__(self, pictures: Sequence[Pixels]) -> None:
@@ -46,7 +46,7 @@ def write_float(net: nn.Module, size: tuple[int, int], outputs: list[str], path:
     width, height = size
     example = torch.zeros((1, height, width, 3), dtype=torch.uint8)
     torch.onnx.export(
-        net.eval().to(memory_format=torch.contiguous_format),  # type: ignore[call-overload]
+        net.eval().to(memory_format=torch.contiguous_format),  # type: ignore[call-overload, unused-ignore]
         (example,),
         str(path),
         input_names=["images"],

@@ -71,7 +71,7 @@ class Writer:
     """Passes pictures of one size through the trunk and keeps its levels beside `path`."""
 
     def __init__(self, path: Path, count: int, width: int, height: int) -> None:
-        self._trunk = imagenet_trunk().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._trunk = imagenet_trunk().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         self._out = [
             np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
                 _level(path, name), "w+", np.float16,

@@ -210,7 +210,7 @@ def fit(views: Views, rows: NDArray[np.int64], recipe: Recipe, path: Path) -> Ne
         The averaged neck.
     """
     torch.manual_seed(recipe.seed)
-    net: Neck = Neck().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net: Neck = Neck().to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
     kept = copy.deepcopy(net)
     if path.exists():
         kept.load_state_dict(torch.load(path, weights_only=True)["kept"])
@@ -227,7 +227,7 @@ def fit(views: Views, rows: NDArray[np.int64], recipe: Recipe, path: Path) -> Ne
         batch = order[step].tolist()
         loss = loss_of(net(views.levels.take(batch)), make_targets(views, batch), recipe)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         optimiser.step()
         rates.step()

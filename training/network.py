@@ -159,8 +159,8 @@ class Neck(nn.Module):
         self.heat = nn.Conv2d(WIDTH, len(KINDS), 1)
         self.sides = nn.Conv2d(WIDTH, 4, 1)
         self.scene = nn.Conv2d(WIDE, 1, 1)
-        nn.init.constant_(self.heat.bias, RARE)  # type: ignore[arg-type]
-        nn.init.constant_(self.sides.bias, 1.0)  # type: ignore[arg-type]
+        nn.init.constant_(self.heat.bias, RARE)  # type: ignore[arg-type, unused-ignore]
+        nn.init.constant_(self.sides.bias, 1.0)  # type: ignore[arg-type, unused-ignore]
 
     def forward(self, levels: Levels) -> Found:
         """Map the trunk's features to what is found."""

@@ -40,7 +40,8 @@ def seeded(build: Callable[[], M], seed: int = 0, spread: float | None = None) -
                 for parameter in module.parameters():
                     if parameter.ndim > 1:
                         parameter.normal_(0.0, spread)
-    return module.eval()
+    module.eval()
+    return module
 
 
 def write_json(path: Path, value: object) -> None:

@@ -2,6 +2,7 @@
 
 import colorsys
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 Colour = tuple[float, float, float]  # RGB, 0..255
 Points = Sequence[tuple[float, float]]
 Pixels = NDArray[np.uint8]
-Layer = NDArray[np.float32]  # [height, width, 1 or 3]
+Layer = NDArray[Any]  # float32 [height, width, 1 or 3]; NumPy's stubs lose the dtype in arithmetic
 
 OVERSAMPLING = 3  # drawn without antialiasing at this many times the final size
 MARGIN = 0.15  # of the longer side, for what leans or slopes out of its bounds
@@ -167,7 +168,7 @@ class Canvas:
         self.box(corners, colours[0], glow)
         reach = slant * (y1 - y0)
         start = min(x0, x0 - reach) + self.rng.uniform(-1, 0) * step
-        for x in np.arange(start, max(x1, x1 - reach), 2 * step):
+        for x in np.arange(start, max(x1, x1 - reach), 2 * step).tolist():
             band = [(x, y0), (x + step, y0), (x + step + reach, y1), (x + reach, y1)]
             band = _clip(band, x1, 1)
             band = _clip(band, x0, -1) if len(band) > 2 else []
@@ -200,7 +201,10 @@ class Canvas:
 
     def _pixels(self, points: "Points | NDArray[np.float64]") -> NDArray[np.int32]:
         metres = np.asarray(points, np.float64)
-        return np.rint(metres @ self._matrix[:, :2].T + self._matrix[:, 2]).astype(np.int32)
+        pixels: NDArray[np.int32] = np.rint(
+            metres @ self._matrix[:, :2].T + self._matrix[:, 2]
+        ).astype(np.int32)
+        return pixels
 
 
 def _clouds(rng: Generator, size: tuple[int, int], cells: tuple[int, int]) -> Layer:
@@ -244,4 +248,5 @@ def _by_night(rng: Generator, lit: Layer, colour: Layer, glow: Layer) -> Layer:
     """Leave an object nearly black but for what sends light back, with a soft halo."""
     ambient = np.float32(rng.uniform(0.03, 0.2)) * np.array([1.05, 1, 0.95], np.float32)
     back = glow * np.float32(rng.uniform(0.4, 1.3)) * (0.5 * colour + 0.5 * lit)
-    return lit * ambient + back + np.float32(0.35) * cv2.GaussianBlur(back, (0, 0), 3)
+    seen: Layer = lit * ambient + back + np.float32(0.35) * cv2.GaussianBlur(back, (0, 0), 3)
+    return seen

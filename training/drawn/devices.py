@@ -205,8 +205,8 @@ def mesh(rng: Generator) -> Canvas:
         field, share = divmod((x - left) / step, 1)
         return (x, height - sag[int(field) % 4] * height * 4 * share * (1 - share))
 
-    xs = np.arange(left, left + fields * step, pitch)
-    for height in np.arange(0.08, 1.02, pitch):
+    xs = np.arange(left, left + fields * step, pitch).tolist()
+    for height in np.arange(0.08, 1.02, pitch).tolist():
         canvas.stroke([at(x, height) for x in xs], thick, colour, 0.1)
     for x in xs:
         canvas.stroke([at(x, 0.06), at(x, 1.0)], thick, dimmed(colour, 0.92), 0.1)

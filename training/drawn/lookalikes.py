@@ -46,13 +46,13 @@ def _pictogram(canvas: Canvas, y: float, ink: Colour) -> None:
         canvas.box((-0.04, y - 0.08, 0.04, y + 0.22), ink)
         canvas.disc((0, y - 0.17), (0.05, 0.05), ink)
         return
-    strokes = [
+    pictograms: list[list[list[tuple[float, float]]]] = [
         [[(0, -0.2), (0, 0), (0.1, 0.08), (0.1, 0.22)]],
         [[(-0.15, -0.15), (0.15, 0.18)], [(0.15, -0.15), (-0.15, 0.18)]],
         [[(0, -0.2), (0, 0.22)], [(0, 0), (0.17, 0.1)]],
         [[(-0.1, -0.2), (0, 0), (0.1, -0.2)], [(0, 0), (0, 0.12)], [(-0.1, 0), (0, 0.1), (0.1, 0)]],
-    ][kind - 1]
-    for stroke in strokes:
+    ]
+    for stroke in pictograms[kind - 1]:
         canvas.stroke([(px, y + py) for px, py in stroke], 0.06, ink)
     if kind == 4:
         canvas.disc((0, y + 0.2), (0.05, 0.05), ink)

@@ -7,6 +7,8 @@ a rendering process; those of the stream's test are not.
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +22,8 @@ from roadstream.schemas.records import Head
 from roadstream.stages.inference import Abstained, Picture, Pictures, Score
 from roadstream.streams.clock import SystemClock
 from roadstream.workers.engines.options import EngineOptions
-from roadstream.workers.engines.vllm.engine import VllmEngine
+from roadstream.workers.engines.vllm.engine import SCRIPT, VllmEngine
+from roadstream.workers.engines.vllm.interpreter import find_interpreter
 from tests.checkpoints.qwen3_vl import write_qwen3_vl
 from tests.vllm_kit import Reference, asked_by, pictures, pixels, raws, vllm_member
 
@@ -219,3 +222,27 @@ def _group(pid: int) -> int | None:
         return os.getpgid(pid)
     except ProcessLookupError:
         return None
+
+
+PARENT = """
+import os, sys
+from roadstream.workers.engines.vllm.child import engine_wire as wire
+from roadstream.workers.engines.vllm.process import EngineProcess
+process = EngineProcess([sys.argv[1], "-u", sys.argv[2]], dict(os.environ), "orphan")
+process.start(wire.Load(engine_args={"model": "/nowhere"}), print)
+print(process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_engine_ends_with_its_worker_even_before_it_runs() -> None:
+    command = [sys.executable, "-c", PARENT, find_interpreter(None, "here"), str(SCRIPT)]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with worker:
+        assert worker.stdout is not None
+        watched = os.pidfd_open(int(worker.stdout.readline()))
+        worker.send_signal(signal.SIGKILL)
+    ended, _, _ = select.select([watched], [], [], 30.0)
+    os.close(watched)
+
+    assert ended

@@ -1,9 +1,5 @@
 """The process of an engine and the engine in front of it, by a stand-in that starts at once."""
 
-import os
-import select
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -30,7 +26,6 @@ from tests import grey_vllm
 from tests.builders import cascade, tier
 
 PATIENCE = 30.0
-CHILD = Path(vllm_engine.SCRIPT)
 
 
 @pytest.fixture(autouse=True)
@@ -237,28 +232,3 @@ def test_an_interpreter_that_is_none_is_refused(
     monkeypatch.delenv("ROADSTREAM_VLLM_PYTHON", raising=False)
     with pytest.raises(ConfigError, match=r"uv pip install .* vllm`.*got nothing"):
         find_interpreter(None, "m: settings")
-
-
-PARENT = """
-import os, sys
-from roadstream.workers.engines.vllm.child import engine_wire as wire
-from roadstream.workers.engines.vllm.process import EngineProcess
-process = EngineProcess([sys.argv[1], "-u", sys.argv[2]], dict(os.environ), "orphan")
-process.start(wire.Load(engine_args={"model": "/nowhere"}), print)
-print(process.pid, flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.mark.vllm
-def test_the_engine_ends_with_its_worker_even_before_it_runs() -> None:
-    command = [sys.executable, "-c", PARENT, find_interpreter(None, "here"), str(CHILD)]
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with worker:
-        assert worker.stdout is not None
-        watched = os.pidfd_open(int(worker.stdout.readline()))
-        worker.send_signal(signal.SIGKILL)
-    ended, _, _ = select.select([watched], [], [], PATIENCE)
-    os.close(watched)
-
-    assert ended
