@@ -1,11 +1,14 @@
 """A real Kafka broker for tests marked ``kafka``: one for all of them, or one for a test alone."""
 
 import os
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 
@@ -13,10 +16,63 @@ from roadstream.schemas.errors import RoadstreamError
 from roadstream.workers.broker import BrokerSettings, run_brokers
 from roadstream.workers.connect import KAFKA_CONFIG
 
+SHARED = "ROADSTREAM_TESTS_SHARED"
+"""Names the folder in which the broker that all processes of a run share notes its address."""
+
+# In that folder: where it listens, or why it does not.
+ADDRESS, FAILURE = "address", "failure"
+STARTS_WITHIN = 90.0
+
 
 def pytest_configure() -> None:
     """Spare brokers Java's second compiler: they live for seconds, and start with 40 % less CPU."""
     os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start the broker that all processes of a stage share, while they collect the tests.
+
+    It belongs to the process that hands out the tests. Those that run them start after this, and
+    inherit the environment.
+    """
+    config = session.config
+    if SHARED in os.environ or config.option.stage != "test" or not config.option.numprocesses:
+        return
+    resources = ExitStack()
+    config.add_cleanup(resources.close)
+    folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="roadstream-tests-"))
+    os.environ[SHARED] = folder
+    portal = resources.enter_context(start_blocking_portal())
+    resources.callback(portal.start_task_soon(_share, Path(folder)).cancel)
+
+
+async def _share(folder: Path) -> None:
+    try:
+        async with run_brokers(BrokerSettings()) as cluster:
+            _note(folder / ADDRESS, cluster.bootstrap_servers)
+            await anyio.sleep_forever()
+    except RoadstreamError as error:
+        _note(folder / FAILURE, str(error))
+
+
+def _note(file: Path, text: str) -> None:
+    """Write a file that others see only once it is whole."""
+    file.with_suffix(".new").write_text(text)
+    file.with_suffix(".new").rename(file)
+
+
+def _shared_address() -> str | None:
+    """Wait for the broker of the whole run; return its address, or nothing where there is none."""
+    if SHARED not in os.environ:
+        return None
+    folder, until = Path(os.environ[SHARED]), time.monotonic() + STARTS_WITHIN
+    while not ((address := folder / ADDRESS).exists() or (folder / FAILURE).exists()):
+        if time.monotonic() > until:
+            give_up(f"it did not answer within {STARTS_WITHIN:g} s")
+        time.sleep(0.1)
+    if not address.exists():
+        give_up((folder / FAILURE).read_text())
+    return address.read_text()
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +81,7 @@ def kafka_bootstrap() -> Iterator[str]:
 
     Tests share it with all its topics and groups, so names that matter must be unique.
     """
-    if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+    if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or _shared_address():
         yield given
         return
     with _broker() as bootstrap:

@@ -1,4 +1,4 @@
-"""The parts of the GPU benchmark that need no GPU: counting, bounds, checkpoints, the stream."""
+"""The parts of benchmarks of models that need no GPU: counting, bounds, checkpoints, the stream."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from torch import nn
 
-from roadstream.bench import gpu
+from roadstream.bench import engines, gpu
 from roadstream.bench.checkpoints import (
     cascade_file,
     dinov3,
@@ -129,3 +129,12 @@ def test_a_timm_checkpoint_gives_scores_near_a_coin_toss(tmp_path: Path) -> None
 def test_without_a_device_it_says_so() -> None:
     with pytest.raises(SystemExit, match="needs a CUDA device"):
         gpu.require_cuda()
+
+
+def test_each_engine_has_a_cascade_that_loads(tmp_path: Path) -> None:
+    files = engines.cascades(tmp_path, 8)
+
+    loaded = {name: load_cascade(str(path)) for name, path in files.items()}
+
+    assert {one.tiers[0].members[0].engine for one in loaded.values()} == {"torch", "onnx"}
+    assert all(one.tiers[0].max_batch == 8 for one in loaded.values())
