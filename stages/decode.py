@@ -9,9 +9,10 @@ import logging
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 
 import cv2
@@ -28,24 +29,6 @@ from roadstream.streams.sources.sniff import DECODABLE, PICTURES, describe, snif
 
 Pixels = npt.NDArray[np.uint8]
 
-# Sizes are checked here, from the header, with other limits than Pillow's; its warning stays quiet.
-Image.MAX_IMAGE_PIXELS = None
-
-
-def _hush_libtiff() -> None:
-    """Stop libtiff from writing to standard error; what it finds wrong is raised all the same."""
-    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-        try:
-            set_handler = getattr(ctypes.CDLL(_imaging.__file__), name)
-        except (OSError, AttributeError):  # Pillow built without it, or with it hidden inside
-            continue
-        set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-        set_handler(None)
-
-
-_hush_libtiff()
-logging.getLogger("PIL").addHandler(logging.NullHandler())
-
 _PILLOW_NAMES = {"jpeg2000": "JPEG2000"}
 # Formats whose Pillow readers warn about odd metadata; catching warnings takes a lock.
 _TALKATIVE = frozenset({"tiff", "avif"})
@@ -55,6 +38,7 @@ _VIDEO_LEVELS = [min(max(round((alpha - 16) * 255 / 219), 0), 255) for alpha in 
 _BITFIELDS, _WITH_MASKS = struct.pack("<I", 3), struct.pack("<I", 56)
 _BGRA_MASKS = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 _warnings_lock = threading.Lock()
+_pillow, _nowhere = logging.getLogger("PIL"), logging.NullHandler()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +238,35 @@ def _on_screen(image: GifImageFile) -> Image.Image:
 def _opened(data: bytes, kind: str) -> Iterator[Image.Image]:
     """Open a picture by the one Pillow reader that its content asks for."""
     name = _PILLOW_NAMES.get(kind, kind.upper())
-    with _faults(kind), Image.open(BytesIO(data), formats=[name]) as image:
+    with _faults(kind), _unguarded, Image.open(BytesIO(data), formats=[name]) as image:
         yield image
+
+
+class _Unguarded:
+    """Lifts Pillow's limit of pixels while something is decoded here, in whatever threads.
+
+    Sizes are checked here, from the header, with limits of our own. Others in this process decode
+    with Pillow too, and rely on its limit.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_unguarded = _Unguarded()
 
 
 @contextmanager
@@ -347,9 +358,42 @@ def _check_webp(data: bytes, wanted: tuple[int, int], limits: DecodeLimits) -> N
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    with _warnings_lock, warnings.catch_warnings():
+    """Keep Pillow's warnings and log lines, and what libtiff writes, from standard error.
+
+    What they find wrong is raised all the same. All of it holds for the whole process, so one
+    thread at a time is in here, and leaves everything as it was.
+    """
+    with _warnings_lock, warnings.catch_warnings(), _hushed_libtiff():
         warnings.simplefilter("ignore")
+        _pillow.addHandler(_nowhere)
+        try:
+            yield
+        finally:
+            _pillow.removeHandler(_nowhere)
+
+
+@contextmanager
+def _hushed_libtiff() -> Iterator[None]:
+    had = [(set_handler, set_handler(None)) for set_handler in _libtiff_handlers()]
+    try:
         yield
+    finally:
+        for set_handler, handler in had:
+            set_handler(handler)
+
+
+@cache
+def _libtiff_handlers() -> list[Callable[[int | None], int | None]]:
+    """Return the functions that set libtiff's handlers, and return those that were set."""
+    found: list[Callable[[int | None], int | None]] = []
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        try:
+            set_handler = getattr(ctypes.CDLL(_imaging.__file__), name)
+        except (OSError, AttributeError):  # Pillow built without it, or with it hidden inside
+            continue
+        set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        found.append(set_handler)
+    return found
 
 
 def _pillow_fault(error: Exception, kind: str) -> ImageError:
