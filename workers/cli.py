@@ -1,5 +1,8 @@
 """The ``roadstream`` command: finds the subcommand, and turns every known error into one line."""
 
+import roadstream.workers.safe_path  # noqa: F401 (before all that could be found there)
+
+# isort: split
 import errno
 import faulthandler
 import os
