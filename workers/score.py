@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -61,6 +61,9 @@ PATIENCE = 300.0
 STOP_BUDGET = DRAIN_TIMEOUT + GRACE + 2 * LEAVING
 
 
+Heard = Callable[[Sequence[bytes]], Awaitable[None]]
+
+
 class Found(NamedTuple):
     """The images to be scored, in input order, as blocking iterators.
 
@@ -81,12 +84,14 @@ class Notes(NamedTuple):
         run_id: Its id there.
         events: For ``roadstream verify``.
         own_log: Whether the log is the run's own, in files that a power cut can put back.
+        heard: Is given the answers that are new, encoded.
     """
 
     ledger: RunLedger
     run_id: str
     events: EventLedger
     own_log: bool = False
+    heard: Heard | None = None
 
 
 class Score:
@@ -110,7 +115,7 @@ class Score:
     ) -> None:
         self._log, self._tiers, self._ledger, self._run_id = log, tiers, notes.ledger, notes.run_id
         self._found, self._tally = found, tally
-        self._events, self._own_log = notes.events, notes.own_log
+        self._events, self._own_log, self._heard = notes.events, notes.own_log, notes.heard
         self._answered = anyio.Event()
         # Found and not submitted yet: it outlives an outage of the log.
         self._batch: list[Scanned] = []
@@ -237,8 +242,11 @@ class Score:
                     rows.append(ledger_row(answer, value))
         if not positions:
             return
-        for row in await self._ledger.record(rows, positions):
+        new = await self._ledger.record(rows, positions)
+        for row in new:
             self._tally.add(row.status, row.exit_tier, row.label)
+        if self._heard is not None:
+            await self._heard([row.answer for row in new])
         self._answered.set()
         self._answered = anyio.Event()
 

@@ -1,17 +1,11 @@
 """``roadstream score``: pictures in, answers out."""
 
-import contextlib
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
 
-from roadstream.schemas.cascade import load_cascade
-from roadstream.schemas.errors import UsageError
-from roadstream.sinks.writers import check_output
-from roadstream.streams.sources.files import ScanStats
-from roadstream.streams.sources.listing import StandardInput
 from roadstream.workers.commands.common import (
     DECODE_MEMORY,
     Beginning,
@@ -22,23 +16,12 @@ from roadstream.workers.commands.common import (
     LogLevel,
     Namespace,
     Paths,
-    check_decode_memory,
-    check_hang_timeout,
-    check_paths,
+    run_async,
 )
-from roadstream.workers.commands.numbers import (
-    MOST_FPS,
-    MOST_WORKERS,
-    check_above,
-    check_number,
-    check_stream,
-)
-from roadstream.workers.connect import address
-from roadstream.workers.cpus import usable_cpus
 from roadstream.workers.hangs import HANG_TIMEOUT
 from roadstream.workers.progress import Tally
-from roadstream.workers.rundir import RunFolder, RunKey, working_folder
-from roadstream.workers.scoring import _Options, _run
+from roadstream.workers.score import run_until_stopped
+from roadstream.workers.scoring import ScoreOptions, check, prepared
 from roadstream.workers.terminal import console, screen
 
 STOPPED = 130
@@ -102,59 +85,38 @@ def score(
     Exit status: 0 if every picture was answered, 1 if some failed or there was none, 130 if
     stopped by Ctrl-C.
     """
-    check_paths("score", paths)
-    _check_numbers(workers, fps, log)
-    check_hang_timeout(hang_timeout)
-    memory = check_decode_memory(decode_memory)
-    check_output(out)
-    loaded = load_cascade(cascade)
-    folder = RunFolder(out)
-    count = usable_cpus() if workers is None else workers
-    with contextlib.ExitStack() as held:
-        held.enter_context(folder.locked(restart=restart))
-        # To its end, before anything is done: another list must not get into the same output.
-        stdin, listed = None, None
-        if "-" in paths:
-            stdin, listed = held.enter_context(folder.list_kept(StandardInput()))
-        key = RunKey(
-            paths=list(paths),
-            folder=working_folder(),
-            log=log,
-            namespace=address(log, namespace).namespace,
-            cascade=loaded.name,
-            cascade_hash=loaded.hash,
-            fps=fps,
-            stream=check_stream(stream),
-            listed=listed,
-        )
-        options = _Options(
-            count, sort, ledger, log_level, stdin, start, ScanStats(), hang_timeout, memory
-        )
-        tally, finished = _run(key, loaded, cascade, folder, options)
+    options = ScoreOptions(
+        paths=list(paths),
+        out=out,
+        cascade=cascade,
+        log=log,
+        namespace=namespace,
+        workers=workers,
+        fps=fps,
+        stream=stream,
+        sort=sort,
+        restart=restart,
+        start=start,
+        hang_timeout=hang_timeout,
+        ledger=ledger,
+        decode_memory=decode_memory,
+        log_level=log_level,
+    )
+    check(options)
+    with prepared(options) as job:
+        tally, finished = run_async(log_level, job.run, run_until_stopped, console())
     if finished and report:
         from roadstream.workers.commands.evaluate import report as write
 
         write(out)
     # Last: a standard output that is full must not cost the report.
-    _summarise(tally, out, options.stats.left_out.lines(), finished=finished)
+    _summarise(tally, out, job.stats.left_out.lines(), finished=finished)
     if not finished:
         return STOPPED
     if not tally.submitted:
         console().print("nothing to score: there is no picture and no video", soft_wrap=True)
         return 1
     return 0 if tally.answered.get("failed", 0) == 0 else 1
-
-
-def _check_numbers(workers: int | None, fps: float | None, log: str) -> None:
-    """Check what is given as a number.
-
-    Raises:
-        UsageError: One is out of its range.
-    """
-    if workers is not None and (workers < 0 or (workers == 0 and log == "embedded")):
-        raise UsageError(f"--workers: expected 1 or more (0 on Kafka only), got {workers}")
-    check_number("--workers", workers, 0, MOST_WORKERS, "processes")
-    check_above("--fps", fps, MOST_FPS, "pictures per second")
 
 
 def _summarise(tally: Tally, out: Path, left_out: list[str], *, finished: bool) -> None:
