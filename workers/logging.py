@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, TypeVarTuple
@@ -35,6 +36,7 @@ _DIM, _CYAN = "2", "36"
 _COLOURS = {"warning": "33", "error": "31", "critical": "31"}
 
 _process: dict[str, Any] = {}
+_in_library: ContextVar[bool] = ContextVar("in_library", default=False)
 
 
 def identify(**known: object) -> None:
@@ -161,6 +163,32 @@ def configure_logging(level: Level, form: Format = "auto") -> None:
     )
     # aiokafka reports each lost connection by itself; what matters of it is raised to us.
     logging.getLogger("aiokafka").setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
+
+
+def log_as_library() -> None:
+    """Send this context's events to the standard library's logger ``roadstream``.
+
+    Where the program has configured structlog, they go where that says. Else structlog goes on as
+    it does by default for everybody outside of this context, the threads and tasks begun in it.
+    """
+    _in_library.set(True)
+    if not structlog.is_configured():
+        structlog.configure([_to_standard_library, *structlog.get_config()["processors"]])
+
+
+def _to_standard_library(logger: object, method: str, event: Event) -> Event:
+    if not _in_library.get():
+        return event
+    tell_library({**structlog.contextvars.get_contextvars(), "level": method, **event})
+    raise structlog.DropEvent
+
+
+def tell_library(event: Mapping[str, Any]) -> None:
+    """Give an event to the standard library's logger ``roadstream``, as one line."""
+    told = {key: value for key, value in event.items() if key not in (*_TEXTS, "exc_info")}
+    line = " ".join([str(event["event"]), *(f"{key}={_value(told[key])}" for key in told)])
+    level = logging.getLevelNamesMapping().get(str(event["level"]).upper(), logging.WARNING)
+    logging.getLogger("roadstream").log(level, "%s", line, exc_info=event.get("exc_info"))
 
 
 def _add_identity(logger: object, method: str, event: Event) -> Event:

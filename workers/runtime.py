@@ -137,9 +137,10 @@ def _load_engine(cascade: Cascade, member: Member, options: EngineOptions) -> En
     return engine
 
 
-def load_and_learn(
-    cascade: Cascade, tiers: Sequence[str], threads: int
-) -> tuple[dict[str, Engine], Learnt]:
+Loaded = tuple[dict[str, Engine], Learnt]
+
+
+def load_and_learn(cascade: Cascade, tiers: Sequence[str], threads: int) -> Loaded:
     """Load and warm the engines of these tiers, and learn what their members take (blocking).
 
     Raises:
@@ -202,8 +203,31 @@ async def run_workers(
     loaded = await in_thread_until_stopped(
         stopping, partial(load_and_learn, cascade, tiers, options.threads)
     )
-    if loaded is None:
-        return
+    if loaded is not None:
+        await run_loaded(log, cascade, options, loaded, stopping, process)
+
+
+async def run_loaded(
+    log: Log,
+    cascade: Cascade,
+    options: WorkOptions,
+    loaded: Loaded,
+    stopping: anyio.Event,
+    process: Process | None = None,
+) -> None:
+    """Join the groups and work until ``stopping`` is set, then close the engines.
+
+    Args:
+        log: The log, open.
+        cascade: What is judged.
+        options: How.
+        loaded: What ``load_and_learn`` returned for the tiers of ``options``.
+        stopping: Set to end it.
+        process: Is told what runs here.
+
+    Raises:
+        RoadstreamError: See ``run_workers``.
+    """
     engines, learnt = loaded
     devices = Devices()
     suspects = Suspects(_notes(options))
@@ -216,7 +240,7 @@ async def run_workers(
     )
     try:
         async with watched(reading.calls, options.hang_timeout), anyio.create_task_group() as tasks:
-            for name in tiers:
+            for name in options.tiers or cascade.tier_names:
                 worker = TierWorker(
                     log,
                     Judge(cascade, name, engines, devices=devices, options=reading, learnt=learnt),

@@ -1,1 +1,1 @@
-"""The log in memory: the same contract without a disk, with faults on demand. The test kit."""
+"""The log in memory: the same contract without a disk, and with faults on demand for tests."""

@@ -1,4 +1,4 @@
-"""The in-memory log: the same contract without a disk, with faults on demand. The test kit.
+"""The in-memory log: the same contract without a disk, and with faults on demand for tests.
 
 A fault is data: ``log.faults.append(Fault("publish", LogUnavailableError("gone"), after=True))``
 makes the next publish append its records and then fail, as a broker does whose acknowledgement is

@@ -127,6 +127,17 @@ def scan_places(
     return _Scan(options, stats if stats is not None else ScanStats()).arguments(paths)
 
 
+def scan_picture(path: str, options: ScanOptions) -> Image:
+    """Return the record of one picture file; an `Unreadable` where there is none.
+
+    Raises:
+        MachineError: The machine has no file descriptor left.
+    """
+    (found,) = _Scan(options, ScanStats()).file(path, os.path.dirname(path) or None, 0)
+    assert found.image is not None  # nothing is known of an earlier scan
+    return found.image
+
+
 @dataclass(slots=True)
 class _Folder:
     """A folder on the way from an argument down to the files being scanned.
