@@ -354,6 +354,7 @@ def test_a_second_process_does_not_compile_anew() -> None:
     assert done.stdout.split() == ["1", "0"]
 
 
+@pytest.mark.timeout(300)  # it compiles twice
 def test_kept_machine_code_that_does_not_load_is_compiled_anew(tmp_path: Path) -> None:
     """As after an update that renamed the modules which it names, or when it was cut off."""
     code = (
