@@ -1,4 +1,4 @@
-"""Documents lead where they say: links, anchors, paths and make targets, and every page is listed."""
+"""Documents lead where they say: links, anchors, paths, make targets; every page is listed."""
 
 import re
 from collections.abc import Iterator
