@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 WORK = ROOT / ".mutants"
 LIST = ROOT / "tests" / "mutants.toml"
 MOST_SURVIVE = 0.05
+_LINKED = {"tests", "training", "docs", "examples"}
 
 # Of mutmut, for what a run of pytest ended with; whatever else it is, the mutant did harm.
 _SURVIVED, _UNTESTED, _TIMEOUTS = {0}, {5, 33}, {24, 36, 152, 255, -24}
@@ -47,12 +48,20 @@ class Module(NamedTuple):
     equivalent: dict[str, str]
 
     @property
+    def room(self) -> str:
+        return self.path.partition("/")[0]
+
+    @property
     def folder(self) -> Path:
         return WORK / self.path.removesuffix(".py").replace("/", ".")
 
     @property
+    def mutated(self) -> Path:
+        return self.folder / "mutants" / "src" / "roadstream" / self.path
+
+    @property
     def results(self) -> Path:
-        return self.folder / "mutants" / f"{self.path}.meta"
+        return self.mutated.with_name(self.mutated.name + ".meta")
 
 
 class Verdict(NamedTuple):
@@ -93,12 +102,14 @@ def prepare(module: Module) -> None:
     module.folder.mkdir(parents=True, exist_ok=True)
     for path in ROOT.iterdir():
         link = module.folder / path.name
-        if path.is_dir() and not path.name.startswith(".") and not link.exists():
+        if path.name in _LINKED and not link.exists():
             link.symlink_to(path)
+    _lay_out_package(module)
     about = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     own = {
-        "source_paths": [module.path.partition("/")[0]],
-        "only_mutate": [module.path],
+        "source_paths": [f"src/roadstream/{module.room}"],
+        "only_mutate": [f"src/roadstream/{module.path}"],
+        "also_copy": ["src/roadstream/__init__.py"],
         "pytest_add_cli_args_test_selection": module.tests,
     }
     lines = [*_toml("mutmut", own | _OPTIONS), *_toml("pytest.ini_options", about)]
@@ -112,6 +123,15 @@ def prepare(module: Module) -> None:
             name: None if end in _SURVIVED | _UNTESTED else end for name, end in ends.items()
         }
         module.results.write_text(json.dumps(known))
+
+
+def _lay_out_package(module: Module) -> None:
+    """Make a package of which mutmut copies and changes one room; the others are those here."""
+    package = module.folder / "src" / "roadstream"
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").write_text(f"__path__.append({str(ROOT / 'src' / 'roadstream')!r})\n")
+    if not (room := package / module.room).exists():
+        room.symlink_to(ROOT / module.room)
 
 
 def _toml(table: str, values: Mapping[str, Any]) -> list[str]:
@@ -155,7 +175,7 @@ class Changes:
     """Says in one line what a mutant changes; its number would change with every edit."""
 
     def __init__(self, module: Module) -> None:
-        mutated = module.folder / "mutants" / module.path
+        mutated = module.mutated
         self._lines = mutated.read_text().splitlines()
         self._spans = json.loads(mutated.with_name(mutated.name + ".spans").read_text())["spans"]
 
