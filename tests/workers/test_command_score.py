@@ -25,6 +25,7 @@ COLUMNS = [
     "image_id", "uri", "session_id", "frame_index", "status", "label", "probability",
     "confidence", "exit_tier", "flags", "error", "latency", "votes",
 ]  # fmt: skip
+SCORE = ("score", "--workers=1")  # starts sooner than one for each CPU
 
 
 def answers(path: Path) -> list[dict[str, Any]]:
@@ -82,7 +83,7 @@ def test_lite_cascade_answers_every_picture_of_a_folder(drive: Path, tmp_path: P
 def test_other_formats_hold_the_same_columns(name: str, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 3)
     cascade = write_cascade(tmp_path)
-    done = roadstream("score", "in", "--cascade", cascade, "--out", name, folder=tmp_path)
+    done = roadstream(*SCORE, "in", "--cascade", cascade, "--out", name, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     first = (tmp_path / name).read_text().splitlines()[0]
     found = list(json.loads(first)) if name.endswith("jsonl") else first.split(",")
@@ -94,7 +95,7 @@ def test_paths_come_from_standard_input(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 3)
     cascade = write_cascade(tmp_path)
     done = roadstream(
-        "score", "-", "--cascade", cascade, "--out", "a.jsonl",
+        *SCORE, "-", "--cascade", cascade, "--out", "a.jsonl",
         folder=tmp_path, stdin="in/00000.jpg\nin/00002.jpg\n",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -228,7 +229,7 @@ def test_absent_broker_is_one_line_and_status_1(tmp_path: Path) -> None:
 
 def test_full_disk_is_one_line_and_keeps_what_was_answered(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 2000)
-    command = ["score", "in", "--cascade", write_cascade(tmp_path), "--out", "a.jsonl"]
+    command = [*SCORE, "in", "--cascade", write_cascade(tmp_path), "--out", "a.jsonl"]
     limit = 2_000_000  # bytes a file may grow to: stands for a disk that fills up
 
     done = subprocess.run(
@@ -255,7 +256,7 @@ def test_other_inputs_for_the_same_output_are_refused(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 2)
     write_pictures(tmp_path / "other", 2)
     cascade = write_cascade(tmp_path)
-    command = ("score", "--cascade", cascade, "--out", "a.jsonl")
+    command = (*SCORE, "--cascade", cascade, "--out", "a.jsonl")
     assert roadstream(*command, "in", folder=tmp_path).returncode == 0
     refused = roadstream(*command, "other", folder=tmp_path)
     assert refused.returncode == 2
@@ -311,7 +312,7 @@ def test_each_place_has_the_answer_of_what_stands_there_now(tmp_path: Path) -> N
 
 def test_another_list_for_the_same_output_is_refused(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 3)
-    command = ("score", "-", "--cascade", write_cascade(tmp_path), "--out", "a.jsonl")
+    command = (*SCORE, "-", "--cascade", write_cascade(tmp_path), "--out", "a.jsonl")
     first = "in/00000.jpg\nin/00001.jpg\n"
     assert roadstream(*command, folder=tmp_path, stdin=first).returncode == 0
     before = (tmp_path / "a.jsonl").read_bytes()
@@ -331,7 +332,7 @@ def test_another_list_for_the_same_output_is_refused(tmp_path: Path) -> None:
 
 
 def test_report_and_evaluation_follow_a_run(drive: Path, tmp_path: Path) -> None:
-    scored = roadstream("score", str(drive), "--out", "a.jsonl", "--report", folder=tmp_path)
+    scored = roadstream(*SCORE, str(drive), "--out", "a.jsonl", "--report", folder=tmp_path)
     assert scored.returncode == 0, scored.stderr
     assert "<html" in (tmp_path / "a.html").read_text()
     done = roadstream("evaluate", "a.jsonl", str(drive / "labels.csv"), folder=tmp_path)
