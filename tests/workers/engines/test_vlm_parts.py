@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from roadstream.schemas.cascade import Member
@@ -22,6 +22,7 @@ SIDE = st.integers(1, 4000)
 
 
 @given(SIDE, SIDE)
+@example(9, 14)  # 1.6 by 2.5 multiples
 def test_a_fitted_size_is_within_the_limits(width: int, height: int) -> None:
     limits = Limits(64 * 64, 512 * 384, 32)
 
@@ -29,8 +30,8 @@ def test_a_fitted_size_is_within_the_limits(width: int, height: int) -> None:
 
     assert wide % 32 == high % 32 == 0
     assert wide * high <= limits.largest
-    if 0.2 < width / height < 5:  # a strip is changed by the rounding
-        assert wide / high == pytest.approx(width / height, rel=0.5)
+    if 0.2 < width / height < 5:  # a strip is changed by the rounding, and the smallest size too
+        assert wide / high == pytest.approx(width / height, rel=0.75)
 
 
 def test_a_picture_of_a_right_size_is_left_alone() -> None:
