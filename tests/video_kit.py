@@ -12,6 +12,7 @@ from roadstream.schemas.records import Image, Inline, Unreadable
 
 WIDTH, HEIGHT = 160, 96
 Size = tuple[int, int]
+X264 = {"sc_threshold": "0", "preset": "superfast"}  # no keyframes but those asked for; soon done
 
 
 def grey(index: int) -> int:
@@ -74,7 +75,9 @@ def _options(codec: str, options: Mapping[str, str] | None) -> dict[str, str]:
         return dict(options)
     if codec == "libx265":
         return {"x265-params": "log-level=none"}
-    return {"sc_threshold": "0" if codec == "libx264" else "1000000000"}  # no other keyframes
+    if codec == "libx264":
+        return X264
+    return {"sc_threshold": "1000000000"}
 
 
 def _silence(container: av.container.OutputContainer) -> av.AudioStream:

@@ -12,6 +12,7 @@ from roadstream.schemas.errors import UsageError
 from roadstream.schemas.records import Image, Inline, Unreadable
 from roadstream.streams.sources.files import ScanOptions, ScanStats, scan
 from roadstream.streams.sources.video import VideoOptions, picture_at, read_video
+from tests.video_kit import X264
 
 Pixels = npt.NDArray[np.uint8]
 WIDTH, HEIGHT, RATE, KEY_EVERY = 160, 96, 25, 10
@@ -47,11 +48,11 @@ def write(
     pixel_format: str = "yuv420p",
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    scene_cuts_off = {"sc_threshold": "0" if codec == "libx264" else "1000000000"}
+    options = X264 if codec == "libx264" else {"sc_threshold": "1000000000"}
     muxing = {"movflags": "use_metadata_tags"} if metadata else {}
     with av.open(path, "w", options=muxing) as container:
         container.metadata.update(metadata or {})
-        stream = container.add_stream(codec, rate=RATE, options=scene_cuts_off)
+        stream = container.add_stream(codec, rate=RATE, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = size
         stream.pix_fmt = pixel_format
@@ -359,7 +360,8 @@ def film(
 ) -> Path:
     """Write pictures that are shown at given seconds."""
     with av.open(path, "w") as container:
-        stream = container.add_stream(codec, rate=10, options={"sc_threshold": "0"})
+        options = X264 if codec == "libx264" else {"sc_threshold": "0"}
+        stream = container.add_stream(codec, rate=10, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
