@@ -29,8 +29,9 @@ pytestmark = [
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 INSTALLED = Path(os.environ.get("ROADSTREAM_NODE", ROOT / ".environments" / "node"))
-NAMESPACE, PARTITIONS = "examples", 4
-PLACE = re.compile(r"(\w{32}) examples\.(images\.\w+)\[(\d)\]@(\d+)")
+# The processes that run tests share a cluster.
+NAMESPACE, PARTITIONS = f"examples-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}", 4
+PLACE = re.compile(rf"(\w{{32}}) {NAMESPACE}\.(images\.\w+)\[(\d)\]@(\d+)")
 WITHOUT_PYTHON = importlib.util.find_spec("confluent_kafka") is None
 WITHOUT_NODE = not (INSTALLED / "node").exists()
 PYTHON = [sys.executable, str(EXAMPLES / "producer_confluent.py")]

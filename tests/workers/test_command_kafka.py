@@ -38,8 +38,9 @@ def stop(process: "subprocess.Popen[str]") -> None:
 
 
 def test_produced_pictures_are_answered_once_though_a_worker_is_killed(
-    kafka_bootstrap: str, tmp_path: Path
+    kafka_bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ROADSTREAM_NAMESPACE", "produced")  # the tests share a cluster
     log = f"kafka://{kafka_bootstrap}"
     pictures = write_pictures(tmp_path / "in", 300)
     common = ("--log", log, "--cascade", write_cascade(tmp_path))
@@ -68,8 +69,9 @@ def test_produced_pictures_are_answered_once_though_a_worker_is_killed(
 
 
 def test_score_runs_whole_jobs_on_kafka_also_on_the_same_pictures(
-    kafka_bootstrap: str, tmp_path: Path
+    kafka_bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ROADSTREAM_NAMESPACE", "jobs")
     write_pictures(tmp_path / "in", 40)
     cascade = write_cascade(tmp_path)
     for out in ("a.jsonl", "b.jsonl"):
@@ -85,7 +87,7 @@ def test_score_runs_whole_jobs_on_kafka_also_on_the_same_pictures(
 def test_references_are_read_under_the_root_only(
     kafka_bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ROADSTREAM_NAMESPACE", "references")  # the tests share a cluster
+    monkeypatch.setenv("ROADSTREAM_NAMESPACE", "references")
     log = f"kafka://{kafka_bootstrap}"
     write_pictures(tmp_path / "allowed", 2)
     write_pictures(tmp_path / "secret", 2)
