@@ -96,7 +96,7 @@ def _process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(
         structlog,
         "configure",
-        lambda **given: configure(**given | {"cache_logger_on_first_use": False}),
+        lambda *given, **named: configure(*given, **named | {"cache_logger_on_first_use": False}),
     )
     yield
     configure(**logs)

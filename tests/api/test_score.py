@@ -19,12 +19,18 @@ COUNT = 12
 TIMES = {"submitted_at", "answered_at", "latency", "votes"}
 
 
+@pytest.fixture(scope="module")
+def frames() -> list[bytes]:
+    """The pictures, drawn once."""
+    return [encode_jpeg(frame.image) for frame in render_drive(COUNT, seed=3)]
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(frames: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with pictures in ``drive``, and the cascade ``rule.toml``."""
     (tmp_path / "drive").mkdir()
-    for number, frame in enumerate(render_drive(COUNT, seed=3)):
-        (tmp_path / "drive" / f"{number:02}.jpg").write_bytes(encode_jpeg(frame.image))
+    for number, frame in enumerate(frames):
+        (tmp_path / "drive" / f"{number:02}.jpg").write_bytes(frame)
     (tmp_path / "rule.toml").write_text(RULE)
     monkeypatch.chdir(tmp_path)
     return tmp_path
