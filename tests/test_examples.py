@@ -49,14 +49,14 @@ def javascript(tmp_path: Path) -> list[str]:
     return [str(INSTALLED / "node"), "--no-warnings", str(tmp_path / "producer.mjs")]
 
 
-@pytest.fixture
-def log(kafka_bootstrap: str, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def log(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Workers that answer what is sent in a namespace of the examples' own."""
-    url = f"kafka://{kafka_bootstrap}"
-    common = ("--log", url, "--namespace", NAMESPACE, "--cascade", write_cascade(tmp_path))
-    made = roadstream("topics", "create", *common, "--partitions", "4", folder=tmp_path)
+    url, folder = f"kafka://{kafka_bootstrap}", tmp_path_factory.mktemp("up")
+    common = ("--log", url, "--namespace", NAMESPACE, "--cascade", write_cascade(folder))
+    made = roadstream("topics", "create", *common, "--partitions", "4", folder=folder)
     assert made.returncode == 0, made.stderr
-    up = started("up", "--partitions", "4", *common, folder=tmp_path)
+    up = started("up", "--partitions", "4", *common, folder=folder)
     yield url
     up.send_signal(signal.SIGTERM)
     up.communicate(timeout=60)
