@@ -327,10 +327,43 @@ def test_any_other_server_is_reached_by_the_proxy(
     client.close()
 
 
-def test_a_proxy_that_cannot_be_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALL_PROXY", "gopher://127.0.0.1:9")
-    with pytest.raises(ConfigError, match=r"ALL_PROXY: expected an HTTP proxy, got .*gopher"):
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        ("gopher://user:hunter2@127.0.0.1:9", "ALL_PROXY=gopher://…"),
+        ("http://user:hunter2/@127.0.0.1:9", "ALL_PROXY=http://…"),
+        ("user:hunter2:x@127.0.0.1:x", "ALL_PROXY=…"),
+        ("socks5://user:hunter2@127.0.0.1:9", "ALL_PROXY=socks5://…"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_said_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, proxy: str, said: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ConfigError, match="ALL_PROXY: expected an HTTP proxy") as caught:
         ChatClient(OpenAISettings(base_url="http://models.invalid/v1"), "m.settings")
+
+    assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_address_that_is_none_is_not_blamed_on_a_proxy() -> None:
+    with pytest.raises(ConfigError, match=r"m\.settings\.base_url: expected an address") as caught:
+        ChatClient(OpenAISettings(base_url="http://user:hunter2@127.0.0.1:x/v1"), "m.settings")
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_password_in_the_address_stands_in_no_error() -> None:
+    settings = OpenAISettings(base_url="http://user:hunter2@127.0.0.1:9/v1", connect_timeout=1)
+    client = ChatClient(settings, "m.settings")
+    with pytest.raises(
+        EngineDownError, match=r"http://127\.0\.0\.1:9/v1 cannot be reached"
+    ) as caught:
+        client.models()
+    client.close()
+
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

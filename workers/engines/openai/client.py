@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from urllib.request import getproxies_environment
 
 import httpx
 import msgspec
@@ -37,7 +38,7 @@ class ChatClient:
     """Sends chat requests to one server. Threads may share it.
 
     The key goes into a header alone: it stands in no error and no log, even if the server repeats
-    it.
+    it. Nor does a password in an address.
 
     Args:
         settings: Address, key and patience.
@@ -53,7 +54,8 @@ class ChatClient:
     ) -> None:
         self._settings, self._pause = settings, pause
         self._key = _key(settings, where)
-        self._url = settings.base_url.rstrip("/")
+        self._url = _address(settings, where)
+        self._shown = str(self._url.copy_with(userinfo=b""))
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._http = self._client(headers, where)
 
@@ -68,16 +70,19 @@ class ChatClient:
             return httpx.Client(
                 headers=headers,
                 timeout=httpx.Timeout(settings.request_timeout, connect=settings.connect_timeout),
-                trust_env=not on_this_machine(httpx.URL(self._url).host),
+                trust_env=not on_this_machine(self._url.host),
                 verify=httpx.create_ssl_context(),  # heeds SSL_CERT_FILE in any case
                 limits=httpx.Limits(
                     max_connections=settings.concurrency,
                     max_keepalive_connections=settings.concurrency,
                 ),
             )
-        except (ImportError, ValueError, httpx.InvalidURL) as error:
+        except (ImportError, ValueError, httpx.InvalidURL):
+            # Of the reason only this: httpx repeats what it read, and a password may be in it.
             raise ConfigError(
-                f"{where}: HTTP_PROXY, HTTPS_PROXY or ALL_PROXY", "an HTTP proxy", str(error)
+                f"{where}: HTTP_PROXY, HTTPS_PROXY or ALL_PROXY",
+                "an HTTP proxy such as http://host:port",
+                _proxy_schemes(),
             ) from None
 
     def models(self) -> list[str]:
@@ -116,7 +121,7 @@ class ChatClient:
             except httpx.TimeoutException:
                 if ends_at is not None and time.monotonic() >= ends_at:
                     return Late()
-                raise EngineDownError(f"{self._url}: no answer in {left:g} s") from None
+                raise EngineDownError(f"{self._shown}: no answer in {left:g} s") from None
             if answer.status_code not in _BUSY:
                 return self._read(answer)
             wait = _wait(answer, settings.backoff * 2**attempt)
@@ -141,23 +146,23 @@ class ChatClient:
         """
         times = httpx.Timeout(timeout, connect=min(timeout, self._settings.connect_timeout))
         headers = {"Content-Type": "application/json"}
-        url = self._url + path
+        url = f"{self._url}{path}"
         try:
             return self._http.request(method, url, content=content, headers=headers, timeout=times)
         except httpx.ConnectTimeout:
-            raise EngineDownError(f"{self._url} cannot be reached in time") from None
+            raise EngineDownError(f"{self._shown} cannot be reached in time") from None
         except httpx.TimeoutException:
             raise
         except httpx.HTTPError as error:
             problem = self._without_key(f"{type(error).__name__}: {error}")
-            raise EngineDownError(f"{self._url} cannot be reached: {problem}") from None
+            raise EngineDownError(f"{self._shown} cannot be reached: {problem}") from None
 
     def _read(self, answer: httpx.Response) -> Reply:
         if answer.status_code == 200:
             try:
                 found: dict[str, Any] = msgspec.json.decode(answer.content, type=dict[str, Any])
             except msgspec.MsgspecError as error:
-                raise EngineDownError(f"{self._url}: no chat answer: {error}") from None
+                raise EngineDownError(f"{self._shown}: no chat answer: {error}") from None
             return found
         if answer.status_code in _AWAY or answer.status_code in (401, 403, 404):
             # A wrong key or name concerns every picture: none of them is at fault.
@@ -166,7 +171,7 @@ class ChatClient:
 
     def _problem(self, answer: httpx.Response) -> str:
         said = " ".join(answer.text[:2000].split())[:300]
-        return self._without_key(f"{self._url}: {answer.status_code} {said}")
+        return self._without_key(f"{self._shown}: {answer.status_code} {said}")
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
@@ -182,6 +187,31 @@ def _key(settings: OpenAISettings, where: str) -> str:
             f"{where}.api_key_env", f"a key in the environment variable {name}", "nothing"
         )
     return key
+
+
+def _proxy_schemes() -> str:
+    """Say what proxies the environment names, without what may be secret in their addresses."""
+    found = getproxies_environment()
+    return ", ".join(
+        f"{name.upper()}_PROXY={_scheme(found[name])}…"
+        for name in ("http", "https", "all")
+        if name in found
+    )
+
+
+def _scheme(address: str) -> str:
+    """Return what an address begins with; without a scheme, that may be a user and a password."""
+    scheme, separator, _ = address.partition("://")
+    return scheme + separator if separator and scheme.isalnum() else ""
+
+
+def _address(settings: OpenAISettings, where: str) -> httpx.URL:
+    try:
+        return httpx.URL(settings.base_url.rstrip("/"))
+    except httpx.InvalidURL:  # it is not repeated, as a password may be in it
+        raise ConfigError(
+            f"{where}.base_url", "an address such as http://host:port/v1", "one that is none"
+        ) from None
 
 
 def _wait(answer: httpx.Response, otherwise: float) -> float:
