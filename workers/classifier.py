@@ -6,6 +6,7 @@ any event loop.
 """
 
 import os
+import threading
 import time
 import uuid
 import weakref
@@ -14,9 +15,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from itertools import count
+from itertools import count, takewhile
 from types import TracebackType
-from typing import Any, TypeAlias, cast, overload
+from typing import Any, TypeAlias, TypeGuard, overload
 
 import anyio
 import msgspec
@@ -41,7 +42,8 @@ from roadstream.schemas.topics import (
 from roadstream.streams.log import Output, Producer, Reader
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.streams.sources.files import ScanOptions, scan_picture
-from roadstream.streams.sources.identity import owned_id
+from roadstream.streams.sources.identity import native, owned_id
+from roadstream.workers.commands.numbers import MOST_MEBIBYTES, MOST_WORKERS, check_number
 from roadstream.workers.loop_thread import EndedError, LoopThread
 from roadstream.workers.runtime import (
     Loaded,
@@ -183,10 +185,10 @@ class Classifier:
             TypeError: It is no picture: an array of other pixels, say.
             RunError: The classifier is closed, or its workers have failed.
         """
-        if _is_one(pictures) or not isinstance(pictures, Iterable):
+        if not _are_many(pictures):
             with self._sending() as send:
                 return send(pictures).result()
-        return list(self._many(cast("Iterable[Picture]", pictures)))
+        return list(self._many(pictures))
 
     def _many(self, pictures: Iterable[Picture]) -> Iterator[Answer]:
         pending: deque[Future[Answer]] = deque()
@@ -248,10 +250,19 @@ class AsyncClassifier:
     @overload
     async def __call__(self, pictures: Iterable[Picture]) -> list[Answer]: ...
     async def __call__(self, pictures: Picture | Iterable[Picture]) -> Answer | list[Answer]:
-        """Judge pictures; see ``Classifier``. Cancelled, it does not wait for the answers."""
-        return await to_thread.run_sync(
-            self._classifier, pictures, abandon_on_cancel=True, limiter=self._waiting
-        )
+        """Judge pictures; see ``Classifier``.
+
+        Cancelled, it does not wait for the answers, and asks for no more.
+        """
+        left = threading.Event()
+        if _are_many(pictures):
+            pictures = takewhile(lambda _: not left.is_set(), pictures)
+        try:
+            return await to_thread.run_sync(
+                self._classifier, pictures, abandon_on_cancel=True, limiter=self._waiting
+            )
+        finally:
+            left.set()
 
 
 @asynccontextmanager
@@ -280,14 +291,20 @@ def open_classifier(
 
     Raises:
         ConfigError: The cascade, or one of its models, is not what it should be.
+        UsageError: A number is out of its bounds.
     """
+    check_number("threads", threads, 1, MOST_WORKERS, "threads")
+    check_number("decode_memory", decode_memory, 1, MOST_MEBIBYTES, "MiB")
     # A hang is the caller's to judge: nothing here may end the process.
     options = WorkOptions(threads=threads, max_memory=decode_memory << 20, hang_timeout=0)
     return Classifier(load_cascade(os.fspath(cascade)), options)
 
 
-def _is_one(pictures: Any) -> bool:
-    return isinstance(pictures, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray)
+def _are_many(pictures: Any) -> TypeGuard[Iterable[Picture]]:
+    if isinstance(pictures, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray):
+        return False
+    # An open file is an iterable of its lines, which nobody means by it.
+    return isinstance(pictures, Iterable) and not hasattr(pictures, "read")
 
 
 def as_image(picture: Any) -> Image:
@@ -297,7 +314,7 @@ def as_image(picture: Any) -> Image:
         TypeError: It is no picture.
     """
     if isinstance(picture, str | os.PathLike):
-        return scan_picture(os.fsdecode(picture), ScanOptions())
+        return scan_picture(native(picture), ScanOptions())
     if isinstance(picture, np.ndarray):
         return _inline(_as_file(picture))
     if isinstance(picture, bytes | bytearray | memoryview):

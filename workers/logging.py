@@ -173,7 +173,9 @@ def log_as_library() -> None:
     """
     _in_library.set(True)
     if not structlog.is_configured():
-        structlog.configure([_to_standard_library, *structlog.get_config()["processors"]])
+        structlog.configure(
+            processors=[_to_standard_library, *structlog.get_config()["processors"]]
+        )
 
 
 def _to_standard_library(logger: object, method: str, event: Event) -> Event:

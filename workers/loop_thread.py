@@ -36,7 +36,7 @@ class LoopThread:
         self._main = main
         # The threads that it starts are daemons as it is.
         self._thread = threading.Thread(target=self._run, name="roadstream", daemon=True)
-        self._ready, self._lock = threading.Event(), threading.Lock()
+        self._ready, self._lock = threading.Event(), threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: anyio.Event | None = None
         self._told_to_stop = False
@@ -61,12 +61,15 @@ class LoopThread:
             return asyncio.run_coroutine_threadsafe(function(*args), self._loop)
 
     def stop(self, patience: float) -> None:
-        """Tell it to stop, and wait for that so many seconds; fine if it has ended."""
+        """Tell it to stop, and wait for that so many seconds; fine if it has ended.
+
+        It may be called by the thread itself, where the garbage collector happens to run.
+        """
         with self._lock:
             self._told_to_stop = True
             if self._loop is not None and self._stopping is not None:
                 self._loop.call_soon_threadsafe(self._stopping.set)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(patience)
 
     def _run(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,6 +19,7 @@ from roadstream.schemas.errors import UsageError
 from roadstream.schemas.records import Answer
 from roadstream.sinks.consensus import Consensus
 from roadstream.streams.log import Start
+from roadstream.streams.sources.identity import native
 from roadstream.workers.logging import read_event, tell_library
 from roadstream.workers.loop_thread import LoopThread
 from roadstream.workers.progress import Progress
@@ -45,6 +47,8 @@ class ScoreRun:
         # At the end all answers come once more, for those of earlier runs.
         self._taken: set[str] = set()
         self._thread = LoopThread(self._main)
+        # Also where the program ends before the loop does: later, the thread could not write.
+        self._close = weakref.finalize(self, self._thread.stop, STOP_BUDGET)
 
     def start(self) -> None:
         """Start it."""
@@ -69,7 +73,7 @@ class ScoreRun:
 
     def close(self) -> None:
         """End it as Ctrl-C ends the command: the same call goes on from there. Fine if ended."""
-        self._thread.stop(STOP_BUDGET)
+        self._close()
 
     async def _main(self, ready: Callable[[], object], stopping: anyio.Event) -> None:
         async def run(
@@ -163,14 +167,22 @@ def _started(options: ScoreOptions) -> Iterator[ScoreRun]:
         yield run
 
 
-async def ascore(
+def ascore(
     paths: Paths, out: str | os.PathLike[str] | None = None, **options: Unpack[_Options]
 ) -> AsyncGenerator[Answer, None]:
     """Score as ``score`` does, for coroutines of any event loop, which it never blocks.
 
     Use ``contextlib.aclosing`` around it where the loop may be left early.
+
+    Raises:
+        UsageError: As ``score`` does.
+        RunError: As ``score`` does.
     """
-    held = _started(_options(paths, out, options))
+    return _answers_async(_options(paths, out, options))
+
+
+async def _answers_async(options: ScoreOptions) -> AsyncGenerator[Answer, None]:
+    held = _started(options)
     run = held.__enter__()
     try:
         while True:
@@ -192,14 +204,16 @@ def _options(paths: Paths, out: str | os.PathLike[str] | None, given: _Options) 
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
     wanted: dict[str, Any] = {
         **given,
-        "paths": [os.fsdecode(path) for path in several],
-        "out": NOWHERE if out is None else Path(out),
+        "paths": [native(path) for path in several],
+        "out": NOWHERE if out is None else Path(out).absolute(),
     }
     if "-" in wanted["paths"]:
         raise UsageError("score: expected paths, got - (give the paths of the list themselves)")
-    for name in ("cascade", "ledger", "stream"):
+    for name in ("cascade", "stream"):
         if isinstance(value := wanted.get(name), int | os.PathLike):
             wanted[name] = str(value)
+    if isinstance(ledger := wanted.get("ledger"), str | os.PathLike):
+        wanted["ledger"] = Path(ledger).absolute()
     unknown = sorted(set(wanted) - set(ScoreOptions.__struct_fields__))
     if unknown:
         raise UsageError(f"score: there is no option {unknown[0]}")

@@ -62,6 +62,19 @@ def frame_place(path: str, at: float | None, stream: int | None = None) -> str:
     return f"{path}#t={at:.3f}" + ("" if stream is None else f"&stream={stream}")
 
 
+def native(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
+    """Return a path as the system has it; a text that can be the name of no file becomes bytes.
+
+    Such is one with half of a surrogate pair, as JSON can hold it.
+    """
+    name = os.fsdecode(path)
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return os.fsdecode(name.encode("utf-8", "surrogatepass"))
+    return name
+
+
 def portable(path: str) -> str:
     """Return an absolute path as a record can carry it: one that is not UTF-8 as a file URI."""
     if path.isascii():

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import signal
 import subprocess
 import sys
@@ -99,6 +100,7 @@ def test_what_cannot_be_read_has_a_failed_answer_and_harms_no_neighbour(
     cut = pictures[0].read_bytes()[:500]
     bad: list[roadstream.Picture] = [
         tmp_path / "gone.jpg", tmp_path, tmp_path / "text.jpg", b"", b"no picture", cut, "a\0b",
+        "half a pair \ud800.jpg",
     ]  # fmt: skip
 
     answers = judge([*bad, pictures[0]])
@@ -106,9 +108,9 @@ def test_what_cannot_be_read_has_a_failed_answer_and_harms_no_neighbour(
     faults = [(answer.error or "").partition(":")[0] for answer in answers]
     assert faults == [
         "missing", "unreadable", "not_an_image", "empty", "not_an_image", "truncated", "bad_name",
-        "",
+        "bad_name", "",
     ]  # fmt: skip
-    assert [answer.status for answer in answers] == ["failed"] * 7 + ["answered"]
+    assert [answer.status for answer in answers] == ["failed"] * 8 + ["answered"]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,8 @@ def test_what_cannot_be_read_has_a_failed_answer_and_harms_no_neighbour(
         (None, "NoneType"),
         (7, "int"),
         ([b"", 7.5], "float"),
+        (io.BytesIO(b"line\nline\n"), "BytesIO"),
+        ([io.BytesIO(b"line\nline\n")], "BytesIO"),
     ],
 )
 def test_what_is_no_picture_at_all_is_an_error(
@@ -197,6 +201,32 @@ def test_a_coroutine_that_is_cancelled_leaves_it_usable(rule: Path, pictures: li
     assert anyio.run(program) == "answered"
 
 
+def test_a_coroutine_that_is_cancelled_takes_no_more_pictures(
+    rule: Path, pictures: list[Path]
+) -> None:
+    taken, begun = 0, threading.Event()
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            yield pictures[0]
+            taken += 1
+            begun.set()
+
+    async def program() -> None:
+        async with roadstream.aopen(rule) as ajudge:
+            call = asyncio.create_task(ajudge(endless()))
+            await anyio.to_thread.run_sync(begun.wait, 30)
+            call.cancel()
+            before = 0
+            with anyio.fail_after(30):
+                while taken != before:
+                    before = taken
+                    await ajudge(pictures)
+
+    asyncio.run(program())
+
+
 def test_a_closed_one_says_so(rule: Path, pictures: list[Path]) -> None:
     judge = roadstream.open(rule)
     assert judge(pictures[0]).status == "answered"
@@ -259,6 +289,12 @@ def test_a_cascade_that_cannot_be_loaded_is_an_error_and_leaves_no_thread(tmp_pa
         roadstream.open(file)
 
     assert not [one for one in set(threading.enumerate()) - threads if one.name == "roadstream"]
+
+
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"decode_memory": 0}, {"decode_memory": -5}])
+def test_a_number_out_of_bounds_is_an_error(rule: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(roadstream.UsageError, match=f"{next(iter(wrong))}: expected"):
+        roadstream.open(rule, **wrong)
 
 
 def test_it_leaves_signals_and_the_garbage_collector_alone(rule: Path) -> None:

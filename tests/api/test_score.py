@@ -12,7 +12,7 @@ import roadstream
 from roadstream.sinks.readers import read_answers
 from roadstream.stages.decode import encode_jpeg
 from roadstream.streams.sources.synthetic import render_drive
-from tests.api.test_classifier import RULE
+from tests.api.test_classifier import RULE, program
 from tests.command import roadstream as command
 
 COUNT = 12
@@ -101,11 +101,12 @@ def test_without_an_output_nothing_is_left(folder: Path, monkeypatch: pytest.Mon
 
 def test_what_cannot_be_read_is_a_failed_answer(folder: Path) -> None:
     (folder / "drive" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0no more")
-    found = roadstream.score(["drive", "gone.jpg"], cascade="rule.toml", workers=1)
+    half = "half a pair \ud800.jpg"  # as JSON can hold it
+    found = roadstream.score(["drive", "gone.jpg", half], cascade="rule.toml", workers=1)
 
     failed = {answer.head.uri: answer.error for answer in found if answer.status == "failed"}
 
-    assert set(failed) == {"drive/cut.jpg", "gone.jpg"}
+    assert set(failed) == {"drive/cut.jpg", "gone.jpg", r"half a pair \xed\xa0\x80.jpg"}
     assert str(failed["gone.jpg"]).startswith("missing:")
 
 
@@ -125,8 +126,38 @@ def test_what_cannot_be_read_is_a_failed_answer(folder: Path) -> None:
 def test_wrong_usage_is_an_error_of_the_call(
     folder: Path, options: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(roadstream.UsageError, match=said):
-        roadstream.score(**{"paths": "drive", **options})
+    for function in (roadstream.score, roadstream.ascore):
+        with pytest.raises(roadstream.UsageError, match=said):
+            function(**{"paths": "drive", **options})
+
+
+def test_a_program_that_ends_in_its_loop_stops_the_run_and_keeps_what_was_answered(
+    folder: Path,
+) -> None:
+    done = program(
+        """
+        import roadstream
+        taken = roadstream.score("drive", "a.jsonl", cascade="rule.toml", workers=1)
+        print(next(taken).head.image_id)
+        """
+    )
+
+    assert done.returncode == 0, done.stderr
+    kept = [row["image_id"] for row in read_answers(folder / "a.jsonl")]
+    assert done.stdout.strip() in kept
+
+
+def test_the_loop_may_change_the_working_folder(folder: Path) -> None:
+    taken = roadstream.score(
+        folder / "drive", "a.jsonl", cascade="rule.toml", workers=1, ledger="events"
+    )
+    next(taken)
+    with contextlib.chdir("drive"):
+        left = len(list(taken))
+
+    assert left == COUNT - 1
+    assert len(list(read_answers(folder / "a.jsonl"))) == COUNT
+    assert list((folder / "events").iterdir())
 
 
 def test_errors_of_the_run_are_raised_where_answers_are_taken(folder: Path) -> None:
