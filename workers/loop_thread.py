@@ -76,11 +76,14 @@ class LoopThread:
         try:
             anyio.run(self._in_loop)
         except BaseException as error:
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            self.failure = error
+            self._fail(error)
         finally:
             self._ready.set()
+
+    def _fail(self, error: BaseException) -> None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        self.failure = self.failure or error
 
     async def _in_loop(self) -> None:
         log_as_library()
@@ -91,6 +94,9 @@ class LoopThread:
                 stopping.set()
         try:
             await self._main(self._ready.set, stopping)
+        except BaseException as error:
+            self._fail(error)  # before those who call learn that it has ended
+            raise
         finally:
             with self._lock:
                 self._loop = None

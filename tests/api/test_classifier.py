@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from roadstream.schemas.cascade import load_cascade
 from roadstream.stages.decode import encode_jpeg
 from roadstream.streams.sources.synthetic import render_drive
 from roadstream.workers.classifier import InMemoryStream, as_image
+from roadstream.workers.loop_thread import LoopThread
 from roadstream.workers.runtime import WorkOptions
 from tests.command import write_cascade
 
@@ -266,6 +267,26 @@ def test_a_failure_of_its_workers_is_raised_and_stays(
         for _ in range(2):
             with pytest.raises(roadstream.RunError, match="has failed: the log is gone"):
                 judge(pictures * 3)
+
+
+def test_the_failure_is_known_before_calls_end_by_it() -> None:
+    async def main(ready: Callable[[], object], stopping: anyio.Event) -> None:
+        ready()
+        await failing.wait()
+        raise RuntimeError("the log is gone")
+
+    async def fail() -> None:
+        failing.set()
+
+    failing, thread = anyio.Event(), LoopThread(main)
+    thread.start()
+    call = thread.call(anyio.sleep_forever)
+    known: list[BaseException | None] = []
+    call.add_done_callback(lambda _: known.append(thread.failure))
+    thread.call(fail)
+    thread.stop(30)
+
+    assert [str(failure) for failure in known] == ["the log is gone"]
 
 
 def test_after_a_fork_the_child_is_told(
