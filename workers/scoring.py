@@ -232,8 +232,8 @@ class ScoringJob:
 
     def _worker(self, index: int, run_id: str, url: str) -> ChildSpec:
         options = self.options
-        namespace = self._key.namespace
-        arguments = [] if namespace is None else ["--namespace", namespace]
+        # Said in any case: else the environment's would hold, which the caller has not asked for.
+        arguments = ["--namespace", self._key.namespace or ""]
         arguments += ["--log", url, "--cascade", options.cascade, "--state", str(self.folder.state)]
         # A file of its own has no neighbours, who could have answered anything there.
         start: Start | None = "beginning" if self._embedded else options.start

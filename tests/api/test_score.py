@@ -147,6 +147,15 @@ def test_a_program_that_ends_in_its_loop_stops_the_run_and_keeps_what_was_answer
     assert done.stdout.strip() in kept
 
 
+def test_options_are_those_of_the_call_not_of_the_environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROADSTREAM_NAMESPACE", "others")
+    monkeypatch.setenv("ROADSTREAM_LOG", "kafka://127.0.0.1:9")
+
+    assert len(list(roadstream.score("drive", cascade="rule.toml", workers=1))) == COUNT
+
+
 def test_the_loop_may_change_the_working_folder(folder: Path) -> None:
     taken = roadstream.score(
         folder / "drive", "a.jsonl", cascade="rule.toml", workers=1, ledger="events"
