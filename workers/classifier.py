@@ -57,8 +57,8 @@ from roadstream.workers.runtime import (
 Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]
 """A path, an encoded picture (JPEG, PNG, …), or upright RGB pixels: uint8 [height, width, 3]."""
 
-# Pictures of one call that are on their way at once: bounds what the log in memory holds.
-WINDOW = 128
+# Of one call what is on its way at once, pictures and bytes: bounds what the log in memory holds.
+WINDOW, WINDOW_BYTES = 128, 256 << 20
 INPUT = images("archive")
 POLL_RECORDS, POLL_TIMEOUT = 256, 60.0
 # Beyond the workers' own time to finish their batches.
@@ -191,17 +191,22 @@ class Classifier:
         return list(self._many(pictures))
 
     def _many(self, pictures: Iterable[Picture]) -> Iterator[Answer]:
-        pending: deque[Future[Answer]] = deque()
+        pending: deque[tuple[Future[Answer], int]] = deque()
+        held = 0
         with self._sending() as send:
             try:
                 for picture in pictures:
-                    pending.append(send(picture))
-                    if len(pending) >= WINDOW:
-                        yield pending.popleft().result()
+                    size = _size(picture)
+                    while len(pending) >= WINDOW or (pending and held + size > WINDOW_BYTES):
+                        future, answered = pending.popleft()
+                        held -= answered
+                        yield future.result()
+                    pending.append((send(picture), size))
+                    held += size
                 while pending:
-                    yield pending.popleft().result()
+                    yield pending.popleft()[0].result()
             finally:
-                for future in pending:
+                for future, _ in pending:
                     future.cancel()
 
     @contextmanager
@@ -305,6 +310,13 @@ def _are_many(pictures: Any) -> TypeGuard[Iterable[Picture]]:
         return False
     # An open file is an iterable of its lines, which nobody means by it.
     return isinstance(pictures, Iterable) and not hasattr(pictures, "read")
+
+
+def _size(picture: Any) -> int:
+    """Return the bytes that a picture takes until it is answered; a path takes next to none."""
+    if isinstance(picture, bytes | bytearray):
+        return len(picture)
+    return picture.nbytes if isinstance(picture, memoryview | np.ndarray) else 0
 
 
 def as_image(picture: Any) -> Image:

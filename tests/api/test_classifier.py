@@ -142,6 +142,25 @@ def test_pixels_may_be_a_view_in_any_layout(judge: roadstream.Classifier) -> Non
     assert probabilities(judge([pixels, turned])) == [judge(pixels).probability] * 2
 
 
+def test_few_large_pictures_are_on_their_way_at_once(
+    judge: roadstream.Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("roadstream.workers.classifier.WINDOW_BYTES", 2500)
+    taken = 0
+
+    def frames() -> Iterator[roadstream.Picture]:
+        nonlocal taken
+        for _ in range(50):
+            taken += 1
+            yield np.zeros((20, 20, 3), np.uint8)
+
+    answers = judge._many(frames())
+    next(answers)
+
+    assert taken == 3
+    assert len(list(answers)) == 49
+
+
 def test_threads_may_share_it(judge: roadstream.Classifier, pictures: list[Path]) -> None:
     expected = probabilities(judge(pictures))
 
