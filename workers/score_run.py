@@ -161,7 +161,8 @@ def _started(options: ScoreOptions) -> Iterator[ScoreRun]:
     with contextlib.ExitStack() as held:
         if options.out == NOWHERE:
             folder = held.enter_context(TemporaryDirectory(prefix="roadstream-"))
-            options = msgspec.structs.replace(options, out=Path(folder, NOWHERE.name))
+            out = Path(folder, NOWHERE.name)
+            options = msgspec.structs.replace(options, out=out, kept=False)
         run = held.enter_context(contextlib.closing(ScoreRun(options)))
         run.start()
         yield run
@@ -214,7 +215,7 @@ def _options(paths: Paths, out: str | os.PathLike[str] | None, given: _Options) 
             wanted[name] = str(value)
     if isinstance(ledger := wanted.get("ledger"), str | os.PathLike):
         wanted["ledger"] = Path(ledger).absolute()
-    unknown = sorted(set(wanted) - set(ScoreOptions.__struct_fields__))
+    unknown = sorted(set(given) - set(_Options.__annotations__))
     if unknown:
         raise UsageError(f"score: there is no option {unknown[0]}")
     try:

@@ -70,6 +70,7 @@ class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
         ledger: Folder for the event ledgers that ``roadstream verify`` reads.
         decode_memory: Most MiB that decoding one picture may take.
         log_level: Level from which workers log.
+        kept: Whether the output stays, so that an interrupted run can be resumed.
     """
 
     paths: list[str]
@@ -87,6 +88,7 @@ class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Path | None = None
     decode_memory: int = DECODE_MEMORY
     log_level: Level = "warning"
+    kept: bool = True
 
 
 def check(options: ScoreOptions) -> None:
@@ -157,7 +159,7 @@ class ScoringJob:
         try:
             return await self._run(run, shown, on_line, heard)
         except BaseExceptionGroup as group:
-            raise _keep_promise(group, self.folder) from None
+            raise _first_failure(group, self.folder if self.options.kept else None) from None
         except LogUnavailableError as error:  # to those who run a job it has failed, whatever for
             raise RunError(str(error)) from None
 
@@ -276,13 +278,18 @@ def prepared(options: ScoreOptions) -> Iterator[ScoringJob]:
         yield ScoringJob(options, loaded, folder, key, stdin)
 
 
-def _keep_promise(group: BaseExceptionGroup[BaseException], folder: RunFolder) -> BaseException:
+def _first_failure(
+    group: BaseExceptionGroup[BaseException], folder: RunFolder | None
+) -> BaseException:
+    """Return why a run has failed; with a folder that stays, what to do about it."""
     matched, _ = group.split(RunError)
     if matched is None:
         return group
     first: BaseException = matched
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
+    if folder is None:
+        return first
     return RunError(
         f"{first} (what was answered is kept in {folder.path}; the same command goes on from there)"
     )

@@ -117,6 +117,7 @@ def test_what_cannot_be_read_is_a_failed_answer(folder: Path) -> None:
         ({"workers": 0}, "workers: expected 1 or more"),
         ({"workers": "two"}, "workers"),
         ({"speed": 1}, "no option speed"),
+        ({"log_level": "debug"}, "no option log_level"),
         ({"out": "answers.txt"}, r"\.parquet, \.jsonl, \.csv"),
         ({"paths": []}, "at least one PATH"),
         ({"paths": "-"}, "got -"),
@@ -167,6 +168,18 @@ def test_the_loop_may_change_the_working_folder(folder: Path) -> None:
     assert left == COUNT - 1
     assert len(list(read_answers(folder / "a.jsonl"))) == COUNT
     assert list((folder / "events").iterdir())
+
+
+@pytest.mark.parametrize("out", [None, "a.jsonl"])
+def test_a_run_that_fails_promises_to_go_on_only_where_it_can(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, out: str | None
+) -> None:
+    monkeypatch.setattr("sys.executable", str(folder / "gone"))
+
+    with pytest.raises(roadstream.RunError, match="cannot be started") as caught:
+        next(roadstream.score("drive", out, cascade="rule.toml", workers=1))
+
+    assert ("goes on from there" in str(caught.value)) == (out is not None)
 
 
 def test_errors_of_the_run_are_raised_where_answers_are_taken(folder: Path) -> None:
