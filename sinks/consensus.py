@@ -116,12 +116,11 @@ class Consensus:
         self.member.heard = self._acknowledged
         # Polled and not worked off.
         self._backlog: deque[tuple[TopicPartition, Record]] = deque()
-        self._unacknowledged, self._heard = Unacknowledged(), anyio.Event()
-        # Ends of ``votes.carried`` that must have been read before ``votes`` is.
-        self._copies_until: dict[int, int] = {}
+        self._heard = anyio.Event()
         self._copies_patience = 0.0
         self._cascades: set[str] = {join.cascade_hash}
         self.stats = ConsensusStats(join=join.stats)
+        self._start_over()
 
     @property
     def answered(self) -> int:
@@ -145,7 +144,8 @@ class Consensus:
     def _start_over(self) -> None:
         self._join.assign({})
         self._backlog.clear()
-        self._unacknowledged, self._copies_until = Unacknowledged(), {}
+        # And the ends of ``votes.carried`` that must have been read before ``votes`` is.
+        self._unacknowledged, self._copies_until = Unacknowledged(), dict[int, int]()
 
     async def _make_carried(self) -> None:
         """Make the topic for carried votes where an older version made the others."""

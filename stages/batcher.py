@@ -225,7 +225,7 @@ class Batcher(Generic[W]):
         room = self._archive_room(lanes.pace, now, wait, items)
         items += [lanes.archive.popleft()[1] for _ in range(min(room, len(lanes.archive)))]
         self._count -= len(items)
-        self._size = self._size - sum([item.size for item in items]) if self._count else 0
+        self._size -= sum([item.size for item in items])
         return Batch(items, expired)
 
     def _next_lanes(self) -> _Lanes[W] | None:
@@ -270,17 +270,20 @@ class Batcher(Generic[W]):
         return most if left <= 0.0 else max(1, _whole(rate * pace.beta / left, most))
 
     def _archive_room(self, pace: Pace, now: float, wait: float, taken: list[W]) -> int:
-        """Return how many archive items may go along."""
-        limit = self.cap.now
-        tightest = self.arrivals.tightest(now)
+        """Return how many archive items may go along with the live ones that were taken."""
+        limit = self._archive_limit(pace, now)
+        if taken:
+            slack = (taken[0].deadline_at or 0.0) - now
+            limit = pace.largest_within(slack / pace.margin, limit, wait)
+        return max(0, limit - len(taken))
+
+    def _archive_limit(self, pace: Pace, now: float) -> int:
+        """Return the largest batch with archive items; one of them runs whatever comes."""
+        limit, tightest = self.cap.now, self.arrivals.tightest(now)
         if tightest < math.inf:
             limit = pace.largest_within(self.ARCHIVE_SHARE * tightest, limit)
             limit = self._leaves_time(pace, limit, tightest, self.arrivals.rate(now))
-            if taken:
-                slack = (taken[0].deadline_at or 0.0) - now
-                limit = pace.largest_within(slack / pace.margin, limit, wait)
-            limit = max(0 if taken else 1, limit)
-        return max(0, limit - len(taken))
+        return max(1, limit)
 
     def _leaves_time(self, pace: Pace, limit: int, budget: float, rate: float) -> int:
         """Return the largest batch after which what came meanwhile still finishes in time.
@@ -320,7 +323,7 @@ class Batcher(Generic[W]):
         pace, enough = lanes.pace, self.cap.now
         if pace.alpha > 0.0:
             enough = _whole(self.WORTH * pace.beta / pace.alpha, enough)
-        return len(lanes) >= min(enough, self._archive_room(pace, now, 0.0, []))
+        return len(lanes) >= min(enough, self._archive_limit(pace, now))
 
     def standing(self, now: float) -> Standing:
         """Return how the queue stands."""

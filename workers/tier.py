@@ -200,10 +200,10 @@ class TierWorker:
                 await self._change(patience)
             else:
                 held = await self._jobs.acquire(self._standing)
-                batch = self.queue.next_batch(self._around.clock.now(), held.wait)
-                if not batch.items and not batch.expired:  # they were revoked meanwhile
+                if not len(self.queue) or self._rests():  # revoked, or paused, meanwhile
                     held.release()
                     continue
+                batch = self.queue.next_batch(self._around.clock.now(), held.wait)
                 self._expect(batch.items, held)
                 self.breaker.allows(anyio.current_time())  # it may be the trial
                 scope = self._batches.launch()
@@ -212,8 +212,10 @@ class TierWorker:
 
     def _idle(self) -> bool:
         """Return whether no batch may begin now: nothing waits, or the worker is paused."""
-        if not len(self.queue) and not self._suspects:
-            return True
+        return not (len(self.queue) or self._suspects) or self._rests()
+
+    def _rests(self) -> bool:
+        """Return whether the worker is paused, and this is not the moment for a trial."""
         if self.breaker.state == "closed":
             return False
         return self.running > 0 or not self.breaker.ready(anyio.current_time())
@@ -265,14 +267,13 @@ class TierWorker:
     ) -> None:
         with self._batches.until_done(scope):
             self._learn(await self._batches.run(batch, epoch, held), len(batch.expired))
-        self._idle_since = anyio.current_time()
         self._signal()
 
     async def _replay(self) -> None:
         """Judge the next suspect alone, with nothing else running in this process."""
         async with self._around.suspects.alone:
             held = await self._jobs.acquire(self._standing, alone=True)
-            if not self._suspects or self._stopped:  # they were revoked meanwhile
+            if not self._suspects or self._rests():  # revoked, or paused, meanwhile
                 held.release()
                 return
             item, epoch = self._suspects.popleft(), self.member.epoch
@@ -286,12 +287,12 @@ class TierWorker:
 
     def _adapt(self, items: Sequence[Item], judgement: Judgement) -> None:
         """Adapt the size of batches to what one took."""
-        size, queue = len(items), self.queue
+        cap = self.queue.cap
         if judgement.fits is not None:
-            queue.cap.lower(judgement.fits)
-            logger.warning("batch_cap", tier=self.tier, images=queue.cap.now)
-        elif size:
-            queue.cap.fitted(size)
+            cap.lower(judgement.fits)
+            logger.warning("batch_cap", tier=self.tier, images=cap.now)
+        else:
+            cap.fitted(len(items))
 
     def _learn(self, outcome: Outcome, expired: int = 0) -> None:
         """Count what came of a batch."""

@@ -13,7 +13,7 @@ from roadstream.bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
 from roadstream.bench.simulation.virtual_time import VirtualClock
 from roadstream.schemas import codec
 from roadstream.schemas.errors import LogUnavailableError, UsageError
-from roadstream.schemas.events import Committed
+from roadstream.schemas.events import Committed, Opened
 from roadstream.schemas.records import VotesPack
 from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from roadstream.sinks.answer import Answerer
@@ -302,5 +302,7 @@ def test_every_dead_letter_is_counted_and_every_commit_noted(tmp_path: Path) -> 
 
     virtually(test)
     events = [event for file in ledger_files(tmp_path) for event in file]
+    assert isinstance(opened := events[0], Opened)
+    assert (opened.role, opened.group) == ("consensus", CONSENSUS_GROUP)
     committed = [event.offsets for event in events if isinstance(event, Committed)]
     assert committed == [[(VOTES, 0, 2)]]

@@ -1,6 +1,7 @@
 """The batcher: earliest deadline first, archive last and bounded, nothing lost or doubled."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from roadstream.stages.arrivals import Arrivals
 from roadstream.stages.batcher import BatchCap, Batcher, Standing
-from roadstream.stages.service_time import ServiceTime
+from roadstream.stages.service_time import ServiceTime, TierTime
 
 NOW = 1_000.0
 
@@ -108,7 +109,7 @@ class BatcherMachine(RuleBasedStateMachine):
         if items:
             self.check_shape(items)
             self.check_live_part(items, wait)
-            self.check_archive_part(items)
+            self.check_archive_part(items, wait)
         taken = {w.serial for w in items}
         assert len(taken) == len(items)
         assert taken <= {w.serial for w in self.waiting}
@@ -136,14 +137,20 @@ class BatcherMachine(RuleBasedStateMachine):
             assert self.service.largest_within(slack, cap, wait) < len(waiting) - first + 1
             assert most >= 1
 
-    def check_archive_part(self, items: list[Waiting]) -> None:
+    def check_archive_part(self, items: list[Waiting], wait: float) -> None:
         waiting = [w for w in self.waiting if w.deadline_at is None and w.shape == items[0].shape]
         taken = [w for w in items if w.deadline_at is None]
         assert taken == waiting[: len(taken)]
         if taken and len(items) > 1 and self.tightest() < math.inf:
             assert self.service.predict(len(items)) <= 0.5 * self.tightest() + 1e-9
+        cap, most = self.batcher.cap.now, self.batcher.cap.now
+        if items[0].deadline_at is not None:  # those that it holds are not made late
+            slack = (items[0].deadline_at - self.now) / self.service.margin
+            most = self.service.largest_within(slack, cap, wait)
+            assert not taken or len(items) <= most
         if self.tightest() == math.inf:
-            assert len(items) == min(self.batcher.cap.now, len(items) + len(waiting) - len(taken))
+            left = len(waiting) - len(taken)
+            assert len(items) == max(len(items) - len(taken), min(most, len(items) + left))
 
     @invariant()
     def sizes_and_numbers_add_up(self) -> None:
@@ -438,3 +445,167 @@ def test_every_item_is_handed_out_whatever_its_deadline(
         batch = batcher.next_batch(now)
         left -= len(batch.items) + len(batch.expired)
     assert left == len(batcher) == 0
+
+
+def test_archive_items_do_not_make_a_live_one_late_that_has_waited_for_long() -> None:
+    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=0.0))
+    later = Arrivals.MEMORY + 20
+    batcher.add([live(0, NOW + later + 3)], NOW)
+    batcher.add([archive(i) for i in range(1, 9)], NOW)
+
+    assert len(batcher.next_batch(NOW + later).items) == 3
+
+
+def test_an_archive_item_runs_alone_where_none_would_leave_live_ones_their_time() -> None:
+    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=1.0))
+    batcher.add([live(0, NOW + 2.5), *(archive(i) for i in range(1, 9))], NOW)
+
+    assert [w.serial for w in batcher.next_batch(NOW).items] == [0]
+    assert [w.serial for w in batcher.next_batch(NOW).items] == [1]
+
+
+def noisy() -> ServiceTime:
+    """Return what batches take that last an eighth of a second per item, give or take."""
+    pace = ServiceTime()
+    for number in range(500):
+        pace.observe(8, 1.1 if number % 2 else 0.9)
+    assert pace.margin == pytest.approx(1.125, abs=0.03)
+    return pace
+
+
+def test_a_noisy_device_is_given_fewer_live_items_at_once() -> None:
+    batcher: Batcher[Waiting] = Batcher(16, noisy())
+    batcher.add([live(i, NOW + 1.0) for i in range(16)], NOW)
+
+    assert batcher.standing(NOW).slack == pytest.approx(1.0 - 2.0 * 1.125, abs=0.06)
+    assert len(batcher.next_batch(NOW).items) == 7
+
+
+def test_a_noisy_device_is_given_fewer_archive_items_beside_live_ones() -> None:
+    batcher: Batcher[Waiting] = Batcher(16, noisy())
+    batcher.add([live(0, NOW + 10.0)], NOW)
+    batcher.add([archive(i) for i in range(1, 30)], NOW + 9.0)
+
+    assert len(batcher.next_batch(NOW + 9.0).items) == 7
+
+
+@pytest.mark.parametrize("rate", [20, 60])
+@pytest.mark.parametrize("alpha", [0.01, 0.012])
+@pytest.mark.parametrize("deviation", [0.0, 0.1])
+def test_live_items_that_come_meanwhile_find_their_time_in_nine_cases_of_ten(
+    rate: int, alpha: float, deviation: float
+) -> None:
+    pace = ServiceTime(alpha, beta=0.1)
+    for number in range(400):
+        sign = 1 if number % 2 else -1
+        pace.observe(8 + number % 32, (1 + sign * deviation) * pace.predict(8 + number % 32))
+    batcher: Batcher[Waiting] = Batcher(64, pace)
+    for i in range(50 * rate):
+        batcher.add([live(i, NOW + i / rate + 1.0)], NOW + i / rate)
+    now = NOW + 50
+    batcher.expired(now + 1)
+    comes = batcher.arrivals.rate(now)
+    assert comes == pytest.approx(rate, rel=0.1)
+
+    def fits(size: int) -> bool:
+        seconds = pace.margin * pace.predict(size)
+        come = comes * seconds + 1.28 * math.sqrt(comes * seconds)
+        return seconds + pace.margin * pace.predict(min(64, math.ceil(come))) <= 1.0
+
+    half = [size for size in range(1, 65) if pace.predict(size) <= 0.5]
+    batcher.add([archive(i) for i in range(100)], now)
+    assert len(batcher.next_batch(now).items) == max(size for size in half if fits(size))
+
+
+def first_of_many(rate: int, budget: float, pace: ServiceTime, fits: Callable[[float], int]) -> int:
+    """Return which of so many live items a second goes first: the first, -1, or a later one.
+
+    All have so long a time. Of that of the first one so much is left that a batch of ``fits`` is
+    done in it, which is given the rate.
+    """
+    batcher: Batcher[Waiting] = Batcher(64, pace)
+    for i in range(50 * rate):
+        batcher.add([live(i, NOW + i / rate + budget)], NOW + i / rate)
+    batcher.drop()
+    came = NOW + 50
+    left = pace.predict(fits(batcher.arrivals.rate(came))) + 1e-6
+    now = came + budget - left
+    batcher.add([live(-1, came + budget)], came)
+    for i in range(1, int((now - came) * rate)):
+        batcher.add([live(i, came + i / rate + budget)], came + i / rate)
+    return batcher.next_batch(now).items[0].serial
+
+
+@pytest.mark.parametrize(("rate", "alpha", "beta"), [(8, 0.01, 1.0), (10, 0.05, 0.4)])
+def test_an_item_is_passed_over_if_its_batch_would_not_keep_up_with_what_comes(
+    rate: int, alpha: float, beta: float
+) -> None:
+    def keeps_up(rate: float) -> int:
+        return math.ceil(rate * beta / (1 - rate * alpha))
+
+    pace = ServiceTime(alpha, beta)
+    assert first_of_many(rate, 6.0, pace, keeps_up) == -1
+    assert first_of_many(rate, 6.0, pace, lambda rate: keeps_up(rate) - 1) == 1
+
+
+def test_where_too_many_come_a_batch_is_as_large_as_leaves_a_second_one_in_time() -> None:
+    pace = ServiceTime(alpha=0.1, beta=0.4)  # of twenty a second it can do ten
+    assert first_of_many(20, 4.0, pace, lambda _: 16) == -1
+    assert first_of_many(20, 4.0, pace, lambda _: 15) > -1
+
+
+def test_each_shape_has_its_own_pace() -> None:
+    paces = {"slow": ServiceTime(alpha=2.0), "fast": ServiceTime(alpha=0.5)}
+    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0), paces)
+    for serial, (shape, size) in enumerate((("slow", 2), ("fast", 8), ("other", 4))):
+        batcher.add([live(10 * serial + i, NOW + 4.0, shape) for i in range(8)], NOW)
+        assert len(batcher.next_batch(NOW).items) == size
+        batcher.drop()
+
+
+def test_what_a_batch_takes_is_told_apart_by_where_it_passes() -> None:
+    pace = TierTime({"a": ("cpu", ServiceTime(0.1, 0.5))})
+    pace.decoding = ServiceTime(0.2, 0.25)
+    batcher: Batcher[Waiting] = Batcher(8, pace)
+    batcher.add([archive(i) for i in range(4)], NOW)
+
+    standing = batcher.standing(NOW)
+
+    assert [standing.preparing, standing.running] == pytest.approx([1.05, 0.9])
+
+
+def test_a_small_cap_grows_by_one() -> None:
+    cap, sizes = BatchCap(8), []
+    cap.lower(1)
+    while cap.now < 8:
+        sizes.append(cap.now)
+        for _ in range(BatchCap.PATIENCE):
+            cap.fitted(cap.now)
+    assert sizes == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_cap_that_was_forgiven_begins_anew_with_its_patience() -> None:
+    cap = BatchCap(8)
+    for _ in range(3):
+        cap.lower(7)
+    while cap.now < 8:
+        cap.fitted(7)
+    for _ in range(BatchCap.MOST_PATIENCE):
+        cap.fitted(8)
+    cap.lower(7)
+    for _ in range(BatchCap.PATIENCE - 1):
+        cap.fitted(7)
+    assert cap.now == 7
+    cap.fitted(7)
+    assert cap.now == 8
+
+
+def test_a_cap_that_was_never_lowered_has_nothing_to_learn() -> None:
+    cap = BatchCap(8)
+    for _ in range(10):
+        cap.fitted(8)
+    cap.lower(7)
+    for _ in range(BatchCap.PATIENCE):
+        assert cap.now == 7
+        cap.fitted(7)
+    assert cap.now == 8

@@ -199,6 +199,9 @@ def test_disagreement_is_the_weighted_spread_of_log_odds(votes: Votes) -> None:
 def test_nobody_disagrees_with_himself() -> None:
     assert disagreement([], []) == disagreement([0.9], [1.0]) == 0.0
     assert disagreement([0.9, 0.1], [0.0, 0.0]) == 0.0
+    # Not even by the last digit, as the mean of one may differ from it.
+    for number in range(1, 100):
+        assert disagreement([number / 100], [number / 7]) == 0.0
     assert disagreement([0.3, 0.3, 0.3], [1, 2, 3]) == close(0.0, abs=1e-9)
 
 

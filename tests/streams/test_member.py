@@ -127,13 +127,12 @@ async def test_batches_that_end_out_of_order_note_no_step_back(tmp_path: Path) -
     log, worker = await filled(), member(tmp_path)
     async with worker.joined(log):
         await worker.poll(max_records=6, timeout=0.1)
-        worker.committed({TP: 4})
-        worker.committed({TP: 2})
-        worker.committed({TP: 5})
+        for offset in (1, 4, 4, 2, 5):
+            worker.committed({TP: offset})
         await worker.poll(max_records=0, timeout=0)
 
     noted = [event.offsets for event in events(tmp_path) if isinstance(event, Committed)]
-    assert noted == [[("in", 0, 4)], [("in", 0, 5)]]
+    assert noted == [[("in", 0, 1)], [("in", 0, 4)], [("in", 0, 5)]]
 
 
 async def test_work_of_a_partition_that_was_lost_is_dropped_and_noted_as_fenced(
@@ -228,7 +227,7 @@ async def test_work_of_an_earlier_session_is_fenced_though_the_consumer_counts_a
         assert not await worker.finish(late, offsets(polled), epoch)
 
     assert log.topics["out"][0].end == 0
-    assert kinds(tmp_path).count(Fenced) == 2
+    assert kinds(tmp_path).count(Fenced) == worker.stats.fenced == 2
 
 
 async def test_a_step_that_hangs_is_dropped_once_the_process_is_to_stop() -> None:
@@ -382,3 +381,83 @@ async def test_a_member_must_be_named_to_keep_its_place() -> None:
     async with named.joined(log), other.joined(log):
         assert "a" in log.groups["g"].sessions
         assert len(log.groups["g"].sessions) == 2
+
+
+async def test_what_is_counted_is_counted_on() -> None:
+    log, worker = await filled(9), member(None)
+    for truncated in (2, 5):
+        log.truncate("in", 0, truncated)
+        async with worker.joined(log):
+            polled = await worker.poll(max_records=1, timeout=0.1)
+            outputs = [Output("out", None, b"x", 0)] * 2
+            assert await worker.finish(outputs, offsets(polled), worker.epoch)
+
+    stats = worker.stats
+    assert (stats.delivered, stats.published, stats.commits) == (2, 4, 2)
+    assert (stats.assignments, stats.missed) == (2, (5 - 3))
+    assert log.groups["g"].offsets == {TP: 6}
+
+
+async def test_records_that_retention_took_add_up() -> None:
+    log, worker = await filled(9), member(None)
+    async with worker.joined(log):
+        for oldest, missed in ((0, 0), (2, 1), (6, 1 + 3)):
+            log.truncate("in", 0, oldest)
+            await worker.poll(max_records=1, timeout=0.1)
+            assert worker.stats.missed == missed
+
+
+async def test_epochs_are_those_of_the_consumer_in_the_first_session_and_go_on_from_there() -> None:
+    log, worker = await filled(), member(None)
+    assert worker.epoch == 0
+    epochs = []
+    for _ in range(3):
+        async with worker.joined(log):
+            await worker.poll(max_records=1, timeout=0.1)
+            epochs.append(worker.epoch)
+    assert epochs == [1, 3, 5]
+
+
+async def test_a_member_whose_partitions_are_revoked_owns_nothing() -> None:
+    log, worker = await filled(), member(None)
+    async with worker.joined(log):
+        await worker.poll(max_records=4, timeout=0.1)
+        assert (worker.stats.partitions, worker.in_flight) == (1, 4)
+        await worker.revoked([TP])
+        assert (worker.stats.partitions, worker.in_flight, worker.epoch) == (0, 0, -1)
+
+
+async def test_a_flush_notes_its_commit_and_no_work(tmp_path: Path) -> None:
+    log, worker = await filled(), member(tmp_path)
+    async with worker.joined(log):
+        await worker.poll(max_records=3, timeout=0.1)
+        assert await worker.finish([], {TP: [1, 2]}, worker.epoch)
+        worker._tracker.done({TP: [0]}, worker.epoch)
+        await worker.flush()
+
+    assert kinds(tmp_path)[2:] == [Delivered, Done, Committed, Committed, Closed]
+
+
+async def test_a_ledger_says_whose_it_is(tmp_path: Path) -> None:
+    log = await filled()
+    named = member(tmp_path / "a", "a")
+    other = GroupMember(Owner(), "consensus", "h", ["in"], MemberOptions(ledger=tmp_path / "b"))
+    for worker in (named, other):
+        async with worker.joined(log):
+            await worker.poll(max_records=1, timeout=0.1)
+
+    for folder, said in (("a", ("worker", "g", "a")), ("b", ("consensus", "h", "unnamed"))):
+        opened = events(tmp_path / folder)[0]
+        assert isinstance(opened, Opened)
+        assert (opened.role, opened.group, opened.member) == said
+        assert opened.log == await log.identity()
+
+
+async def test_an_owner_is_told_before_its_first_record_and_before_its_partitions_go() -> None:
+    log, worker = await filled(), member(None)
+    assert isinstance(owner := worker._owner, Owner)
+    async with worker.joined(log):
+        await worker.poll(max_records=1, timeout=0.1)
+        assert owner.told == ["take over"]
+        await worker.revoked([TP])
+        assert owner.told == ["take over", "give up"]

@@ -4,112 +4,28 @@ Batches take ten seconds each here, so that there is always one on its way.
 """
 
 import struct
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
-import anyio.abc
 import anyio.lowlevel
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from roadstream.bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
-from roadstream.bench.simulation.virtual_time import InlineThreads, VirtualClock
 from roadstream.schemas.errors import LogUnavailableError
 from roadstream.schemas.records import Escalation
-from roadstream.schemas.topics import DEAD_LETTERS, VOTES
+from roadstream.schemas.topics import DEAD_LETTERS
 from roadstream.stages.inference import Pictures, Score
 from roadstream.streams.log import TopicPartition
-from roadstream.streams.member import MemberOptions
-from roadstream.streams.memory.log import Fault, MemoryLog
-from roadstream.workers.batches import Surroundings
-from roadstream.workers.devices import Devices
-from roadstream.workers.judge import Judge, JudgeOptions
+from roadstream.streams.memory.log import Fault
 from roadstream.workers.suspects import Suspects
-from roadstream.workers.tier import TierWorker, WorkerLimits
+from roadstream.workers.tier import WorkerLimits
 from tests.builders import cascade, member, tier
 from tests.fake_engine import GreyEngine
-from tests.tier_bench import UNSURE, Bench, image, voted
+from tests.tier_bench import UNSURE, image, voted
+from tests.workers.slow_tier import SECONDS, TOPIC, Place, Running, Slow, dies, virtually
 
-TOPIC = "images.archive"
-SECONDS = 10.0
-ONE = cascade(tier("one", member("a"), max_batch=2))
 GONE = LogUnavailableError("gone")
-
-
-class Slow(Bench):
-    """A bench whose batches take ``SECONDS``, and whose sessions end after a silence of six."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__(ONE)
-        self.clock = VirtualClock(loop)
-        self.log = MemoryLog(self.clock, session_timeout=6.0, monotonic=loop.time)
-        self.loop = loop
-
-    def slow(
-        self,
-        limits: WorkerLimits | None = None,
-        suspects: Suspects | None = None,
-        name: str | None = None,
-        devices: Devices | None = None,
-    ) -> TierWorker:
-        options = JudgeOptions(max_bytes=1 << 20, clock=self.clock, timer=self.loop.time)
-        judge = Judge(self.cascade, "one", dict(self.engines), options=options, devices=devices)
-        around = Surroundings(
-            suspects=suspects or Suspects(),
-            clock=self.clock,
-            run_blocking=InlineThreads(lambda: SECONDS),
-        )
-        return TierWorker(
-            self.log,
-            judge,
-            limits=limits or WorkerLimits(),
-            options=MemberOptions(member_id=name),
-            surroundings=around,
-        )
-
-    def published(self, topic: str = VOTES) -> int:
-        return sum(len(part) for part in self.log.topics[topic])
-
-
-class Running:
-    """Workers that run, each to be stopped on its own."""
-
-    def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
-        self._tasks = tasks
-        self._stopping: dict[TierWorker, anyio.Event] = {}
-        self.ended_at: dict[TierWorker, float] = {}
-
-    def start(self, worker: TierWorker) -> TierWorker:
-        self._stopping[worker] = anyio.Event()
-        self._tasks.start_soon(self._run, worker)
-        return worker
-
-    async def _run(self, worker: TierWorker) -> None:
-        await worker.run(self._stopping[worker])
-        self.ended_at[worker] = anyio.current_time()
-
-    def stop(self, *workers: TierWorker) -> None:
-        for worker in workers or self._stopping:
-            self._stopping[worker].set()
-
-
-Test = Callable[[Slow, Running], Awaitable[None]]
-
-
-def virtually(test: Test) -> None:
-    async def bounded() -> None:
-        bench = Slow(runner.loop)
-        await bench.create_topics()
-        with anyio.fail_after(10_000):
-            async with anyio.create_task_group() as tasks:
-                running = Running(tasks)
-                await test(bench, running)
-                running.stop()
-
-    with VirtualRunner() as runner:
-        runner.run(bounded())
 
 
 def test_so_many_images_are_taken_as_batches_run_and_may_wait() -> None:
@@ -260,20 +176,6 @@ def test_batches_that_hang_are_cancelled_when_their_partitions_go() -> None:
         assert (bench.published(), worker.stats.judged, worker.stats.fenced) == (0, 0, 0)
 
     virtually(test)
-
-
-class Place:
-    """Where an image's record stands."""
-
-    def __init__(self, offset: int, topic: str = TOPIC) -> None:
-        self.tp, self.offset = TopicPartition(topic, 0), offset
-
-
-def dies(notes: Path, places: list[Place], *, alone: bool = False) -> None:
-    """Leave the notes of a process that was killed while these images ran."""
-    suspects = Suspects(notes)
-    with suspects.running(places, alone=alone):
-        suspects.close()
 
 
 def test_suspects_are_known_until_their_outputs_are_acknowledged(tmp_path: Path) -> None:
