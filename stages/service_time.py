@@ -62,7 +62,7 @@ class ServiceTime:
     def __init__(self, alpha: float = 0.0, beta: float = 0.0) -> None:
         self.alpha, self.beta = alpha, beta
         self._n = self._x = self._y = self._xx = self._xy = 0.0
-        self._deviation = self._ratio = 0.0
+        self._deviation = 0.0
         self._told_apart = alpha > 0.0 and beta > 0.0
 
     @property
@@ -122,9 +122,7 @@ def largest(alpha: float, beta: float, seconds: float, limit: int) -> int:
     if alpha * limit + beta <= seconds:
         return limit
     room = seconds - beta
-    if alpha <= 0.0 or room <= 0.0:
-        return 0
-    return int(min(limit, room / alpha))
+    return int(min(limit, room / alpha)) if room > 0.0 else 0
 
 
 class Run(NamedTuple):

@@ -2,8 +2,9 @@
 
 import math
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from roadstream.stages.arrivals import Arrivals
@@ -241,3 +242,112 @@ def test_a_model_alone_counts_all_as_time_on_the_device() -> None:
     service = ServiceTime(1.0, 0.0)
     assert (service.preparing(0), service.preparing(5)) == (0.0, 0.0)
     assert (service.largest_within(6.0, 8), service.largest_within(6.0, 8, 4.0)) == (6, 2)
+
+
+@given(
+    st.floats(1e-3, 1.0),
+    st.floats(1e-3, 1.0),
+    st.lists(st.tuples(st.integers(1, 64), st.floats(0.9, 1.1)), min_size=3, max_size=40),
+)
+def test_the_fit_is_that_of_weighted_least_squares(
+    alpha: float, beta: float, noisy: list[tuple[int, float]]
+) -> None:
+    measured = [(size, (alpha * size + beta) * noise) for size, noise in noisy]
+    measured = [(1, alpha + beta), (64, 64 * alpha + beta), *measured]
+    service = ServiceTime()
+    for size, seconds in measured:
+        service.observe(size, seconds)
+    sizes, seconds = np.array(measured).T
+    weights = 0.98 ** np.arange(len(measured))[::-1]
+    x, y = np.average(sizes, weights=weights), np.average(seconds, weights=weights)
+    spread = np.average((sizes - x) ** 2, weights=weights)
+    assume(spread > 0.03 * np.average(sizes**2, weights=weights))
+    slope = np.average((sizes - x) * (seconds - y), weights=weights) / spread
+
+    assert service.alpha == pytest.approx(slope, rel=1e-6, abs=1e-9)
+    assert service.beta == pytest.approx(max(0.0, y - slope * x), rel=1e-6, abs=1e-6)
+
+
+def test_the_margin_follows_the_mean_deviation() -> None:
+    service = ServiceTime()
+    service.observe(8, 0.5)
+    assert service.margin == 1.0  # nothing was expected of it
+    service.observe(8, 0.75)
+    assert service.margin == pytest.approx(1 + 1.25 * 0.01)
+    service.observe(8, 0.8 * service.predict(8))
+    assert service.margin == pytest.approx(1 + 1.25 * (0.98 * 0.01 + 0.02 * 0.2))
+    service.observe(8, 100 * service.predict(8))  # an outlier counts as three times the time
+    assert service.margin == pytest.approx(1 + 1.25 * (0.98 * 0.0138 + 0.02 * 2.0))
+
+
+def test_no_margin_is_larger_than_half_of_the_time() -> None:
+    service = ServiceTime()
+    for number in range(1_000):
+        service.observe(8, 2.0 if number % 2 else 0.1)
+    assert service.margin == 1.5
+
+
+def test_what_was_told_before_is_no_measurement() -> None:
+    service = ServiceTime(0.1, 0.5)
+    service.observe(8, 2.6)  # twice as long as was told
+    assert service.margin == 1.0
+    assert [service.alpha, service.beta] == pytest.approx([0.2, 1.0])
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.8)])
+def test_without_a_beta_to_keep_batches_of_one_size_are_taken_at_their_word(
+    alpha: float, beta: float
+) -> None:
+    service = ServiceTime(alpha, beta)
+    service.observe(8, 0.8)
+    assert [service.alpha, service.beta] == pytest.approx([0.1, 0.0])
+    service.observe(8, 8.0)
+    assert service.predict(8) == pytest.approx((0.98 * 0.8 + 8.0) / 1.98)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-5])
+def test_an_outlier_counts_as_three_times_what_was_expected(unit: float) -> None:
+    service = ServiceTime(0.1 * unit, 0.2 * unit)
+    service.observe(8, 1.0 * unit)
+    service.observe(8, 60.0 * unit)
+    assert service.predict(8) == pytest.approx((0.98 * 1.0 + 3.0) / 1.98 * unit)
+    assert service.alpha / service.beta == pytest.approx(0.5)
+
+
+def test_what_took_no_time_is_learnt_anew_once_it_does() -> None:
+    service = ServiceTime()
+    for size in range(1, 65):
+        service.observe(size, 0.0)
+    for _ in range(500):
+        service.observe(8, 0.0)
+    assert (service.alpha, service.beta, service.margin) == (0.0, 0.0, 1.0)
+    service.observe(8, 1.0)
+    assert service.alpha > 0.0
+
+
+def test_sizes_that_differ_by_little_are_told_apart_only_where_nothing_is_known() -> None:
+    def sizes() -> list[int]:
+        return [30 + number % 3 for number in range(60)]
+
+    fresh, known = ServiceTime(), ServiceTime(0.02, 0.4)
+    for size in sizes():
+        for service in (fresh, known):
+            service.observe(size, 0.01 * size + 0.4)
+
+    assert [fresh.alpha, fresh.beta] == pytest.approx([0.01, 0.4])
+    assert known.predict(31) == pytest.approx(0.71, rel=0.01)
+    assert known.beta / known.alpha == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size"),
+    [(0.49, 0), (0.5, 0), (0.59, 0), (0.61, 1), (0.71, 2), (1.3 - 1e-9, 7), (1.3, 8), (9.0, 8)],
+)
+def test_the_largest_batch_is_done_in_time_and_no_larger_than_asked_for(
+    seconds: float, size: int
+) -> None:
+    assert largest(0.1, 0.5, seconds, 8) == size
+
+
+def test_a_batch_without_an_alpha_is_as_large_as_asked_for_or_none() -> None:
+    assert [largest(0.0, 0.5, seconds, 8) for seconds in (0.4, 0.5, 0.6)] == [0, 8, 8]
