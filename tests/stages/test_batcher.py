@@ -552,6 +552,8 @@ def test_where_too_many_come_a_batch_is_as_large_as_leaves_a_second_one_in_time(
     pace = ServiceTime(alpha=0.1, beta=0.4)  # of twenty a second it can do ten
     assert first_of_many(20, 4.0, pace, lambda _: 16) == -1
     assert first_of_many(20, 4.0, pace, lambda _: 15) > -1
+    slow = ServiceTime(alpha=1.0)  # no second one is in time: one image at a time, and all of them
+    assert first_of_many(2, 3.0, slow, lambda _: 1) == -1
 
 
 def test_each_shape_has_its_own_pace() -> None:

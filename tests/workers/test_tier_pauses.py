@@ -20,7 +20,8 @@ def pausing(
     bench: Slow, least: int, name: str | None = None, suspects: Suspects | None = None
 ) -> TierWorker:
     """Return a worker that pauses for half a second, and whose member is never taken out."""
-    policy = SharePolicy(least=least, cooldown=Cooldown(first=PAUSE, longest=PAUSE))
+    pause = PAUSE + 0.0004  # which is told in milliseconds
+    policy = SharePolicy(least=least, cooldown=Cooldown(first=pause, longest=pause))
     limits = WorkerLimits(poll_timeout=0.3, queue_batches=1, dead_letters=policy)
     return bench.slow(limits, suspects, name, bench.slow_judge(breaker=PATIENT))
 

@@ -92,6 +92,7 @@ def test_suspects_are_counted_by_their_ends(tmp_path: Path) -> None:
         await at(4 * SECONDS)
         stats = worker.stats
         assert (stats.killers, stats.replayed, stats.judged, stats.batches) == (3, 2, 6, 6)
+        assert (stats.expired, stats.fenced) == (0, 0)
         assert stats.dead_letters == bench.published(DEAD_LETTERS) == 3
         assert await bench.lag() == 0
 

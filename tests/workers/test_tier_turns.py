@@ -36,10 +36,10 @@ def wide() -> Inline:
     return Inline(target.getvalue())
 
 
-def shaped(bench: Slow) -> TierWorker:
+def shaped(bench: Slow, devices: Devices | None = None) -> TierWorker:
     """Return a worker whose batches of one shape are not worth their turn: 45 images would be."""
     bench.cascade = SHAPED
-    judge = bench.slow_judge()
+    judge = bench.slow_judge(devices=devices)
     judge.paces |= {SQUARE: Steady(0.1, 0.5), WIDE: Steady(0.1, 0.5)}
     return bench.slow(WorkerLimits(queue_batches=1), judge=judge)
 
@@ -68,6 +68,23 @@ def test_an_idle_device_waits_for_a_fuller_batch_while_more_is_on_the_log() -> N
         await at(1.49)
         assert (worker.running, len(worker.queue)) == (0, 8)
         await at(1.51)
+        assert worker.running == 1
+
+    virtually(test)
+
+
+def test_it_waits_likewise_where_live_images_came_of_late() -> None:
+    async def test(bench: Slow, running: Running) -> None:
+        worker = running.start(shaped(bench, Devices(slots=1)))
+        await bench.send(TOPIC, image("first"))
+        await at(6.0)
+        await bench.send("images.live", image("live", deadline_at=bench.clock.now() + 3.9))
+        await at(11.0)
+        assert (worker.running, worker.stats.expired) == (0, 1)
+        await send_both_shapes(bench, 10)
+        await at(11.49)
+        assert (worker.running, len(worker.queue)) == (0, 8)
+        await at(11.51)
         assert worker.running == 1
 
     virtually(test)
@@ -250,6 +267,25 @@ def test_each_live_image_is_answered_at_its_own_deadline_whatever_runs() -> None
             assert bench.published() == number
             await at(1 + due + 0.01)
             assert bench.published() == number + 1
+
+    virtually(test)
+
+
+def test_images_that_expired_when_their_batch_begins_are_counted_as_such() -> None:
+    async def test(bench: Slow, running: Running) -> None:
+        await bench.send(TOPIC, *[image(f"{i}") for i in range(5)])
+        worker = running.start(bench.slow())
+        await at(1.3)
+        await bench.send("images.live", image("live", deadline_at=bench.clock.now() + 3_600))
+        await at(SECONDS - 0.5)
+        bench.clock.offset = 3_600.0  # which is noticed within a second; the next batch is sooner
+        await at(SECONDS + 0.1)
+        assert (worker.running, len(worker.queue), worker.stats.expired) == (1, 0, 0)
+        await at(2 * SECONDS + 1)
+        assert (worker.stats.expired, worker.stats.judged, worker.stats.batches) == (1, 6, 3)
+        said = await bench.said(6)
+        assert said["live"].error == "expired: the deadline passed in the queue"
+        assert said["4"].error is None
 
     virtually(test)
 
