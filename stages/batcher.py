@@ -283,15 +283,15 @@ class Batcher(Generic[W]):
         if tightest < math.inf:
             limit = pace.largest_within(self.ARCHIVE_SHARE * tightest, limit)
             limit = self._leaves_time(pace, limit, tightest, self.arrivals.rate(now))
-        return max(1, limit)
+        return limit
 
     def _leaves_time(self, pace: Pace, limit: int, budget: float, rate: float) -> int:
-        """Return the largest batch after which what came meanwhile still finishes in time.
+        """Return the largest batch after which what came meanwhile still finishes in time, or 1.
 
         Of the live items that come while it runs, so many are reckoned with as come in all but one
         case in ten, if they come by chance alone.
         """
-        low, high = 0, limit
+        low, high = 1, limit
         while low < high:
             middle = (low + high + 1) // 2
             seconds = pace.predict(middle) * pace.margin

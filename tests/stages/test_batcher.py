@@ -548,6 +548,10 @@ def test_an_item_is_passed_over_if_its_batch_would_not_keep_up_with_what_comes(
     assert first_of_many(rate, 6.0, pace, lambda rate: keeps_up(rate) - 1) == 1
 
 
+def test_no_item_is_passed_over_where_single_ones_keep_up() -> None:
+    assert first_of_many(1, 6.0, ServiceTime(alpha=0.5), lambda _: 1) == -1
+
+
 def test_where_too_many_come_a_batch_is_as_large_as_leaves_a_second_one_in_time() -> None:
     pace = ServiceTime(alpha=0.1, beta=0.4)  # of twenty a second it can do ten
     assert first_of_many(20, 4.0, pace, lambda _: 16) == -1
