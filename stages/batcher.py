@@ -7,6 +7,7 @@ that come meanwhile still find time. A batch holds images of one shape. See docs
 
 import heapq
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -291,17 +292,14 @@ class Batcher(Generic[W]):
         Of the live items that come while it runs, so many are reckoned with as come in all but one
         case in ten, if they come by chance alone.
         """
-        low, high = 1, limit
-        while low < high:
-            middle = (low + high + 1) // 2
-            seconds = pace.predict(middle) * pace.margin
+
+        def lasts(size: int) -> float:
+            seconds = pace.predict(size) * pace.margin
             come = rate * seconds
             most = _whole(come + self.CROWD * math.sqrt(come), self.cap.now)
-            if seconds + pace.predict(most) * pace.margin <= budget:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+            return seconds + pace.predict(most) * pace.margin
+
+        return 1 + bisect_right(range(2, limit + 1), budget, key=lasts)
 
     def patience(self, now: float, waited: float) -> float:
         """Return how long archive items better wait for more, on a device that idles.

@@ -79,7 +79,6 @@ class TierWorker:
         self._suspects: deque[Item] = deque()
         self._batches = Batches(self.judge, self.member, self._jobs, self._around, self._adapt)
         self._changed, self._live_came = anyio.Event(), anyio.Event()
-        self._stopped = False
         # Whether the last poll left records on the log, and since when images wait with no batch.
         self._more_waits, self._idle_since = False, 0.0
         self._downstream = Downstream(self._log, self.judge, self._limits.downstream_lag)
@@ -115,7 +114,6 @@ class TierWorker:
                 tasks.start_soon(self._dispatch, tasks)
                 tasks.start_soon(self._expire)
                 await repeat_until(stopping, self._fill)
-                self._stopped = True
                 await self._leave()
                 tasks.cancel_scope.cancel()
             await self.member.flush()
@@ -191,7 +189,7 @@ class TierWorker:
             self._learn_unread(len(letters), len(items))
 
     async def _dispatch(self, tasks: anyio.abc.TaskGroup) -> None:
-        while not self._stopped:
+        while True:
             if self._idle():
                 await self._change(self._until_trial())
             elif self._suspects:
@@ -248,7 +246,7 @@ class TierWorker:
     async def _expire(self) -> None:
         """Answer live images whose deadline passes while they wait, even if no slot is free."""
         clock = self._around.clock
-        while not self._stopped:
+        while True:
             if expired := self.queue.expired(clock.now()):
                 with self._batches.until_done(self._batches.launch()):
                     outcome = await self._batches.pass_by(expired, self.member.epoch)

@@ -48,10 +48,10 @@ class Owner:
         self.told: list[str] = []
 
     async def take_over(self, partitions: Collection[TopicPartition]) -> None:
-        self.told.append("take over")
+        self.told.append(f"take over {sorted(partitions)}")
 
     async def give_up(self, partitions: Collection[TopicPartition]) -> None:
-        self.told.append("give up")
+        self.told.append(f"give up {sorted(partitions)}")
 
 
 def member(folder: Path | None, name: str = "m") -> GroupMember:
@@ -458,6 +458,13 @@ async def test_an_owner_is_told_before_its_first_record_and_before_its_partition
     assert isinstance(owner := worker._owner, Owner)
     async with worker.joined(log):
         await worker.poll(max_records=1, timeout=0.1)
-        assert owner.told == ["take over"]
+        assert owner.told == [f"take over {[TP]}"]
         await worker.revoked([TP])
-        assert owner.told == ["take over", "give up"]
+        assert owner.told == [f"take over {[TP]}", f"give up {[TP]}"]
+
+
+async def test_what_a_member_has_yet_to_poll_is_told() -> None:
+    log, worker = await filled(6), member(None)
+    async with worker.joined(log):
+        await worker.poll(max_records=4, timeout=0.1)
+        assert worker.unpolled(await log.uncommitted("g", ["in"])) == {TP: range(4, 6)}

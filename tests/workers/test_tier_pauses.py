@@ -39,7 +39,10 @@ def test_a_pause_ends_with_one_trial_at_a_time_however_long_it_takes() -> None:
         await at(SECONDS + PAUSE + 0.01)  # what waits already is tried when the pause is over
         assert (worker.breaker.state, worker.running) == ("half_open", 1)
         due = bench.clock.now() + 1_000
-        await bench.send("images.live", *[image(f"live-{i}", deadline_at=due) for i in range(5)])
+        lives = [image(f"live-{i}", deadline_at=due) for i in range(5)]
+        await bench.send("images.live", lives[0])
+        await at(SECONDS + 4 * PAUSE)
+        await bench.send("images.live", *lives[1:])
         await at(2 * SECONDS)
         # Of live images so many are taken as the next trial takes; of the archive none beside it.
         assert (worker.running, len(worker.queue), worker.member.in_flight) == (1, 2, 4)
