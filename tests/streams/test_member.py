@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from roadstream.bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
 from roadstream.bench.simulation.virtual_time import VirtualClock, VirtualTime
+from roadstream.schemas import codec
 from roadstream.schemas.errors import LogUnavailableError
 from roadstream.schemas.events import (
     Assigned,
@@ -24,7 +25,7 @@ from roadstream.schemas.events import (
     Revoked,
     Role,
 )
-from roadstream.schemas.topics import DEAD_LETTERS
+from roadstream.schemas.topics import DEAD_LETTERS, VOTES
 from roadstream.streams.dead_letter import dead_letter
 from roadstream.streams.event_ledger import ledger_files
 from roadstream.streams.log import Output, Polled, TopicPartition
@@ -37,6 +38,7 @@ from roadstream.streams.member import (
     repeat_until,
 )
 from roadstream.streams.memory.log import Fault, MemoryLog, MemoryRecord
+from tests.builders import pack, votes
 
 TP = TopicPartition("in", 0)
 
@@ -359,6 +361,20 @@ async def test_outputs_that_their_topic_refuses_are_published_smaller_and_counte
     [refused] = [one for one in events if one["event"] == "record_refused"]
     assert refused["topic"] == DEAD_LETTERS
     assert log.groups["g"].offsets == {TP: 2}
+
+
+async def test_outputs_are_made_smaller_until_their_topic_takes_them() -> None:
+    log, worker = await filled(), member(None)
+    await log.create_topics([VOTES], 1)
+    all_four, one = (codec.encode(pack("one", *map(votes, names))) for names in ("abcd", "a"))
+    log.store.limits[VOTES] = len(one)
+    async with worker.joined(log):
+        polled = await worker.poll(max_records=2, timeout=0.1)
+        outputs = [Output("out", None, b"x", 0), Output(VOTES, None, all_four, 0)]
+        assert await worker.finish(outputs, offsets(polled), worker.epoch)
+
+    assert [len(log.topics[topic][0]) for topic in ("out", VOTES)] == [1, 4]
+    assert (worker.stats.published, worker.stats.refused) == (1 + 4, 1 + 2)
 
 
 async def test_a_flush_commits_what_ended_out_of_order_once() -> None:

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import anyio
+
+from roadstream.schemas import codec
 from roadstream.schemas.records import Escalation
 from roadstream.schemas.topics import DEAD_LETTERS
 from roadstream.streams.log import TopicPartition
 from roadstream.workers.devices import Devices
+from roadstream.workers.intake import OVERHEAD
 from roadstream.workers.suspects import Suspects
-from roadstream.workers.tier import TierWorker
+from roadstream.workers.tier import TierWorker, WorkerLimits
 from tests.builders import cascade, member, tier
 from tests.fake_engine import GreyEngine
 from tests.tier_bench import image
@@ -110,5 +114,21 @@ def test_suspects_that_come_with_later_polls_wait_with_the_earlier_ones(tmp_path
         assert (worker.running, worker.member.in_flight) == (1, 4)
         await at(4 * SECONDS + 1)
         assert (worker.stats.replayed, worker.member.in_flight) == (4, 0)
+
+    virtually(test)
+
+
+def test_suspects_and_other_images_share_the_bytes_that_may_wait(tmp_path: Path) -> None:
+    async def test(bench: Slow, running: Running) -> None:
+        notes = tmp_path / "w.suspects"
+        dies(notes, [Place(offset) for offset in range(4)])
+        size = len(codec.encode(image("0"))) + OVERHEAD
+        limits = WorkerLimits(queue_bytes=4 * size)
+        worker = running.start(bench.slow(limits, Suspects(notes)))
+        for number in range(8):
+            await bench.send(TOPIC, image(f"{number}"))
+            await anyio.sleep(0.3)
+        # One suspect runs and three wait, as does the first of the others.
+        assert (worker.running, len(worker.queue), worker.member.in_flight) == (1, 1, 5)
 
     virtually(test)
