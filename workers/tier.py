@@ -149,17 +149,20 @@ class TierWorker:
         queue, limits = self.queue, self._limits
         if queue.size + sum(item.size for item in self._suspects) >= limits.queue_bytes:
             return 0
-        waiting = len(queue) + len(self._suspects)
         if self.breaker.state == "closed":
-            return limits.queue_batches * queue.max_batch - waiting
-        return queue.max_batch - waiting
+            return limits.queue_batches * queue.max_batch - self._waiting()
+        return queue.max_batch - self._waiting()
+
+    def _waiting(self) -> int:
+        """Return how many images wait for a batch."""
+        return len(self.queue) + len(self._suspects)
 
     def _takes_archive(self) -> bool:
         """Return whether archive images may come: not in a pause, and for a trial a batch."""
         if self.breaker.state == "closed":
             return True
-        waiting = len(self.queue) + len(self._suspects) + self.running
-        return self.breaker.ready(anyio.current_time()) and not waiting
+        ready = self.breaker.ready(anyio.current_time())
+        return ready and not self._waiting() and not self.running
 
     async def _open_topics(self) -> Collection[str] | None:
         """Return the topics that may deliver: live only in a pause, so that deadlines are kept, and
@@ -210,7 +213,7 @@ class TierWorker:
 
     def _idle(self) -> bool:
         """Return whether no batch may begin now: nothing waits, or the worker is paused."""
-        return not (len(self.queue) or self._suspects) or self._rests()
+        return not self._waiting() or self._rests()
 
     def _rests(self) -> bool:
         """Return whether the worker is paused, and this is not the moment for a trial."""
@@ -239,7 +242,7 @@ class TierWorker:
 
     def _until_trial(self) -> float:
         """Return the seconds until what waits may be tried; infinity if no pause keeps it."""
-        if self.running or not (len(self.queue) or self._suspects):
+        if self.running or not self._waiting():
             return math.inf
         return max(0.0, self.breaker.retry_at - anyio.current_time())
 

@@ -42,6 +42,7 @@ def test_a_pause_ends_with_one_trial_at_a_time_however_long_it_takes() -> None:
         lives = [image(f"live-{i}", deadline_at=due) for i in range(5)]
         await bench.send("images.live", lives[0])
         await at(SECONDS + 4 * PAUSE)
+        assert (worker.running, len(worker.queue), worker.member.in_flight) == (1, 1, 3)
         await bench.send("images.live", *lives[1:])
         await at(2 * SECONDS)
         # Of live images so many are taken as the next trial takes; of the archive none beside it.
