@@ -484,3 +484,13 @@ async def test_what_a_member_has_yet_to_poll_is_told() -> None:
     async with worker.joined(log):
         await worker.poll(max_records=4, timeout=0.1)
         assert worker.unpolled(await log.uncommitted("g", ["in"])) == {TP: range(4, 6)}
+
+
+async def test_a_member_may_ask_for_some_of_its_topics_only() -> None:
+    log = await filled(2)
+    log.append([Output("out", None, b"x", 0)])
+    worker = GroupMember(Owner(), "worker", "g", ["in", "out"], MemberOptions())
+    async with worker.joined(log):
+        polled = await worker.poll(max_records=9, timeout=0.1, topics=["out"])
+        assert offsets(polled) == {TopicPartition("out", 0): [0]}
+        assert offsets(await worker.poll(max_records=9, timeout=0.1)) == {TP: [0, 1]}
