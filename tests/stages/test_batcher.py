@@ -517,6 +517,25 @@ def test_live_items_that_come_meanwhile_find_their_time_in_nine_cases_of_ten(
     assert len(batcher.next_batch(now).items) == max(size for size in half if fits(size))
 
 
+def test_of_live_items_that_come_meanwhile_one_batch_is_reckoned_with() -> None:
+    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=0.05, beta=0.1))
+    for i in range(1000):
+        batcher.add([live(i, NOW + i / 60 + 1.0001)], NOW + i / 60)
+    now = NOW + 1000 / 60
+    batcher.expired(now + 2)
+    batcher.add([archive(i) for i in range(100)], now)
+
+    assert len(batcher.next_batch(now).items) == 8  # half a second, and the other half for eight
+
+
+def test_a_model_whose_images_take_next_to_no_time_gains_by_every_one() -> None:
+    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1e-310, beta=1.0))
+    batcher.add([archive(i) for i in range(7)], NOW)
+    assert not batcher.standing(NOW).worth
+    batcher.add([archive(7)], NOW)
+    assert batcher.standing(NOW).worth
+
+
 def first_of_many(rate: int, budget: float, pace: ServiceTime, fits: Callable[[float], int]) -> int:
     """Return which of so many live items a second goes first: the first, -1, or a later one.
 

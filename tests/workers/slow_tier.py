@@ -119,7 +119,7 @@ def virtually(test: Test) -> None:
     async def bounded() -> None:
         bench = Slow(runner.loop)
         await bench.create_topics()
-        with anyio.fail_after(10_000):
+        with anyio.fail_after(500):
             async with anyio.create_task_group() as tasks:
                 running = Running(tasks)
                 await test(bench, running)
