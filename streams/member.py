@@ -194,12 +194,12 @@ class GroupMember:
     ) -> None:
         self._owner, self._role, self._options = owner, role, options
         self.group, self._topics = group, list(topics)
-        self._session, self._highest = _Session(EventLedger(None, role), 0), 0
+        self._session: _Session  # since it has joined
+        self._highest = 0
         self.stats = MemberStats()
         self._tracker = OffsetTracker()
         self._open: Consumer | None = None
-        # When records came last, or it joined its group.
-        self._came_at = 0.0
+        self._came_at: float  # when records came last, or it joined its group
 
     @property
     def _may_idle(self) -> bool:

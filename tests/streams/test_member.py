@@ -494,3 +494,8 @@ async def test_a_member_may_ask_for_some_of_its_topics_only() -> None:
         polled = await worker.poll(max_records=9, timeout=0.1, topics=["out"])
         assert offsets(polled) == {TopicPartition("out", 0): [0]}
         assert offsets(await worker.poll(max_records=9, timeout=0.1)) == {TP: [0, 1]}
+
+
+async def test_a_member_has_to_join_before_it_polls() -> None:
+    with pytest.raises(AssertionError):
+        await member(None).poll(max_records=1, timeout=0)
