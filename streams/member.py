@@ -195,7 +195,7 @@ class GroupMember:
         self._owner, self._role, self._options = owner, role, options
         self.group, self._topics = group, list(topics)
         self._session: _Session  # since it has joined
-        self._highest = 0
+        self._next_epoch = 0
         self.stats = MemberStats()
         self._tracker = OffsetTracker()
         self._open: Consumer | None = None
@@ -313,7 +313,8 @@ class GroupMember:
         """See ``GroupListener``."""
         self._session.begin()
         await self._owner.take_over(partitions)
-        epoch = self._highest = self._session.before + self._consumer.assignment.epoch
+        epoch = self._session.before + self._consumer.assignment.epoch
+        self._next_epoch = epoch + 1
         self._tracker.assign(epoch, partitions)
         self.stats.assignments += 1
         self.stats.partitions = len({tp.partition for tp in partitions})
@@ -352,7 +353,7 @@ class GroupMember:
         name = options.member_id or "unnamed"
         identity = "" if options.ledger is None else await log.identity()
         ledger = EventLedger(options.ledger, self._role, self.group, name, log=identity)
-        session = self._session = _Session(ledger, self._highest + 1 if self._highest else 0)
+        session = self._session = _Session(ledger, self._next_epoch)
         try:
             async with log.consumer(
                 self.group, self._topics, listener=self, member_id=options.member_id
