@@ -32,7 +32,8 @@ _OPTIONS = {
     "pytest_add_cli_args": ["--hypothesis-profile=mutants", "-p", "no:cacheprovider"],
     # What people read in logs is no behaviour that tests should pin word by word.
     "do_not_mutate_patterns": [r"\blog(ger)?\.(info|warning|error)\("],
-    "timeout_constant": 5.0,
+    # Others work on this machine, too.
+    "timeout_constant": 15.0,
     "timeout_multiplier": 4.0,
     "track_dependencies": False,
     "use_git_change_detection": False,

@@ -273,6 +273,13 @@ def test_a_batch_that_waits_for_its_device_is_smaller() -> None:
     assert len(batcher.next_batch(NOW, wait=4.0).items) == 2
 
 
+def test_archive_items_beside_a_live_one_leave_it_time_behind_what_runs() -> None:
+    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=0.0))
+    batcher.add([live(0, NOW + 20), *(archive(i) for i in range(1, 9))], NOW)
+
+    assert len(batcher.next_batch(NOW + 12, wait=4.0).items) == 4
+
+
 def test_a_batch_holds_one_shape_and_the_most_urgent_one() -> None:
     wide, tall = ServiceTime(alpha=1.0), ServiceTime(alpha=2.0)
     batcher: Batcher[Waiting] = Batcher(8, paces={"wide": wide, "tall": tall})
