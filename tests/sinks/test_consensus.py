@@ -12,6 +12,7 @@ from roadstream.sinks.consensus import Consensus
 from roadstream.sinks.join import Join
 from roadstream.stages.vote import verdict
 from roadstream.streams.clock import ManualClock
+from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog
 from tests.builders import cascade, head, pack, votes
 from tests.sinks.consensus_kit import (
@@ -60,6 +61,15 @@ async def test_garbage_becomes_a_dead_letter_and_harms_no_neighbour() -> None:
     ]
     assert all(isinstance(x, DeadLetter) and f"votes[0]@{x.offset}: " in x.error for x in letters)
     assert await lag(log) == 0
+
+
+async def test_the_headers_of_garbage_go_with_its_dead_letter() -> None:
+    log = await prepared()
+    log.append([Output(VOTES, b"k", b"\xc1", 0, [("from", b"elsewhere")])])
+    async with running(consensus(log)):
+        (value,) = await receive(log, DEAD_LETTERS, 1)
+
+    assert list(codec.decode_dead_letter(value).headers) == [("from", b"elsewhere")]
 
 
 async def test_a_pack_of_another_schema_version_is_a_dead_letter() -> None:

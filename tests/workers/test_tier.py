@@ -15,9 +15,10 @@ from roadstream.stages.calibration import sigmoid
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import Fault
 from roadstream.workers.tier import WorkerLimits
+from roadstream.workers.turns import SLOTS
 from tests.builders import cascade, member, tier
 from tests.fake_engine import NONSENSE, POISON, GreyEngine
-from tests.tier_bench import CASCADE, DEADLINE, SURE, UNSURE, Bench, image, running, voted
+from tests.tier_bench import CASCADE, DEADLINE, SURE, UNSURE, Bench, image, running, until, voted
 
 GONE = LogUnavailableError("gone")
 
@@ -303,3 +304,20 @@ async def test_workers_that_come_and_go_judge_everything() -> None:
     assert voted(packs) == {f"{i}": 1 for i in range(80)}
     offsets = bench.log.groups[tier_group("one")].offsets
     assert offsets == {TopicPartition("images.archive", p): 20 for p in range(4)}
+
+
+async def test_a_device_goes_to_others_while_a_batch_runs_on_another_one() -> None:
+    bench = Bench(cascade(tier("one", member("a"), member("b"))))
+    await bench.create_topics()
+    there = bench.engines["b"]
+    there.device = "cuda:0"
+    there.gate.clear()
+    await bench.send("images.archive", image("0"))
+    worker = bench.worker()
+    devices = worker.judge.devices
+    async with running(worker):
+        assert await to_thread.run_sync(there.reached.wait, DEADLINE)
+        await until(lambda: devices.free("cpu") == SLOTS)
+        assert (worker.running, devices.free("cuda:0")) == (1, SLOTS - 1)
+        there.gate.set()
+        assert (await bench.said(1))["0"].raw == [7.0, 7.0]
