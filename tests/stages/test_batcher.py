@@ -409,6 +409,11 @@ def test_a_cap_stays_between_one_and_its_limit(limit: int, events: list[tuple[bo
 
 @pytest.mark.parametrize("absurd", [math.inf, math.nan, -math.inf])
 def test_a_deadline_that_is_no_time_counts_as_none(absurd: float) -> None:
+    none = Batcher[Waiting](4)
+    none.add([archive(0), live(1, absurd)], 1_000.0)
+    assert none.next_deadline_at is None
+    assert [item.serial for item in none.next_batch(1_000.0).items] == [0, 1]
+
     batcher = Batcher[Waiting](4, ServiceTime(0.001, 0.01))
     batcher.add([live(1, absurd)], 1_000.0)
     batcher.add([live(2, 4_600.0), archive(3)], 1_000.0)
