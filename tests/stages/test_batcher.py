@@ -1,7 +1,7 @@
 """The batcher: earliest deadline first, archive last and bounded, nothing lost or doubled."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from roadstream.stages.arrivals import Arrivals
 from roadstream.stages.batcher import BatchCap, Batcher, Standing
-from roadstream.stages.service_time import ServiceTime, TierTime
+from roadstream.stages.service_time import Pace, ServiceTime, TierTime
 
 NOW = 1_000.0
 
@@ -592,7 +592,10 @@ def test_where_too_many_come_a_batch_is_as_large_as_leaves_a_second_one_in_time(
 
 
 def test_each_shape_has_its_own_pace() -> None:
-    paces = {"slow": ServiceTime(alpha=2.0), "fast": ServiceTime(alpha=0.5)}
+    paces: dict[Hashable, Pace] = {
+        "slow": ServiceTime(alpha=2.0),
+        "fast": ServiceTime(alpha=0.5),
+    }
     batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0), paces)
     for serial, (shape, size) in enumerate((("slow", 2), ("fast", 8), ("other", 4))):
         batcher.add([live(10 * serial + i, NOW + 4.0, shape) for i in range(8)], NOW)

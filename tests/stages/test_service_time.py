@@ -337,6 +337,8 @@ def test_sizes_that_differ_by_little_are_told_apart_only_where_nothing_is_known(
     assert [fresh.alpha, fresh.beta] == pytest.approx([0.01, 0.4])
     assert known.predict(31) == pytest.approx(0.71, rel=0.01)
     assert known.beta / known.alpha == pytest.approx(20.0)
+    fresh.observe(31, 71.0)  # and so no outlier is told from a change
+    assert fresh.predict(31) > 2.0
 
 
 @pytest.mark.parametrize(

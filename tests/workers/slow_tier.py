@@ -60,8 +60,7 @@ class Slow(Bench):
             timer=self.loop.time,
             breaker=breaker or MemberPolicy(),
         )
-        engines = dict(self.engines)
-        judge = Judge(self.cascade, tier_name, engines, options=options, devices=devices)
+        judge = Judge(self.cascade, tier_name, dict(self.engines), options=options, devices=devices)
         judge.pace = pace or judge.pace
         return judge
 

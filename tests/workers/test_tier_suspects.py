@@ -7,6 +7,7 @@ import anyio
 from roadstream.schemas import codec
 from roadstream.schemas.records import Escalation
 from roadstream.schemas.topics import DEAD_LETTERS
+from roadstream.stages.breaker import SharePolicy
 from roadstream.streams.log import TopicPartition
 from roadstream.workers.devices import Devices
 from roadstream.workers.intake import OVERHEAD
@@ -92,11 +93,12 @@ def test_suspects_are_counted_by_their_ends(tmp_path: Path) -> None:
             for place in killers:
                 dies(notes, [place], alone=True)
         await bench.send(TOPIC, *[image(f"{i}") for i in range(6)])
-        worker = running.start(bench.slow(suspects=Suspects(notes)))
+        limits = WorkerLimits(dead_letters=SharePolicy(least=6))  # more than half of them
+        worker = running.start(bench.slow(limits, Suspects(notes)))
         await at(4 * SECONDS)
         stats = worker.stats
         assert (stats.killers, stats.replayed, stats.judged, stats.batches) == (3, 2, 6, 6)
-        assert (stats.expired, stats.fenced) == (0, 0)
+        assert (stats.expired, stats.fenced, worker.breaker.opened) == (0, 0, 0)
         assert stats.dead_letters == bench.published(DEAD_LETTERS) == 3
         assert await bench.lag() == 0
 
