@@ -4,7 +4,7 @@ from collections import Counter
 
 import msgspec
 
-from roadstream.schemas import codec
+from roadstream.schemas import codec, headers
 from roadstream.schemas.dead_letters import DeadLetter
 from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from roadstream.sinks.answer import Answerer
@@ -45,7 +45,7 @@ async def test_an_answer_stands_in_the_partition_of_its_votes_under_its_key() ->
         await answers(log, 1)
 
     (record,) = log.topics[ANSWERS][2]
-    assert record.key == b"a"
+    assert (record.key, record.headers) == (b"a", headers.ANSWER)
 
 
 async def test_garbage_becomes_a_dead_letter_and_harms_no_neighbour() -> None:
