@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from roadstream.bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
 from roadstream.bench.simulation.virtual_time import VirtualClock
-from roadstream.schemas import codec
+from roadstream.schemas import codec, headers
 from roadstream.schemas.errors import LogUnavailableError, UsageError
 from roadstream.schemas.events import Committed, Opened
 from roadstream.schemas.records import VotesPack
@@ -225,6 +225,21 @@ def test_copies_that_are_overdue_come_before_what_was_polled_already() -> None:
         assert len(bench.answers) == POLL_RECORDS - 1
         assert bench.member.stats.join.carried == 1
         assert await bench.log.lag(CONSENSUS_GROUP, [VOTES, CARRIED]) == 0
+
+    virtually(test)
+
+
+def test_carried_votes_stand_in_the_partition_of_their_image() -> None:
+    async def test(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        await bench.create_topics(3)
+        bench.send(pack("one", votes("a", 0.9, next_tier="two")), partition=2)
+        bench.send(*(pack("one", votes(f"{i}")) for i in range(40)), partition=2)
+        async with bench.running():
+            await anyio.sleep(1)
+        carried = [list(part) for part in bench.log.topics[CARRIED]]
+        assert [bool(part) for part in carried] == [False, False, True]
+        assert {record.headers for record in carried[2]} == {headers.VOTES}
 
     virtually(test)
 
