@@ -244,6 +244,23 @@ def test_carried_votes_stand_in_the_partition_of_their_image() -> None:
     virtually(test)
 
 
+def test_answers_are_read_back_as_far_as_the_window_reaches() -> None:
+    async def test(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        await bench.create_topics()
+        bench.send(*(pack("one", votes(f"{i}")) for i in range(2 * SMALL.window)))
+        with capture_logs() as events:
+            for takeovers in (1, 2):
+                async with bench.running():
+                    await anyio.sleep(1)
+                assert bench.member.stats.restores == takeovers
+                assert 0.0 <= bench.member.stats.restore_seconds < 60.0
+        restored = [one["restored"] for one in events if one["event"] == "assigned"]
+        assert restored == [0, SMALL.window]
+
+    virtually(test)
+
+
 def test_what_an_outage_left_is_forgotten_before_anything_else_is_done() -> None:
     async def test(loop: VirtualLoop) -> None:
         bench = Bench(loop)
