@@ -261,6 +261,20 @@ def test_answers_are_read_back_as_far_as_the_window_reaches() -> None:
     virtually(test)
 
 
+def test_carried_votes_that_were_committed_before_are_not_waited_for() -> None:
+    async def test(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        await bench.create_topics(2)
+        bench.send(pack("one", votes("a")), topic=CARRIED, partition=1)
+        for names in (["a"], ["a", "b"]):
+            async with bench.running():
+                await anyio.sleep(1)
+                assert bench.answers == names
+            bench.send(pack("one", votes("b")), partition=1)
+
+    virtually(test)
+
+
 def test_what_an_outage_left_is_forgotten_before_anything_else_is_done() -> None:
     async def test(loop: VirtualLoop) -> None:
         bench = Bench(loop)
