@@ -174,7 +174,9 @@ def log_as_library() -> None:
     _in_library.set(True)
     if not structlog.is_configured():
         structlog.configure(
-            processors=[_to_standard_library, *structlog.get_config()["processors"]]
+            processors=[_to_standard_library, *structlog.get_config()["processors"]],
+            # Its default cannot be made without a standard output, as in a daemon that closed it.
+            logger_factory=None if sys.stdout else structlog.ReturnLoggerFactory(),
         )
 
 

@@ -150,11 +150,18 @@ class _Folder:
     subfolders: Iterator[listing.Entry]
 
 
+def _working_folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 (a string)
+    except FileNotFoundError:  # then a relative path is that of no file; others need none
+        return ""
+
+
 @dataclass(slots=True)
 class _Scan:
     options: ScanOptions
     stats: ScanStats
-    cwd: str = field(default_factory=os.getcwd)
+    cwd: str = field(default_factory=_working_folder)
     # The drive that directly given files belong to, and how many of them came in a row.
     drive: str | None = None
     drive_length: int = 0

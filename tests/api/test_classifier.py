@@ -388,6 +388,26 @@ def test_a_program_that_never_closes_it_ends(rule: Path, pictures: list[Path]) -
     assert (done.returncode, done.stdout, done.stderr) == (0, "answered\n", "")
 
 
+def test_a_daemon_needs_neither_standard_streams_nor_a_working_folder(
+    rule: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    done = program(
+        """
+        import os, sys, roadstream
+        rule, picture, folder = sys.argv[1:]
+        os.mkdir(folder)
+        os.chdir(folder)
+        os.rmdir(folder)
+        out, sys.stdout, sys.stderr = sys.stdout, None, None
+        with roadstream.open(rule) as judge:
+            print(*(answer.status for answer in judge([picture, "relative.jpg"])), file=out)
+        """,
+        rule, pictures[0], tmp_path / "gone",
+    )  # fmt: skip
+
+    assert (done.stdout, done.stderr) == ("answered failed\n", "")
+
+
 def test_it_logs_to_the_standard_library_and_leaves_structlog_to_the_program(
     rule: Path, pictures: list[Path]
 ) -> None:
