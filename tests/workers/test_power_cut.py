@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from tests.command import roadstream, started, write_cascade, write_pictures
-from tests.workers.test_command_score import answers, wait_for_answers
+from tests.workers.test_command_score import answered_so_far, answers, wait_for_answers
 
 PICTURES = 3000
 
@@ -35,7 +35,7 @@ def test_score_goes_on_from_a_log_that_was_put_back(tmp_path: Path) -> None:
     process = started(*command, folder=tmp_path)
     wait_for_answers(process, out, 100)
     copied(log, older)
-    wait_for_answers(process, out, 600)
+    wait_for_answers(process, out, answered_so_far(out) + 500)  # since the copy was done
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     put_back(older, log)
