@@ -6,8 +6,12 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import anyio
+
+from roadstream.schemas.topics import ANSWERS
+from roadstream.workers.connect import open_log
 from tests.command import roadstream, started, write_cascade, write_pictures
-from tests.workers.test_command_score import answered_so_far, answers, wait_for_answers
+from tests.workers.test_command_score import answers, wait_for_answers
 
 PICTURES = 3000
 
@@ -27,6 +31,11 @@ def put_back(older: Path, log: Path) -> None:
     older.replace(log)
 
 
+async def answers_on(log: Path) -> int:
+    async with open_log(f"embedded:{log}") as opened, opened.reader(ANSWERS, "end") as reader:
+        return sum(reader.positions.values())
+
+
 def test_score_goes_on_from_a_log_that_was_put_back(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", PICTURES)
     out, older = tmp_path / "a.jsonl", tmp_path / "older.db"
@@ -35,7 +44,7 @@ def test_score_goes_on_from_a_log_that_was_put_back(tmp_path: Path) -> None:
     process = started(*command, folder=tmp_path)
     wait_for_answers(process, out, 100)
     copied(log, older)
-    wait_for_answers(process, out, answered_so_far(out) + 500)  # since the copy was done
+    wait_for_answers(process, out, anyio.run(answers_on, older) + 1)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     put_back(older, log)
