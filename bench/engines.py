@@ -9,7 +9,6 @@ cascade (EfficientNet-Lite0 and a neck at 672×384, int8) by onnxruntime.
 """
 
 import argparse
-import importlib.resources
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from roadstream.bench.checkpoints import TIMM, cascade_file, member, write_timm
 from roadstream.bench.harness import Spread, machine, show, spread, write_result
 from roadstream.bench.pipeline import Run, run_loop, run_score
+from roadstream.cascades import FOLDER
 from roadstream.streams.sources.synthetic import write_drive
 
 AIM = 0.95
@@ -31,7 +31,7 @@ def cascades(folder: Path, max_batch: int) -> dict[str, Path]:
         one = member(name, "torch", place, (224, 224), roadwork=["roadwork"], device="cpu")
         tier = {"name": "only", "max_batch": max_batch, "members": [one]}
         found[f"torch {name}"] = cascade_file(folder, name, tier)
-    weights = Path(str(importlib.resources.files("roadstream.cascades") / "lite" / "objects.onnx"))
+    weights = FOLDER / "lite" / "objects.onnx"
     one = member("objects", "onnx", weights, (672, 384))
     tier = {"name": "only", "max_batch": max_batch, "members": [one]}
     found[OBJECTS] = cascade_file(folder, "objects", tier)

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from roadstream.bench.harness import resident_bytes, show, write_result
+from roadstream.cascades import FOLDER
 from roadstream.schemas.cascade import load_cascade
 from roadstream.stages.decode import encode_jpeg
 from roadstream.streams.sources.synthetic import write_drive
@@ -35,7 +36,6 @@ engine = "noop"
 # Hard links to one file are limited (65,000 on ext4), and large folders are slow to list.
 LINKS_PER_FILE = 1000
 SAMPLE_EVERY = 0.1
-CASCADES = Path(__file__).resolve().parents[1] / "cascades"
 # The most that a worker of lite may take: three or four fit into the memory of a small machine.
 WORKER_LIMIT = 350e6
 
@@ -70,8 +70,8 @@ def make_archive(folder: Path, images: int) -> None:
 
 def tier_alone(tier: str, folder: Path) -> Path:
     """Write a cascade of one tier of ``lite`` to a folder beside its weights; return its path."""
-    shutil.copytree(CASCADES / "lite", folder / "lite", dirs_exist_ok=True)
-    head, *tiers = (CASCADES / "lite.toml").read_text().split("[[tiers]]\n")
+    shutil.copytree(FOLDER / "lite", folder / "lite", dirs_exist_ok=True)
+    head, *tiers = (FOLDER / "lite.toml").read_text().split("[[tiers]]\n")
     alone = next(text for text in tiers if f'name = "{tier}"\nmax_batch' in text)
     path = folder / f"{tier}.toml"
     path.write_text(f"{head}[[tiers]]\n{alone}")

@@ -95,7 +95,7 @@ def both_trees(revision: str) -> Iterator[dict[str, Path]]:
 
 
 def one_name(tree: Path) -> bool:
-    """Return whether the rooms of a tree are packages of ``roadstream``, as since December 2026."""
+    """Return whether the rooms of a tree are packages of ``roadstream``, as since November 2026."""
     return (tree / "src" / "roadstream").is_dir()
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from roadstream.cascades import FOLDER
 from roadstream.schemas.bounds import (
     Finite,
     Name,
@@ -301,10 +302,7 @@ class Cascade(CascadeFile, frozen=True, kw_only=True):
 
 def shipped_cascades() -> dict[str, Path]:
     """Return the cascades that come with Roadstream, by name."""
-    from roadstream import cascades
-
-    folder = Path(next(iter(cascades.__path__))).resolve()
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
 def load_cascade(name_or_path: str) -> Cascade:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from roadstream.cascades import FOLDER
 from roadstream.schemas.complaints import config_error
 from roadstream.schemas.errors import ConfigError
 
@@ -56,9 +57,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def prompt_file(name: str) -> str:
     """Return where a prompt lies: one that ships by its name, else relative to the cascade file."""
-    from roadstream import cascades
-
-    shipped = Path(next(iter(cascades.__path__)), "prompts", f"{name}.toml")
+    shipped = Path(FOLDER, "prompts", f"{name}.toml")
     return str(shipped) if _SHIPPED.fullmatch(name) and shipped.is_file() else name
 
 
@@ -99,8 +98,4 @@ def load_prompt(
 
 def shipped_prompts() -> list[str]:
     """Return the names of the prompts that come with Roadstream."""
-    from roadstream import cascades
-
-    return sorted(
-        path.stem for path in Path(next(iter(cascades.__path__)), "prompts").glob("*.toml")
-    )
+    return sorted(path.stem for path in Path(FOLDER, "prompts").glob("*.toml"))

@@ -16,7 +16,6 @@ from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import count, takewhile
-from types import TracebackType
 from typing import Any, TypeAlias, TypeGuard, overload
 
 import anyio
@@ -31,13 +30,8 @@ from roadstream.schemas.errors import RunError
 from roadstream.schemas.records import Answer, Head, Image, Inline
 from roadstream.schemas.topics import (
     ANSWERS,
-    CARRIED,
-    CONSENSUS_GROUP,
-    VOTES,
     all_topics,
     images,
-    tier_group,
-    tier_inputs,
 )
 from roadstream.streams.log import Output, Producer, Reader
 from roadstream.streams.memory.log import MemoryLog
@@ -52,6 +46,7 @@ from roadstream.workers.runtime import (
     load_engines,
     persistent,
     run_loaded,
+    trim_log,
 )
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]
@@ -139,9 +134,7 @@ class InMemoryStream:
         """Let go of what everybody is done with."""
         for partition, position in reader.positions.items():
             self._log.truncate(ANSWERS, partition, position)
-        for i, tier in enumerate(self._cascade.tier_names):
-            await self._log.trim(list(tier_inputs(tier, first=i == 0)), tier_group(tier))
-        await self._log.trim([CARRIED, VOTES], CONSENSUS_GROUP)
+        await trim_log(self._log, self._cascade.tier_names)
 
 
 class Classifier:
@@ -228,12 +221,7 @@ class Classifier:
     def __enter__(self) -> "Classifier":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
 

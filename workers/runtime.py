@@ -12,7 +12,7 @@ from structlog.contextvars import bound_contextvars
 
 from roadstream.schemas.cascade import Cascade, Member
 from roadstream.schemas.errors import LogUnavailableError, MachineError
-from roadstream.schemas.topics import tier_inputs
+from roadstream.schemas.topics import CARRIED, CONSENSUS_GROUP, VOTES, tier_group, tier_inputs
 from roadstream.sinks.answer import Answerer
 from roadstream.sinks.consensus import Consensus
 from roadstream.sinks.join import Join
@@ -258,6 +258,21 @@ async def run_loaded(
         suspects.close()
         for engine in engines.values():
             engine.close()
+
+
+async def trim_log(log: Log, tiers: Sequence[str]) -> None:
+    """Let go of the images and votes that all workers and the consensus are done with.
+
+    Args:
+        log: A log that nobody else needs them on.
+        tiers: Names of the cascade's tiers, in order.
+
+    Raises:
+        LogUnavailableError: The log does not answer.
+    """
+    for i, tier in enumerate(tiers):
+        await log.trim(list(tier_inputs(tier, first=i == 0)), tier_group(tier))
+    await log.trim([CARRIED, VOTES], CONSENSUS_GROUP)
 
 
 def _notes(options: WorkOptions) -> Path | None:

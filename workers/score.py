@@ -17,12 +17,8 @@ from roadstream.schemas.errors import LogUnavailableError, RecordError
 from roadstream.schemas.records import Answer, Image
 from roadstream.schemas.topics import (
     ANSWERS,
-    CARRIED,
     CONSENSUS_GROUP,
-    VOTES,
     images,
-    tier_group,
-    tier_inputs,
 )
 from roadstream.sinks.consensus import Consensus
 from roadstream.sinks.writers import open_writer
@@ -41,6 +37,7 @@ from roadstream.workers.lifecycle import (
 from roadstream.workers.logging import speaking_as
 from roadstream.workers.outage import Persistent
 from roadstream.workers.progress import Progress, Tally
+from roadstream.workers.runtime import trim_log
 from roadstream.workers.submit import Submitter, next_batch
 from roadstream.workers.supervisor import GRACE, Supervisor
 
@@ -219,9 +216,7 @@ class Score:
             with anyio.move_on_after(TRIM_INTERVAL):
                 await halting.wait()
             with contextlib.suppress(LogUnavailableError):  # an outage: there is a next time
-                for i, tier in enumerate(self._tiers):
-                    await self._log.trim(list(tier_inputs(tier, first=i == 0)), tier_group(tier))
-                await self._log.trim([CARRIED, VOTES], CONSENSUS_GROUP)
+                await trim_log(self._log, self._tiers)
 
     def _next_batch(self) -> list[Scanned]:
         return next_batch(self._found.places, SCAN_BATCH)
