@@ -12,13 +12,13 @@ OUT ?= .
 ENVIRONMENTS := .environments
 TRITON_PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) $(PYTHON))
 
-# Tests wait more than they compute.
+# Tests wait more than they compute; mypy, which has half a minute for one core, runs beside them.
 TEST_JOBS ?= 4
 # They start hundreds of processes, which should not compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train test test-engines check mutants engines lock clean
+.PHONY: help demo train test test-engines check lint types mutants engines lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,8 +75,10 @@ engines: $(addprefix $(ENVIRONMENTS)/,$(addsuffix /installed,vllm triton ultraly
 
 test: $(UV) ## Run all checks, and all tests but those of test-engines (with a real Kafka, which it starts by itself; without Chromium, unless CI=true, and without promtool where there is none)
 	@$(UV) sync --quiet --locked --extra test
-	@$(MAKE) --no-print-directory check $(ENVIRONMENTS)/node/installed
-	@$(BIN)/pytest --stage test -n $(TEST_JOBS) --dist worksteal
+	@$(MAKE) --no-print-directory lint $(ENVIRONMENTS)/node/installed
+	@$(MAKE) --no-print-directory types & types=$$!; \
+	  $(BIN)/pytest --stage test -n $(TEST_JOBS) --dist worksteal; tests=$$?; \
+	  wait $$types || { echo "mypy found something, see above" >&2; exit 1; }; exit $$tests
 
 test-engines: $(UV) ## Run the tests of torch, vLLM, Triton, Ultralytics and training, and see the types of torch (7 GB on disk)
 	@$(UV) sync --quiet --locked --extra dev
@@ -84,11 +86,15 @@ test-engines: $(UV) ## Run the tests of torch, vLLM, Triton, Ultralytics and tra
 	@$(MAKE) --no-print-directory engines
 	@$(BIN)/pytest --stage engines -n 3 --dist worksteal
 
-check: ## Lint, types, and who may import whom
+check: lint types ## Lint, types, and who may import whom
+
+lint:
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+types:
+	@$(BIN)/mypy
 
 mutants: $(UV) ## See that tests notice small changes of the cores: make mutants [MODULES="join tier"]
 	@$(UV) sync --quiet --locked --inexact --extra dev --group mutants

@@ -1,11 +1,12 @@
 """What many tests need: open logs, a clock, and a broker for those marked ``kafka``."""
 
+import fcntl
 import gc
 import importlib.util
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from roadstream.streams.clock import ManualClock
 from roadstream.streams.memory.log import MemoryLog
+from tests.examples import examples
 
 pytest_plugins = ["tests.kafka_fixture", "tests.triton_server"]
 ENVIRONMENTS = Path(__file__).parent.parent / ".environments"
@@ -34,6 +36,8 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("tests", max_examples=examples(100))
+settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +53,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if stage is None or collection_path.suffix != ".py":
         return None
     return ((collection_path in config.getini("engines")) != (stage == "engines")) or None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Let one process of a run collect first, and compile for all what is not compiled yet."""
+    from tests.kafka_fixture import SHARED  # a plugin, which pytest wants to import first
+
+    if SHARED not in os.environ or "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with Path(os.environ[SHARED], "collected").open("ab") as collected:
+        fcntl.flock(collected, fcntl.LOCK_EX)
+        if collected.tell() == 0:
+            found = yield
+            collected.write(b"all")
+            return found
+    return (yield)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.examples import FULL
+
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / ".mutants"
 LIST = ROOT / "tests" / "mutants.toml"
@@ -148,7 +150,10 @@ def run(module: Module, jobs: int) -> Verdict:
     prepare(module)
     mutmut = Path(sys.executable).with_name("mutmut")
     command = [str(mutmut), "run", "--max-children", str(jobs)]
-    ended = subprocess.run(command, cwd=module.folder, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command, cwd=module.folder, capture_output=True, text=True, check=False,
+        env=os.environ | {FULL: "full"},
+    )  # fmt: skip
     verdict = judge(module) if ended.returncode == 0 else None
     if verdict is None or verdict.ends["not run"]:
         sys.stdout.write(ended.stdout[-4000:] + ended.stderr[-4000:])

@@ -27,6 +27,7 @@ from roadstream.schemas.records import (
     Unreadable,
     VotesPack,
 )
+from tests.examples import examples
 
 Record = Image | Escalation | VotesPack | Answer | DeadLetter
 DECODERS: dict[type, Callable[[bytes], Any]] = {
@@ -324,7 +325,7 @@ def test_bytes_that_are_no_record_are_an_error_that_says_why(
     assert (caught.value.topic, caught.value.partition, caught.value.offset) == ("votes", 0, 5)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.sampled_from(RECORDS), st.sampled_from([*DECODERS.values()]), st.data())
 def test_damaged_bytes_decode_or_are_a_record_error(
     record: Record, decoder: Callable[[bytes], Any], data: st.DataObject

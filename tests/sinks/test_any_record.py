@@ -25,9 +25,12 @@ from roadstream.sinks.readers import read_answers
 from roadstream.sinks.report import ReportOptions, write_report
 from roadstream.sinks.writers import FORMATS, open_writer
 from roadstream.workers.commands.evaluate import load_image
+from tests.examples import examples
 from tests.records_kit import around, evened, packed, within
 
-SLOW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(
+    deadline=None, max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @st.composite

@@ -16,6 +16,7 @@ from roadstream.streams.clock import ManualClock
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import Fault, MemoryLog
 from tests.builders import pack, votes
+from tests.examples import examples
 from tests.sinks.consensus_kit import (
     DEADLINE,
     GONE,
@@ -130,7 +131,7 @@ async def test_a_strangers_record_among_the_answers_keeps_nobody_from_starting()
     assert await answered_tail(log, [0]) == {0: {"a": None, "b": None}}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(
     st.lists(
         st.tuples(st.sampled_from(["publish", "poll"]), st.booleans(), st.booleans()), max_size=6
@@ -228,7 +229,7 @@ async def test_a_member_runs_again_after_an_outage() -> None:
     assert member.stats.restores == 3
 
 
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=examples(6))
 @given(
     st.lists(st.integers(0, 12), min_size=8, max_size=8),
     st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=4),

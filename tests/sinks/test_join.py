@@ -18,6 +18,7 @@ from roadstream.sinks.refusal import Source
 from roadstream.stages.vote import verdict
 from roadstream.streams.log import TopicPartition
 from tests.builders import cascade, head, pack, votes
+from tests.examples import examples
 from tests.sinks.join_kit import NOW, TIERS, TP, hashed, ids, new_join
 
 PATHS = [["one"], ["one", "two"], ["one", "three"], ["one", "two", "three"]]
@@ -68,7 +69,7 @@ def in_order(some: Sequence[VotesPack]) -> dict[str, Answer]:
     return answers
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(packs())
 def test_any_order_and_any_repetition_give_the_same_answers(delivered: list[VotesPack]) -> None:
     join, answers = new_join(), []
@@ -84,7 +85,7 @@ def test_any_order_and_any_repetition_give_the_same_answers(delivered: list[Vote
     assert join.stats.late_votes == len(entries) - len(set(entries))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(packs())
 def test_an_offset_is_done_exactly_when_all_images_of_its_pack_are_resolved(
     delivered: list[VotesPack],
@@ -99,7 +100,7 @@ def test_an_offset_is_done_exactly_when_all_images_of_its_pack_are_resolved(
         assert set(done) == expected
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(packs(), st.data())
 def test_a_crash_replays_the_open_joins_and_answers_nothing_twice(
     delivered: list[VotesPack], data: st.DataObject
@@ -123,7 +124,7 @@ def test_a_crash_replays_the_open_joins_and_answers_nothing_twice(
     assert {a.head.image_id: judged(a) for a in answers} == in_order(delivered)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     st.lists(
         st.tuples(st.sampled_from(PATHS), st.integers(1, 20), st.permutations(range(3))),

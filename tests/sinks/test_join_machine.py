@@ -22,6 +22,7 @@ from roadstream.stages.vote import verdict
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.tracker import OffsetTracker
 from tests.builders import cascade, head, pack, votes
+from tests.examples import examples
 
 TIERS = ["one", "two", "three"]
 PATHS = [["one"], ["one", "two"], ["one", "three"], ["one", "two", "three"]]
@@ -267,5 +268,7 @@ def hash_of(*words: str) -> int:
     return sum(map(ord, "".join(words)))
 
 
-JoinMachine.TestCase.settings = settings(deadline=None, max_examples=40, stateful_step_count=50)
+JoinMachine.TestCase.settings = settings(
+    deadline=None, max_examples=examples(40), stateful_step_count=50
+)
 TestJoin = JoinMachine.TestCase

@@ -17,6 +17,7 @@ from roadstream.sinks.metrics import (
     score,
 )
 from roadstream.sinks.reward import SILENCE, subnet_reward
+from tests.examples import examples
 
 # Few distinct values, so that ties are common, and all others too.
 PROBABILITY = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(0.0, 1.0)
@@ -128,7 +129,7 @@ def slow_reward(challenges: list[tuple[bool, float]]) -> tuple[float, list[float
     return current, rewards
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(CHALLENGES)
 def test_reward_agrees_with_the_formula(challenges: list[tuple[bool, float]]) -> None:
     score_, rewards = slow_reward(challenges)

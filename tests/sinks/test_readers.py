@@ -22,6 +22,7 @@ from roadstream.sinks.parquet import SCHEMA
 from roadstream.sinks.readers import read_answers
 from roadstream.sinks.writers import FORMATS, open_writer
 from tests.builders import answered
+from tests.examples import examples
 
 TEXT = st.text(max_size=30) | st.sampled_from(
     ["<script>alert(1)</script>", 'a"b,c;d\n\r\n\t', "\x00\x1f", "=cmd()", "a\udcffb.jpg", "null"]
@@ -92,7 +93,7 @@ def written(path: Path, answers: list[Answer]) -> Path:
     return path
 
 
-@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=examples(60), deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(st.lists(ANSWERS, max_size=4))
 def test_round_trip_is_the_same_in_all_formats(answers: list[Answer]) -> None:
     expected = [row(answer) for answer in answers]

@@ -20,6 +20,7 @@ from roadstream.sinks.verification.commits import GroupHistory, Moment
 from roadstream.sinks.verification.findings import Findings
 from roadstream.streams.event_ledger import ranges
 from roadstream.streams.log import TopicPartition
+from tests.examples import examples
 
 TP = TopicPartition("t", 0)
 MEMBERS, RECORDS = 3, 40
@@ -153,7 +154,7 @@ def read(group: Group) -> tuple[GroupHistory, Findings]:
     return history, findings
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(STEP, max_size=60))
 def test_a_sound_group_shows_no_anomaly(steps: Sequence[tuple[str, int, int]]) -> None:
     group = Group()
@@ -167,7 +168,7 @@ def test_a_sound_group_shows_no_anomaly(steps: Sequence[tuple[str, int, int]]) -
     assert not history.gaps(TP, group.committed)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(STEP, max_size=40), st.integers(1, 5))
 def test_a_group_that_is_set_back_is_found_out(
     steps: Sequence[tuple[str, int, int]], back: int
@@ -183,7 +184,7 @@ def test_a_group_that_is_set_back_is_found_out(
     assert findings.kept == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(STEP, max_size=40))
 def test_a_group_whose_offsets_are_gone_is_not_accused_and_not_cleared(
     steps: Sequence[tuple[str, int, int]],

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from roadstream.stages.arrivals import Arrivals
 from roadstream.stages.batcher import BatchCap, Batcher, Standing
 from roadstream.stages.service_time import Pace, ServiceTime, TierTime
+from tests.examples import examples
 
 NOW = 1_000.0
 
@@ -171,7 +172,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
 
 TestBatcher = BatcherMachine.TestCase
-TestBatcher.settings = settings(deadline=None, max_examples=150, stateful_step_count=25)
+TestBatcher.settings = settings(deadline=None, max_examples=examples(150), stateful_step_count=25)
 
 
 def test_live_images_go_first_the_most_urgent_ahead() -> None:

@@ -13,6 +13,7 @@ from roadstream.stages.breaker import (
     ShareBreaker,
     SharePolicy,
 )
+from tests.examples import examples
 
 COOLDOWN = Cooldown(first=4.0, growth=2.0, longest=20.0)
 MEMBER = MemberPolicy(pictures=4, batches=2, cooldown=COOLDOWN)
@@ -206,10 +207,12 @@ class MemberMachine(RuleBasedStateMachine):
 
 
 TestMemberBreaker = MemberMachine.TestCase
-TestMemberBreaker.settings = settings(deadline=None, max_examples=80, stateful_step_count=25)
+TestMemberBreaker.settings = settings(
+    deadline=None, max_examples=examples(80), stateful_step_count=25
+)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=60))
 def test_a_tier_pauses_exactly_when_its_last_records_say_so(
     batches: list[tuple[int, int]],

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from roadstream.stages.cones import MOST_SCORE, NO_BLOB_SCORE, Pixels, find_cones
+from tests.examples import examples
 
 ORANGE = (240, 110, 25)
 WHITE = (235, 235, 235)
@@ -142,7 +143,7 @@ def test_what_is_no_rgb_picture_is_refused(image: Pixels) -> None:
         find_cones(image)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     arrays.arrays(
         np.uint8,

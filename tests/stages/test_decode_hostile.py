@@ -15,6 +15,7 @@ from PIL import Image
 from roadstream.schemas.errors import ImageError
 from roadstream.stages.decode import DecodeLimits, decode, encode_jpeg
 from roadstream.streams.sources.sniff import DECODABLE, OTHERS, PICTURES, sniff
+from tests.examples import examples
 from tests.stages.decode_kit import JPEG, fault, full, saved, scene
 from tests.stages.odd_pictures import chunk, png
 
@@ -275,7 +276,7 @@ def test_random_bytes_never_raise_anything_else(data: bytes) -> None:
     survives(data)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.sampled_from(SEEDS), st.data())
 def test_mutated_pictures_never_raise_anything_else(seed: bytes, data: st.DataObject) -> None:
     broken = bytearray(seed)

@@ -25,6 +25,7 @@ from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.records import Box
 from roadstream.stages import fusion
 from roadstream.stages.fusion import CONFIDENCES, BoxFusion, Detections
+from tests.examples import examples
 
 Found = list[list[Box] | None]
 LABELS = ("cone", "barrier", "sign")
@@ -43,7 +44,7 @@ RULES = st.builds(
     confidence=st.sampled_from(CONFIDENCES),
 )
 ANY = st.floats(width=64) | st.floats(-0.5, 1.5)
-examples = settings(max_examples=100, deadline=None)
+settled = settings(max_examples=examples(100), deadline=None)
 
 
 def fused(
@@ -163,7 +164,7 @@ def test_a_box_with_a_number_that_is_none_is_left_out(bad: float, field: int) ->
 
 @given(found=st.lists(st.lists(st.builds(Box, ANY, ANY, ANY, ANY, ANY), max_size=6), max_size=3),
        rules=RULES)  # fmt: skip
-@examples
+@settled
 def test_whatever_comes_in_boxes_and_confidences_stay_in_bounds(
     found: list[list[Box]], rules: Fusion
 ) -> None:
@@ -174,7 +175,7 @@ def test_whatever_comes_in_boxes_and_confidences_stay_in_bounds(
 
 
 @given(found=DETECTORS, rules=RULES, data=st.data())
-@examples
+@settled
 def test_the_order_of_detectors_changes_nothing(
     found: Found, rules: Fusion, data: st.DataObject
 ) -> None:
@@ -187,7 +188,7 @@ def test_the_order_of_detectors_changes_nothing(
 
 
 @given(found=DETECTORS, rules=RULES, data=st.data())
-@examples
+@settled
 def test_a_detector_that_did_not_answer_is_as_if_it_were_not_there(
     found: Found, rules: Fusion, data: st.DataObject
 ) -> None:
@@ -211,7 +212,7 @@ def test_a_detector_that_saw_nothing_counts_and_one_that_is_away_does_not() -> N
 
 
 @given(boxes=BOXES, weight=WEIGHTS, confidence=st.sampled_from(CONFIDENCES))
-@examples
+@settled
 def test_one_detector_alone_is_itself(boxes: list[Box], weight: float, confidence: Any) -> None:
     rules = Fusion(iou=1.0, skip=0.0, confidence=confidence)
 
@@ -230,7 +231,7 @@ def test_one_detector_alone_is_itself(boxes: list[Box], weight: float, confidenc
 
 
 @given(found=DETECTORS, rules=RULES, data=st.data())
-@examples
+@settled
 def test_weights_count_by_their_ratios(found: Found, rules: Fusion, data: st.DataObject) -> None:
     weights = weights_for(found, data)
 
@@ -238,7 +239,7 @@ def test_weights_count_by_their_ratios(found: Found, rules: Fusion, data: st.Dat
 
 
 @given(found=DETECTORS, rules=RULES)
-@examples
+@settled
 def test_half_the_confidence_in_is_half_the_confidence_out(found: Found, rules: Fusion) -> None:
     rules = replace(rules, skip=0.0)
 
@@ -249,7 +250,7 @@ def test_half_the_confidence_in_is_half_the_confidence_out(found: Found, rules: 
 
 
 @given(found=DETECTORS, rules=RULES)
-@examples
+@settled
 def test_a_picture_half_as_large_has_boxes_half_as_large(found: Found, rules: Fusion) -> None:
     def half(box: Box) -> Box:
         return replace(box, x1=box.x1 / 2, y1=box.y1 / 2, x2=box.x2 / 2, y2=box.y2 / 2)

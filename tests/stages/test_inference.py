@@ -22,6 +22,7 @@ from roadstream.stages.inference import (
     infer_isolated,
     is_out_of_memory,
 )
+from tests.examples import examples
 
 
 class Touchy(Engine):
@@ -66,7 +67,7 @@ def fault(found: Finding) -> str | None:
     return None if isinstance(found, Score) else str(found)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.integers(1, 64).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))
 def test_exactly_the_culprits_fail_after_a_bounded_number_of_runs(
     case: tuple[int, set[int]],
@@ -224,7 +225,7 @@ def test_memory_errors_of_other_libraries_are_told_by_name() -> None:
     assert not is_out_of_memory(RuntimeError("out of memory"))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     count=st.integers(1, 48),
     fits=st.integers(1, 48),
@@ -268,7 +269,7 @@ class Miscounted(Touchy):
         return scores[:extra] if extra < 0 else scores + scores[:1] * extra
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.integers(1, 32), st.dictionaries(st.integers(2, 32), st.integers(-3, 3)))
 def test_a_wrong_number_of_scores_costs_no_picture_its_own(
     count: int, extra: dict[int, int]

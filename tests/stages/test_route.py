@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from roadstream.schemas.cascade import Route
 from roadstream.stages.route import Decision, Router, describe
 from tests.builders import cascade, tier
+from tests.examples import examples
 
 NAMES = ["one", "two", "three"]
 LEVELS = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.95, 1.0])
@@ -35,7 +36,7 @@ def holds(route: Route, confidence: float, spread: float) -> bool:
     return route.max_disagreement is None or spread <= route.max_disagreement
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(routes_to("exit", "two", "three"), CONFIDENCE, SPREAD)
 def test_the_first_route_that_holds_decides(
     routes: list[Route], confidence: float, spread: float

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from roadstream.stages.arrivals import Arrivals
 from roadstream.stages.service_time import Run, ServiceTime, TierTime, largest
+from tests.examples import examples
 
 SIZES = st.lists(st.integers(1, 64), min_size=2, max_size=60).filter(lambda s: len(set(s)) > 1)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.floats(1e-4, 1.0), st.floats(0.0, 1.0), SIZES)
 def test_service_time_is_recovered_from_measurements_without_noise(
     alpha: float, beta: float, sizes: list[int]

@@ -20,6 +20,7 @@ from roadstream.stages.vote import (
     pooled,
     verdict,
 )
+from tests.examples import examples
 
 P = st.floats(0.0, 1.0)
 INNER = st.floats(0.01, 0.99)
@@ -51,7 +52,7 @@ def transcribed_log_pool(pool: Pool, votes: Votes) -> float:
     return float(1 / (1 + np.exp(-logit)))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(LOG_POOLS, VOTES)
 def test_the_log_pool_agrees_with_its_formula(pool: Pool, votes: Votes) -> None:
     assert pool_of(pool, votes) == close(transcribed_log_pool(pool, votes), rel=1e-9, abs=1e-12)
@@ -68,7 +69,7 @@ def test_the_linear_and_geometric_pools_agree_with_their_formulas(votes: Votes) 
     assert pool_of(Pool(method="geometric"), votes) == close(geometric)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(POOLS, VOTES, st.randoms())
 def test_the_order_of_votes_does_not_matter(pool: Pool, votes: Votes, random: Random) -> None:
     mixed = list(votes)
@@ -82,7 +83,7 @@ def test_the_order_of_votes_does_not_matter(pool: Pool, votes: Votes, random: Ra
     assert ours.disagreement == close(theirs.disagreement, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(POOLS, VOTES)
 def test_the_pooled_probability_is_a_probability(pool: Pool, votes: Votes) -> None:
     assert 0.0 <= pool_of(pool, votes) <= 1.0 + 1e-12
@@ -95,7 +96,7 @@ def test_no_votes_give_the_prior(pool: Pool) -> None:
     assert pool_of(pool, [(0.9, 0.0), (0.1, 0.0)]) == close(expected)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(POOLS, VOTES, P)
 def test_a_vote_of_weight_zero_never_matters(pool: Pool, votes: Votes, shadow: float) -> None:
     ps, ws = [p for p, _ in votes], [w for _, w in votes]
@@ -104,7 +105,7 @@ def test_a_vote_of_weight_zero_never_matters(pool: Pool, votes: Votes, shadow: f
     assert disagreement([*ps, shadow], [*ws, 0.0]) == close(disagreement(ps, ws), abs=1e-6)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(POOLS, P, WEIGHT, st.integers(1, 9))
 def test_voters_who_agree_pool_to_what_one_of_them_says(
     pool: Pool, p: float, weight: float, count: int
@@ -127,7 +128,7 @@ def test_only_the_ratios_of_weights_matter(pool: Pool, votes: Votes, factor: flo
     assert pool_of(pool, scaled) == close(pool_of(pool, votes))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(POOLS, VOTES, st.data())
 def test_a_higher_vote_never_lowers_the_pool(pool: Pool, votes: Votes, data: st.DataObject) -> None:
     i = data.draw(st.integers(0, len(votes) - 1))

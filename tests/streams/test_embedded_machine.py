@@ -23,6 +23,7 @@ from roadstream.schemas.errors import ReplacedError
 from roadstream.streams.database import Database
 from roadstream.streams.embedded.group import EmbeddedStats, Membership
 from roadstream.streams.embedded.store import SCHEMA, SCHEMA_VERSION
+from tests.examples import examples
 
 PARTITIONS = 4
 TIMEOUT = 8.0
@@ -195,4 +196,4 @@ class GroupMachine(RuleBasedStateMachine):
 
 
 TestGroup = GroupMachine.TestCase
-TestGroup.settings = settings(deadline=None, max_examples=30, stateful_step_count=40)
+TestGroup.settings = settings(deadline=None, max_examples=examples(30), stateful_step_count=40)

@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from roadstream.streams.log import Offsets, TopicPartition
 from roadstream.streams.tracker import OffsetTracker
+from tests.examples import examples
 
 PARTITIONS = [TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)]
 SOME = st.sets(st.sampled_from(PARTITIONS))
@@ -149,7 +150,7 @@ class TrackerMachine(RuleBasedStateMachine):
 
 
 TestTracker = TrackerMachine.TestCase
-TestTracker.settings = settings(deadline=None, max_examples=150, stateful_step_count=30)
+TestTracker.settings = settings(deadline=None, max_examples=examples(150), stateful_step_count=30)
 
 
 def test_the_offset_after_a_gap_is_the_position_after_the_last_record() -> None:

@@ -39,6 +39,7 @@ from roadstream.workers.batches import Surroundings
 from roadstream.workers.judge import JudgeOptions
 from roadstream.workers.tier import WorkerLimits
 from roadstream.workers.verify.run import verify
+from tests.examples import examples
 from tests.fake_engine import picture
 from tests.records_kit import around, evened, packed, within
 from tests.tier_bench import CASCADE, DEADLINE, SURE, UNSURE, Bench, running
@@ -204,7 +205,7 @@ async def live_through(some: list[Output]) -> None:
     assert not report.lost
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=examples(30), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(outputs(), min_size=1, max_size=12))
 def test_every_image_ends_whatever_lies_on_the_topics(some: list[Output]) -> None:
     anyio.run(live_through, some)

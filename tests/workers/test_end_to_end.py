@@ -30,6 +30,7 @@ from roadstream.workers.runtime import WorkOptions, build_consensus, run_workers
 from roadstream.workers.submit import Submitter
 from roadstream.workers.tier import TierWorker, WorkerLimits
 from tests.builders import cascade, member, tier
+from tests.examples import examples
 from tests.fake_engine import NONSENSE, POISON, GreyEngine, picture
 
 DEADLINE = 60.0
@@ -289,7 +290,7 @@ FAULTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 @given(FAULTS)
 async def test_faults_of_the_log_lose_and_double_nothing(faults: list[tuple[str, bool]]) -> None:
     count = 20

@@ -29,6 +29,7 @@ from roadstream.streams.sources.video import VideoOptions
 from roadstream.workers.progress import Tally
 from roadstream.workers.score import ledger_row
 from roadstream.workers.submit import Submitter, next_batch
+from tests.examples import examples
 from tests.video_kit import film, tenths
 
 TOPIC = images("archive")
@@ -378,7 +379,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(STEPS)
 async def test_every_place_has_the_answer_of_what_was_there_last(
     steps: list[tuple[str, int]],

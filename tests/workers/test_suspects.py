@@ -33,6 +33,7 @@ from roadstream.workers.batches import Surroundings
 from roadstream.workers.suspects import Suspects, _ranges
 from roadstream.workers.tier import TierWorker
 from roadstream.workers.turns import SLOTS, Asking
+from tests.examples import examples
 from tests.fake_engine import KILLER
 from tests.suspects_child import CASCADE, TOPIC
 from tests.tier_bench import DEADLINE, Bench, image, running
@@ -185,7 +186,7 @@ def test_notes_that_do_not_fit_name_more_images_rather_than_fewer(notes: Path) -
     assert notes.stat().st_size <= 1 << 19
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(st.tuples(st.sampled_from([A, B]), st.integers(0, 30)), unique=True))
 def test_ranges_name_exactly_the_images_of_a_batch(
     places: list[tuple[TopicPartition, int]],

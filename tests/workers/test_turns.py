@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from roadstream.stages.batcher import Standing
 from roadstream.workers.turns import PATIENCE, SLOTS, Asking, Turns
+from tests.examples import examples
 
 DEVICES = ("cpu", "cuda:0", "vllm:x")
 READY = Standing(8, worth=True, running=1.0)
@@ -144,7 +145,7 @@ class TurnsMachine(RuleBasedStateMachine):
 
 
 TestTurns = TurnsMachine.TestCase
-TestTurns.settings = settings(deadline=None, max_examples=200, stateful_step_count=40)
+TestTurns.settings = settings(deadline=None, max_examples=examples(200), stateful_step_count=40)
 
 
 def test_the_most_downstream_batch_that_is_worth_it_goes_first() -> None:

@@ -16,6 +16,7 @@ from roadstream.schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES
 from roadstream.sinks.verification.findings import Report
 from roadstream.streams.log import Output, TopicPartition
 from roadstream.streams.memory.log import MemoryPartition
+from tests.examples import examples
 from tests.workers.history import FAULTS, ONE, History, events, write
 
 STEPS = st.lists(
@@ -36,7 +37,9 @@ STEPS = st.lists(
     max_size=40,
 )
 Drawn = Callable[[int], int]
-ROOMY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ROOMY = settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @ROOMY
@@ -263,7 +266,7 @@ WRONGS = [
 
 
 @pytest.mark.parametrize("wrong", WRONGS, ids=lambda wrong: wrong.__name__)
-@settings(ROOMY, max_examples=20)
+@settings(ROOMY, max_examples=examples(20))
 @given(
     picks=st.lists(st.integers(0, 10**6), min_size=4, max_size=4),
     steps=STEPS,

@@ -24,6 +24,7 @@ from roadstream.bench.simulation.faults import Chaos
 from roadstream.bench.simulation.process import SimulatedProcess
 from roadstream.bench.simulation.world import Plan
 from roadstream.schemas.errors import LogUnavailableError
+from tests.examples import examples
 
 IMAGES = 400
 PLAN = Plan(seed=0, images=IMAGES, partitions=3, workers=2, consensus=2, max_batch=4, window=64)
@@ -138,7 +139,7 @@ class WorkerMachine(RuleBasedStateMachine):
 
 
 WorkerMachine.TestCase.settings = settings(
-    max_examples=20,
+    max_examples=examples(20),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
