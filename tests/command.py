@@ -33,6 +33,17 @@ name = "two"
 engine = "noop"
 """
 
+# Its one member looks for cones, so its answers depend on the picture; it loads in no time.
+CONES_CASCADE = """
+name = "rule"
+threshold = 0.5
+[[tiers]]
+name = "only"
+[[tiers.members]]
+name = "cones"
+engine = "cones"
+"""
+
 
 def roadstream(
     *arguments: str,

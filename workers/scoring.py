@@ -21,7 +21,7 @@ from roadstream.streams.member import MemberOptions
 from roadstream.streams.run_ledger import RunLedger
 from roadstream.streams.sources.files import ScanOptions, ScanStats, scan, scan_places
 from roadstream.streams.sources.listing import StandardInput
-from roadstream.streams.sources.video import VideoOptions
+from roadstream.streams.sources.video_options import VideoOptions
 from roadstream.workers.commands.common import (
     DECODE_MEMORY,
     check_decode_memory,

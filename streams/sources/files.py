@@ -41,7 +41,7 @@ from roadstream.streams.sources.payload import (
 from roadstream.streams.sources.places import Known, Scanned, file_state, settled
 
 if TYPE_CHECKING:
-    from roadstream.streams.sources.video import VideoOptions
+    from roadstream.streams.sources.video_options import VideoOptions
 
 Knower = Callable[[str], Known | None]
 # Bytes of a SHA-256 that tell two pictures apart, as ``Head.content_hash`` has them.

@@ -5,8 +5,7 @@ before and after it are yielded as usual.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import dropwhile, islice
 from typing import Literal, NamedTuple
 
@@ -18,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from roadstream.schemas.bounds import MOST_TIME
-from roadstream.schemas.errors import ImageError, UsageError
+from roadstream.schemas.errors import ImageError
 from roadstream.schemas.records import Head, Image, Inline, Payload, Unreadable
 from roadstream.streams.sources.identity import display, fault_content, frame_place, image_id
 from roadstream.streams.sources.payload import file_fault, video_content
@@ -35,37 +34,13 @@ from roadstream.streams.sources.video_frames import (
     open_video,
     recording_at,
 )
+from roadstream.streams.sources.video_options import VideoOptions
 from roadstream.streams.sources.video_packets import Damage, words
 
 _MAX_SEEK_FRAMES = 900  # between a keyframe and the frame sought: half a minute
 # Seconds before a frame at which seeking begins: MPEG streams have no index and come out later.
 _SEEK_LEADS = (0.0, 2.0, 20.0, float("inf"))
 _ISO_6709 = re.compile(r"([+-]\d+(?:\.\d+)?)([+-]\d+(?:\.\d+)?)")
-
-
-@dataclass(frozen=True, slots=True)
-class VideoOptions:
-    """How videos are sampled.
-
-    Attributes:
-        encode: Turns RGB uint8 [H, W, 3] into a picture file's bytes; called once per picture.
-        fps: Pictures per second of video; ``None`` takes the keyframes, and one picture in 10 s
-            where they are farther apart.
-        stream: The video stream to be taken, by its number in the file; ``None`` for the largest.
-    """
-
-    encode: Callable[[npt.NDArray[np.uint8]], bytes]
-    fps: float | None = None
-    stream: int | Literal["all"] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what is no rate.
-
-        Raises:
-            UsageError: ``fps`` is not above 0.
-        """
-        if self.fps is not None and not self.fps > 0:
-            raise UsageError(f"pictures per second of video: expected more than 0, got {self.fps}")
 
 
 def read_video(path: str, options: VideoOptions, note: Note | None = None) -> Iterator[Image]:

@@ -24,23 +24,13 @@ from roadstream.streams.sources.synthetic import render_drive
 from roadstream.workers.classifier import InMemoryStream, as_image
 from roadstream.workers.loop_thread import LoopThread
 from roadstream.workers.runtime import WorkOptions
-from tests.command import write_cascade
-
-RULE = """
-name = "rule"
-threshold = 0.5
-[[tiers]]
-name = "only"
-[[tiers.members]]
-name = "cones"
-engine = "cones"
-"""
+from tests.command import CONES_CASCADE, write_cascade
 
 
 @pytest.fixture(scope="module")
 def rule(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("cascade") / "rule.toml"
-    file.write_text(RULE)
+    file.write_text(CONES_CASCADE)
     return file
 
 
@@ -54,7 +44,7 @@ def judge(rule: Path) -> Iterator[roadstream.Classifier]:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("pictures")
     files = []
-    for number, frame in enumerate(render_drive(8, seed=3)):
+    for number, frame in enumerate(render_drive(8, 640, 360, seed=3)):
         file = folder / f"{number}.jpg"
         file.write_bytes(encode_jpeg(frame.image))
         files.append(file)
@@ -320,7 +310,7 @@ def test_after_a_fork_the_child_is_told(
 def test_a_cascade_that_cannot_be_loaded_is_an_error_and_leaves_no_thread(tmp_path: Path) -> None:
     threads = set(threading.enumerate())
     file = tmp_path / "bad.toml"
-    file.write_text(RULE.replace('engine = "cones"', 'engine = "onnx"\nmodel = "x.onnx"'))
+    file.write_text(CONES_CASCADE.replace('engine = "cones"', 'engine = "onnx"\nmodel = "x.onnx"'))
 
     with pytest.raises(roadstream.ConfigError, match=r"x\.onnx, which does not exist"):
         roadstream.open(file)

@@ -12,7 +12,8 @@ import roadstream
 from roadstream.sinks.readers import read_answers
 from roadstream.stages.decode import encode_jpeg
 from roadstream.streams.sources.synthetic import render_drive
-from tests.api.test_classifier import RULE, program
+from tests.api.test_classifier import program
+from tests.command import CONES_CASCADE
 from tests.command import roadstream as command
 
 COUNT = 12
@@ -22,7 +23,7 @@ TIMES = {"submitted_at", "answered_at", "latency", "votes"}
 @pytest.fixture(scope="module")
 def frames() -> list[bytes]:
     """The pictures, drawn once."""
-    return [encode_jpeg(frame.image) for frame in render_drive(COUNT, seed=3)]
+    return [encode_jpeg(frame.image) for frame in render_drive(COUNT, 640, 360, seed=3)]
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def folder(frames: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "drive").mkdir()
     for number, frame in enumerate(frames):
         (tmp_path / "drive" / f"{number:02}.jpg").write_bytes(frame)
-    (tmp_path / "rule.toml").write_text(RULE)
+    (tmp_path / "rule.toml").write_text(CONES_CASCADE)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -22,7 +22,7 @@ from roadstream.streams.sources import listing
 from roadstream.streams.sources.files import ScanOptions, ScanStats, scan, scan_places
 from roadstream.streams.sources.identity import image_id
 from roadstream.streams.sources.places import FileState, Known, file_state, settled
-from roadstream.streams.sources.video import VideoOptions
+from roadstream.streams.sources.video_options import VideoOptions
 from tests.video_kit import film, tenths
 
 OPTIONS = ScanOptions()

@@ -11,7 +11,8 @@ import pytest
 from roadstream.schemas.errors import UsageError
 from roadstream.schemas.records import Image, Inline, Unreadable
 from roadstream.streams.sources.files import ScanOptions, ScanStats, scan
-from roadstream.streams.sources.video import VideoOptions, picture_at, read_video
+from roadstream.streams.sources.video import picture_at, read_video
+from roadstream.streams.sources.video_options import VideoOptions
 from tests.video_kit import X264
 
 Pixels = npt.NDArray[np.uint8]

@@ -9,7 +9,8 @@ import pytest
 
 from roadstream.schemas.records import Image, Inline
 from roadstream.streams.sources.recordings import recordings
-from roadstream.streams.sources.video import VideoOptions, picture_at, read_video
+from roadstream.streams.sources.video import picture_at, read_video
+from roadstream.streams.sources.video_options import VideoOptions
 from tests.video_kit import film, grey, join, picture, problems, seconds, tenths
 
 Pixels = npt.NDArray[np.uint8]

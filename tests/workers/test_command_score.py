@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import struct
@@ -18,7 +19,15 @@ import pytest
 from roadstream.sinks.readers import read_answers
 from roadstream.stages.decode import encode_jpeg
 from roadstream.streams.sources.synthetic import write_drive
-from tests.command import ROADSTREAM, roadstream, started, write_cascade, write_pictures
+from roadstream.workers.cli import run
+from tests.command import (
+    CONES_CASCADE,
+    ROADSTREAM,
+    roadstream,
+    started,
+    write_cascade,
+    write_pictures,
+)
 from tests.video_kit import film, tenths
 
 COLUMNS = [
@@ -105,26 +114,26 @@ def test_paths_come_from_standard_input(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_run_goes_on_and_scores_nothing_twice(how: signal.Signals, tmp_path: Path) -> None:
-    write_pictures(tmp_path / "in", 4000)
-    command = ("score", "in", "--cascade", write_cascade(tmp_path), "--out", "a.jsonl")
+    write_pictures(tmp_path / "in", 2000)
+    command = (*SCORE, "in", "--cascade", write_cascade(tmp_path), "--out", "a.jsonl")
     process = started(*command, folder=tmp_path)
     wait_for_answers(process, tmp_path / "a.jsonl", 100)
     process.send_signal(how)
     process.communicate(timeout=60)
     assert process.returncode == (-9 if how is signal.SIGKILL else 130)
     before = answered_so_far(tmp_path / "a.jsonl")
-    assert 100 <= before < 4000
+    assert 100 <= before < 2000
 
     done = roadstream(*command, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "going on: " in done.stderr
     rows = answers(tmp_path / "a.jsonl")
-    assert len(rows) == 4000
-    assert len({row["image_id"] for row in rows}) == 4000
+    assert len(rows) == 2000
+    assert len({row["image_id"] for row in rows}) == 2000
 
     again = roadstream(*command, folder=tmp_path)
     assert again.returncode == 0
-    assert len(answers(tmp_path / "a.jsonl")) == 4000
+    assert len(answers(tmp_path / "a.jsonl")) == 2000
 
 
 def png_bomb() -> bytes:
@@ -146,7 +155,7 @@ def png_bomb() -> bytes:
 def test_bad_files_fail_with_a_reason_and_harm_no_neighbour(tmp_path: Path) -> None:
     clean, mixed = tmp_path / "clean", tmp_path / "mixed"
     write_drive(clean, 4, width=640, height=360)
-    write_drive(mixed, 4, width=640, height=360)
+    shutil.copytree(clean, mixed)
     good = (mixed / "frame_000.jpg").read_bytes()
     (mixed / "bomb.png").write_bytes(png_bomb())
     (mixed / "broken_link.jpg").symlink_to("nowhere.jpg")
@@ -158,7 +167,8 @@ def test_bad_files_fail_with_a_reason_and_harm_no_neighbour(tmp_path: Path) -> N
     (mixed / "truncated.jpg").write_bytes(good[: len(good) // 2])
     (mixed / "video.mp4").write_bytes(b"\x00\x00\x00\x18ftypmp42" + bytes(500))
     Path(os.fsdecode(os.fsencode(mixed) + b"/bad\xff.jpg")).write_bytes(good)
-    command = ("score", "--out", "a.jsonl", "--workers", "1")
+    (tmp_path / "cones.toml").write_text(CONES_CASCADE)
+    command = (*SCORE, "--out", "a.jsonl", "--cascade", "cones.toml")
     assert roadstream(*command, "clean", folder=tmp_path).returncode == 0
     alone = {Path(row["uri"]).name: row for row in answers(tmp_path / "a.jsonl")}
 
@@ -181,7 +191,7 @@ def test_bad_files_fail_with_a_reason_and_harm_no_neighbour(tmp_path: Path) -> N
         "video.mp4": "damaged_video",
         "bad\\xff.jpg": "bad_name",
     }
-    assert f"failed          {len(failed)}" in done.stdout
+    assert f" failed {len(failed)} " in " ".join(done.stdout.split())
     for name, row in alone.items():
         assert rows[name]["probability"] == row["probability"]
 
@@ -189,7 +199,6 @@ def test_bad_files_fail_with_a_reason_and_harm_no_neighbour(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["score"], "at least one PATH"),
         (["score", "in", "--cascade", "no.toml"], "--cascade: expected a cascade file"),
         (["score", "in", "--cascade", "typo.toml"], "typo.toml: tiers[0].members[0]"),
         (["score", "in", "--cascade", "weightless.toml"], "missing.onnx, which does not exist"),
@@ -204,8 +213,13 @@ def test_bad_files_fail_with_a_reason_and_harm_no_neighbour(tmp_path: Path) -> N
     ],
 )
 def test_wrong_usage_is_one_clear_line_and_status_2(
-    arguments: list[str], words: str, tmp_path: Path
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "in", 1)
     good = Path(write_cascade(tmp_path))
     text = (tmp_path / good).read_text()
@@ -213,9 +227,16 @@ def test_wrong_usage_is_one_clear_line_and_status_2(
     (tmp_path / "weightless.toml").write_text(
         text.replace('engine = "noop"', 'engine = "onnx"\nmodel = "missing.onnx"', 1)
     )
-    done = roadstream(*arguments, folder=tmp_path)
+    assert run(arguments) == 2
+    said = capsys.readouterr().err
+    assert words in " ".join(said.split())
+    assert "Traceback" not in said
+
+
+def test_what_is_wrong_is_said_by_the_process_too(tmp_path: Path) -> None:
+    done = roadstream("score", folder=tmp_path)
     assert done.returncode == 2, (done.stdout, done.stderr)
-    assert words in " ".join(done.stderr.split())
+    assert "at least one PATH" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 
@@ -270,7 +291,8 @@ def test_other_inputs_for_the_same_output_are_refused(tmp_path: Path) -> None:
 
 def test_each_place_has_the_answer_of_what_stands_there_now(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "sd", 0)
-    command = ("score", "sd", "sd/named.jpg", "--out", "a.jsonl", "--workers", "1")
+    (tmp_path / "cones.toml").write_text(CONES_CASCADE)
+    command = (*SCORE, "sd", "sd/named.jpg", "--out", "a.jsonl", "--cascade", "cones.toml")
 
     def shade(name: str, level: int) -> None:
         (folder / name).write_bytes(encode_jpeg(np.full((360, 640, 3), level, np.uint8)))

@@ -25,7 +25,7 @@ from roadstream.streams.sources import places
 from roadstream.streams.sources.files import ScanOptions, scan_places
 from roadstream.streams.sources.identity import path_id
 from roadstream.streams.sources.places import file_state
-from roadstream.streams.sources.video import VideoOptions
+from roadstream.streams.sources.video_options import VideoOptions
 from roadstream.workers.progress import Tally
 from roadstream.workers.score import ledger_row
 from roadstream.workers.submit import Submitter, next_batch

@@ -20,7 +20,7 @@ from roadstream.streams.event_ledger import EventLedger
 from roadstream.streams.run_ledger import RunLedger
 from roadstream.streams.sources.files import ScanOptions, ScanStats, scan_places
 from roadstream.streams.sources.places import Scanned
-from roadstream.streams.sources.video import VideoOptions
+from roadstream.streams.sources.video_options import VideoOptions
 from roadstream.workers.commands.common import (
     DEFAULT_KAFKA,
     CascadeName,
