@@ -12,12 +12,10 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from roadstream.sinks.readers import read_answers
-from roadstream.stages.decode import encode_jpeg
 from roadstream.streams.sources.synthetic import write_drive
 from roadstream.workers.cli import run
 from tests.command import (
@@ -289,13 +287,13 @@ def test_other_inputs_for_the_same_output_are_refused(tmp_path: Path) -> None:
     }
 
 
-def test_each_place_has_the_answer_of_what_stands_there_now(tmp_path: Path) -> None:
+def test_each_place_has_the_answer_of_what_stands_there_now(drive: Path, tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "sd", 0)
     (tmp_path / "cones.toml").write_text(CONES_CASCADE)
     command = (*SCORE, "sd", "sd/named.jpg", "--out", "a.jsonl", "--cascade", "cones.toml")
 
-    def shade(name: str, level: int) -> None:
-        (folder / name).write_bytes(encode_jpeg(np.full((360, 640, 3), level, np.uint8)))
+    def put(name: str, frame: int) -> None:
+        shutil.copy(drive / f"frame_{frame:03}.jpg", folder / name)
 
     def run() -> dict[str, tuple[str, float | None]]:
         done = roadstream(*command, folder=tmp_path)
@@ -306,12 +304,12 @@ def test_each_place_has_the_answer_of_what_stands_there_now(tmp_path: Path) -> N
         assert ("no longer there" in done.stdout) == (not (folder / "named.jpg").exists())
         return found
 
-    for name, level in [("changed.jpg", 30), ("spoilt.jpg", 60), ("named.jpg", 90)]:
-        shade(name, level)
+    for name, frame in [("changed.jpg", 0), ("spoilt.jpg", 1), ("named.jpg", 2)]:
+        put(name, frame)
     first = run()
     assert {error for error, _ in first.values()} == {""}
 
-    shade("changed.jpg", 220)
+    put("changed.jpg", 3)
     (folder / "spoilt.jpg").write_text("no picture")
     (folder / "late.jpg").touch()
     (folder / "named.jpg").unlink()
@@ -321,8 +319,8 @@ def test_each_place_has_the_answer_of_what_stands_there_now(tmp_path: Path) -> N
     assert second["sd/spoilt.jpg"][0].startswith("not_an_image: ")
     assert second["sd/late.jpg"][0].startswith("empty: ")
 
-    shade("spoilt.jpg", 60)
-    shade("late.jpg", 60)
+    put("spoilt.jpg", 1)
+    put("late.jpg", 1)
     third = run()
     assert third["sd/spoilt.jpg"] == first["sd/spoilt.jpg"]
     assert third["sd/late.jpg"] == ("", first["sd/spoilt.jpg"][1])
