@@ -23,6 +23,7 @@ from roadstream.workers.commands.common import (
 )
 from roadstream.workers.commands.numbers import MOST_SHOWN, check_number
 from roadstream.workers.connect import address, open_log
+from roadstream.workers.rights import to_verify
 from roadstream.workers.terminal import screen
 from roadstream.workers.verify.run import KEEP
 from roadstream.workers.verify.run import verify as verify_log
@@ -83,6 +84,7 @@ async def _verify(
     url: str, ledger: Path | None, cascade: Cascade, baseline: Path | None, keep: int
 ) -> Report:
     async with open_log(url) as log:
+        await log.check_rights(to_verify(cascade))
         return await verify_log(log, ledger, cascade, baseline=baseline, keep=keep)
 
 
