@@ -20,8 +20,8 @@ from pathlib import Path
 
 import msgspec
 
-from roadstream.bench.bare_loop import run_bare
 from roadstream.bench.harness import machine, show, spread, write_result
+from roadstream.bench.parts.bare_loop import run_bare
 from roadstream.bench.revisions import (
     LEAST_ROUNDS,
     both_trees,
@@ -30,8 +30,8 @@ from roadstream.bench.revisions import (
     run_module,
     verdict,
 )
-from roadstream.sinks.readers import read_answers
-from roadstream.streams.sources.synthetic import write_drive
+from roadstream.sinks.files.readers import read_answers
+from roadstream.workers.demo.render import write_drive
 
 TREE = Path(__file__).resolve().parents[1]
 

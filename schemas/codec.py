@@ -1,6 +1,6 @@
 """Encoders and decoders of the records, made once: msgpack on the log, JSON for people.
 
-Images are read as JSON too, see ``roadstream.schemas.image_formats``.
+Images are read as JSON too, see ``roadstream.schemas.records.image_formats``.
 """
 
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from roadstream.schemas.cascade import CascadeFile
-from roadstream.schemas.dead_letters import DeadLetter, DeadLetterSettled
+from roadstream.schemas.cascade.model import CascadeFile
 from roadstream.schemas.engines import ENGINES, engine_named, engine_names
 from roadstream.schemas.errors import RecordError, UsageError
-from roadstream.schemas.events import Event
-from roadstream.schemas.image_formats import image_decoder
-from roadstream.schemas.prompts import Prompt
-from roadstream.schemas.records import Answer, Escalation, Image, VotesPack, uneven
+from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterSettled
+from roadstream.schemas.records.events import Event
+from roadstream.schemas.records.image import Answer, Escalation, Image, VotesPack, uneven
+from roadstream.schemas.records.image_formats import image_decoder
+from roadstream.schemas.settings.prompts import Prompt
 
 T = TypeVar("T")
 

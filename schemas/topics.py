@@ -2,7 +2,7 @@
 
 import zlib
 
-from roadstream.schemas.records import LANES, Lane
+from roadstream.schemas.records.image import LANES, Lane
 
 VOTES = "votes"
 # Votes of images that have waited long, published again by the consensus that reads them.

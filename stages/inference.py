@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roadstream.schemas.bounds import MOST_COORDINATE
-from roadstream.schemas.cascade import Member
+from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import DeviceMemoryError, EngineDownError, EngineError, ImageError
-from roadstream.schemas.records import Box, Head
-from roadstream.stages.decode import resize
+from roadstream.schemas.records.image import Box, Head
+from roadstream.stages.decoding.decode import resize
 
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]

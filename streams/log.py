@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, NamedTuple, Protocol
 
-from roadstream.schemas.headers import Headers
+from roadstream.schemas.records.headers import Headers
 from roadstream.streams.rights import Right
 
 Start = Literal["beginning", "end"]

@@ -17,7 +17,7 @@ from roadstream.streams.clock import ManualClock
 from roadstream.streams.memory.log import MemoryLog
 from tests.examples import examples
 
-pytest_plugins = ["tests.kafka_fixture", "tests.triton_server"]
+pytest_plugins = ["tests.kits.kafka_fixture", "tests.kits.triton_server"]
 ENVIRONMENTS = Path(__file__).parent.parent / ".environments"
 ENGINE_MARKS = {"gpu", "triton", "ultralytics", "vllm"}
 # Nothing here may ask the hub.
@@ -58,7 +58,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Let one process of a run collect first, and compile for all what is not compiled yet."""
-    from tests.kafka_fixture import SHARED  # a plugin, which pytest wants to import first
+    from tests.kits.kafka_fixture import SHARED  # a plugin, which pytest wants to import first
 
     if SHARED not in os.environ or "PYTEST_XDIST_WORKER" not in os.environ:
         return (yield)

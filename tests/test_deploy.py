@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from roadstream.schemas.cascade import load_cascade
+from roadstream.schemas.cascade.model import load_cascade
 from roadstream.workers.cli import app
 from roadstream.workers.commands.common import member_name
-from roadstream.workers.lifecycle import DRAIN_TIMEOUT, LAST_RESORT
-from roadstream.workers.metrics import parse_address
+from roadstream.workers.observe.metrics import parse_address
+from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, LAST_RESORT
 
 REPOSITORY = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())

@@ -15,11 +15,11 @@ import pytest
 
 from roadstream.schemas import codec
 from roadstream.schemas.topics import spread
-from roadstream.sinks.readers import read_answers
+from roadstream.sinks.files.readers import read_answers
 from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
 from roadstream.streams.log import Record
-from roadstream.streams.namespace import NamespacedLog
-from tests.command import TIMEOUT, roadstream, started, write_cascade, write_pictures
+from roadstream.streams.topics.namespace import NamespacedLog
+from tests.kits.command import TIMEOUT, roadstream, started, write_cascade, write_pictures
 
 pytestmark = [
     pytest.mark.kafka,

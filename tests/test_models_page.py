@@ -13,7 +13,7 @@ from roadstream.workers.engines.torch.families.registry import FAMILIES, MODEL_T
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "models.md").read_text()
-CHECKPOINTS = ROOT / "tests" / "checkpoints"
+CHECKPOINTS = ROOT / "tests" / "kits" / "checkpoints"
 # What fixtures share; and the package that writes its own.
 _SHARED = {"common"}
 _WRITTEN_ELSEWHERE = {

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.schemas.cascade import load_cascade
-from roadstream.sinks.readers import read_answers
-from roadstream.streams.sources.synthetic import write_drive
-from tests.command import roadstream
+from roadstream.schemas.cascade.model import load_cascade
+from roadstream.sinks.files.readers import read_answers
+from roadstream.workers.demo.render import write_drive
+from tests.kits.command import roadstream
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_engine"
 UV = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-HASH = "from roadstream.schemas.cascade import load_cascade; print(load_cascade({name!r}).hash)"
+HASH = (
+    "from roadstream.schemas.cascade.model import load_cascade; print(load_cascade({name!r}).hash)"
+)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import ROADSTREAM, roadstream, write_pictures
+from tests.kits.command import ROADSTREAM, roadstream, write_pictures
 from tests.test_deploy import OURS
 
 pytestmark = [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.sinks.readers import read_answers
+from roadstream.sinks.files.readers import read_answers
 
 REPOSITORY = Path(__file__).parent.parent
 UV = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))

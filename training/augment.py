@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from roadstream.stages.cones import Pixels
+from roadstream.stages.rules.cones import Pixels
 
 
 def light(image: Pixels, rng: Generator) -> Pixels:

@@ -12,7 +12,7 @@ from string import Template
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from roadstream.schemas.cascade import Cascade, Platt, parse_cascade
+from roadstream.schemas.cascade.model import Cascade, Platt, parse_cascade
 from training.exits import Chosen, Exit, Question, choose_exits
 from training.judged import Judged
 from training.platt import (

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roadstream.schemas.errors import ConfigError
-from roadstream.stages.cones import Pixels
+from roadstream.stages.rules.cones import Pixels
 
 HERE = Path(__file__).resolve().parent
 MORE_BOXES = HERE / "boxes.csv"

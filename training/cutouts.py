@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from roadstream.stages.cones import Pixels
+from roadstream.stages.rules.cones import Pixels
 from training.corpus import KINDS, LOOKALIKE, Box, Picture
 
 LEAST_SIDE = 14  # pixels; smaller pieces have no outline to find

@@ -21,7 +21,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from roadstream.stages.cones import Pixels
+from roadstream.stages.rules.cones import Pixels
 
 OPSET = 18
 OUTPUTS = ["logit", "boxes", "scores", "kinds"]

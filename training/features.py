@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from roadstream.stages.cones import Pixels
-from roadstream.stages.decode import resize
+from roadstream.stages.decoding.decode import resize
+from roadstream.stages.rules.cones import Pixels
 from training.network import COARSE, FINE, MIDDLE, Levels, imagenet_trunk
 from training.views import HEIGHT, WIDTH, View, ViewMaker
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from roadstream.stages.cones import Pixels, find_cones
-from roadstream.stages.decode import resize
+from roadstream.stages.decoding.decode import resize
+from roadstream.stages.rules.cones import Pixels, find_cones
 from training import card
 from training.calibrate import calibrate, write_results
 from training.corpus import HERE, KINDS, Picture, seen_by_scene

@@ -20,8 +20,8 @@ from scipy.optimize import Bounds, minimize
 from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import ThreadpoolController
 
-from roadstream.schemas.cascade import Platt
-from roadstream.stages.vote import MAX_LOG_ODDS
+from roadstream.schemas.cascade.model import Platt
+from roadstream.stages.voting.vote import MAX_LOG_ODDS
 from training.judged import Judged
 
 Reals = NDArray[np.float64]

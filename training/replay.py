@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from roadstream.schemas.cascade import Cascade, Member
-from roadstream.schemas.records import Verdict
-from roadstream.stages.calibration import calibrator
-from roadstream.stages.route import Router
-from roadstream.stages.vote import log_odds, verdict
+from roadstream.schemas.cascade.model import Cascade, Member
+from roadstream.schemas.records.image import Verdict
+from roadstream.stages.voting.calibration import calibrator
+from roadstream.stages.voting.route import Router
+from roadstream.stages.voting.vote import log_odds, verdict
 from training.judged import Judged
 
 Reals = NDArray[np.float64]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from roadstream.stages.cones import Pixels
+from roadstream.stages.rules.cones import Pixels
 from training.augment import colour, disturb, light
 from training.corpus import KINDS, LOOKALIKE, Picture
 from training.cutouts import Cutout

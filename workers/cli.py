@@ -1,6 +1,6 @@
 """The ``roadstream`` command: finds the subcommand, and turns every known error into one line."""
 
-import roadstream.workers.safe_path  # noqa: F401 (before all that could be found there)
+import roadstream.workers.observe.safe_path  # noqa: F401 (before all that could be found there)
 
 # isort: split
 import errno
@@ -11,9 +11,9 @@ import sys
 from cyclopts import App, CycloptsError
 
 from roadstream.schemas.errors import RoadstreamError, UsageError
-from roadstream.workers.lifecycle import end_process, supervised
-from roadstream.workers.logging import identify, log_strays
-from roadstream.workers.terminal import STANDARD_ERROR, console, open_streams, screen
+from roadstream.workers.observe.logging import identify, log_strays
+from roadstream.workers.observe.terminal import STANDARD_ERROR, console, open_streams, screen
+from roadstream.workers.service.lifecycle import end_process, supervised
 
 # What a disk may say of a file that is open already, without its name.
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})

@@ -5,8 +5,8 @@ import random
 from collections.abc import Sequence
 
 from roadstream.bench.batching.world import Item, Service
-from roadstream.stages.batcher import Batcher
-from roadstream.stages.service_time import ServiceTime
+from roadstream.stages.batching.batcher import Batcher
+from roadstream.stages.batching.service_time import ServiceTime
 
 
 class Ours:

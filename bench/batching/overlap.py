@@ -1,6 +1,6 @@
 """Decoding and running overlapped: when the second of two batches in flight should be bound.
 
-The product's batcher and its turns (``roadstream.workers.turns``) on one device with a
+The product's batcher and its turns (``roadstream.stages.batching.turns``) on one device with a
 decoder beside it.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from roadstream.bench.batching.world import WARM_UP, Item, Service
-from roadstream.stages.batcher import Batcher, Standing
-from roadstream.stages.service_time import Run, TierTime
-from roadstream.workers.turns import Asking, Turns
+from roadstream.stages.batching.batcher import Batcher, Standing
+from roadstream.stages.batching.service_time import Run, TierTime
+from roadstream.stages.batching.turns import Asking, Turns
 
 DEVICE = "cuda:0"
 

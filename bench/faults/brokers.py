@@ -9,7 +9,7 @@ import anyio
 
 from roadstream.bench.faults.campaign import Campaign
 from roadstream.bench.faults.plan import Fault
-from roadstream.workers.broker import Cluster
+from roadstream.workers.broker.cluster import Cluster
 
 # The others find out after 3 s, choose new leaders, and clients learn of them.
 ONE_BROKER_WITHIN = 30.0

@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 import anyio
 
-from roadstream.bench.chaos.answers import Anomaly, Answers
-from roadstream.bench.chaos.child import CLOCK
-from roadstream.bench.chaos.controls import SharedClock
-from roadstream.bench.chaos.crew import Crew, until
-from roadstream.bench.chaos.disk import Disk
-from roadstream.bench.chaos.ledgers import Ledgers
-from roadstream.bench.chaos.load import Load
-from roadstream.bench.chaos.pictures import TIERS
+from roadstream.bench.faults.chaos.answers import Anomaly, Answers
+from roadstream.bench.faults.chaos.child import CLOCK
+from roadstream.bench.faults.chaos.controls import SharedClock
+from roadstream.bench.faults.chaos.crew import Crew, until
+from roadstream.bench.faults.chaos.disk import Disk
+from roadstream.bench.faults.chaos.ledgers import Ledgers
+from roadstream.bench.faults.chaos.load import Load
+from roadstream.bench.faults.chaos.pictures import TIERS
 from roadstream.bench.faults.facts import Happened, Recovery, Setting
 from roadstream.bench.faults.network import Relay
 from roadstream.bench.faults.plan import KINDS, Fault
 from roadstream.schemas.topics import CONSENSUS_GROUP, tier_group
-from roadstream.workers.broker import Cluster
+from roadstream.workers.broker.cluster import Cluster
 
 Scenario = Callable[["Campaign", Fault, anyio.Event], Awaitable[None]]
 # The roles of those that are in a group.

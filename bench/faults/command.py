@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 
-from roadstream.bench.chaos.disk import mount_small_disk, unmount_small_disk
+from roadstream.bench.faults.chaos.disk import mount_small_disk, unmount_small_disk
 from roadstream.bench.faults.plan import KINDS, chosen
 from roadstream.bench.faults.report import show_campaign
 from roadstream.bench.faults.run import Options, run_campaign

@@ -9,13 +9,13 @@ import anyio
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
 
-from roadstream.bench.chaos.crew import ROOT, until
 from roadstream.bench.faults.campaign import ANSWER_WITHIN, Campaign
+from roadstream.bench.faults.chaos.crew import ROOT, until
 from roadstream.bench.faults.facts import Happened
 from roadstream.bench.faults.stage import start_all, stop_all
 from roadstream.schemas.topics import images
 from roadstream.streams.embedded.log import EmbeddedLog
-from roadstream.workers.lifecycle import DRAIN_TIMEOUT
+from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT
 
 LEFT_BEHIND = 200
 AFTERWARDS = 100
@@ -85,7 +85,7 @@ async def dead_log(campaign: Campaign) -> None:
         await _end_all(campaign)
         return
     file = campaign.setting.url.removeprefix("embedded:")
-    command = [sys.executable, "-m", "roadstream.bench.chaos.lock", file, "600"]
+    command = [sys.executable, "-m", "roadstream.bench.faults.chaos.lock", file, "600"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as lock:  # noqa: ASYNC220
         try:
             assert lock.stdout is not None

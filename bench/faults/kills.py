@@ -7,8 +7,8 @@ from pathlib import Path
 
 import anyio
 
-from roadstream.bench.chaos.crew import Duty, until
 from roadstream.bench.faults.campaign import MEMBERS, Campaign, Place
+from roadstream.bench.faults.chaos.crew import Duty, until
 from roadstream.bench.faults.plan import Fault
 
 # A worker comes by every point many times a second while there is load.

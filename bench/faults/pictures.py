@@ -4,9 +4,9 @@ import time
 
 import anyio
 
-from roadstream.bench.chaos.crew import until
-from roadstream.bench.chaos.pictures import Catalogue
 from roadstream.bench.faults.campaign import ANSWER_WITHIN, Campaign
+from roadstream.bench.faults.chaos.crew import until
+from roadstream.bench.faults.chaos.pictures import Catalogue
 from roadstream.bench.faults.plan import Fault
 
 DOSE = 3

@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from roadstream.bench.chaos.controls import POINTS
-from roadstream.bench.chaos.engine import POISON
+from roadstream.bench.faults.chaos.controls import POINTS
+from roadstream.bench.faults.chaos.engine import POISON
 
 LogKind = Literal["embedded", "kafka"]
 # Share of the faults after which the next may come before all has recovered.

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import anyio
 
-from roadstream.bench.chaos.crew import Duty, until
 from roadstream.bench.faults.campaign import ANSWER_WITHIN, Campaign
+from roadstream.bench.faults.chaos.crew import Duty, until
 from roadstream.bench.faults.plan import Fault
 
 ARCHIVE = 400

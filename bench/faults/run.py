@@ -10,16 +10,21 @@ from typing import NamedTuple
 import anyio
 import msgspec
 
-from roadstream.bench.chaos.answers import Anomaly, Answers
-from roadstream.bench.chaos.child import CLOCK, KAFKA_SESSION_TIMEOUT, SESSION_TIMEOUT, launcher
-from roadstream.bench.chaos.controls import ControlPanel, SharedClock
-from roadstream.bench.chaos.crew import Crew, until
-from roadstream.bench.chaos.disk import Disk
-from roadstream.bench.chaos.expected import expected_verdicts
-from roadstream.bench.chaos.ledgers import Ledgers
-from roadstream.bench.chaos.load import Load
-from roadstream.bench.chaos.pictures import CASCADE, Catalogue, Namer
 from roadstream.bench.faults.campaign import Campaign, run_plan
+from roadstream.bench.faults.chaos.answers import Anomaly, Answers
+from roadstream.bench.faults.chaos.child import (
+    CLOCK,
+    KAFKA_SESSION_TIMEOUT,
+    SESSION_TIMEOUT,
+    launcher,
+)
+from roadstream.bench.faults.chaos.controls import ControlPanel, SharedClock
+from roadstream.bench.faults.chaos.crew import Crew, until
+from roadstream.bench.faults.chaos.disk import Disk
+from roadstream.bench.faults.chaos.expected import expected_verdicts
+from roadstream.bench.faults.chaos.ledgers import Ledgers
+from roadstream.bench.faults.chaos.load import Load
+from roadstream.bench.faults.chaos.pictures import CASCADE, Catalogue, Namer
 from roadstream.bench.faults.epilogue import run_epilogues
 from roadstream.bench.faults.facts import Setting
 from roadstream.bench.faults.network import ADVERTISED, Relay, ports_in_a_row, relayed
@@ -27,15 +32,15 @@ from roadstream.bench.faults.plan import LogKind, chosen, draw_plan
 from roadstream.bench.faults.report import Images, Result
 from roadstream.bench.faults.scenarios import SCENARIOS
 from roadstream.bench.faults.stage import START_WITHIN, start_all, stop_all
-from roadstream.schemas.cascade import load_cascade
+from roadstream.schemas.cascade.model import load_cascade
 from roadstream.schemas.topics import all_topics
+from roadstream.sinks.verification.coverage import FORGOTTEN
 from roadstream.sinks.verification.findings import Report
-from roadstream.streams.event_ledger import EventLedger
+from roadstream.sinks.verification.run import verify
+from roadstream.streams.ledgers.event_ledger import EventLedger
 from roadstream.streams.log import Log
-from roadstream.workers.broker import BrokerSettings, Cluster, run_brokers
-from roadstream.workers.connect import open_log
-from roadstream.workers.verify.coverage import FORGOTTEN
-from roadstream.workers.verify.run import verify
+from roadstream.workers.broker.cluster import BrokerSettings, Cluster, run_brokers
+from roadstream.workers.service.connect import open_log
 
 PARTITIONS = 8
 # Of each tier, and of the consensus.

@@ -4,12 +4,12 @@ import time
 
 import anyio
 
-from roadstream.bench.chaos.answers import verdict_is_late
-from roadstream.bench.chaos.crew import until
 from roadstream.bench.faults.campaign import Campaign
+from roadstream.bench.faults.chaos.answers import verdict_is_late
+from roadstream.bench.faults.chaos.crew import until
 from roadstream.bench.faults.plan import Fault
 from roadstream.schemas.topics import tier_group
-from roadstream.workers.tier import WorkerLimits
+from roadstream.workers.tier.worker import WorkerLimits
 
 # Seconds per picture: with batches of 16, a batch takes longer than the live deadline.
 MODEL_SLEEPS = 0.05

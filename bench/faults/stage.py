@@ -1,8 +1,8 @@
 """The cascade that faults are injected into: which processes, their start, their end in order."""
 
-from roadstream.bench.chaos.crew import STOP_BUDGET, Duty, until
-from roadstream.bench.chaos.pictures import TIERS
 from roadstream.bench.faults.campaign import Campaign
+from roadstream.bench.faults.chaos.crew import STOP_BUDGET, Duty, until
+from roadstream.bench.faults.chaos.pictures import TIERS
 from roadstream.bench.faults.facts import Setting
 from roadstream.schemas.errors import RunError
 from roadstream.schemas.topics import CONSENSUS_GROUP, tier_group

@@ -6,8 +6,8 @@ import time
 
 import anyio
 
-from roadstream.bench.chaos.crew import ROOT, until
 from roadstream.bench.faults.campaign import ANSWER_WITHIN, Campaign
+from roadstream.bench.faults.chaos.crew import ROOT, until
 from roadstream.bench.faults.plan import Fault
 
 # Services that could not reach the log try again at most every 15 s.
@@ -40,7 +40,7 @@ async def disk_full(campaign: Campaign, fault: Fault, injected: anyio.Event) -> 
 async def locked(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:
     """Hold the log's file locked from another process."""
     file = campaign.setting.url.removeprefix("embedded:")
-    command = [sys.executable, "-m", "roadstream.bench.chaos.lock", file, f"{fault.seconds}"]
+    command = [sys.executable, "-m", "roadstream.bench.faults.chaos.lock", file, f"{fault.seconds}"]
     with subprocess.Popen(command, cwd=ROOT) as process:  # noqa: ASYNC220 (starts in no time)
         injected.set()
         try:

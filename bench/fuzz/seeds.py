@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade import parse_cascade
-from roadstream.schemas.dead_letters import DeadLetter, DeadLetterSettled
-from roadstream.schemas.events import (
+from roadstream.schemas.cascade.model import parse_cascade
+from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterSettled
+from roadstream.schemas.records.events import (
     Acknowledged,
     Assigned,
     Closed,
@@ -21,7 +21,7 @@ from roadstream.schemas.events import (
     Opened,
     Revoked,
 )
-from roadstream.schemas.records import (
+from roadstream.schemas.records.image import (
     Answer,
     AnswerTier,
     Box,
@@ -36,13 +36,13 @@ from roadstream.schemas.records import (
     Unreadable,
     VotesPack,
 )
-from roadstream.sinks.answer import Answerer
-from roadstream.sinks.writers import open_writer
-from roadstream.stages.vote import verdict
+from roadstream.sinks.consensus.answer import Answerer
+from roadstream.sinks.files.writers import open_writer
+from roadstream.stages.voting.vote import verdict
 from roadstream.streams.database import Database
 from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.ledgers.run_ledger import SCHEMA, SCHEMA_VERSION, LedgerRow, RunLedger
 from roadstream.streams.log import Output
-from roadstream.streams.run_ledger import SCHEMA, SCHEMA_VERSION, LedgerRow, RunLedger
 
 HEAD = Head(
     image_id="0123456789abcdef0123456789abcdef",

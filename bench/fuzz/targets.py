@@ -14,28 +14,29 @@ import numpy as np
 
 from roadstream.bench.fuzz import pictures, seeds
 from roadstream.bench.fuzz.mutations import Data, Mutator, Target, mend_png
-from roadstream.schemas import codec, glimpse
-from roadstream.schemas.cascade import parse_cascade
+from roadstream.schemas import codec
+from roadstream.schemas.cascade.model import parse_cascade
 from roadstream.schemas.errors import ConfigError, ImageError, RecordError, RunError, UsageError
-from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.records import glimpse
+from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import VOTES
-from roadstream.sinks.columns import row
-from roadstream.sinks.join import Join
-from roadstream.sinks.labels import read_labels
-from roadstream.sinks.readers import read_answers
-from roadstream.sinks.refusal import check
-from roadstream.stages import jpeg
-from roadstream.stages.decode import DecodeLimits, decode
+from roadstream.sinks.consensus.join import Join
+from roadstream.sinks.consensus.refusal import check
+from roadstream.sinks.evaluation.labels import read_labels
+from roadstream.sinks.files.columns import row
+from roadstream.sinks.files.readers import read_answers
+from roadstream.stages.decoding import jpeg
+from roadstream.stages.decoding.decode import DecodeLimits, decode
 from roadstream.streams.embedded.log import EmbeddedLog
-from roadstream.streams.event_ledger import LedgerFile
 from roadstream.streams.kafka.settings import load_kafka_settings
+from roadstream.streams.ledgers.event_ledger import LedgerFile
+from roadstream.streams.ledgers.run_ledger import LedgerRow, RunLedger
 from roadstream.streams.log import Output, TopicPartition
-from roadstream.streams.run_ledger import LedgerRow, RunLedger
 from roadstream.streams.sources import identity, listing
 from roadstream.streams.sources.payload import read_payload
 from roadstream.streams.sources.places import FileState, Scanned
 from roadstream.streams.sources.sniff import DECODABLE, OTHERS, PICTURES, sniff
-from roadstream.workers.connect import open_log
+from roadstream.workers.service.connect import open_log
 
 SMALL = DecodeLimits(max_pixels=1 << 20, max_jpeg_pixels=1 << 20)
 _WANTED = ((1, 1), (16, 12), (64, 64), (1000, 1000))

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image as Pillow
 
-from roadstream.schemas.cascade import Cascade, Member, Route, Tier
+from roadstream.schemas.cascade.model import Cascade, Member, Route, Tier
 from roadstream.schemas.errors import DeviceMemoryError
 from roadstream.stages.inference import Engine, Pictures, Score
 

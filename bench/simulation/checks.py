@@ -10,7 +10,7 @@ import msgspec
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError
-from roadstream.schemas.records import Answer, VotesPack
+from roadstream.schemas.records.image import Answer, VotesPack
 from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,

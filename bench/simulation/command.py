@@ -29,7 +29,7 @@ from roadstream.bench.simulation.faults import KINDS, Chaos
 from roadstream.bench.simulation.virtual_loop import VirtualRunner
 from roadstream.bench.simulation.virtual_time import VirtualClock, virtual_product
 from roadstream.bench.simulation.world import Plan, World
-from roadstream.sinks.answered import ANSWERED_WINDOW
+from roadstream.sinks.consensus.answered import ANSWERED_WINDOW
 
 
 class Report(msgspec.Struct, kw_only=True):

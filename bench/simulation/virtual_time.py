@@ -61,7 +61,7 @@ class InlineThreads:
         self._seconds = seconds
 
     async def __call__(self, call: Callable[[], T], /) -> T:
-        """Make a call; see ``roadstream.workers.jobs.RunBlocking``."""
+        """Make a call; see ``roadstream.workers.tier.jobs.RunBlocking``."""
         return await self.run_sync(call)
 
     async def run_sync(self, function: Callable[..., T], *arguments: Any, **_: Any) -> T:

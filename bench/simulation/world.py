@@ -25,7 +25,7 @@ from roadstream.bench.simulation.checks import Checker, Expected
 from roadstream.bench.simulation.process import Part, SimulatedProcess
 from roadstream.bench.simulation.virtual_loop import VirtualLoop, in_process
 from roadstream.bench.simulation.virtual_time import InlineThreads, VirtualClock
-from roadstream.schemas.records import Head, Image, Inline
+from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,
@@ -35,18 +35,18 @@ from roadstream.schemas.topics import (
     tier_group,
     tier_inputs,
 )
-from roadstream.sinks.answer import Answerer
-from roadstream.sinks.consensus import Consensus
-from roadstream.sinks.join import Join, JoinLimits
-from roadstream.stages.vote import verdict
+from roadstream.sinks.consensus.answer import Answerer
+from roadstream.sinks.consensus.join import Join, JoinLimits
+from roadstream.sinks.consensus.worker import Consensus
+from roadstream.stages.voting.vote import verdict
+from roadstream.streams.group.member import GroupMember, MemberOptions
 from roadstream.streams.log import Log, Producer, TopicPartition
-from roadstream.streams.member import GroupMember, MemberOptions
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.streams.memory.store import Operation
-from roadstream.workers.batches import Surroundings
-from roadstream.workers.judge import Judge, JudgeOptions
-from roadstream.workers.submit import Submitter
-from roadstream.workers.tier import TierWorker
+from roadstream.workers.job.submit import Submitter
+from roadstream.workers.tier.batches import Surroundings
+from roadstream.workers.tier.judge import Judge, JudgeOptions
+from roadstream.workers.tier.worker import TierWorker
 
 # Per partition: answers, more than the consensus reads back; and records below what is committed,
 # for votes to be sent again.

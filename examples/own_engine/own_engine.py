@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
-from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.engines import EngineTraits
 from roadstream.schemas.settings.base import EngineSettings
 from roadstream.stages.inference import Engine, Pictures, Pixels, Score

@@ -19,7 +19,7 @@ class OnnxSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fie
         box_threshold: Score, above 0 and at most 1, from which on things that it finds are drawn.
         pictures_per_run: Pictures that one run of the model takes, at least 1. A convolutional
             network on a CPU is as fast with one, and needs memory for one only
-            (``python -m roadstream.bench.memory``); one of large matrices may gain from more.
+            (``python -m roadstream.bench.parts.memory``); one of large matrices may gain from more.
     """
 
     boxes: bool = True

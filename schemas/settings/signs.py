@@ -40,7 +40,7 @@ SIGNS_FOR = (
     "roboty drogowe",
     "objazd",
 )
-"""Texts that mean roadwork, as `roadstream.stages.signs` compares them."""
+"""Texts that mean roadwork, as `roadstream.stages.rules.signs` compares them."""
 
 SIGNS_AGAINST = (
     "end road work",

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from roadstream.schemas.bounds import Share
-from roadstream.schemas.prompts import prompt_file
 from roadstream.schemas.settings.base import EngineSettings
+from roadstream.schemas.settings.prompts import prompt_file
 
 Pixels = Annotated[int, Meta(ge=1024, le=1 << 26)]
 Tokens = Annotated[int, Meta(ge=0, le=65_536)]

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from roadstream.schemas.records import Answer, AnswerTier, Head, MemberRun
-from roadstream.sinks.columns import AnswerRow, VoteRow, row
+from roadstream.schemas.records.image import Answer, AnswerTier, Head, MemberRun
+from roadstream.sinks.files.columns import AnswerRow, VoteRow, row
 from roadstream.sinks.verification.findings import Kind
 
 TIMINGS: dict[type[msgspec.Struct], frozenset[str]] = {

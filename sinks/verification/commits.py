@@ -10,7 +10,7 @@ a ledger that cannot be read: what follows it is compared again from the next as
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from roadstream.schemas.events import (
+from roadstream.schemas.records.events import (
     Assigned,
     Closed,
     Committed,
@@ -23,8 +23,8 @@ from roadstream.schemas.events import (
     Revoked,
 )
 from roadstream.sinks.verification.findings import Findings, Kind, place_name
-from roadstream.streams.event_ledger import Damage
-from roadstream.streams.intervals import Intervals
+from roadstream.streams.group.intervals import Intervals
+from roadstream.streams.ledgers.event_ledger import Damage
 from roadstream.streams.log import Offsets, TopicPartition
 
 CLOCK_TOLERANCE = 5.0

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from roadstream.schemas.dead_letters import DeadLetterReason
-from roadstream.schemas.records import LANES
+from roadstream.schemas.records.dead_letters import DeadLetterReason
+from roadstream.schemas.records.image import LANES
 from roadstream.schemas.topics import CONSENSUS_GROUP, VOTES, images, tier_group
 from roadstream.sinks.verification.commits import GroupHistory
 from roadstream.sinks.verification.findings import Side, place_name

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 from roadstream.schemas import codec
-from roadstream.schemas.records import LANES
+from roadstream.schemas.records.image import LANES
 from roadstream.schemas.topics import CONSENSUS_GROUP, images, tier_group
 from roadstream.sinks.verification.answers import compare
 from roadstream.sinks.verification.findings import Findings, place_name

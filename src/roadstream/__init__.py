@@ -19,21 +19,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from roadstream.schemas.errors import ConfigError, RoadstreamError, RunError, UsageError
-    from roadstream.schemas.records import Answer, Box, Vote
-    from roadstream.workers.classifier import AsyncClassifier, Classifier, Picture
-    from roadstream.workers.classifier import aopen_classifier as aopen
-    from roadstream.workers.classifier import open_classifier as open  # noqa: A004
-    from roadstream.workers.score_run import ascore, score
+    from roadstream.schemas.records.image import Answer, Box, Vote
+    from roadstream.workers.api.classifier import AsyncClassifier, Classifier, Picture
+    from roadstream.workers.api.classifier import aopen_classifier as aopen
+    from roadstream.workers.api.classifier import open_classifier as open  # noqa: A004
+    from roadstream.workers.api.score_run import ascore, score
 
 _HOMES = {
     "roadstream.schemas.errors": ("ConfigError", "RoadstreamError", "RunError", "UsageError"),
-    "roadstream.schemas.records": ("Answer", "Box", "Vote"),
-    "roadstream.workers.classifier": ("AsyncClassifier", "Classifier", "Picture"),
-    "roadstream.workers.score_run": ("ascore", "score"),
+    "roadstream.schemas.records.image": ("Answer", "Box", "Vote"),
+    "roadstream.workers.api.classifier": ("AsyncClassifier", "Classifier", "Picture"),
+    "roadstream.workers.api.score_run": ("ascore", "score"),
 }
 _PUBLIC = {name: (module, name) for module, names in _HOMES.items() for name in names} | {
-    "aopen": ("roadstream.workers.classifier", "aopen_classifier"),
-    "open": ("roadstream.workers.classifier", "open_classifier"),
+    "aopen": ("roadstream.workers.api.classifier", "aopen_classifier"),
+    "open": ("roadstream.workers.api.classifier", "open_classifier"),
 }
 __all__ = [
     "Answer",

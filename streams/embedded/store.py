@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from roadstream.schemas import headers
 from roadstream.schemas.errors import OutputError, UsageError
-from roadstream.schemas.headers import Headers
+from roadstream.schemas.records import headers
+from roadstream.schemas.records.headers import Headers
 from roadstream.streams.database import Database
 from roadstream.streams.embedded.group import GROUP_SCHEMA, EmbeddedStats
 from roadstream.streams.log import Offsets, Output, Polled, Record, TopicPartition, in_topic_order

@@ -25,7 +25,7 @@ from aiokafka.errors import (
 )
 
 from roadstream.schemas.errors import FencedError, RecordRefusedError, Refusal, UsageError
-from roadstream.schemas.headers import Headers
+from roadstream.schemas.records.headers import Headers
 from roadstream.streams.kafka.admin import topic_limit
 from roadstream.streams.kafka.client import CONNECTING, KafkaLink
 from roadstream.streams.kafka.topic_configs import BATCH_BYTES, OVERHEAD

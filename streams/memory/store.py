@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 import anyio
 
 from roadstream.schemas.errors import OutputError, Refusal, RoadstreamError, UsageError
-from roadstream.schemas.headers import Headers
+from roadstream.schemas.records.headers import Headers
 from roadstream.streams.clock import Clock
 from roadstream.streams.log import (
     Offsets,

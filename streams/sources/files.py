@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import msgspec
 
 from roadstream.schemas.errors import ImageError, UsageError
-from roadstream.schemas.records import Head, Image, Inline, Lane, Payload, Reference, Unreadable
+from roadstream.schemas.records.image import (
+    Head,
+    Image,
+    Inline,
+    Lane,
+    Payload,
+    Reference,
+    Unreadable,
+)
 from roadstream.streams.sources import listing
 from roadstream.streams.sources.identity import (
     bad_name,
@@ -295,7 +303,7 @@ class _Scan:
 
     def frames(self, path: str, options: "VideoOptions") -> Iterator[Scanned]:
         # Here, as loading FFmpeg takes long.
-        from roadstream.streams.sources.video import read_frames, unreadable_video
+        from roadstream.streams.sources.video.source import read_frames, unreadable_video
 
         self.stats.videos += 1
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from roadstream.schemas.errors import ImageError, MachineError
-from roadstream.schemas.records import Inline, Payload, Reference, Unreadable
+from roadstream.schemas.records.image import Inline, Payload, Reference, Unreadable
 from roadstream.streams.sources.beneath import READING, open_inside
 from roadstream.streams.sources.identity import local
 

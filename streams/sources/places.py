@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-from roadstream.schemas.records import Image
+from roadstream.schemas.records.image import Image
 
 # A file that was written so shortly before it was looked at may be written again without a trace:
 # file systems stamp in ticks, the coarsest (FAT) of 2 s. Git calls such an entry racily clean.

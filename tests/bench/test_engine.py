@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.bench.engine_contenders import Embedded, Memory
-from roadstream.bench.engine_floor import measure_floor
-from roadstream.bench.engine_plan import (
+from roadstream.bench.engine.contenders import Embedded, Memory
+from roadstream.bench.engine.floor import measure_floor
+from roadstream.bench.engine.plan import (
     Plan,
     VoidRunError,
     check_answers,

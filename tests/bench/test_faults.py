@@ -9,21 +9,21 @@ import anyio
 import msgspec
 import pytest
 
-from roadstream.bench.chaos.answers import Anomaly, Answers
-from roadstream.bench.chaos.controls import ControlPanel, Controls, SharedClock
-from roadstream.bench.chaos.engine import FIRST_SHADE, ChaosEngine
-from roadstream.bench.chaos.expected import expected_verdicts
-from roadstream.bench.chaos.pictures import CASCADE, Catalogue, Namer, class_of
+from roadstream.bench.faults.chaos.answers import Anomaly, Answers
+from roadstream.bench.faults.chaos.controls import ControlPanel, Controls, SharedClock
+from roadstream.bench.faults.chaos.engine import FIRST_SHADE, ChaosEngine
+from roadstream.bench.faults.chaos.expected import expected_verdicts
+from roadstream.bench.faults.chaos.pictures import CASCADE, Catalogue, Namer, class_of
 from roadstream.bench.faults.epilogue import EPILOGUES
 from roadstream.bench.faults.plan import KINDS, chosen, draw_plan
 from roadstream.bench.faults.report import Result
 from roadstream.bench.faults.run import Options, run_campaign
 from roadstream.bench.faults.scenarios import SCENARIOS
 from roadstream.schemas import codec
-from roadstream.schemas.cascade import Member, parse_cascade
-from roadstream.schemas.records import Answer, Head
+from roadstream.schemas.cascade.model import Member, parse_cascade
+from roadstream.schemas.records.image import Answer, Head
 from roadstream.schemas.topics import ANSWERS
-from roadstream.stages.decode import decode
+from roadstream.stages.decoding.decode import decode
 from roadstream.stages.inference import Picture, Pictures
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog
@@ -82,7 +82,7 @@ def test_an_order_to_die_is_obeyed_once(tmp_path: Path) -> None:
     panel.give("worker", "die in-model")
     program = (
         "import sys; from pathlib import Path\n"
-        "from roadstream.bench.chaos.controls import Controls\n"
+        "from roadstream.bench.faults.chaos.controls import Controls\n"
         "controls = Controls(Path(sys.argv[1]), 'worker')\n"
         "controls.point('after-model')\nprint('alive', flush=True)\ncontrols.point('in-model')"
     )

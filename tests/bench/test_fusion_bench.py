@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from roadstream.bench import fusion
-from roadstream.bench.fusion_scenes import SCENES, detections, fuse_in_numpy
-from roadstream.schemas.records import Box
+from roadstream.bench.parts import fusion
+from roadstream.bench.parts.fusion_scenes import SCENES, detections, fuse_in_numpy
+from roadstream.schemas.records.image import Box
 
 
 @pytest.mark.parametrize("scene", SCENES)

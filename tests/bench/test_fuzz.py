@@ -10,7 +10,7 @@ from roadstream.bench.fuzz.child import Plan, Step, input_number
 from roadstream.bench.fuzz.mutations import Mutator
 from roadstream.bench.fuzz.targets import targets
 
-FAULTY = "tests.bench.fuzz_faulty"
+FAULTY = "tests.kits.fuzz_faulty"
 
 
 def run(module: str, folder: Path, *steps: Step, hang_after: float = 30.0) -> list[fuzz.Outcome]:

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from roadstream.bench.fuzz import seeds
-from roadstream.schemas.cascade import parse_cascade
+from roadstream.schemas.cascade.model import parse_cascade
 from roadstream.schemas.errors import ConfigError, RunError, UsageError
-from roadstream.sinks.readers import read_answers
+from roadstream.sinks.files.readers import read_answers
 from roadstream.streams.kafka.settings import load_kafka_settings
-from roadstream.streams.run_ledger import LedgerRow, RunLedger
-from roadstream.workers.connect import open_log
+from roadstream.streams.ledgers.run_ledger import LedgerRow, RunLedger
+from roadstream.workers.service.connect import open_log
 
 NESTED = b"x = " + b"[" * 2000
 

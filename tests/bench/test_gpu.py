@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from torch import nn
 
-from roadstream.bench import engines, gpu
-from roadstream.bench.checkpoints import (
+from roadstream.bench.models import engines, gpu
+from roadstream.bench.models.checkpoints import (
     cascade_file,
     dinov3,
     rt_detr,
@@ -20,12 +20,12 @@ from roadstream.bench.checkpoints import (
     write_rt_detr,
     write_timm,
 )
-from roadstream.bench.gpu_roofline import busy_share, flops_per_image, roofline
-from roadstream.bench.overhead_child import pictures
-from roadstream.schemas.cascade import Member, load_cascade
+from roadstream.bench.models.gpu_roofline import busy_share, flops_per_image, roofline
+from roadstream.bench.models.overhead_child import pictures
+from roadstream.schemas.cascade.model import Member, load_cascade
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import Picture, Pictures, Score
-from roadstream.workers.runtime import load_engines
+from roadstream.workers.service.runtime import load_engines
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
          "num_attention_heads": 2}  # fmt: skip

@@ -4,11 +4,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from roadstream.bench import members
-from roadstream.bench.nano_detector import KINDS, SIDE, Detector
-from roadstream.schemas.cascade import Member
-from roadstream.stages.decode import encode_jpeg
-from tests.builders import cascade, tier
+from roadstream.bench.models import members
+from roadstream.bench.models.nano_detector import KINDS, SIDE, Detector
+from roadstream.schemas.cascade.model import Member
+from roadstream.stages.decoding.decode import encode_jpeg
+from tests.kits.builders import cascade, tier
 
 
 def test_the_nano_detector_is_as_large_as_the_usual_one() -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.bench import overhead
-from roadstream.bench.overhead_child import summary
+from roadstream.bench.models import overhead
+from roadstream.bench.models.overhead_child import summary
 
-TREE = Path(overhead.__file__).resolve().parents[1]
+TREE = Path(overhead.__file__).resolve().parents[2]
 
 
 def test_the_loops_time_is_measured_for_worker_and_consensus() -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.bench import decode, memory
-from roadstream.stages.decode import encode_jpeg
-from roadstream.streams.sources.synthetic import render_drive
+from roadstream.bench.parts import decode, memory
+from roadstream.stages.decoding.decode import encode_jpeg
+from roadstream.workers.demo.render import render_drive
 
 
 @pytest.mark.parametrize("name", decode.DECODERS)

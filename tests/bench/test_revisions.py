@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from roadstream.bench import pipeline, revisions
-from roadstream.bench.engine import against
+from roadstream.bench.engine.command import against
 
 
 def test_the_interval_is_students_on_the_logarithms_of_the_ratios() -> None:

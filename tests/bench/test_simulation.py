@@ -11,8 +11,8 @@ from roadstream.bench.simulation.faults import KINDS
 from roadstream.bench.simulation.world import Plan, World
 from roadstream.schemas import codec
 from roadstream.schemas.topics import ANSWERS
-from roadstream.sinks.answered import Content
-from roadstream.sinks.join import Join
+from roadstream.sinks.consensus.answered import Content
+from roadstream.sinks.consensus.join import Join
 from roadstream.streams.log import Log, Output
 
 COUNT = 700

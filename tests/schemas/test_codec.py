@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from roadstream.schemas import codec
-from roadstream.schemas.dead_letters import DeadLetter
 from roadstream.schemas.errors import RecordError
-from roadstream.schemas.records import (
+from roadstream.schemas.records.dead_letters import DeadLetter
+from roadstream.schemas.records.image import (
     Answer,
     AnswerTier,
     Box,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from roadstream.schemas import engines
-from roadstream.schemas.cascade import Cascade, cascade_of, load_cascade
+from roadstream.schemas.cascade.model import Cascade, cascade_of, load_cascade
 from roadstream.schemas.engines import ENGINES, engine_named, engine_names
 from roadstream.schemas.errors import ChangedError, ConfigError
 

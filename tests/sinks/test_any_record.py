@@ -12,21 +12,21 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from roadstream.schemas import codec
-from roadstream.schemas.dead_letters import DeadLetter, DeadLetterSettled
 from roadstream.schemas.errors import RecordError, UsageError
-from roadstream.schemas.records import Answer, Escalation, Head, Image, Inline, VotesPack
+from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterSettled
+from roadstream.schemas.records.image import Answer, Escalation, Head, Image, Inline, VotesPack
 from roadstream.schemas.topics import VOTES, images
 from roadstream.schemas.topics import tier as tier_topic
 from roadstream.sinks import dead_letters
-from roadstream.sinks.columns import row
-from roadstream.sinks.evaluation import evaluate, join_labels
-from roadstream.sinks.evaluation_table import render
-from roadstream.sinks.readers import read_answers
-from roadstream.sinks.report import ReportOptions, write_report
-from roadstream.sinks.writers import FORMATS, open_writer
+from roadstream.sinks.evaluation.measure import evaluate, join_labels
+from roadstream.sinks.evaluation.table import render
+from roadstream.sinks.files.columns import row
+from roadstream.sinks.files.readers import read_answers
+from roadstream.sinks.files.writers import FORMATS, open_writer
+from roadstream.sinks.report.page import ReportOptions, write_report
 from roadstream.workers.commands.evaluate import load_image
 from tests.examples import examples
-from tests.records_kit import around, evened, packed, within
+from tests.kits.records_kit import around, evened, packed, within
 
 SLOW = settings(
     deadline=None, max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow]

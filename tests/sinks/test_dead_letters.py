@@ -3,11 +3,12 @@
 import msgspec
 import pytest
 
-from roadstream.schemas import codec, headers
-from roadstream.schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
+from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError, UsageError
-from roadstream.schemas.headers import Headers
-from roadstream.schemas.records import (
+from roadstream.schemas.records import headers
+from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
+from roadstream.schemas.records.headers import Headers
+from roadstream.schemas.records.image import (
     Escalation,
     Head,
     Image,
@@ -26,7 +27,7 @@ from roadstream.sinks.dead_letters import (
     replay,
 )
 from roadstream.streams.log import Output
-from tests.builders import pack, votes
+from tests.kits.builders import pack, votes
 
 HEAD = Head(image_id="a", uri="a.jpg", lane="live", deadline_at=5.0, run_id="run", sequence=3)
 IMAGE = codec.encode(Image(HEAD, Inline(b"jpeg")))

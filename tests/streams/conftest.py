@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from roadstream.streams.log import Log
-from tests.streams.contract import ALL, ATOMIC, make_log
+from tests.kits.contract import ALL, ATOMIC, make_log
 
 
 @pytest.fixture(params=ALL)

@@ -5,11 +5,11 @@ import time
 import anyio
 import pytest
 
-from roadstream.schemas import headers
 from roadstream.schemas.errors import UsageError
-from roadstream.schemas.headers import Headers
+from roadstream.schemas.records import headers
+from roadstream.schemas.records.headers import Headers
 from roadstream.streams.log import Log, Output, Polled, TopicPartition
-from tests.streams.contract import (
+from tests.kits.contract import (
     DEADLINE,
     Member,
     number,

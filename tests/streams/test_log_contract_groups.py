@@ -10,7 +10,7 @@ import pytest
 
 from roadstream.schemas.errors import FencedError, OutputError, ReplacedError, RoadstreamError
 from roadstream.streams.log import Log, Output, Polled, TopicPartition
-from tests.streams.contract import (
+from tests.kits.contract import (
     DEADLINE,
     Heard,
     Member,

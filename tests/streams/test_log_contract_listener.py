@@ -3,7 +3,7 @@
 import anyio
 
 from roadstream.streams.log import Log, Output, TopicPartition
-from tests.streams.contract import (
+from tests.kits.contract import (
     DEADLINE,
     Member,
     Told,

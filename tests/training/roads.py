@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from roadstream.stages.cones import Pixels
+from roadstream.stages.rules.cones import Pixels
 from training.corpus import KINDS, LOOKALIKE
 from training.drawn import draw, draw_lookalike
 from training.views import Window, paste

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from roadstream.schemas.cascade import Platt
-from roadstream.schemas.records import Verdict
-from roadstream.stages.calibration import sigmoid
+from roadstream.schemas.cascade.model import Platt
+from roadstream.schemas.records.image import Verdict
+from roadstream.stages.voting.calibration import sigmoid
 from tests.training.synthetic import TEMPLATE, pictures
 from training.cascade_fit import cross_fit, family_folds, fit
 from training.exits import Exit, Question, choose_exits

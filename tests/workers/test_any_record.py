@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError
-from roadstream.schemas.records import Escalation, Image, VotesPack
+from roadstream.schemas.records.image import Escalation, Image, VotesPack
 from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,
@@ -28,21 +28,21 @@ from roadstream.schemas.topics import (
     tier_inputs,
 )
 from roadstream.schemas.topics import tier as tier_topic
-from roadstream.sinks.answer import Answerer
-from roadstream.sinks.consensus import Consensus
-from roadstream.sinks.join import Join
-from roadstream.stages.vote import verdict
+from roadstream.sinks.consensus.answer import Answerer
+from roadstream.sinks.consensus.join import Join
+from roadstream.sinks.consensus.worker import Consensus
+from roadstream.sinks.verification.run import verify
+from roadstream.stages.voting.vote import verdict
 from roadstream.streams.clock import ManualClock
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog
-from roadstream.workers.batches import Surroundings
-from roadstream.workers.judge import JudgeOptions
-from roadstream.workers.tier import WorkerLimits
-from roadstream.workers.verify.run import verify
+from roadstream.workers.tier.batches import Surroundings
+from roadstream.workers.tier.judge import JudgeOptions
+from roadstream.workers.tier.worker import WorkerLimits
 from tests.examples import examples
-from tests.fake_engine import picture
-from tests.records_kit import around, evened, packed, within
-from tests.tier_bench import CASCADE, DEADLINE, SURE, UNSURE, Bench, running
+from tests.kits.fake_engine import picture
+from tests.kits.records_kit import around, evened, packed, within
+from tests.kits.tier_bench import CASCADE, DEADLINE, SURE, UNSURE, Bench, running
 
 NOW = 1.7e9
 TIERS = CASCADE.tier_names

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade import Cascade, Route
+from roadstream.schemas.cascade.model import Cascade, Route
 from roadstream.schemas.errors import LogUnavailableError
-from roadstream.schemas.records import Answer, AnswerTier, Head, Image, Inline
+from roadstream.schemas.records.image import Answer, AnswerTier, Head, Image, Inline
 from roadstream.schemas.topics import (
     ANSWERS,
     CONSENSUS_GROUP,
@@ -25,13 +25,13 @@ from roadstream.schemas.topics import (
 from roadstream.stages.inference import Engine
 from roadstream.streams.log import Record, TopicPartition
 from roadstream.streams.memory.log import Fault, MemoryLog
-from roadstream.workers.judge import Judge
-from roadstream.workers.runtime import WorkOptions, build_consensus, run_workers
-from roadstream.workers.submit import Submitter
-from roadstream.workers.tier import TierWorker, WorkerLimits
-from tests.builders import cascade, member, tier
+from roadstream.workers.job.submit import Submitter
+from roadstream.workers.service.runtime import WorkOptions, build_consensus, run_workers
+from roadstream.workers.tier.judge import Judge
+from roadstream.workers.tier.worker import TierWorker, WorkerLimits
 from tests.examples import examples
-from tests.fake_engine import NONSENSE, POISON, GreyEngine, picture
+from tests.kits.builders import cascade, member, tier
+from tests.kits.fake_engine import NONSENSE, POISON, GreyEngine, picture
 
 DEADLINE = 60.0
 GONE = LogUnavailableError("gone")

@@ -9,9 +9,9 @@ from pathlib import Path
 import anyio
 
 from roadstream.schemas.topics import ANSWERS
-from roadstream.workers.connect import open_log
-from tests.command import roadstream, started, write_cascade, write_pictures
-from tests.workers.test_command_score import answers, wait_for_answers
+from roadstream.workers.service.connect import open_log
+from tests.kits.command import roadstream, started, write_cascade, write_pictures
+from tests.workers.commands.test_command_score import answers, wait_for_answers
 
 PICTURES = 3000
 

@@ -8,16 +8,18 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from roadstream.schemas import codec
-from roadstream.schemas.records import Answer, VotesPack
+from roadstream.schemas.records.image import Answer, VotesPack
 from roadstream.schemas.topics import ANSWERS, VOTES
-from roadstream.sinks.columns import row
-from roadstream.sinks.writers import open_writer
+from roadstream.sinks.files.columns import row
+from roadstream.sinks.files.writers import open_writer
 from roadstream.streams.log import Start
 from roadstream.workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async
-from roadstream.workers.connect import address
-from roadstream.workers.follow import Kind, Span
-from roadstream.workers.follow import follow as read_on  # the commands have an option of its name
-from roadstream.workers.terminal import check_reader, console
+from roadstream.workers.commands.follow import Kind, Span
+from roadstream.workers.commands.follow import (
+    follow as read_on,  # the commands have an option of its name
+)
+from roadstream.workers.observe.terminal import check_reader, console
+from roadstream.workers.service.connect import address
 
 Begin = Annotated[
     Start | None,

@@ -8,10 +8,10 @@ import anyio
 from cyclopts import Parameter
 
 from roadstream.schemas.errors import UsageError
-from roadstream.workers.broker import BrokerSettings, serve
+from roadstream.workers.broker.cluster import BrokerSettings, serve
 from roadstream.workers.commands.common import LogLevel, run_async
-from roadstream.workers.lifecycle import stop_on_signal
-from roadstream.workers.terminal import console
+from roadstream.workers.observe.terminal import console
+from roadstream.workers.service.lifecycle import stop_on_signal
 
 KAFKA_PORT = 9092
 

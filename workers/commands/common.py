@@ -14,13 +14,15 @@ from roadstream.schemas.errors import UsageError
 from roadstream.streams.log import Start
 from roadstream.streams.sources.listing import expand, is_glob
 from roadstream.workers.commands.numbers import MOST_MEBIBYTES, MOST_SECONDS, check_number
-from roadstream.workers.connect import LOG_HELP
-from roadstream.workers.lifecycle import LEAVING
-from roadstream.workers.logging import Format, Level, configure_logging
+from roadstream.workers.observe.logging import Format, Level, configure_logging
+from roadstream.workers.service.connect import LOG_HELP
+from roadstream.workers.service.lifecycle import LEAVING
 
 # Longer than any log's group would wait for a member that gives up its partitions.
 MOST_DRAIN = 3600.0
-DECODE_MEMORY = 512  # MiB; as in stages/decode.py, which commands that decode nothing do without
+DECODE_MEMORY = (
+    512  # MiB; as in stages/decoding/decode.py, which commands that decode nothing do without
+)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

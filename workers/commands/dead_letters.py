@@ -10,11 +10,11 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from roadstream.schemas import codec, headers
-from roadstream.schemas.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
+from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError, UsageError
+from roadstream.schemas.records import headers
+from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
 from roadstream.schemas.topics import DEAD_LETTERS
-from roadstream.sinks.atomic import AtomicFile
 from roadstream.sinks.dead_letters import (
     Choice,
     Letters,
@@ -27,11 +27,12 @@ from roadstream.sinks.dead_letters import (
     votes_of,
 )
 from roadstream.sinks.dead_letters import replay as replayed
+from roadstream.sinks.files.atomic import AtomicFile
 from roadstream.streams.log import Log, Output
 from roadstream.workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async
-from roadstream.workers.connect import address, open_log
-from roadstream.workers.rights import to_read, to_settle
-from roadstream.workers.terminal import console, screen
+from roadstream.workers.observe.terminal import console, screen
+from roadstream.workers.service.connect import address, open_log
+from roadstream.workers.service.rights import to_read, to_settle
 
 READ_RECORDS = 256
 READ_PATIENCE = 5.0

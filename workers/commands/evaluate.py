@@ -10,15 +10,15 @@ import msgspec
 from cyclopts import Parameter
 
 from roadstream.schemas.errors import ImageError
-from roadstream.sinks.evaluation import evaluate as evaluate_answers
-from roadstream.sinks.evaluation import join_labels
-from roadstream.sinks.evaluation_table import render
-from roadstream.sinks.report import ReportOptions, write_report
-from roadstream.stages.decode import decode
+from roadstream.sinks.evaluation.measure import evaluate as evaluate_answers
+from roadstream.sinks.evaluation.measure import join_labels
+from roadstream.sinks.evaluation.table import render
+from roadstream.sinks.report.page import ReportOptions, write_report
+from roadstream.stages.decoding.decode import decode
 from roadstream.stages.inference import Pixels
 from roadstream.streams.sources.identity import local
 from roadstream.streams.sources.payload import read_file
-from roadstream.workers.terminal import console, screen
+from roadstream.workers.observe.terminal import console, screen
 
 THUMBNAIL = (320, 180)
 # As ``read_video`` writes it.
@@ -86,7 +86,7 @@ def load_image(uri: str) -> Pixels | None:
         frame = _FRAME.fullmatch(uri)
     if frame is None:
         return None
-    from roadstream.streams.sources.video import picture_at
+    from roadstream.streams.sources.video.source import picture_at
 
     stream = None if frame["stream"] is None else int(frame["stream"])
     return picture_at(local(frame["path"]), float(frame["seconds"]), stream)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from roadstream.schemas.cascade import load_cascade
+from roadstream.schemas.cascade.model import load_cascade
 from roadstream.workers.commands.common import CascadeName, LogLevel
 from roadstream.workers.commands.numbers import MOST_SHOWN, MOST_WORKERS, check_number
 from roadstream.workers.engines.triton.export import (
@@ -14,8 +14,8 @@ from roadstream.workers.engines.triton.export import (
     claim_folder,
     export_members,
 )
-from roadstream.workers.logging import configure_logging
-from roadstream.workers.terminal import console
+from roadstream.workers.observe.logging import configure_logging
+from roadstream.workers.observe.terminal import console
 
 export = App(name="export", help="Write what another server needs to run a cascade's models.")
 

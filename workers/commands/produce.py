@@ -12,12 +12,12 @@ import anyio
 from anyio import to_thread
 from cyclopts import Parameter
 
-from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.schemas.errors import LogUnavailableError, UsageError
-from roadstream.schemas.records import Lane
-from roadstream.stages.decode import encode_jpeg
-from roadstream.streams.event_ledger import EventLedger
-from roadstream.streams.run_ledger import RunLedger
+from roadstream.schemas.records.image import Lane
+from roadstream.stages.decoding.decode import encode_jpeg
+from roadstream.streams.ledgers.event_ledger import EventLedger
+from roadstream.streams.ledgers.run_ledger import RunLedger
 from roadstream.streams.sources.files import ScanOptions, ScanStats, scan_places
 from roadstream.streams.sources.places import Scanned
 from roadstream.streams.sources.video_options import VideoOptions
@@ -39,12 +39,12 @@ from roadstream.workers.commands.numbers import (
     check_number,
     check_stream,
 )
-from roadstream.workers.connect import address, open_log
-from roadstream.workers.outage import Persistent
-from roadstream.workers.rights import to_produce
-from roadstream.workers.runtime import enter
-from roadstream.workers.submit import Submitter, next_batch
-from roadstream.workers.terminal import console
+from roadstream.workers.job.submit import Submitter, next_batch
+from roadstream.workers.observe.terminal import console
+from roadstream.workers.service.connect import address, open_log
+from roadstream.workers.service.outage import Persistent
+from roadstream.workers.service.rights import to_produce
+from roadstream.workers.service.runtime import enter
 
 SEND_BATCH = 64
 SAY_EVERY = 5.0

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from roadstream.workers.commands.numbers import MOST_SHOWN, check_number
-from roadstream.workers.terminal import console
+from roadstream.workers.observe.terminal import console
 
 
 def render(
@@ -20,7 +20,7 @@ def render(
     The pictures are drawn, not photographed: they show that everything works, and nothing about how
     good a cascade is on real roads.
     """
-    from roadstream.streams.sources.synthetic import write_drive
+    from roadstream.workers.demo.render import write_drive
 
     check_number("--frames", frames, 1, MOST_SHOWN, "pictures")
     check_number("--seed", seed, 0, 2**63 - 1, "a number")

@@ -18,11 +18,11 @@ from roadstream.workers.commands.common import (
     Paths,
     run_async,
 )
-from roadstream.workers.hangs import HANG_TIMEOUT
-from roadstream.workers.progress import Tally
-from roadstream.workers.score import run_until_stopped
-from roadstream.workers.scoring import ScoreOptions, check, prepared
-from roadstream.workers.terminal import console, screen
+from roadstream.workers.job.prepare import ScoreOptions, check, prepared
+from roadstream.workers.job.progress import Tally
+from roadstream.workers.job.run import run_until_stopped
+from roadstream.workers.observe.terminal import console, screen
+from roadstream.workers.tier.hangs import HANG_TIMEOUT
 
 STOPPED = 130
 

@@ -11,10 +11,10 @@ import structlog
 from cyclopts import Parameter
 from rich.table import Table
 
-from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.schemas.errors import UsageError
 from roadstream.schemas.topics import CONSENSUS_GROUP, tier_group
-from roadstream.streams.member import MemberOptions
+from roadstream.streams.group.member import MemberOptions
 from roadstream.workers.commands.common import (
     DECODE_MEMORY,
     DEFAULT_KAFKA,
@@ -41,11 +41,8 @@ from roadstream.workers.commands.common import (
 )
 from roadstream.workers.commands.numbers import MOST_PARTITIONS, MOST_WORKERS, check_number
 from roadstream.workers.commands.topics import create_topics
-from roadstream.workers.connect import address, open_log
-from roadstream.workers.hangs import HANG_TIMEOUT
-from roadstream.workers.lifecycle import DRAIN_TIMEOUT, stop_on_signal
-from roadstream.workers.logging import for_people, identify, pass_on
-from roadstream.workers.metrics import (
+from roadstream.workers.observe.logging import for_people, identify, pass_on
+from roadstream.workers.observe.metrics import (
     Address,
     Shown,
     check_free,
@@ -53,15 +50,18 @@ from roadstream.workers.metrics import (
     parse_address,
     serving_metrics,
 )
-from roadstream.workers.minutes import Minutes, of_supervisor, tell_each_minute
-from roadstream.workers.native_heap import share_heap
-from roadstream.workers.pinned import given_cascade
-from roadstream.workers.process import ServiceOptions, wait_for_log
-from roadstream.workers.runtime import WorkOptions, serve_consensus, serve_workers
-from roadstream.workers.samples import supervisor_samples
-from roadstream.workers.supervisor import Care, ChildSpec, Supervisor
-from roadstream.workers.terminal import console
-from roadstream.workers.topic_checks import check_settings
+from roadstream.workers.observe.terminal import console
+from roadstream.workers.service.connect import address, open_log
+from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, stop_on_signal
+from roadstream.workers.service.minutes import Minutes, of_supervisor, tell_each_minute
+from roadstream.workers.service.native_heap import share_heap
+from roadstream.workers.service.pinned import given_cascade
+from roadstream.workers.service.process import ServiceOptions, wait_for_log
+from roadstream.workers.service.runtime import WorkOptions, serve_consensus, serve_workers
+from roadstream.workers.service.samples import supervisor_samples
+from roadstream.workers.service.supervisor import Care, ChildSpec, Supervisor
+from roadstream.workers.service.topic_checks import check_settings
+from roadstream.workers.tier.hangs import HANG_TIMEOUT
 
 logger = structlog.get_logger()
 # Seconds in which the children of an `up` that was killed end.

@@ -5,10 +5,10 @@ from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import App, Parameter
 
-from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.schemas.topics import all_topics
-from roadstream.streams.claims import claim_topics
 from roadstream.streams.log import Log, TopicFault
+from roadstream.streams.topics.claims import claim_topics
 from roadstream.workers.commands.common import (
     DEFAULT_KAFKA,
     CascadeName,
@@ -18,9 +18,9 @@ from roadstream.workers.commands.common import (
     run_async,
 )
 from roadstream.workers.commands.numbers import MOST_PARTITIONS, check_number
-from roadstream.workers.connect import address, open_log
-from roadstream.workers.terminal import console
-from roadstream.workers.topic_checks import make_topics, settings_faults
+from roadstream.workers.observe.terminal import console
+from roadstream.workers.service.connect import address, open_log
+from roadstream.workers.service.topic_checks import make_topics, settings_faults
 
 TopicCodec = Literal["zstd", "lz4", "gzip", "snappy", "producer", "uncompressed"]
 

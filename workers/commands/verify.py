@@ -11,8 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade import Cascade, load_cascade
+from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.sinks.verification.findings import MEANINGS, Kind, Report, Verdict
+from roadstream.sinks.verification.run import KEEP
+from roadstream.sinks.verification.run import verify as verify_log
 from roadstream.workers.commands.common import (
     DEFAULT_KAFKA,
     CascadeName,
@@ -22,11 +24,9 @@ from roadstream.workers.commands.common import (
     run_async,
 )
 from roadstream.workers.commands.numbers import MOST_SHOWN, check_number
-from roadstream.workers.connect import address, open_log
-from roadstream.workers.rights import to_verify
-from roadstream.workers.terminal import screen
-from roadstream.workers.verify.run import KEEP
-from roadstream.workers.verify.run import verify as verify_log
+from roadstream.workers.observe.terminal import screen
+from roadstream.workers.service.connect import address, open_log
+from roadstream.workers.service.rights import to_verify
 
 STATUSES: dict[Verdict, int] = {"clean": 0, "anomalies": 1, "open": 1, "unchecked": 3}
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ConfigError, DeviceMemoryError
-from roadstream.schemas.records import Box
+from roadstream.schemas.records.image import Box
 from roadstream.schemas.settings.local import OnnxSettings
+from roadstream.stages.batching.shapes import sizes_of
 from roadstream.stages.inference import Engine, Pictures, Score
-from roadstream.stages.shapes import sizes_of
 from roadstream.workers.engines.boxes import DETECTOR_OUTPUTS, Detector, from_heat, kinds_of
 from roadstream.workers.engines.options import EngineOptions
 

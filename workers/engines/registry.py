@@ -4,7 +4,7 @@ import inspect
 from importlib import import_module
 from pkgutil import resolve_name
 
-from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.engines import EngineEntry, engine_named
 from roadstream.schemas.errors import ConfigError
 from roadstream.stages.inference import Engine

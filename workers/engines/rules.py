@@ -1,14 +1,14 @@
 """Engines without weights: the cone rule, and one that does nothing (for benchmarks)."""
 
-from roadstream.schemas.cascade import Cascade, Member
-from roadstream.schemas.records import Box
-from roadstream.stages.cones import find_cones
+from roadstream.schemas.cascade.model import Cascade, Member
+from roadstream.schemas.records.image import Box
 from roadstream.stages.inference import Engine, Pictures, Pixels, Score
+from roadstream.stages.rules.cones import find_cones
 from roadstream.workers.engines.options import EngineOptions
 
 
 class ConesEngine(Engine):
-    """The colour-and-shape rule of ``roadstream.stages.cones``.
+    """The colour-and-shape rule of ``roadstream.stages.rules.cones``.
 
     Args:
         cascade: Unused.

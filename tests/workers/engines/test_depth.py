@@ -15,8 +15,8 @@ from transformers import (
 
 from roadstream.schemas.errors import ConfigError
 from roadstream.stages.inference import Abstained, Picture, Pictures
-from tests.checkpoints import others
-from tests.torch_kit import engine_of, pictures
+from tests.kits.checkpoints import others
+from tests.kits.torch_kit import engine_of, pictures
 
 PRO_SIZE = (others.DEPTH_PRO_SIDE, others.DEPTH_PRO_SIDE)
 _NUMBER = re.compile(r"(?<![\w.%])\d+(?:\.\d+)?(?:e[+-]\d+)?(?![\w.%]*%)")

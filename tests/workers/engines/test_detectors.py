@@ -10,12 +10,12 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.records import Box
+from roadstream.schemas.records.image import Box
 from roadstream.stages.inference import Picture, Pictures, Score
 from roadstream.workers.engines.torch.engine import TorchEngine
-from tests.checkpoints import detectors
-from tests.checkpoints.detectors import SIDE
-from tests.torch_kit import engine_of, pictures, raws
+from tests.kits.checkpoints import detectors
+from tests.kits.checkpoints.detectors import SIDE
+from tests.kits.torch_kit import engine_of, pictures, raws
 
 ROADWORK = ["barrier", "traffic cone", "machinery vehicle"]
 LEAST = 0.01

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.schemas.cascade import Cascade, load_cascade
-from roadstream.stages.decode import decode, encode_jpeg
+from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.stages.decoding.decode import decode, encode_jpeg
 from roadstream.stages.inference import Picture, Pictures, Score
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.registry import build_engine
-from tests.checkpoints import detectors
-from tests.stream_kit import answers_of
-from tests.torch_kit import pictures
+from tests.kits.checkpoints import detectors
+from tests.kits.stream_kit import answers_of
+from tests.kits.torch_kit import pictures
 
 CLOSED = ["d_fine", "deimv2", "rf_detr", "rt_detr_v2", "yolos"]
 TOLD = ["grounding_dino", "mm_grounding_dino", "owlv2"]

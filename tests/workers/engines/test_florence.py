@@ -9,12 +9,12 @@ import torch
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.records import Box
+from roadstream.schemas.records.image import Box
 from roadstream.stages.inference import Abstained, Picture, Pictures, Score
-from roadstream.stages.signs import Region
+from roadstream.stages.rules.signs import Region
 from roadstream.workers.engines.torch.families.florence import TASK, regions
-from tests.checkpoints import others
-from tests.torch_kit import engine_of, pictures
+from tests.kits.checkpoints import others
+from tests.kits.torch_kit import engine_of, pictures
 
 SIZE = (others.FLORENCE_SIDE, others.FLORENCE_SIDE)
 TOKENS = 24

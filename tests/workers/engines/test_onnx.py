@@ -12,15 +12,15 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from roadstream.schemas.cascade import Member
+from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import ConfigError, ImageError
-from roadstream.schemas.records import Box
+from roadstream.schemas.records.image import Box
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.inference import Picture, Pictures, infer_isolated
 from roadstream.workers.engines.onnx import OnnxEngine
 from roadstream.workers.engines.options import EngineOptions
-from tests.builders import cascade, tier
-from tests.heat_model import SIZE, write_heat_model
+from tests.kits.builders import cascade, tier
+from tests.kits.heat_model import SIZE, write_heat_model
 
 MEMBER = Member(name="finder", engine="onnx", width=8, height=4, settings=OnnxSettings())
 # x1, y1, x2, y2, score on a white picture, kind.

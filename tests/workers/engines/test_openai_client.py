@@ -14,11 +14,11 @@ import pytest
 from msgspec import convert
 from msgspec.structs import replace
 
-from roadstream.schemas.cascade import Member
+from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
-from roadstream.schemas.records import Head
+from roadstream.schemas.records.image import Head
 from roadstream.schemas.settings.openai import OpenAISettings
-from roadstream.stages.decode import encode_jpeg
+from roadstream.stages.decoding.decode import encode_jpeg
 from roadstream.stages.inference import Abstained, Picture, Pictures, Score
 from roadstream.streams.clock import SystemClock
 from roadstream.workers.engines.nearby import on_this_machine
@@ -27,7 +27,7 @@ from roadstream.workers.engines.openai.engine import OpenAIEngine
 from roadstream.workers.engines.openai.messages import Choice, answer_token, jpeg_of
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vlm.fitting import Limits
-from tests.builders import cascade, tier
+from tests.kits.builders import cascade, tier
 
 KEY = "sk-very-secret"
 VARIABLE = "ROADSTREAM_TEST_KEY"

@@ -15,22 +15,22 @@ from msgspec import convert
 from msgspec.structs import replace
 from PIL import Image
 
-from roadstream.schemas.cascade import Member
+from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import EngineDownError, ImageError
-from roadstream.schemas.records import Head
+from roadstream.schemas.records.image import Head
 from roadstream.schemas.settings.openai import OpenAISettings
-from roadstream.stages.decode import encode_jpeg
+from roadstream.stages.decoding.decode import encode_jpeg
 from roadstream.stages.inference import Abstained, Picture, Pictures, Pixels, Score
 from roadstream.streams.clock import SystemClock
 from roadstream.workers.engines.openai.engine import OpenAIEngine
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vllm.interpreter import find_interpreter
-from tests.builders import cascade, tier
-from tests.checkpoints.qwen3_vl import write_qwen3_vl
-from tests.vllm_kit import SIZE, Reference, pixels, raws
+from tests.kits.builders import cascade, tier
+from tests.kits.checkpoints.qwen3_vl import write_qwen3_vl
+from tests.kits.vllm_kit import SIZE, Reference, pixels, raws
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
-SCRIPT = Path(__file__).parents[2] / "vllm_server.py"
+SCRIPT = Path(__file__).parents[2] / "kits" / "vllm_server.py"
 KEY, VARIABLE = "sk-of-the-server", "ROADSTREAM_TEST_SERVER_KEY"
 ARGUMENTS = [
     "--host=127.0.0.1",

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.schemas.cascade import Cascade, Member, load_cascade
-from roadstream.schemas.records import Answer
-from roadstream.stages.decode import decode, encode_jpeg
+from roadstream.schemas.cascade.model import Cascade, Member, load_cascade
+from roadstream.schemas.records.image import Answer
+from roadstream.stages.decoding.decode import decode, encode_jpeg
 from roadstream.stages.inference import Abstained, Picture, Pictures, Score
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.registry import build_engine
-from tests.checkpoints import others
-from tests.checkpoints.qwen3_vl import write_qwen3_vl
-from tests.stream_kit import answers_of
-from tests.torch_kit import pictures
+from tests.kits.checkpoints import others
+from tests.kits.checkpoints.qwen3_vl import write_qwen3_vl
+from tests.kits.stream_kit import answers_of
+from tests.kits.torch_kit import pictures
 
 CASCADE = """
 name = "others"

@@ -7,13 +7,13 @@ from types import ModuleType
 import pytest
 
 from roadstream.schemas import engines
-from roadstream.schemas.cascade import Member
+from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.engines import ENGINES, EngineEntry
 from roadstream.schemas.errors import ConfigError
 from roadstream.stages.inference import Engine
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.registry import build_engine
-from tests.builders import cascade, tier
+from tests.kits.builders import cascade, tier
 
 
 def build(engine: str) -> Engine:

@@ -12,8 +12,8 @@ from transformers import AutoConfig, Sam3Model, Sam3Processor
 
 from roadstream.schemas.errors import ConfigError
 from roadstream.stages.inference import Picture, Pictures, Score
-from tests.checkpoints import others
-from tests.torch_kit import engine_of, pictures, raws
+from tests.kits.checkpoints import others
+from tests.kits.torch_kit import engine_of, pictures, raws
 
 PROMPTS = ["traffic cone", "road work sign"]
 SIZE = (others.SAM_SIDE, others.SAM_SIDE)

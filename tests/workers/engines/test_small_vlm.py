@@ -9,12 +9,12 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.prompts import load_prompt
+from roadstream.schemas.settings.prompts import load_prompt
 from roadstream.stages.inference import Abstained, Picture, Pictures
 from roadstream.workers.engines.torch.families.vlm import messages
-from tests.checkpoints import others
-from tests.checkpoints.qwen3_vl import write_qwen3_vl
-from tests.torch_kit import engine_of, pictures, raws
+from tests.kits.checkpoints import others
+from tests.kits.checkpoints.qwen3_vl import write_qwen3_vl
+from tests.kits.torch_kit import engine_of, pictures, raws
 
 PROMPT = "active-roadwork"
 SIZE = (96, 64)

@@ -21,13 +21,13 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
 )
 
 from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.records import Box
-from roadstream.stages.decode import decode, encode_jpeg
+from roadstream.schemas.records.image import Box
+from roadstream.stages.decoding.decode import decode, encode_jpeg
 from roadstream.stages.inference import Picture, Pictures, Score
 from roadstream.workers.engines.torch.families.grounding import Grounder, Phrases
-from tests.checkpoints import detectors
-from tests.checkpoints.detectors import SIDE
-from tests.torch_kit import engine_of, pictures, raws
+from tests.kits.checkpoints import detectors
+from tests.kits.checkpoints.detectors import SIDE
+from tests.kits.torch_kit import engine_of, pictures, raws
 
 PROMPTS = ["traffic cone", "Road work sign"]
 TEXT = "traffic cone. road work sign."

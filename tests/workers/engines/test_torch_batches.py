@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from roadstream.workers.engines.torch.engine import TorchEngine
-from tests.checkpoints import backbones
-from tests.torch_kit import engine_of, pictures, raws
+from tests.kits.checkpoints import backbones
+from tests.kits.torch_kit import engine_of, pictures, raws
 
 # Log-odds in float32. Libraries choose kernels by the batch size, and these add up in different
 # orders: nothing is bit-identical across batch sizes, and need not be among rows of one batch.

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from roadstream.schemas.cascade import load_cascade
+from roadstream.schemas.cascade.model import load_cascade
 from roadstream.schemas.errors import ConfigError
-from tests.checkpoints import backbones
-from tests.checkpoints.common import write_json
-from tests.torch_kit import engine_of, pictures, raws
+from tests.kits.checkpoints import backbones
+from tests.kits.checkpoints.common import write_json
+from tests.kits.torch_kit import engine_of, pictures, raws
 
 ALWAYS = "so that the answer is always yes"
 NO_BIAS = "norm.bias: expected a tensor of 1 dimensions, got nothing"

@@ -12,8 +12,8 @@ import torch
 from roadstream.schemas.errors import DeviceMemoryError
 from roadstream.workers.engines.torch.engine import TorchEngine
 from roadstream.workers.engines.torch.lanes import RING, CudaLane
-from tests.checkpoints import backbones
-from tests.torch_kit import engine_of, pictures, raws
+from tests.kits.checkpoints import backbones
+from tests.kits.torch_kit import engine_of, pictures, raws
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda:0"

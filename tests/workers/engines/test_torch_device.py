@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from tests.checkpoints import backbones, detectors, others
-from tests.torch_device import CUDA, outputs_on_cuda
-from tests.torch_kit import engine_of
+from tests.kits.checkpoints import backbones, detectors, others
+from tests.kits.torch_device import CUDA, outputs_on_cuda
+from tests.kits.torch_kit import engine_of
 
 HEAD = {"head": "h.safetensors"}
 TEXT = {"prompts": ["road work"], "other_prompts": ["a road"]}

@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from roadstream.stages.inference import Picture, Pictures
-from tests.checkpoints import backbones
-from tests.checkpoints.backbones import CLASSES
-from tests.torch_kit import SIZE, engine_of, pictures, raws
+from tests.kits.checkpoints import backbones
+from tests.kits.checkpoints.backbones import CLASSES
+from tests.kits.torch_kit import SIZE, engine_of, pictures, raws
 
 PROMPTS = ["Road work ahead", "traffic cones on the road"]
 OTHERS = ["a clear road"]

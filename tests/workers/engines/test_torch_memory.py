@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.checkpoints import backbones
+from tests.kits.checkpoints import backbones
 
 ROOT = Path(__file__).parents[3]
 CHILD = """
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from roadstream.stages.inference import Picture, Pictures, infer_isolated
-from tests.torch_kit import engine_of
+from tests.kits.torch_kit import engine_of
 
 size = (512, 352)
 engine = engine_of(Path(sys.argv[1]), size=size, roadwork=["cones"])

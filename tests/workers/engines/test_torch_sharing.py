@@ -9,9 +9,9 @@ from torch import nn
 
 from roadstream.stages.inference import Pictures
 from roadstream.workers.engines.torch.engine import TorchEngine
-from tests.checkpoints import backbones
-from tests.checkpoints.backbones import CLASSES
-from tests.torch_kit import engine_of, pictures, raws
+from tests.kits.checkpoints import backbones
+from tests.kits.checkpoints.backbones import CLASSES
+from tests.kits.torch_kit import engine_of, pictures, raws
 
 WIDTH = 32
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from roadstream.schemas.cascade import load_cascade
-from roadstream.schemas.records import Answer
-from roadstream.stages.decode import decode, encode_jpeg
+from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.records.image import Answer
+from roadstream.stages.decoding.decode import decode, encode_jpeg
 from roadstream.stages.inference import Picture, Pictures, Score
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.registry import build_engine
-from tests.checkpoints import backbones
-from tests.stream_kit import answers_of
-from tests.torch_kit import pictures
+from tests.kits.checkpoints import backbones
+from tests.kits.stream_kit import answers_of
+from tests.kits.torch_kit import pictures
 
 CASCADE = """
 name = "torch"

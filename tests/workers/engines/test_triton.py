@@ -12,12 +12,12 @@ import pytest
 import structlog
 import trustme
 
-from roadstream.schemas.cascade import Member, load_cascade
+from roadstream.schemas.cascade.model import Member, load_cascade
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
 from roadstream.schemas.settings.local import OnnxSettings
-from roadstream.stages.decode import decode, encode_jpeg
+from roadstream.stages.decoding.decode import decode, encode_jpeg
 from roadstream.stages.inference import Picture, Pictures, Score, infer_isolated
-from roadstream.streams.sources.synthetic import write_drive
+from roadstream.workers.demo.render import write_drive
 from roadstream.workers.engines.onnx import OnnxEngine
 from roadstream.workers.engines.triton import memory
 from roadstream.workers.engines.triton.engine import TritonEngine
@@ -27,10 +27,10 @@ from roadstream.workers.engines.triton.export import (
     claim_folder,
     export_members,
 )
-from tests.fake_engine import picture
-from tests.heat_model import SIZE, write_heat_model
-from tests.triton_kit import KINDS, SHARED, around, engine_on, grey, noise, raws, triton_member
-from tests.triton_server import GATED, GREY, TritonServer
+from tests.kits.fake_engine import picture
+from tests.kits.heat_model import SIZE, write_heat_model
+from tests.kits.triton_kit import KINDS, SHARED, around, engine_on, grey, noise, raws, triton_member
+from tests.kits.triton_server import GATED, GREY, TritonServer
 
 pytestmark = pytest.mark.triton
 GLANCE = (256, 160)

@@ -9,25 +9,32 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from roadstream.schemas.cascade import Cascade, Isotonic, Member, Route, load_cascade, parse_cascade
+from roadstream.schemas.cascade.model import (
+    Cascade,
+    Isotonic,
+    Member,
+    Route,
+    load_cascade,
+    parse_cascade,
+)
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.schemas.settings.triton import TritonSettings
-from roadstream.sinks.readers import read_answers
+from roadstream.sinks.files.readers import read_answers
 from roadstream.stages.inference import Pictures, Score
-from roadstream.streams.sources.synthetic import write_drive
+from roadstream.workers.demo.render import write_drive
 from roadstream.workers.engines.registry import build_engine
 from roadstream.workers.engines.torch.classes import Verdict
 from roadstream.workers.engines.triton.export import Wanted, export_members
 from roadstream.workers.engines.triton.from_torch import log_odds_of
 from roadstream.workers.engines.triton.repository import CannotExportError
 from roadstream.workers.engines.triton.toml import cascade_toml
-from tests.builders import cascade, member, tier
-from tests.checkpoints import backbones, others
-from tests.command import roadstream
-from tests.torch_kit import engine_of, pictures, raws, torch_cascade, torch_member
-from tests.triton_kit import KINDS, SHARED
-from tests.triton_server import TritonServer, two_tiers
+from tests.kits.builders import cascade, member, tier
+from tests.kits.checkpoints import backbones, others
+from tests.kits.command import roadstream
+from tests.kits.torch_kit import engine_of, pictures, raws, torch_cascade, torch_member
+from tests.kits.triton_kit import KINDS, SHARED
+from tests.kits.triton_server import TritonServer, two_tiers
 
 LITE = ["glance", "objects", "closer"]
 

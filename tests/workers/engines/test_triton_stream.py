@@ -11,18 +11,18 @@ from anyio import to_thread
 from msgspec.structs import replace
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade import Cascade
-from roadstream.schemas.records import Answer
+from roadstream.schemas.cascade.model import Cascade
+from roadstream.schemas.records.image import Answer
 from roadstream.schemas.topics import ANSWERS, DEAD_LETTERS
 from roadstream.stages.breaker import Cooldown, MemberPolicy
 from roadstream.stages.inference import Engine
-from roadstream.workers.judge import Judge
-from roadstream.workers.runtime import build_consensus
-from tests.builders import cascade, member, tier
-from tests.fake_engine import GreyEngine
-from tests.tier_bench import OPTIONS, Bench, image, running
-from tests.triton_kit import engine_on, triton_member
-from tests.triton_server import GATED, GREY, TritonServer
+from roadstream.workers.service.runtime import build_consensus
+from roadstream.workers.tier.judge import Judge
+from tests.kits.builders import cascade, member, tier
+from tests.kits.fake_engine import GreyEngine
+from tests.kits.tier_bench import OPTIONS, Bench, image, running
+from tests.kits.triton_kit import engine_on, triton_member
+from tests.kits.triton_server import GATED, GREY, TritonServer
 
 pytestmark = pytest.mark.triton
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from roadstream.schemas.errors import ConfigError
-from tests.checkpoints.common import write_json
-from tests.torch_kit import engine_of
+from tests.kits.checkpoints.common import write_json
+from tests.kits.torch_kit import engine_of
 
 ROOT = Path(__file__).parents[3]
 CASES = Path(__file__).with_name("ultralytics_cases.py")

@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 from roadstream.schemas.errors import EngineDownError, ImageError
-from roadstream.schemas.prompts import load_prompt
-from roadstream.schemas.records import Head
+from roadstream.schemas.records.image import Head
+from roadstream.schemas.settings.prompts import load_prompt
 from roadstream.stages.inference import Abstained, Picture, Pictures, Score
 from roadstream.streams.clock import SystemClock
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vllm.engine import SCRIPT, VllmEngine
 from roadstream.workers.engines.vllm.interpreter import find_interpreter
-from tests.checkpoints.qwen3_vl import write_qwen3_vl
-from tests.vllm_kit import Reference, asked_by, pictures, pixels, raws, vllm_member
+from tests.kits.checkpoints.qwen3_vl import write_qwen3_vl
+from tests.kits.vllm_kit import Reference, asked_by, pictures, pixels, raws, vllm_member
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 Asked = Callable[..., VllmEngine]

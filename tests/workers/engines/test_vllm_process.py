@@ -12,9 +12,9 @@ import pytest
 from msgspec import convert
 from msgspec.structs import replace
 
-from roadstream.schemas.cascade import Member, load_cascade
+from roadstream.schemas.cascade.model import Member, load_cascade
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
-from roadstream.schemas.records import Head
+from roadstream.schemas.records.image import Head
 from roadstream.schemas.settings.vllm import VllmSettings
 from roadstream.stages.inference import Abstained, Picture, Pictures, Said, Score
 from roadstream.streams.clock import SystemClock
@@ -22,8 +22,8 @@ from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vllm import engine as vllm_engine
 from roadstream.workers.engines.vllm.engine import VllmEngine
 from roadstream.workers.engines.vllm.interpreter import find_interpreter
-from tests import grey_vllm
-from tests.builders import cascade, tier
+from tests.kits import grey_vllm
+from tests.kits.builders import cascade, tier
 
 PATIENCE = 30.0
 

@@ -12,23 +12,23 @@ from anyio import to_thread
 from msgspec.structs import replace
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade import Member
-from roadstream.schemas.records import Answer, Head, Image, Inline
+from roadstream.schemas.cascade.model import Member
+from roadstream.schemas.records.image import Answer, Head, Image, Inline
 from roadstream.schemas.topics import ANSWERS, all_topics
 from roadstream.stages.breaker import Cooldown, MemberPolicy
-from roadstream.stages.decode import encode_jpeg
+from roadstream.stages.decoding.decode import encode_jpeg
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.rules import NoopEngine
 from roadstream.workers.engines.vllm.engine import VllmEngine
-from roadstream.workers.judge import Judge, JudgeOptions
-from roadstream.workers.runtime import build_consensus
-from roadstream.workers.submit import Submitter
-from roadstream.workers.tier import TierWorker
-from tests.builders import cascade, member, tier
-from tests.checkpoints.qwen3_vl import write_qwen3_vl
-from tests.tier_bench import LIMITS
-from tests.vllm_kit import pixels, vllm_member
+from roadstream.workers.job.submit import Submitter
+from roadstream.workers.service.runtime import build_consensus
+from roadstream.workers.tier.judge import Judge, JudgeOptions
+from roadstream.workers.tier.worker import TierWorker
+from tests.kits.builders import cascade, member, tier
+from tests.kits.checkpoints.qwen3_vl import write_qwen3_vl
+from tests.kits.tier_bench import LIMITS
+from tests.kits.vllm_kit import pixels, vllm_member
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 PATIENCE = 300.0

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from roadstream.schemas.cascade import Member
-from roadstream.schemas.records import Head
+from roadstream.schemas.cascade.model import Member
+from roadstream.schemas.records.image import Head
 from roadstream.schemas.settings.vllm import VllmSettings
 from roadstream.stages.inference import Picture, Pictures, Pixels
 from roadstream.streams.clock import ManualClock
 from roadstream.workers.engines.vlm.asking import Asking, shortest
 from roadstream.workers.engines.vlm.fitting import Limits, fitted
 from roadstream.workers.engines.vlm.sessions import Sessions
-from tests.builders import cascade, tier
+from tests.kits.builders import cascade, tier
 
 SIDE = st.integers(1, 4000)
 

@@ -17,8 +17,8 @@ from ultralytics.utils.nms import non_max_suppression
 from roadstream.schemas.errors import ConfigError
 from roadstream.stages.inference import Picture, Pictures, Score
 from roadstream.workers.engines.torch.families.ultralytics import thinned
-from tests.checkpoints.common import seeded
-from tests.torch_kit import engine_of, pictures
+from tests.kits.checkpoints.common import seeded
+from tests.kits.torch_kit import engine_of, pictures
 
 DOCS = Path(__file__).parents[3] / "docs" / "models.md"
 NAMES = {0: "car", 1: "traffic cone", 2: "person", 3: "barrier"}

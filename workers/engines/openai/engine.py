@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import structlog
 
-from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
 from roadstream.schemas.settings.openai import OpenAISettings
 from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, Said
-from roadstream.stages.yes_no import read_words
+from roadstream.stages.rules.yes_no import read_words
 from roadstream.workers.engines.openai.messages import Completion, answer_token, jpeg_of, request
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vlm.asking import LATE, Asking, Question

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from roadstream.schemas.prompts import Prompt
 from roadstream.schemas.settings.openai import OpenAISettings
-from roadstream.stages.decode import encode_jpeg
+from roadstream.schemas.settings.prompts import Prompt
+from roadstream.stages.decoding.decode import encode_jpeg
+from roadstream.stages.decoding.jpeg import read_header
 from roadstream.stages.inference import Picture, Pixels
-from roadstream.stages.jpeg import read_header
 from roadstream.workers.engines.vlm.fitting import Limits
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.torch import TorchSettings
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.stages.batching.shapes import Size, sizes_of
 from roadstream.stages.inference import Engine, Pictures, Said
-from roadstream.stages.shapes import Size, sizes_of
 from roadstream.workers.engines.options import EngineOptions
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ConfigError, DeviceMemoryError
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import Abstained, Pictures, Score

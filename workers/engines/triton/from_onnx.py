@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from roadstream.schemas.cascade import Member
+from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.schemas.settings.triton import TritonSettings

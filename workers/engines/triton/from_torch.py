@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.workers.engines.torch.checkpoint import open_checkpoint
 from roadstream.workers.engines.torch.classes import Verdict

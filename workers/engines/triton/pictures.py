@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from roadstream.schemas.errors import ImageError
-from roadstream.stages.decode import decode, encode_jpeg
+from roadstream.stages.decoding.decode import decode, encode_jpeg
 from roadstream.stages.inference import Picture
 from roadstream.streams.sources.sniff import sniff
 

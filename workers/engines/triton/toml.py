@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from roadstream.schemas.cascade import Cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.settings.base import EngineSettings
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")

@@ -1,6 +1,6 @@
 """Vision-language models on this machine by vLLM, in a process and an environment of its own.
 
-An answer is one token's log-probabilities of yes and of no; see ``roadstream.stages.yes_no``.
+An answer is one token's log-probabilities of yes and of no; see ``roadstream.stages.rules.yes_no``.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import (
     ChangedError,
     ConfigError,
@@ -23,7 +23,7 @@ from roadstream.schemas.errors import (
 )
 from roadstream.schemas.settings.vllm import VllmSettings
 from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, Pixels, Said, Score
-from roadstream.stages.yes_no import AnswerTokens, answer_tokens, read_tokens, read_words
+from roadstream.stages.rules.yes_no import AnswerTokens, answer_tokens, read_tokens, read_words
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vllm.child import engine_wire as wire
 from roadstream.workers.engines.vllm.interpreter import find_interpreter

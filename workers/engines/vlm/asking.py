@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from roadstream.schemas.cascade import Cascade, Member
+from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ImageError
-from roadstream.schemas.prompts import Prompt, load_prompt
+from roadstream.schemas.settings.prompts import Prompt, load_prompt
 from roadstream.schemas.settings.vlm import VlmSettings
 from roadstream.stages.inference import Abstained, Picture, Pictures, Pixels, Score
-from roadstream.stages.yes_no import AnswerWords, Reading, decided
+from roadstream.stages.rules.yes_no import AnswerWords, Reading, decided
 from roadstream.streams.clock import Clock, SystemClock
 from roadstream.workers.engines.vlm.fitting import Limits, fitted
 from roadstream.workers.engines.vlm.sessions import Sessions

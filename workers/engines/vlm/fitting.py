@@ -3,7 +3,7 @@
 from math import sqrt
 from typing import NamedTuple
 
-from roadstream.stages.decode import resize
+from roadstream.stages.decoding.decode import resize
 from roadstream.stages.inference import Pictures, Pixels
 
 

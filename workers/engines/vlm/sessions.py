@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from roadstream.schemas.records import Head
+from roadstream.schemas.records.image import Head
 from roadstream.stages.inference import Pictures, Pixels
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from roadstream.schemas.records import Box
+from roadstream.schemas.records.image import Box
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import Abstained, Score
-from roadstream.stages.signs import Region, SignRules
+from roadstream.stages.rules.signs import Region, SignRules
 from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
 from roadstream.workers.engines.torch.families.places import config_of
 from roadstream.workers.engines.torch.families.processors import processor_of, refuse_fixed

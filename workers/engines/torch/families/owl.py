@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from roadstream.schemas.errors import ConfigError, ImageError
 from roadstream.schemas.settings.torch import TorchSettings
-from roadstream.stages.decode import decode, resize
+from roadstream.stages.decoding.decode import decode, resize
 from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
 from roadstream.workers.engines.torch.families.places import (
     Finder,

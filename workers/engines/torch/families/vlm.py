@@ -13,10 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from roadstream.schemas.errors import EngineError
-from roadstream.schemas.prompts import Prompt, load_prompt
+from roadstream.schemas.settings.prompts import Prompt, load_prompt
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import Abstained, Score
-from roadstream.stages.yes_no import AnswerTokens, AnswerWords, answer_tokens, decided, read_tokens
+from roadstream.stages.rules.yes_no import (
+    AnswerTokens,
+    AnswerWords,
+    answer_tokens,
+    decided,
+    read_tokens,
+)
 from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
 from roadstream.workers.engines.torch.families.processors import processor_of, refuse_fixed
 from roadstream.workers.engines.torch.family import Family, Outputs

@@ -1,1 +1,0 @@
-"""Processes that misbehave on command, for the fault campaign."""

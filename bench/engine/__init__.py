@@ -1,0 +1,1 @@
+"""The stream alone, without models, beside its peers."""

@@ -1,0 +1,5 @@
+"""Runs ``python -m roadstream.bench.engine``."""
+
+from roadstream.bench.engine.command import main
+
+main()

@@ -1,0 +1,1 @@
+"""Processes that can be hurt, and what they should have said."""

@@ -1,0 +1,101 @@
+"""Prompts of vision-language models: TOML files with a version of their own."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from roadstream.cascades import FOLDER
+from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.complaints import config_error
+
+Text = Annotated[str, Meta(min_length=1, max_length=20_000)]
+Word = Annotated[str, Meta(pattern=r"^\S{1,32}$")]
+_SHIPPED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_NONE_READ: Mapping[str, bytes] = {}
+Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")]
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a vision-language model is asked.
+
+    Attributes:
+        version: Changes with every change of a word; shown in every vote.
+        text: The question, for one picture.
+        sequence: The question for several pictures, of which the last counts; ``{frames}`` stands
+            for their number. Without it, ``text`` is asked of them too.
+        system: What the model is told before; nothing if empty.
+        order: Whether the text stands before the pictures or after them. What is the same for all
+            pictures is computed once if it stands first.
+        yes: Words that mean roadwork, in any case.
+        no: Words that mean none.
+        name: Filled on loading: the file's name without its suffix.
+    """
+
+    version: Version
+    text: Text
+    sequence: str = ""
+    system: str = ""
+    order: Literal["text_first", "images_first"] = "text_first"
+    yes: Annotated[list[Word], Meta(min_length=1)] = msgspec.field(default_factory=lambda: ["yes"])
+    no: Annotated[list[Word], Meta(min_length=1)] = msgspec.field(default_factory=lambda: ["no"])
+    name: str = ""
+
+    @property
+    def tag(self) -> str:
+        """Name and version, as votes show them."""
+        return f"{self.name}@{self.version}"
+
+    def question(self, frames: int) -> str:
+        """Return what is asked of so many pictures."""
+        asked = self.sequence if frames > 1 and self.sequence else self.text
+        return asked.strip().replace("{frames}", str(frames))
+
+
+def prompt_file(name: str) -> str:
+    """Return where a prompt lies: one that ships by its name, else relative to the cascade file."""
+    shipped = Path(FOLDER, "prompts", f"{name}.toml")
+    return str(shipped) if _SHIPPED.fullmatch(name) and shipped.is_file() else name
+
+
+def load_prompt(
+    name: str, folder: str | Path, where: str, files: Mapping[str, bytes] = _NONE_READ
+) -> Prompt:
+    """Load a prompt by the name of a shipped one, or by path.
+
+    Args:
+        name: As the member's settings say.
+        folder: What a path is relative to: the cascade file's folder.
+        where: The setting, for errors.
+        files: What was read already, by its name; it is not read again.
+
+    Raises:
+        ConfigError: It is not there, is not TOML, or does not say what a prompt says.
+    """
+    file = prompt_file(name)
+    path = Path(folder, file)
+    try:
+        data = files[file] if file in files else path.read_bytes()
+    except OSError as error:
+        shipped = ", ".join(shipped_prompts())
+        raise ConfigError(
+            where, f"a prompt file or one of {shipped}", f"{name} ({error.strerror})"
+        ) from None
+    try:
+        prompt = msgspec.toml.decode(data, type=Prompt)
+    except msgspec.ValidationError as error:
+        raise config_error(error, msgspec.toml.decode(data), str(path), schema="prompt") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(str(path), "a TOML file", str(error)) from None
+    both = {word.casefold() for word in prompt.yes} & {word.casefold() for word in prompt.no}
+    if both:
+        raise ConfigError(f"{path}: no", "words that are not among yes", ", ".join(sorted(both)))
+    return msgspec.structs.replace(prompt, name=path.stem)
+
+
+def shipped_prompts() -> list[str]:
+    """Return the names of the prompts that come with Roadstream."""
+    return sorted(path.stem for path in Path(FOLDER, "prompts").glob("*.toml"))

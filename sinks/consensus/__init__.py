@@ -1,0 +1,1 @@
+"""Joins the votes of each image and answers it once."""

@@ -1,0 +1,103 @@
+"""What the join keeps of images whose path has not ended, and of the packs that wait for them."""
+
+from collections import OrderedDict
+from math import inf
+
+from roadstream.schemas.records.image import ImageVotes, VotesPack
+from roadstream.schemas.topics import CARRIED
+from roadstream.sinks.consensus.answer import TierVotes
+from roadstream.sinks.consensus.answered import AnsweredIds, Content
+from roadstream.sinks.consensus.refusal import Source
+
+
+class HeldPack:
+    """A pack with open images.
+
+    Attributes:
+        pack: The pack.
+        source: Where it stands.
+        count: Answers of its partition when it was delivered.
+        copied: Whether it holds votes carried forward.
+        left: Votes in it whose images are open.
+    """
+
+    __slots__ = ("copied", "count", "left", "pack", "source")
+
+    def __init__(self, pack: VotesPack, source: Source, count: int) -> None:
+        self.pack, self.source, self.count = pack, source, count
+        self.copied = source[0].topic == CARRIED
+        self.left = 0
+
+
+class Said:
+    """What a tier said of an image.
+
+    Attributes:
+        held: The pack that holds it; ``None`` while a copy is on its way.
+        voted: The votes.
+    """
+
+    __slots__ = ("held", "voted")
+
+    def __init__(self, held: HeldPack, votes: ImageVotes) -> None:
+        self.held: HeldPack | None = held
+        self.voted = TierVotes(held.pack, votes)
+
+
+class OpenImage:
+    """An image whose path has not ended.
+
+    Attributes:
+        partition: Where its votes come from.
+        content_hash: Hash of its content, if known.
+        first_at: When its first votes came.
+        said: What its tiers said.
+        sources: The packs that wait for it, once per vote.
+    """
+
+    __slots__ = ("content_hash", "first_at", "partition", "said", "sources")
+
+    def __init__(self, partition: int, first_at: float) -> None:
+        self.partition, self.first_at = partition, first_at
+        self.content_hash: Content = None
+        self.said: dict[str, Said] = {}
+        self.sources: list[HeldPack] = []
+
+    def is_complete(self, first: str) -> bool:
+        """Return whether the path that begins at the tier ``first`` ends in an exit."""
+        tier: str | None = first
+        for _ in self.said:  # a path that goes in circles, as no router makes, ends too
+            said = self.said.get(tier) if tier is not None else None
+            if said is None:
+                break
+            tier = said.voted.votes.next_tier
+        return tier is None or tier in self.said
+
+    def is_orphan(self, first: str) -> bool:
+        """Return whether it may wait for ever: its path has no beginning, or misses an exit.
+
+        To be asked of an image whose path is not complete.
+        """
+        if first not in self.said:
+            return True
+        return any(said.voted.votes.next_tier is None for said in self.said.values())
+
+
+class OwnedPartition:
+    """What is kept of one partition.
+
+    Attributes:
+        answered: The images answered on it lately.
+        held: Packs with open images, in order of delivery.
+        replayed_from: Lowest count at which an image was answered before the takeover whose votes
+            came again since anything is held: they stay uncommitted with it.
+        travelling: Copies on their way, by tier and image, with the count at which they left.
+    """
+
+    __slots__ = ("answered", "held", "replayed_from", "travelling")
+
+    def __init__(self, answered: AnsweredIds) -> None:
+        self.answered = answered
+        self.held: OrderedDict[Source, HeldPack] = OrderedDict()
+        self.replayed_from = inf
+        self.travelling: dict[tuple[str, str], int] = {}

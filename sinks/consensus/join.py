@@ -1,0 +1,367 @@
+"""The consensus join: votes of an image come together here until it has its one answer. Pure.
+
+Votes are a set keyed by image and tier. The path of an image is told by the votes themselves: each
+says to which tier it was escalated, and the join is complete when the path ends in an exit. Of two
+votes of one tier the later one in ``votes`` counts until the answer is given: a worker that died
+half way wrote the first, and only of the second it is certain that its escalation is out.
+
+An image whose first tier's votes do not come within ``ORPHAN_AFTER`` of a later tier's is answered
+with what there is: retention took them, and it would wait for ever. So is one that a tier has let
+go while the path leads elsewhere, as votes of another client may say, to a tier that stays silent.
+
+A pack's offset is done when every image in it is resolved, so a crash replays exactly the open
+joins. What was answered meanwhile is read back from the last ``JoinLimits.window`` answers of the
+partition. That is exact because no pack stays uncommitted for more than ``carry_after`` answers of
+its partition: then the votes of its open images are *carried*, published again on
+``votes.carried``, and the pack is done. A copy comes back at once, whatever backlog there is on
+``votes``, takes the place of what it copies, and is in its turn carried after as many answers; on
+an idle partition nothing is. What must fit into the window:
+
+    carry_after      answers while the oldest uncommitted pack waits
+  + at_once / 2      until the log has acknowledged its offset, or else no more are given
+  + at_once          answers of one step, and one pack
+  + at_once          a zombie's step, acknowledged after its successor has read the window
+  + lateness         answers between an image's answer and its last vote
+
+With a window of 16,384 and 4,096 for the others, 2,048 less two packs are left for the last. Only a
+vote that comes later than that, and a crash before its offset is committed, can lead to a second
+answer.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf
+from typing import Literal, NamedTuple
+
+import msgspec
+import structlog
+
+from roadstream.schemas.records.image import Answer, ImageVotes, VotesPack
+from roadstream.schemas.topics import CARRIED
+from roadstream.sinks.consensus.answer import Answerer, TierVotes
+from roadstream.sinks.consensus.answered import ANSWERED_WINDOW, AnsweredIds, Content, differs
+from roadstream.sinks.consensus.deadlines import Deadlines
+from roadstream.sinks.consensus.held import HeldPack, OpenImage, OwnedPartition, Said
+from roadstream.sinks.consensus.refusal import Refused, Source
+from roadstream.streams.log import TopicPartition
+
+logger = structlog.get_logger()
+
+# Both are published together; only an outage of the log comes between them.
+ORPHAN_AFTER = 300.0
+Ending = Literal["complete", "expired", "orphan"]
+"""Why an image is answered: its path has ended, its deadline has passed, or it waited in vain."""
+
+
+class JoinLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long an open join may hold its packs, in answers of a partition; see the module.
+
+    Attributes:
+        window: Answers that are read back when a partition is taken over.
+        carry_after: Answers after which the votes of open images are carried forward.
+        at_once: Answers published in one go, about. It also bounds their memory, and how long one
+            transaction keeps the embedded log's lock from the workers.
+    """
+
+    window: int = ANSWERED_WINDOW
+    carry_after: int = ANSWERED_WINDOW // 4
+    at_once: int = ANSWERED_WINDOW // 4
+
+    @property
+    def wait_after(self) -> int:
+        """Answers after the delivery of a pack before which its offset must be acknowledged."""
+        return self.carry_after + self.at_once // 2
+
+
+class Resolved(NamedTuple):
+    """What came of a step.
+
+    Attributes:
+        answers: With their partitions.
+        done: Offsets of packs that are done once the rest of this is published.
+        carried: Packs to be published on ``votes.carried``, with their partitions.
+        refused: Votes to become dead letters.
+    """
+
+    answers: list[tuple[int, Answer]]
+    done: dict[TopicPartition, list[int]]
+    carried: list[tuple[int, VotesPack]]
+    refused: list[Refused]
+
+    @classmethod
+    def nothing(cls) -> "Resolved":
+        """Return the outcome of a step in which nothing happened, to be filled."""
+        return cls([], {}, [], [])
+
+
+class JoinStats(msgspec.Struct):
+    """Counters of a join since its process began.
+
+    Attributes:
+        late_votes: Votes for images answered already, and of tiers that had voted.
+        refused_duplicates: Votes for a picture whose id belongs to another one.
+        carried: Votes carried forward.
+        restored: Answered images read back when partitions were taken over.
+    """
+
+    late_votes: int = 0
+    refused_duplicates: int = 0
+    carried: int = 0
+    restored: int = 0
+
+
+class Join:
+    """The open joins of the partitions one consensus member owns.
+
+    Args:
+        answerer: Makes the answers.
+        tiers: Names of the cascade's tiers, in order.
+        limits: How long packs are held.
+    """
+
+    def __init__(
+        self, answerer: Answerer, tiers: Sequence[str], limits: JoinLimits | None = None
+    ) -> None:
+        self._answerer = answerer
+        self.tiers, self.cascade_hash = list(tiers), answerer.cascade_hash
+        self._first = tiers[0]
+        self._order = {name: i for i, name in enumerate(tiers)}
+        self.limits = limits or JoinLimits()
+        self._open: dict[str, OpenImage] = {}
+        self._deadlines, self._orphans = Deadlines(), Deadlines()
+        self._partitions: dict[int, OwnedPartition] = {}
+        self.stats = JoinStats()
+
+    @property
+    def open_images(self) -> int:
+        """Number of images waiting for votes."""
+        return len(self._open)
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the first votes came of the image that has waited longest."""
+        return next(iter(self._open.values())).first_at if self._open else None
+
+    @property
+    def next_deadline_at(self) -> float | None:
+        """When ``expire`` has something to do next; ``None`` if never."""
+        due = [at for at in (self._deadlines.next_at, self._orphans.next_at) if at is not None]
+        return min(due, default=None)
+
+    def count(self, partition: int) -> int:
+        """Return how many answers were given on a partition since it was taken over."""
+        return self._partitions[partition].answered.count
+
+    @property
+    def copies_overdue(self) -> bool:
+        """Whether a copy is on its way for so long that it must come before anything else."""
+        return any(
+            part.answered.count - next(iter(part.travelling.values())) > self.limits.at_once
+            for part in self._partitions.values()
+            if part.travelling
+        )
+
+    def assign(self, answered: Mapping[int, Mapping[str, Content]]) -> None:
+        """Start over with these partitions and the images known to be answered on each.
+
+        Args:
+            answered: Per partition, content hashes by image id, oldest first.
+        """
+        self._open = {}
+        self._deadlines, self._orphans = Deadlines(), Deadlines()
+        window = self.limits.window
+        self._partitions = {
+            partition: OwnedPartition(AnsweredIds(window, ids))
+            for partition, ids in answered.items()
+        }
+        self.stats.restored += sum(map(len, answered.values()))
+
+    def tick(self, now: float, steady: float) -> None:
+        """Tell the time before a step: the wall clock, and one that never steps."""
+        self._deadlines.tick(now, steady)
+        self._orphans.tick(now, steady)
+
+    def add(self, pack: VotesPack, source: Source, now: float) -> Resolved:
+        """Take in a pack read at ``source``; return what it completes."""
+        tp, offset = source
+        part = self._partitions[tp.partition]
+        answered, opened = part.answered, self._open
+        resolved = Resolved.nothing()
+        held: HeldPack | None = None
+        first = pack.tier == self._first
+        for votes in pack.images:
+            head = votes.head
+            image_id = head.image_id
+            if image_id in answered:
+                self._late(part, pack, votes, source, resolved)
+            elif first and votes.next_tier is None and image_id not in opened:
+                answer = self._answerer.answer([TierVotes(pack, votes)], first_at=now, now=now)
+                resolved.answers.append((tp.partition, answer))
+                answered.add(image_id, head.content_hash)
+            else:
+                held = held or HeldPack(pack, source, answered.count)
+                self._hold(part, held, votes, now, resolved)
+        if held is not None and held.left:
+            part.held[source] = held
+        else:
+            resolved.done.setdefault(tp, []).append(offset)
+        self._carry_old(part, resolved)
+        return resolved
+
+    def _late(
+        self,
+        part: OwnedPartition,
+        pack: VotesPack,
+        votes: ImageVotes,
+        source: Source,
+        resolved: Resolved,
+    ) -> None:
+        image_id = votes.head.image_id
+        known = part.answered.content_hash(image_id)
+        if differs(known, votes.head):
+            self._refuse(pack, votes, source, known, resolved)
+        elif source[0].topic == CARRIED:
+            part.travelling.pop((pack.tier, image_id), None)
+        else:
+            self.stats.late_votes += 1
+        restored_at = part.answered.restored_at(image_id)
+        if restored_at is not None:
+            part.replayed_from = min(part.replayed_from, restored_at)
+
+    def _refuse(
+        self,
+        pack: VotesPack,
+        votes: ImageVotes,
+        source: Source,
+        known: Content,
+        resolved: Resolved,
+    ) -> None:
+        self.stats.refused_duplicates += 1
+        alone = msgspec.structs.replace(pack, images=[votes])
+        resolved.refused.append(Refused(source, alone, known))
+
+    def _hold(
+        self,
+        part: OwnedPartition,
+        held: HeldPack,
+        votes: ImageVotes,
+        now: float,
+        resolved: Resolved,
+    ) -> None:
+        """Add votes to an open join; it may be complete then."""
+        head, tier = votes.head, held.pack.tier
+        found = self._open.get(head.image_id)
+        if found is None:
+            partition = held.source[0].partition
+            found = self._open[head.image_id] = OpenImage(partition, now)
+            if head.deadline_at is not None:
+                self._deadlines.push(head.deadline_at, head.image_id, now)
+        elif differs(found.content_hash, head):
+            self._refuse(held.pack, votes, held.source, found.content_hash, resolved)
+            return
+        found.content_hash = found.content_hash or head.content_hash
+        found.sources.append(held)
+        held.left += 1
+        if not self._counts(part, found.said.get(tier), held, head.image_id):
+            return
+        found.said[tier] = Said(held, votes)
+        if found.is_complete(self._first):
+            self._resolve(head.image_id, now, "complete", resolved)
+        else:
+            self._watch(found, head.image_id, now)
+
+    def _watch(self, found: OpenImage, image_id: str, now: float) -> None:
+        """See that an open image that may wait for ever does not."""
+        if image_id not in self._orphans and found.is_orphan(self._first):
+            self._orphans.push(now + ORPHAN_AFTER, image_id, now)
+
+    def _counts(
+        self, part: OwnedPartition, said: Said | None, held: HeldPack, image_id: str
+    ) -> bool:
+        """Return whether votes take the place of what their tier said before, if anything."""
+        if held.copied:
+            part.travelling.pop((held.pack.tier, image_id), None)
+            return said is None or said.held is None or said.held.copied
+        self.stats.late_votes += said is not None
+        return True
+
+    def _resolve(self, image_id: str, now: float, ending: Ending, resolved: Resolved) -> None:
+        found = self._open.pop(image_id)
+        self._deadlines.discard(image_id)
+        self._orphans.discard(image_id)
+        part = self._partitions[found.partition]
+        passed = sorted(
+            (said.voted for said in found.said.values()),
+            key=lambda voted: self._order[voted.pack.tier],
+        )
+        answer = self._answerer.answer(
+            passed,
+            first_at=found.first_at,
+            now=now,
+            complete=ending == "complete",
+            expired=ending == "expired",
+        )
+        resolved.answers.append((found.partition, answer))
+        part.answered.add(image_id, found.content_hash)
+        for held in found.sources:
+            held.left -= 1
+            if held.left == 0:
+                self._release(part, held, resolved)
+
+    def _release(self, part: OwnedPartition, held: HeldPack, resolved: Resolved) -> None:
+        # A pack that is just being added is not held yet; its offset is done when it is through.
+        if part.held.pop(held.source, None) is not None:
+            tp, offset = held.source
+            resolved.done.setdefault(tp, []).append(offset)
+
+    def expire(self, now: float, at_most: int | None = None) -> Resolved:
+        """Answer, with the votes so far, open images that are due: all, or some."""
+        resolved = Resolved.nothing()
+        for image_id, ending in self._due(now):
+            self._resolve(image_id, now, ending, resolved)
+            if len(resolved.answers) == at_most:
+                break
+        for partition in {partition for partition, _ in resolved.answers}:
+            self._carry_old(self._partitions[partition], resolved)
+        return resolved
+
+    def _due(self, now: float) -> Iterator[tuple[str, Ending]]:
+        for image_id in self._deadlines.pop(now):
+            yield image_id, "expired"
+        for image_id in self._orphaned(now):
+            yield image_id, "orphan"
+
+    def _orphaned(self, now: float) -> Iterator[str]:
+        for image_id in self._orphans.pop(now):
+            found = self._open[image_id]
+            if found.is_orphan(self._first):
+                logger.warning("orphan", image_id=image_id, tiers=list(found.said))
+                yield image_id
+
+    def _carry_old(self, part: OwnedPartition, resolved: Resolved) -> None:
+        """Carry forward what has been held for too many answers."""
+        latest = part.answered.count - self.limits.carry_after
+        while part.held:
+            oldest = next(iter(part.held.values()))
+            if min(oldest.count, part.replayed_from) >= latest:
+                return
+            self._carry(part, oldest, resolved)
+        part.replayed_from = inf
+
+    def _carry(self, part: OwnedPartition, held: HeldPack, resolved: Resolved) -> None:
+        """Let go of a pack; what only it holds of its open images goes out as a copy."""
+        tier, images = held.pack.tier, list[ImageVotes]()
+        for votes in held.pack.images:
+            found = self._open.get(votes.head.image_id)
+            if found is None or held not in found.sources:
+                continue
+            found.sources = [other for other in found.sources if other is not held]
+            said = found.said[tier]
+            if said.held is held:
+                said.held = None
+                images.append(said.voted.votes)
+                part.travelling[tier, votes.head.image_id] = part.answered.count
+        self._release(part, held, resolved)
+        if images:
+            copy = msgspec.structs.replace(held.pack, images=images)
+            resolved.carried.append((held.source[0].partition, copy))
+            self.stats.carried += len(images)

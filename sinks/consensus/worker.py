@@ -1,0 +1,310 @@
+"""The consensus sink: reads votes, joins them, writes one answer per image, then commits.
+
+Votes are read from ``votes`` and, before it, from ``votes.carried``, where the consensus itself
+puts the votes of images that have waited long; see ``roadstream.sinks.consensus.join``. Deadlines
+hold by the wall clock and by a clock that never steps, whichever is first; see
+``roadstream.sinks.consensus.deadlines``.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+
+import anyio
+import msgspec
+import structlog
+
+from roadstream.schemas import codec
+from roadstream.schemas.errors import RecordError
+from roadstream.schemas.records import headers
+from roadstream.schemas.records.headers import with_headers
+from roadstream.schemas.records.image import VotesPack
+from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, VOTES
+from roadstream.sinks.consensus.answer_stats import AnswerStats
+from roadstream.sinks.consensus.join import Join, JoinStats, Resolved
+from roadstream.sinks.consensus.refusal import Buried, check, duplicate, without_exit
+from roadstream.sinks.consensus.restore import RESTORE_PATIENCE, Unacknowledged, answered_tail
+from roadstream.streams.clock import Clock, SystemClock
+from roadstream.streams.group.member import GroupMember, MemberOptions, OffsetsDone, repeat_until
+from roadstream.streams.log import Log, Offsets, Output, Record, TopicPartition
+
+logger = structlog.get_logger()
+
+POLL_RECORDS = 64
+POLL_TIMEOUT = 0.25
+# Cascades that are named once in the log and only counted then.
+CASCADES_NAMED = 64
+
+
+class ConsensusStats(msgspec.Struct):
+    """Counters of a consensus member since its process began, and gauges of its last step.
+
+    Attributes:
+        answers: Counters of the answers given.
+        dead_letters: Dead letters written.
+        foreign_packs: Packs of another cascade, or of another version of ours.
+        held_back: Times that it waited for its offsets to be acknowledged.
+        restores: Times that partitions were taken over.
+        restore_seconds: Seconds that the last of these took.
+        open_images: Images waiting for votes.
+        oldest_open_seconds: Seconds that the first of them has waited.
+        join: Counters of the join.
+    """
+
+    answers: AnswerStats = msgspec.field(default_factory=AnswerStats)
+    dead_letters: int = 0
+    foreign_packs: int = 0
+    held_back: int = 0
+    restores: int = 0
+    restore_seconds: float = 0.0
+    open_images: int = 0
+    oldest_open_seconds: float = 0.0
+    join: JoinStats = msgspec.field(default_factory=JoinStats)
+
+
+class _Step:
+    """What one step is going to publish, and the offsets that are done with it."""
+
+    __slots__ = ("done", "outputs")
+
+    def __init__(self) -> None:
+        self.outputs: list[Output] = []
+        self.done: OffsetsDone = {}
+
+
+class _Member(GroupMember):
+    """A group member whose owner hears of acknowledged offsets, and may ask where it stood."""
+
+    heard: Callable[[Offsets], None]
+
+    def committed(self, offsets: Offsets) -> None:
+        super().committed(offsets)
+        self.heard(offsets)
+
+    async def stood(self) -> Offsets:
+        """Return the committed offsets of the partitions owned now."""
+        return await self._consumer.committed()
+
+
+class Consensus:
+    """One member of the consensus group: run as many as there are partitions.
+
+    It may be run again after an error: nothing but its counters outlives a run.
+
+    Args:
+        log: The log, open.
+        join: The join, whose answers decide.
+        clock: Wall clock for deadlines and timings.
+        steady: Clock that never steps, in seconds.
+        options: How it takes part in the group.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        join: Join,
+        *,
+        clock: Clock | None = None,
+        steady: Callable[[], float] = time.monotonic,
+        options: MemberOptions | None = None,
+    ) -> None:
+        self._log, self._join = log, join
+        self._clock: Clock = clock or SystemClock()
+        self._steady = steady
+        self.member = _Member(
+            self, "consensus", CONSENSUS_GROUP, [CARRIED, VOTES], options or MemberOptions()
+        )
+        self.member.heard = self._acknowledged
+        # Polled and not worked off.
+        self._backlog: deque[tuple[TopicPartition, Record]] = deque()
+        self._heard = anyio.Event()
+        self._copies_patience = 0.0
+        self._cascades: set[str] = {join.cascade_hash}
+        self.stats = ConsensusStats(join=join.stats)
+        self._start_over()
+
+    @property
+    def answered(self) -> int:
+        """Number of answers given, of whatever status."""
+        return self.stats.answers.total
+
+    async def run(self, stopping: anyio.Event) -> None:
+        """Consume until ``stopping`` is set; then answer what is complete and leave.
+
+        Raises:
+            LogUnavailableError: The log does not answer; it may be run again.
+        """
+        self._start_over()
+        await self._make_carried()
+        async with self.member.joined(self._log):
+            logger.info("consensus_started")
+            await repeat_until(stopping, self._turn)
+            await self.member.flush()
+        logger.info("consensus_stopped", answered=self.answered, open=self._join.open_images)
+
+    def _start_over(self) -> None:
+        self._join.assign({})
+        self._backlog.clear()
+        # And the ends of ``votes.carried`` that must have been read before ``votes`` is.
+        self._unacknowledged, self._copies_until = Unacknowledged(), dict[int, int]()
+
+    async def _make_carried(self) -> None:
+        """Make the topic for carried votes where an older version made the others."""
+        counts = await self._log.partition_counts([VOTES, CARRIED])
+        if CARRIED not in counts and VOTES in counts:
+            await self._log.create_topics([CARRIED], counts[VOTES])
+
+    async def _turn(self) -> None:
+        await self._poll()
+        await self._step()
+
+    async def _poll(self) -> None:
+        """Fill the backlog, unless something of it is left or offsets must be acknowledged."""
+        poll, backlog = self.member.poll, self._backlog
+        if self._unacknowledged.must_wait(self._join):
+            self.stats.held_back += 1
+            self._heard = anyio.Event()
+            with anyio.move_on_after(POLL_TIMEOUT):  # whatever is due meanwhile waits too
+                await self._heard.wait()
+            await poll(max_records=0, timeout=0)
+        elif self._copies_first():
+            polled = await poll(
+                max_records=POLL_RECORDS, timeout=self._patience(), topics=[CARRIED]
+            )
+            backlog.extendleft((tp, r) for tp, some in polled.items() for r in reversed(some))
+        elif backlog:
+            await poll(max_records=0, timeout=0)
+        else:
+            polled = await poll(max_records=POLL_RECORDS, timeout=self._patience())
+            backlog.extend((tp, record) for tp, some in polled.items() for record in some)
+
+    def _copies_first(self) -> bool:
+        """Return whether copies must be read before any more of ``votes``."""
+        return self._join.copies_overdue or self._copies_ahead()
+
+    def _copies_ahead(self) -> bool:
+        """Return whether copies from before the takeover are still to be read."""
+        if self._copies_until and self._steady() > self._copies_patience:
+            logger.warning("carried_votes_missing", partitions=sorted(self._copies_until))
+            self._copies_until = {}
+        return bool(self._copies_until)
+
+    def _patience(self) -> float:
+        due = self._join.next_deadline_at
+        if due is None:
+            return POLL_TIMEOUT
+        return min(POLL_TIMEOUT, max(0.0, due - self._clock.now()))
+
+    async def _step(self) -> None:
+        """Work off the backlog as far as one publish reaches, and answer what is due."""
+        now, step = self._clock.now(), _Step()
+        self._join.tick(now, self._steady())
+        if not self._unacknowledged.must_wait(self._join):
+            self._work_off(now, step)
+            room = max(1, self._join.limits.at_once - len(step.outputs))
+            self._take(self._join.expire(now, room), now, step)
+        if step.outputs or step.done:
+            await self.member.finish(step.outputs, step.done, self.member.epoch)
+        self.stats.open_images = self._join.open_images
+        oldest_at = self._join.oldest_at
+        self.stats.oldest_open_seconds = 0.0 if oldest_at is None else max(0.0, now - oldest_at)
+
+    def _work_off(self, now: float, step: _Step) -> None:
+        copies_first, backlog = self._copies_first(), self._backlog
+        while backlog and len(step.outputs) < self._join.limits.at_once:
+            tp, record = backlog[0]
+            if copies_first and tp.topic != CARRIED:
+                return
+            backlog.popleft()
+            self._delivered(tp, record.offset)
+            self._take(self._read(tp, record, now, step), now, step)
+
+    def _delivered(self, tp: TopicPartition, offset: int) -> None:
+        self._unacknowledged.delivered(tp, offset, self._join.count(tp.partition))
+        if tp.topic == CARRIED and tp.partition in self._copies_until:
+            self._copies_patience = self._steady() + RESTORE_PATIENCE
+            if offset + 1 >= self._copies_until[tp.partition]:
+                del self._copies_until[tp.partition]
+
+    def _acknowledged(self, offsets: Offsets) -> None:
+        self._unacknowledged.acknowledged(offsets)
+        self._heard.set()
+
+    def _read(self, tp: TopicPartition, record: Record, now: float, step: _Step) -> Resolved:
+        source = tp, record.offset
+        try:
+            pack = codec.decode(codec.decode_votes, record.value, *tp, record.offset)
+            lost = check(pack, self._join.tiers, source)
+        except RecordError as error:
+            said = with_headers(error, record.headers)
+            buried = Buried(source, record.key, record.value, said, headers=record.headers)
+            self._bury(buried, now, step)
+            return Resolved([], {tp: [record.offset]}, [], [])
+        if pack.cascade_hash != self._join.cascade_hash:
+            self._note_cascade(pack)
+        if lost:
+            for votes in lost:
+                self._bury(without_exit(pack, votes, source), now, step)
+            kept = [votes for votes in pack.images if votes not in lost]
+            pack = msgspec.structs.replace(pack, images=kept)
+        return self._join.add(pack, source, now)
+
+    def _bury(self, buried: Buried, now: float, step: _Step) -> None:
+        self.stats.dead_letters += 1
+        logger.error("dead_letter", reason=buried.cause.reason, error=buried.error)
+        step.outputs.append(buried.output(now))
+
+    def _note_cascade(self, pack: VotesPack) -> None:
+        self.stats.foreign_packs += 1
+        if pack.cascade_hash not in self._cascades and len(self._cascades) < CASCADES_NAMED:
+            self._cascades.add(pack.cascade_hash)
+            logger.warning(
+                "foreign_cascade",
+                cascade=pack.cascade,
+                expected=self._join.cascade_hash,
+                got=pack.cascade_hash,
+                tier=pack.tier,
+            )
+
+    def _take(self, resolved: Resolved, now: float, step: _Step) -> None:
+        encode, outputs, count = codec.encode, step.outputs, self.stats.answers.count
+        for partition, answer in resolved.answers:
+            outputs.append(
+                Output(ANSWERS, answer.head.key, encode(answer), partition, headers.ANSWER)
+            )
+            count(answer)
+        for partition, pack in resolved.carried:
+            outputs.append(Output(CARRIED, None, encode(pack), partition, headers.VOTES))
+        for refused in resolved.refused:
+            self._bury(duplicate(refused), now, step)
+        for tp, offsets in resolved.done.items():
+            step.done.setdefault(tp, []).extend(offsets)
+
+    async def take_over(self, partitions: Collection[TopicPartition]) -> None:
+        """Learn which images were answered already, and which carried votes must come first."""
+        numbers = {tp.partition for tp in partitions}
+        started = time.monotonic()
+        self._start_over()
+        answered = await answered_tail(self._log, numbers, self._join.limits.window)
+        self._copies_until = await self._unread_copies(numbers)
+        self._copies_patience = self._steady() + RESTORE_PATIENCE
+        self._join.assign(answered)
+        self.stats.restores += 1
+        self.stats.restore_seconds = time.monotonic() - started
+        logger.info(
+            "assigned",
+            partitions=sorted(numbers),
+            restored=sum(map(len, answered.values())),
+            seconds=round(self.stats.restore_seconds, 3),
+        )
+
+    async def _unread_copies(self, numbers: set[int]) -> dict[int, int]:
+        async with self._log.reader(CARRIED, "end") as reader:
+            ends = await reader.ends()
+        stood = await self.member.stood()
+        return {p: ends[p] for p in numbers if ends[p] > stood.get(TopicPartition(CARRIED, p), 0)}
+
+    async def give_up(self, partitions: Collection[TopicPartition]) -> None:
+        """Give up the open joins: their votes were never committed, so the next owner has them."""
+        self._start_over()
+        logger.info("revoked", partitions=sorted(tp.partition for tp in partitions))

@@ -1,0 +1,1 @@
+"""When a batch is formed, of what, and whose turn it is."""

@@ -1,0 +1,1 @@
+"""Scores by rule: from colours, texts and tokens."""

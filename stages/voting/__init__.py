@@ -1,0 +1,1 @@
+"""From scores to votes, and where an image goes next."""

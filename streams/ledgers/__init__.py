@@ -1,0 +1,1 @@
+"""What runs and services write down of their events."""

@@ -1,0 +1,1 @@
+"""Whose topics these are."""

@@ -1,0 +1,92 @@
+"""Runs the installed ``roadstream`` command as a user would, and makes pictures for it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from roadstream.stages.decoding.decode import encode_jpeg
+
+ROADSTREAM = Path(sys.executable).with_name("roadstream")
+TIMEOUT = 100.0
+
+NOOP_CASCADE = """
+name = "noop"
+threshold = 0.5
+[[tiers]]
+name = "first"
+max_batch = 50
+[[tiers.members]]
+name = "one"
+engine = "noop"
+[[tiers.routes]]
+min_confidence = 0.999
+to = "exit"
+[[tiers]]
+name = "second"
+max_batch = 50
+[[tiers.members]]
+name = "two"
+engine = "noop"
+"""
+
+# Its one member looks for cones, so its answers depend on the picture; it loads in no time.
+CONES_CASCADE = """
+name = "rule"
+threshold = 0.5
+[[tiers]]
+name = "only"
+[[tiers.members]]
+name = "cones"
+engine = "cones"
+"""
+
+
+def roadstream(
+    *arguments: str,
+    folder: Path,
+    stdin: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in ``folder``."""
+    return subprocess.run(
+        [ROADSTREAM, *arguments],
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env={**os.environ, **(environment or {})},
+        check=False,
+    )
+
+
+def started(*arguments: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a command that goes on."""
+    return subprocess.Popen(
+        [ROADSTREAM, *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def write_cascade(folder: Path) -> str:
+    """Write a cascade whose models do nothing; return its file name."""
+    (folder / "noop.toml").write_text(NOOP_CASCADE)
+    return "noop.toml"
+
+
+def write_pictures(folder: Path, count: int) -> Path:
+    """Write small grey JPEG files of different shades."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shade in range(count):
+        pixels = np.full((48, 64, 3), shade % 256, np.uint8)
+        (folder / f"{shade:05}.jpg").write_bytes(encode_jpeg(pixels))
+    return folder

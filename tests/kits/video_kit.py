@@ -1,0 +1,111 @@
+"""Makes small videos: pictures at given seconds, several streams, sound, recordings joined."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from roadstream.schemas.records.image import Image, Inline, Unreadable
+
+WIDTH, HEIGHT = 160, 96
+Size = tuple[int, int]
+X264 = {"sc_threshold": "0", "preset": "superfast"}  # no keyframes but those asked for; soon done
+
+
+def grey(index: int) -> int:
+    """Return the level that picture number ``index`` shows on its right half."""
+    return 20 + 2 * (index % 100)
+
+
+def picture(index: int, size: Size = (WIDTH, HEIGHT)) -> npt.NDArray[np.uint8]:
+    """Draw a picture whose left half is noise, so that packets have some size."""
+    width, height = size
+    image = np.full((height, width, 3), grey(index), np.uint8)
+    noise = np.random.default_rng(index).integers(0, 200, (height, width // 2, 3), np.uint8)
+    image[:, : width // 2] = noise
+    return image
+
+
+def tenths(count: int, begin: float = 0.0) -> list[float]:
+    """Return so many times, a tenth of a second apart."""
+    return [round(begin + index / 10, 3) for index in range(count)]
+
+
+def film(
+    path: Path,
+    times: Sequence[float],
+    *,
+    codecs: Sequence[tuple[str, Size]] = (("libx264", (WIDTH, HEIGHT)),),
+    key_every: int = 10,
+    options: Mapping[str, str] | None = None,
+    muxing: Mapping[str, str] | None = None,
+    sound: float = 0.0,
+) -> Path:
+    """Write pictures that are shown at given seconds, in one stream or more, and silence."""
+    form = {"ts": "mpegts"}.get(path.suffix[1:])
+    with av.open(path, "w", format=form, options=dict(muxing or {})) as container:
+        streams = []
+        for codec, size in codecs:
+            stream = container.add_stream(codec, rate=10, options=_options(codec, options))
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            stream.codec_context.gop_size = key_every
+            stream.codec_context.max_b_frames = 0
+            stream.codec_context.time_base = Fraction(1, 1000)
+            streams.append((stream, size))
+        silence = _silence(container) if sound else None
+        for index, at in enumerate(times):
+            for stream, size in streams:
+                frame = av.VideoFrame.from_ndarray(picture(index, size), format="rgb24")
+                frame.time_base, frame.pts = Fraction(1, 1000), round(at * 1000)
+                container.mux(stream.encode(frame))
+        for stream, _ in streams:
+            container.mux(stream.encode(None))
+        if silence is not None:
+            _play(container, silence, sound)
+    return path
+
+
+def _options(codec: str, options: Mapping[str, str] | None) -> dict[str, str]:
+    if options is not None:
+        return dict(options)
+    if codec == "libx265":
+        return {"x265-params": "log-level=none"}
+    if codec == "libx264":
+        return X264
+    return {"sc_threshold": "1000000000"}
+
+
+def _silence(container: av.container.OutputContainer) -> av.AudioStream:
+    stream = container.add_stream("aac", rate=48_000)
+    assert isinstance(stream, av.AudioStream)
+    return stream
+
+
+def _play(container: av.container.OutputContainer, stream: av.AudioStream, seconds: float) -> None:
+    for begin in range(0, int(seconds * 48_000), 1024):
+        samples = np.zeros((1, 1024), np.float32)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, begin, Fraction(1, 48_000)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def join(path: Path, *parts: Path) -> Path:
+    """Put files together as ``cat`` does."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def seconds(images: Sequence[Image]) -> list[float | None]:
+    """Return the times of the pictures that can be judged."""
+    return [i.head.captured_at for i in images if isinstance(i.payload, Inline)]
+
+
+def problems(images: Sequence[Image]) -> list[str]:
+    """Return what is said of those that cannot."""
+    return [i.payload.problem for i in images if isinstance(i.payload, Unreadable)]

@@ -1,0 +1,115 @@
+"""Routes: the first rule that holds decides, and no image ever goes back."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roadstream.schemas.cascade.model import Route
+from roadstream.stages.voting.route import Decision, Router, describe
+from tests.examples import examples
+from tests.kits.builders import cascade, tier
+
+NAMES = ["one", "two", "three"]
+LEVELS = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.95, 1.0])
+CONFIDENCE = LEVELS | st.floats(0, 1)
+SPREAD = st.sampled_from([0.0, 1.0, 2.0]) | st.floats(0, 6)
+
+
+def routes_to(*targets: str) -> st.SearchStrategy[list[Route]]:
+    return st.lists(
+        st.builds(
+            Route,
+            to=st.sampled_from(targets),
+            min_confidence=st.none() | LEVELS,
+            max_confidence=st.none() | LEVELS,
+            max_disagreement=st.none() | SPREAD,
+        ),
+        max_size=5,
+    )
+
+
+def holds(route: Route, confidence: float, spread: float) -> bool:
+    if route.min_confidence is not None and confidence < route.min_confidence:
+        return False
+    if route.max_confidence is not None and confidence >= route.max_confidence:
+        return False
+    return route.max_disagreement is None or spread <= route.max_disagreement
+
+
+@settings(deadline=None, max_examples=examples(200))
+@given(routes_to("exit", "two", "three"), CONFIDENCE, SPREAD)
+def test_the_first_route_that_holds_decides(
+    routes: list[Route], confidence: float, spread: float
+) -> None:
+    router = Router(cascade(tier("one", routes=routes), tier("two"), tier("three")), "one")
+    first = next((r.to for r in routes if holds(r, confidence, spread)), "two")
+
+    assert router.decide(confidence, spread).next_tier == (None if first == "exit" else first)
+
+
+@settings(deadline=None)
+@given(routes_to("exit", "three"), CONFIDENCE, SPREAD)
+def test_an_image_never_goes_back_or_stays(
+    routes: list[Route], confidence: float, spread: float
+) -> None:
+    chain = cascade(tier("one"), tier("two", routes=routes), tier("three"))
+    for index, name in enumerate(NAMES):
+        decision = Router(chain, name).decide(confidence, spread)
+        assert decision.next_tier in (None, *NAMES[index + 1 :])
+        assert decision.next_tier is None or decision.next_tier in Router(chain, name).targets
+
+
+def test_without_a_route_an_image_goes_on_and_leaves_after_the_last_tier() -> None:
+    chain = cascade()
+    assert Router(chain, "one").decide(1.0, 0.0) == Decision("two", "no route held: next tier")
+    assert Router(chain, "two").decide(1.0, 0.0) == Decision("three", "no route held: next tier")
+    assert Router(chain, "three").decide(0.0, 9.0) == Decision(None, "last tier")
+
+
+def test_a_lower_bound_holds_at_itself_and_an_upper_one_does_not() -> None:
+    routes = [
+        Route(to="exit", min_confidence=0.9),
+        Route(to="three", min_confidence=0.5, max_confidence=0.9),
+    ]
+    router = Router(cascade(tier("one", routes=routes), tier("two"), tier("three")), "one")
+
+    assert router.decide(0.9, 0.0).next_tier is None
+    assert router.decide(0.5, 0.0).next_tier == "three"
+    assert router.decide(0.4999, 0.0).next_tier == "two"
+
+
+@pytest.mark.parametrize(
+    ("route", "reason"),
+    [
+        (Route(to="exit"), "always"),
+        (Route(to="exit", min_confidence=0.9), "confidence ≥ 0.9"),
+        (
+            Route(to="exit", min_confidence=0.5, max_confidence=0.9, max_disagreement=2),
+            "confidence ≥ 0.5 and confidence < 0.9 and disagreement ≤ 2",
+        ),
+        (Route(to="exit", reason="sure enough"), "sure enough"),
+    ],
+)
+def test_a_decision_says_which_route_held(route: Route, reason: str) -> None:
+    router = Router(cascade(tier("one", routes=[route])), "one")
+
+    assert router.decide(0.8 if route.max_confidence else 1.0, 0.0) == Decision(None, reason)
+    if not route.reason:
+        assert describe(route) == reason
+
+
+def test_disagreement_is_only_asked_for_where_a_route_needs_it() -> None:
+    spread = [Route(to="exit", max_disagreement=1.0)]
+    assert Router(cascade(tier("one", routes=spread)), "one").needs_disagreement
+    assert not Router(cascade(), "one").needs_disagreement
+    sure = [Route(to="exit", min_confidence=0.9)]
+    assert not Router(cascade(tier("one", routes=sure)), "one").needs_disagreement
+
+
+def test_targets_are_every_tier_that_an_image_can_be_sent_to() -> None:
+    chain = cascade(
+        tier("one", routes=[Route(to="three"), Route(to="exit")]), *map(tier, NAMES[1:])
+    )
+    assert Router(chain, "one").targets == {"two", "three"}
+    assert Router(chain, "three").targets == set()
+    assert Router(cascade(), "one").targets == {"two"}

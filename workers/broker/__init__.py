@@ -1,0 +1,1 @@
+"""Kafka on this machine, for development and tests."""

@@ -1,0 +1,100 @@
+"""Whether the topics of a cascade are there, alike, and set so that no record is lost."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+import structlog
+
+from roadstream.schemas.cascade.model import Cascade
+from roadstream.schemas.errors import ForbiddenError, UsageError
+from roadstream.schemas.topics import CASCADES, all_topics
+from roadstream.streams.log import Log, TopicFault
+
+logger = structlog.get_logger()
+
+
+async def make_topics(log: Log, cascade: Cascade, partitions: int) -> dict[str, int]:
+    """Create those of a cascade's topics that do not exist; return the partition count of each.
+
+    Args:
+        log: The log, open.
+        cascade: Whose topics.
+        partitions: Of each that is made.
+
+    Raises:
+        UsageError: Some exist with other counts than those that are missing would get, and none is
+            made; or the log refuses one.
+        ForbiddenError: A right is missing.
+    """
+    topics = all_topics(cascade.tier_names)
+    there = await log.partition_counts(topics)
+    _check_alike(log, there)
+    _check_new(log, [topic for topic in topics if topic not in there], there, partitions)
+    await log.create_topics(topics, partitions)
+    counts = await log.partition_counts(topics)
+    _check_alike(log, counts)  # somebody else may have made some meanwhile
+    return {topic: counts[topic] for topic in topics}
+
+
+def _check_alike(log: Log, counts: Mapping[str, int]) -> None:
+    if len(set(counts.values())) > 1:
+        named = {log.real_name(topic): counts[topic] for topic in sorted(counts)}
+        raise UsageError(
+            f"expected topics of equal partition counts, got {named}; alter all to the largest "
+            "with `kafka-topics --alter --topic NAME --partitions NUMBER`"
+        )
+
+
+def _check_new(log: Log, new: list[str], there: Mapping[str, int], partitions: int) -> None:
+    have = next(iter(there.values()), partitions)
+    if new and have != partitions:
+        raise UsageError(
+            f"{', '.join(map(log.real_name, new))} would get {partitions} partitions, but "
+            f"{', '.join(map(log.real_name, sorted(there)))} exist with {have}: give "
+            f"--partitions {have} to `roadstream topics create`, or alter those that exist"
+        )
+
+
+async def check_topics(log: Log, cascade: Cascade) -> int:
+    """Check that the cascade's topics exist with equal partition counts; return the count.
+
+    Raises:
+        UsageError: Some are missing, or their counts differ.
+        ForbiddenError: Some may not be described, so nobody knows whether they exist.
+    """
+    topics = all_topics(cascade.tier_names)
+    counts = await log.partition_counts(topics)
+    missing = [log.real_name(topic) for topic in topics if topic not in counts]
+    if missing:
+        raise UsageError(
+            f"expected topics {', '.join(missing)}; create them with `roadstream topics create`"
+        )
+    _check_alike(log, counts)
+    return next(iter(counts.values()))
+
+
+async def settings_faults(log: Log, cascade: Cascade) -> list[TopicFault]:
+    """Return what is wrong with how the cascade's topics are set, the worst first.
+
+    Raises:
+        ForbiddenError: This client may not ask.
+    """
+    found = list(await log.topic_faults(all_topics(cascade.tier_names)))
+    with suppress(ForbiddenError):  # who claims the topics says so
+        found += await log.topic_faults([CASCADES])
+    return found
+
+
+async def check_settings(log: Log, cascade: Cascade) -> None:
+    """Log what is wrong with how the cascade's topics are set, or that nobody may know.
+
+    Raises:
+        UsageError: Records would be lost for certain.
+    """
+    try:
+        for fault in await settings_faults(log, cascade):
+            if fault.harm == "loses":
+                raise UsageError(str(fault))
+            logger.warning("topic_fault", **fault._asdict())
+    except ForbiddenError as error:
+        logger.warning("topics_unchecked", reason=str(error))

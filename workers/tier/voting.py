@@ -1,0 +1,182 @@
+"""From scores to votes: calibrate, pool with the votes so far, route. Pure."""
+
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import NamedTuple
+
+import structlog
+
+from roadstream.schemas.bounds import MOST_TEXT
+from roadstream.schemas.cascade.model import Cascade
+from roadstream.schemas.errors import EngineDownError, EngineError, ImageError
+from roadstream.schemas.records.image import Box, Head, ImageVotes
+from roadstream.stages.inference import Abstained, Finding, Score
+from roadstream.stages.voting.fusing import fusion_of
+from roadstream.stages.voting.route import Router
+from roadstream.stages.voting.vote import decision_confidence, disagreement, pooled
+from roadstream.workers.tier.intake import Item
+from roadstream.workers.tier.members import RunningMember, is_late
+
+logger = structlog.get_logger()
+
+LATE = ImageError("expired", "the deadline passed in the queue")
+
+
+class Failure(NamedTuple):
+    """An image that a member failed on, or that leaves unjudged as its members are out of service.
+
+    Attributes:
+        row: Its position in the batch.
+        member: The first such member.
+        error: What went wrong.
+        attempts: Calls of the engine with it.
+        final: Whether it ends here without any vote.
+    """
+
+    row: int
+    member: str
+    error: str
+    attempts: int
+    final: bool
+
+
+class Voting:
+    """Makes one tier's votes.
+
+    Args:
+        cascade: For its pool.
+        tier: Name of the tier.
+        members: Its members.
+
+    Attributes:
+        targets: Tiers that images may be escalated to from here.
+    """
+
+    def __init__(self, cascade: Cascade, tier: str, members: Sequence[RunningMember]) -> None:
+        self._members = members
+        self._seats = [(one.calibrate, one.member.weight) for one in members]
+        self._router = Router(cascade, tier)
+        self._pool = pooled(cascade.pool)
+        self._fusion = fusion_of(cascade.tier(tier))
+        self.targets = self._router.targets
+
+    def fused(
+        self, columns: Sequence[Sequence[Finding | EngineError]]
+    ) -> Iterator[list[Box] | None]:
+        """Yield the fused boxes per image, given per member its findings; ``None`` if not asked."""
+        return repeat(None) if self._fusion is None else iter(self._fusion.fuse(columns))
+
+    def vote(
+        self,
+        item: Item,
+        found: Sequence[Finding | EngineError],
+        times: tuple[float, float, float],
+        fused: list[Box] | None = None,
+    ) -> ImageVotes:
+        """Return the tier's votes on an image.
+
+        Args:
+            item: The image, with the votes of earlier tiers.
+            found: Per member its score, or why there is none.
+            times: Seconds queued, decoding and inferring.
+            fused: The fused boxes of its detectors.
+        """
+        raws: list[float | None] = []
+        ps: list[float | None] = []
+        voted = [vote.probability for vote in item.prior]
+        weights = [vote.weight for vote in item.prior]
+        problem: object = None
+        for score, (calibrate, weight) in zip(found, self._seats, strict=True):
+            if not isinstance(score, Score):
+                problem = problem or score
+                raws.append(None)
+                ps.append(None)
+                continue
+            p = calibrate(score.raw)
+            raws.append(score.raw)
+            ps.append(p)
+            if weight > 0:
+                voted.append(p)
+                weights.append(weight)
+        confidence = decision_confidence(self._pool(voted, weights)) if weights else 0.0
+        spread = disagreement(voted, weights) if self._router.needs_disagreement else 0.0
+        decision = self._router.decide(confidence, spread)
+        counted = len(voted) > len(item.prior)
+        error = None if problem is None or counted else _reason(problem)
+        return ImageVotes(
+            item.head,
+            raws,
+            ps,
+            decision.next_tier,
+            decision.reason,
+            *times,
+            _boxes(found),
+            error,
+            _texts(found),
+            fused,
+        )
+
+    def failure(
+        self,
+        row: int,
+        item: Item,
+        said: ImageVotes,
+        found: Sequence[tuple[Finding | EngineError, int]],
+    ) -> Failure | None:
+        """Return the failure that calls for a dead letter, if there is one.
+
+        Args:
+            row: Position of the image in its batch.
+            item: The image.
+            said: The tier's votes on it.
+            found: Per member its score, or why there is none, and the calls of its engine with it.
+        """
+        unvoted = said.error is not None and not item.prior
+        final = unvoted and said.next_tier is None
+        faults = [
+            (running.member.name, str(score), tries)
+            for (score, tries), running in zip(found, self._members, strict=True)
+            # What a shadow member fails on is counted, and harms nobody; a deadline that passed at
+            # a member is as little worth a second try as one that passed in the queue.
+            if (isinstance(score, ImageError) and not is_late(score) and running.member.weight > 0)
+            # It ends here without a single vote, and not by its own fault.
+            or (final and (score is running.out or isinstance(score, EngineDownError)))
+        ]
+        if not faults:
+            return None
+        error = "; ".join(f"{name}: {problem}" for name, problem, _ in faults)
+        logger.warning("member_failed", uri=item.head.uri, error=error)
+        return Failure(row, faults[0][0], error, max(tries for _, _, tries in faults), final)
+
+
+def _reason(problem: object) -> str:
+    return f"model_abstained: {problem.reason}" if isinstance(problem, Abstained) else str(problem)
+
+
+def _boxes(found: Sequence[Finding | EngineError]) -> list[list[Box]] | None:
+    """Return the boxes per member, or ``None`` if no member has any."""
+    for score in found:
+        if isinstance(score, Score) and score.boxes:
+            return [s.boxes if isinstance(s, Score) else [] for s in found]
+    return None
+
+
+def _texts(found: Sequence[Finding | EngineError]) -> list[str] | None:
+    """Return what each member read or reasoned, or why it gave no vote, or ``None`` if none did."""
+    for score in found:
+        if isinstance(score, Abstained) or (isinstance(score, Score) and score.text):
+            return [_said(one) for one in found]
+    return None
+
+
+def _said(score: Finding | EngineError) -> str:
+    if isinstance(score, Score):
+        return score.text
+    return score.reason if isinstance(score, Abstained) else ""
+
+
+def unjudged(head: Head, members: int, error: str, queued: float = 0.0) -> ImageVotes:
+    """Return the votes of a tier that could not judge an image: none, an exit, and why."""
+    nothing: list[float | None] = [None] * members
+    error = error[:MOST_TEXT]  # it may quote a path of another client
+    return ImageVotes(head, nothing, nothing, None, "not judged", queued, error=error)

@@ -1,1 +1,0 @@
-"""``roadstream verify``: reads ledgers and topics, and has them compared."""
