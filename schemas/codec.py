@@ -11,10 +11,12 @@ import msgspec
 from roadstream.schemas.cascade.model import CascadeFile
 from roadstream.schemas.engines import ENGINES, engine_named, engine_names
 from roadstream.schemas.errors import RecordError, UsageError
+from roadstream.schemas.records.answer import Answer, uneven
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterSettled
 from roadstream.schemas.records.events import Event
-from roadstream.schemas.records.image import Answer, Escalation, Image, VotesPack, uneven
+from roadstream.schemas.records.image import Image
 from roadstream.schemas.records.image_formats import image_decoder
+from roadstream.schemas.records.votes import Escalation, VotesPack
 from roadstream.schemas.settings.prompts import Prompt
 
 T = TypeVar("T")

@@ -11,14 +11,8 @@ from roadstream.schemas.bounds import MOST_ID
 from roadstream.schemas.errors import RecordError, UsageError
 from roadstream.schemas.records import headers
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
-from roadstream.schemas.records.image import (
-    Head,
-    Image,
-    Inline,
-    Payload,
-    Reference,
-    VotesPack,
-)
+from roadstream.schemas.records.image import Head, Image, Inline, Payload, Reference
+from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import CARRIED, DEAD_LETTERS, VOTES, images
 from roadstream.streams.log import Output
 

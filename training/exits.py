@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roadstream.schemas.records.image import Verdict
+from roadstream.schemas.records.answer import Verdict
 from training.quality import Bools, Reals, mcc
 
 CONFIDENCES: tuple[float, ...] = (*np.round(np.tanh(np.arange(1.4, 5.0, 0.2) / 2), 3).tolist(), 1.0)

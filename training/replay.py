@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roadstream.schemas.cascade.model import Cascade, Member
-from roadstream.schemas.records.image import Verdict
+from roadstream.schemas.records.answer import Verdict
 from roadstream.stages.voting.calibration import calibrator
 from roadstream.stages.voting.route import Router
 from roadstream.stages.voting.vote import log_odds, verdict

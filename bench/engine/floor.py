@@ -13,7 +13,8 @@ import msgspec
 
 from roadstream.bench.engine.plan import Plan, made_images
 from roadstream.schemas import codec
-from roadstream.schemas.records.image import Answer, AnswerTier, ImageVotes, MemberRun, VotesPack
+from roadstream.schemas.records.answer import Answer, AnswerTier
+from roadstream.schemas.records.votes import ImageVotes, MemberRun, VotesPack
 
 SAMPLE = 2000
 REPEATS = 7

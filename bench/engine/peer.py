@@ -19,7 +19,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from roadstream.bench.engine.plan import Plan, Timing, noop_cascade
 from roadstream.bench.harness import cpu_seconds
 from roadstream.schemas import codec
-from roadstream.schemas.records.image import Answer, AnswerTier, Head, MemberRun
+from roadstream.schemas.records.answer import Answer, AnswerTier
+from roadstream.schemas.records.image import Head
+from roadstream.schemas.records.votes import MemberRun
 from roadstream.stages.voting.calibration import sigmoid
 from roadstream.stages.voting.vote import verdict
 

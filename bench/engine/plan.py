@@ -9,7 +9,8 @@ import msgspec
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade, parse_cascade
 from roadstream.schemas.records import headers
-from roadstream.schemas.records.image import Answer, Head, Image, Inline
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import images
 from roadstream.streams.log import Log, Output, Producer
 

@@ -8,6 +8,7 @@ import msgspec
 
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import parse_cascade
+from roadstream.schemas.records.answer import Answer, AnswerTier
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterSettled
 from roadstream.schemas.records.events import (
     Acknowledged,
@@ -21,19 +22,13 @@ from roadstream.schemas.records.events import (
     Opened,
     Revoked,
 )
-from roadstream.schemas.records.image import (
-    Answer,
-    AnswerTier,
+from roadstream.schemas.records.image import Head, Image, Inline, Reference, Unreadable
+from roadstream.schemas.records.votes import (
     Box,
     Escalation,
-    Head,
-    Image,
     ImageVotes,
-    Inline,
     MemberRun,
     PriorVote,
-    Reference,
-    Unreadable,
     VotesPack,
 )
 from roadstream.sinks.consensus.answer import Answerer

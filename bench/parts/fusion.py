@@ -21,7 +21,7 @@ from ensemble_boxes import weighted_boxes_fusion
 from roadstream.bench.harness import Spread, show, spread, write_result
 from roadstream.bench.parts.fusion_scenes import SCENES, detections, fuse_in_numpy
 from roadstream.schemas.cascade.model import Fusion, FusionConfidence
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.stages.voting.fusion import BoxFusion, Detections, Found, load_fusion
 
 IOU, SKIP = 0.55, 0.05

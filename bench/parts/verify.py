@@ -15,16 +15,9 @@ import msgspec
 from roadstream.bench.harness import Spread, cpu_seconds, show, spread, write_result
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade, Member, Tier
-from roadstream.schemas.records.image import (
-    Answer,
-    AnswerTier,
-    Head,
-    Image,
-    ImageVotes,
-    Inline,
-    MemberRun,
-    VotesPack,
-)
+from roadstream.schemas.records.answer import Answer, AnswerTier
+from roadstream.schemas.records.image import Head, Image, Inline
+from roadstream.schemas.records.votes import ImageVotes, MemberRun, VotesPack
 from roadstream.schemas.topics import (
     ANSWERS,
     CONSENSUS_GROUP,

@@ -10,7 +10,8 @@ import msgspec
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError
-from roadstream.schemas.records.image import Answer, VotesPack
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,

@@ -6,7 +6,7 @@ tells the id of many a record that a worker refuses.
 
 import msgspec
 
-from roadstream.schemas.records.image import Status
+from roadstream.schemas.records.answer import Status
 from roadstream.schemas.records.image_formats import image_decoder
 
 

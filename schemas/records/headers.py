@@ -6,9 +6,11 @@ bytes, whatever its headers say; they are repeated where the bytes cannot be rea
 
 import msgspec
 
+from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.claims import Begun, Claim
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterSettled
-from roadstream.schemas.records.image import Answer, Escalation, Image, VotesPack
+from roadstream.schemas.records.image import Image
+from roadstream.schemas.records.votes import Escalation, VotesPack
 
 Headers = tuple[tuple[str, bytes | None], ...]
 """Names and values in their order, as Kafka has them: names may repeat, values may be ``None``."""

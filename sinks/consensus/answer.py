@@ -6,14 +6,8 @@ import msgspec
 
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ImageError
-from roadstream.schemas.records.image import (
-    Answer,
-    AnswerTier,
-    Flag,
-    ImageVotes,
-    Verdict,
-    VotesPack,
-)
+from roadstream.schemas.records.answer import Answer, AnswerTier, Flag, Verdict
+from roadstream.schemas.records.votes import ImageVotes, VotesPack
 
 LATE = str(ImageError("expired", "the deadline passed before any member voted"))
 

@@ -6,7 +6,8 @@ from roadstream.schemas.histogram import (
     PROBABILITY_BOUNDS,
     Histogram,
 )
-from roadstream.schemas.records.image import Answer, Label, Lane, Status
+from roadstream.schemas.records.answer import Answer, Label, Status
+from roadstream.schemas.records.image import Lane
 
 # All that there are, so that each is shown from the beginning, as 0.
 _KINDS: tuple[tuple[Status, Label | None], ...] = (

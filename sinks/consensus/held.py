@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from math import inf
 
-from roadstream.schemas.records.image import ImageVotes, VotesPack
+from roadstream.schemas.records.votes import ImageVotes, VotesPack
 from roadstream.schemas.topics import CARRIED
 from roadstream.sinks.consensus.answer import TierVotes
 from roadstream.sinks.consensus.answered import AnsweredIds, Content

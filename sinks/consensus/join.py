@@ -35,7 +35,8 @@ from typing import Literal, NamedTuple
 import msgspec
 import structlog
 
-from roadstream.schemas.records.image import Answer, ImageVotes, VotesPack
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.votes import ImageVotes, VotesPack
 from roadstream.schemas.topics import CARRIED
 from roadstream.sinks.consensus.answer import Answerer, TierVotes
 from roadstream.sinks.consensus.answered import ANSWERED_WINDOW, AnsweredIds, Content, differs

@@ -8,8 +8,9 @@ import msgspec
 from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError
 from roadstream.schemas.records import headers
+from roadstream.schemas.records.answer import uneven
 from roadstream.schemas.records.headers import Headers
-from roadstream.schemas.records.image import ImageVotes, VotesPack, uneven
+from roadstream.schemas.records.votes import ImageVotes, VotesPack
 from roadstream.schemas.topics import CONSENSUS_GROUP, DEAD_LETTERS
 from roadstream.sinks.consensus.answered import Content
 from roadstream.streams.group.dead_letter import UNREADABLE, Cause, dead_letter

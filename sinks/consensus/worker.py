@@ -18,7 +18,7 @@ from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError
 from roadstream.schemas.records import headers
 from roadstream.schemas.records.headers import with_headers
-from roadstream.schemas.records.image import VotesPack
+from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, VOTES
 from roadstream.sinks.consensus.answer_stats import AnswerStats
 from roadstream.sinks.consensus.join import Join, JoinStats, Resolved

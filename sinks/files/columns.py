@@ -7,7 +7,8 @@ JSONL as JSON values, CSV as text with JSON in the cells of lists and structs.
 import math
 from typing import NotRequired, TypedDict
 
-from roadstream.schemas.records.image import Answer, Box, Latency, TierLatency, Vote
+from roadstream.schemas.records.answer import Answer, Latency, TierLatency, Vote
+from roadstream.schemas.records.votes import Box
 
 
 class BoxRow(TypedDict):

@@ -10,7 +10,7 @@ from typing import IO, Protocol, Self
 import msgspec
 
 from roadstream.schemas.errors import UsageError
-from roadstream.schemas.records.image import Answer
+from roadstream.schemas.records.answer import Answer
 from roadstream.sinks.files.atomic import AtomicFile
 from roadstream.sinks.files.columns import COLUMNS, AnswerRow, row
 from roadstream.sinks.files.csv_table import marked

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from roadstream.schemas.records.image import Answer, AnswerTier, Head, MemberRun
+from roadstream.schemas.records.answer import Answer, AnswerTier
+from roadstream.schemas.records.image import Head
+from roadstream.schemas.records.votes import MemberRun
 from roadstream.sinks.files.columns import AnswerRow, VoteRow, row
 from roadstream.sinks.verification.findings import Kind
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 
 from roadstream.schemas import codec
+from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterReason
 from roadstream.schemas.records.glimpse import glimpse_answer, glimpse_image
-from roadstream.schemas.records.image import LANES, Answer
+from roadstream.schemas.records.image import LANES
 from roadstream.schemas.topics import images
 from roadstream.sinks.verification.answers import Baseline
 from roadstream.sinks.verification.findings import Findings, place_name

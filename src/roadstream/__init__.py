@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from roadstream.schemas.errors import ConfigError, RoadstreamError, RunError, UsageError
-    from roadstream.schemas.records.image import Answer, Box, Vote
+    from roadstream.schemas.records.answer import Answer, Vote
+    from roadstream.schemas.records.votes import Box
     from roadstream.workers.api.classifier import AsyncClassifier, Classifier, Picture
     from roadstream.workers.api.classifier import aopen_classifier as aopen
     from roadstream.workers.api.classifier import open_classifier as open  # noqa: A004
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "roadstream.schemas.errors": ("ConfigError", "RoadstreamError", "RunError", "UsageError"),
-    "roadstream.schemas.records.image": ("Answer", "Box", "Vote"),
+    "roadstream.schemas.records.answer": ("Answer", "Vote"),
+    "roadstream.schemas.records.votes": ("Box",),
     "roadstream.workers.api.classifier": ("AsyncClassifier", "Classifier", "Picture"),
     "roadstream.workers.api.score_run": ("ascore", "score"),
 }

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import exp, log
 from typing import NamedTuple
 
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.stages.inference import Abstained, Score
 
 # A word boundary survives the removal of blanks as this: it is neither letter nor digit.

@@ -9,7 +9,7 @@ from math import exp, inf, isnan, log, log1p
 from typing import NamedTuple
 
 from roadstream.schemas.errors import EngineError
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.stages.inference import Abstained, Score
 
 MAX_LOG_ODDS = 16.0

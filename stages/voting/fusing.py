@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from roadstream.schemas.cascade.model import Cascade, Tier
 from roadstream.schemas.errors import EngineError
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.stages.inference import Finding, Score
 from roadstream.stages.voting.fusion import BoxFusion, load_fusion
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from roadstream.schemas.cascade.model import Fusion, FusionConfidence
 from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 
 Reals = NDArray[np.float64]
 Wholes = NDArray[np.int64]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from roadstream.schemas.cascade.model import Pool
-from roadstream.schemas.records.image import Verdict
+from roadstream.schemas.records.answer import Verdict
 from roadstream.stages.voting.calibration import sigmoid
 
 # One confident error must not veto a geometric pool: log-odds are clipped (cascade rules, ±6).

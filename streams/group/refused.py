@@ -13,8 +13,10 @@ import msgspec
 from roadstream.schemas import codec
 from roadstream.schemas.bounds import MOST_TEXT
 from roadstream.schemas.errors import ForbiddenError, ImageError, Refusal
+from roadstream.schemas.records.answer import AnswerTier
 from roadstream.schemas.records.dead_letters import DeadLetter
-from roadstream.schemas.records.image import AnswerTier, Image, ImageVotes, Unreadable, VotesPack
+from roadstream.schemas.records.image import Image, Unreadable
+from roadstream.schemas.records.votes import ImageVotes, VotesPack
 from roadstream.schemas.topics import ANSWERS, CARRIED, DEAD_LETTERS, VOTES
 from roadstream.streams.log import Output
 

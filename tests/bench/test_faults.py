@@ -21,7 +21,8 @@ from roadstream.bench.faults.run import Options, run_campaign
 from roadstream.bench.faults.scenarios import SCENARIOS
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Member, parse_cascade
-from roadstream.schemas.records.image import Answer, Head
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.image import Head
 from roadstream.schemas.topics import ANSWERS
 from roadstream.stages.decoding.decode import decode
 from roadstream.stages.inference import Picture, Pictures

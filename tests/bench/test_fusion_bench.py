@@ -5,7 +5,7 @@ import pytest
 
 from roadstream.bench.parts import fusion
 from roadstream.bench.parts.fusion_scenes import SCENES, detections, fuse_in_numpy
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 
 
 @pytest.mark.parametrize("scene", SCENES)

@@ -4,17 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from roadstream.schemas.cascade.model import Cascade, Member, Pool, Route, Tier
-from roadstream.schemas.records.image import (
-    Answer,
-    AnswerTier,
-    Head,
-    ImageVotes,
-    Latency,
-    MemberRun,
-    TierLatency,
-    Vote,
-    VotesPack,
-)
+from roadstream.schemas.records.answer import Answer, AnswerTier, Latency, TierLatency, Vote
+from roadstream.schemas.records.image import Head
+from roadstream.schemas.records.votes import ImageVotes, MemberRun, VotesPack
 from roadstream.schemas.settings.local import NoSettings
 
 CASCADE_HASH = "0123456789abcdef"

@@ -7,7 +7,8 @@ import anyio
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import LogUnavailableError
-from roadstream.schemas.records.image import Answer, VotesPack
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.join import Join, JoinLimits

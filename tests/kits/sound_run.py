@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from roadstream.schemas import codec
+from roadstream.schemas.records.answer import Answer, Label, Vote
 from roadstream.schemas.records.events import (
     Acknowledged,
     Assigned,
@@ -16,7 +17,8 @@ from roadstream.schemas.records.events import (
     Opened,
     Role,
 )
-from roadstream.schemas.records.image import Answer, Escalation, Head, Image, Inline, Label, Vote
+from roadstream.schemas.records.image import Head, Image, Inline
+from roadstream.schemas.records.votes import Escalation
 from roadstream.schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES, all_topics, tier_group
 from roadstream.sinks.verification.findings import Report
 from roadstream.sinks.verification.run import verify

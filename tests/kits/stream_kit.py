@@ -4,7 +4,8 @@ import anyio
 
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade
-from roadstream.schemas.records.image import Answer, Head, Image, Inline
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import ANSWERS, all_topics
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.job.submit import Submitter

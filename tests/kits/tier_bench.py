@@ -10,14 +10,8 @@ import anyio.lowlevel
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade, Route
 from roadstream.schemas.records.dead_letters import DeadLetter
-from roadstream.schemas.records.image import (
-    Head,
-    Image,
-    ImageVotes,
-    Inline,
-    Payload,
-    VotesPack,
-)
+from roadstream.schemas.records.image import Head, Image, Inline, Payload
+from roadstream.schemas.records.votes import ImageVotes, VotesPack
 from roadstream.schemas.topics import DEAD_LETTERS, VOTES, all_topics, tier_group
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog

@@ -1,7 +1,7 @@
 """What tests of ``verify`` share: what is found, and a few ways to spoil a run."""
 
+from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterReason
-from roadstream.schemas.records.image import Answer
 from roadstream.schemas.topics import ANSWERS
 from roadstream.sinks.verification.findings import Finding, Kind, Report, Side
 from tests.kits.sound_run import SoundRun

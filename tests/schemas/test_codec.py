@@ -11,20 +11,15 @@ from hypothesis import strategies as st
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError
+from roadstream.schemas.records.answer import Answer, AnswerTier
 from roadstream.schemas.records.dead_letters import DeadLetter
-from roadstream.schemas.records.image import (
-    Answer,
-    AnswerTier,
+from roadstream.schemas.records.image import Head, Image, Inline, Reference, Unreadable
+from roadstream.schemas.records.votes import (
     Box,
     Escalation,
-    Head,
-    Image,
     ImageVotes,
-    Inline,
     MemberRun,
     PriorVote,
-    Reference,
-    Unreadable,
     VotesPack,
 )
 from tests.examples import examples

@@ -13,8 +13,10 @@ from rich.console import Console
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError, UsageError
+from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterSettled
-from roadstream.schemas.records.image import Answer, Escalation, Head, Image, Inline, VotesPack
+from roadstream.schemas.records.image import Head, Image, Inline
+from roadstream.schemas.records.votes import Escalation, VotesPack
 from roadstream.schemas.topics import VOTES, images
 from roadstream.schemas.topics import tier as tier_topic
 from roadstream.sinks import dead_letters

@@ -8,14 +8,8 @@ from roadstream.schemas.errors import RecordError, UsageError
 from roadstream.schemas.records import headers
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
 from roadstream.schemas.records.headers import Headers
-from roadstream.schemas.records.image import (
-    Escalation,
-    Head,
-    Image,
-    Inline,
-    PriorVote,
-    Reference,
-)
+from roadstream.schemas.records.image import Head, Image, Inline, Reference
+from roadstream.schemas.records.votes import Escalation, PriorVote
 from roadstream.sinks.dead_letters import (
     Choice,
     Letters,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstream.schemas.errors import DeviceMemoryError, EngineDownError, ImageError
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.stages.inference import (
     MAX_TEXT,
     Abstained,

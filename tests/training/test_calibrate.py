@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from roadstream.schemas.cascade.model import Platt
-from roadstream.schemas.records.image import Verdict
+from roadstream.schemas.records.answer import Verdict
 from roadstream.stages.voting.calibration import sigmoid
 from tests.training.synthetic import TEMPLATE, pictures
 from training.cascade_fit import cross_fit, family_folds, fit

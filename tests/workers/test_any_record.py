@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError
-from roadstream.schemas.records.image import Escalation, Image, VotesPack
+from roadstream.schemas.records.image import Image
+from roadstream.schemas.records.votes import Escalation, VotesPack
 from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,

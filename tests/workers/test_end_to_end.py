@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade, Route
 from roadstream.schemas.errors import LogUnavailableError
-from roadstream.schemas.records.image import Answer, AnswerTier, Head, Image, Inline
+from roadstream.schemas.records.answer import Answer, AnswerTier
+from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import (
     ANSWERS,
     CONSENSUS_GROUP,

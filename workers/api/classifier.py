@@ -28,7 +28,8 @@ from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.schemas.errors import RunError
 from roadstream.schemas.records import headers
-from roadstream.schemas.records.image import Answer, Head, Image, Inline
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import (
     ANSWERS,
     all_topics,

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import UsageError
-from roadstream.schemas.records.image import Answer
+from roadstream.schemas.records.answer import Answer
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.streams.log import Start
 from roadstream.streams.sources.identity import native

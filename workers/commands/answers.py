@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from roadstream.schemas import codec
-from roadstream.schemas.records.image import Answer, VotesPack
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import ANSWERS, VOTES
 from roadstream.sinks.files.columns import row
 from roadstream.sinks.files.writers import open_writer

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roadstream.schemas.errors import ConfigError, EngineError
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 
 Reals = NDArray[np.float32]
 MAX_BOXES = 8

@@ -14,7 +14,7 @@ from typing import Any
 
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ConfigError, DeviceMemoryError
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.batching.shapes import sizes_of
 from roadstream.stages.inference import Engine, Pictures, Score

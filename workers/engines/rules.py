@@ -1,7 +1,7 @@
 """Engines without weights: the cone rule, and one that does nothing (for benchmarks)."""
 
 from roadstream.schemas.cascade.model import Cascade, Member
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.stages.inference import Engine, Pictures, Pixels, Score
 from roadstream.stages.rules.cones import find_cones
 from roadstream.workers.engines.options import EngineOptions

@@ -14,7 +14,8 @@ from anyio import to_thread
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import LogUnavailableError, RecordError
-from roadstream.schemas.records.image import Answer, Image
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.image import Image
 from roadstream.schemas.topics import (
     ANSWERS,
     CONSENSUS_GROUP,

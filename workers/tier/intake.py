@@ -10,8 +10,9 @@ from roadstream.schemas.bounds import Text
 from roadstream.schemas.errors import RecordError
 from roadstream.schemas.records import headers
 from roadstream.schemas.records.headers import Headers, with_headers
-from roadstream.schemas.records.image import Head, Inline, Payload, PriorVote, Reference, Unreadable
+from roadstream.schemas.records.image import Head, Inline, Payload, Reference, Unreadable
 from roadstream.schemas.records.image_formats import JSON, image_decoder
+from roadstream.schemas.records.votes import PriorVote
 from roadstream.schemas.topics import DEAD_LETTERS, tier_group
 from roadstream.stages.batching.shapes import Shape, Shapes
 from roadstream.streams.group.dead_letter import Cause, dead_letter

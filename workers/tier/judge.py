@@ -11,7 +11,7 @@ import msgspec
 
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ImageError
-from roadstream.schemas.records.image import ImageVotes, MemberRun
+from roadstream.schemas.records.votes import ImageVotes, MemberRun
 from roadstream.stages.batching.service_time import ServiceTime, TierTime
 from roadstream.stages.batching.shapes import Shape, Shapes, Size, sizes_of
 from roadstream.stages.breaker import MemberBreaker, MemberPolicy

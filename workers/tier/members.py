@@ -10,7 +10,7 @@ import structlog
 
 from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import EngineDownError, EngineError, ImageError
-from roadstream.schemas.records.image import MemberRun
+from roadstream.schemas.records.votes import MemberRun
 from roadstream.stages.breaker import MemberBreaker, MemberPolicy
 from roadstream.stages.inference import (
     Abstained,

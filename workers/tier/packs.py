@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.records import headers
-from roadstream.schemas.records.image import PriorVote, VotesPack
+from roadstream.schemas.records.votes import PriorVote, VotesPack
 from roadstream.schemas.topics import DEAD_LETTERS, VOTES, tier_group
 from roadstream.schemas.topics import tier as tier_topic
 from roadstream.streams.group.dead_letter import Cause, dead_letter

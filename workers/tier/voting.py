@@ -9,7 +9,8 @@ import structlog
 from roadstream.schemas.bounds import MOST_TEXT
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import EngineDownError, EngineError, ImageError
-from roadstream.schemas.records.image import Box, Head, ImageVotes
+from roadstream.schemas.records.image import Head
+from roadstream.schemas.records.votes import Box, ImageVotes
 from roadstream.stages.inference import Abstained, Finding, Score
 from roadstream.stages.voting.fusing import fusion_of
 from roadstream.stages.voting.route import Router

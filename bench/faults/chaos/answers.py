@@ -12,8 +12,8 @@ from roadstream.bench.faults.chaos.expected import Verdict, verdict_of
 from roadstream.bench.faults.chaos.pictures import class_of
 from roadstream.schemas import codec
 from roadstream.schemas.errors import RunError
+from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.dead_letters import DeadLetter
-from roadstream.schemas.records.image import Answer
 from roadstream.schemas.topics import ANSWERS, DEAD_LETTERS
 from roadstream.streams.log import Log, Polled
 

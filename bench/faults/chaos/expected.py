@@ -11,7 +11,7 @@ from roadstream.bench.faults.chaos.engine import POISON, ChaosEngine
 from roadstream.bench.faults.chaos.pictures import Catalogue, class_of
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade, Member
-from roadstream.schemas.records.image import Answer
+from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.topics import ANSWERS, all_topics, images
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstream.schemas.cascade.model import Pool
-from roadstream.schemas.records.image import Answer, Box, Head, ImageVotes, VotesPack
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.image import Head
+from roadstream.schemas.records.votes import Box, ImageVotes, VotesPack
 from roadstream.sinks.consensus.answer import Answerer, TierVotes
 from roadstream.stages.voting.vote import verdict
 from tests.kits.builders import CASCADE_HASH, cascade, head, pack, votes

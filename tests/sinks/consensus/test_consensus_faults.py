@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstream.schemas.errors import LogUnavailableError
-from roadstream.schemas.records.image import VotesPack
+from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from roadstream.sinks.consensus.restore import answered_tail
 from roadstream.streams.clock import ManualClock

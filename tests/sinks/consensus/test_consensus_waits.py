@@ -15,7 +15,7 @@ from roadstream.schemas import codec
 from roadstream.schemas.errors import LogUnavailableError, UsageError
 from roadstream.schemas.records import headers
 from roadstream.schemas.records.events import Committed, Opened
-from roadstream.schemas.records.image import VotesPack
+from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.join import Join, JoinLimits

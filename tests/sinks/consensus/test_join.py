@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from roadstream.schemas.records.image import Answer, VotesPack
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.votes import VotesPack
 from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.answered import AnsweredIds
 from roadstream.sinks.consensus.join import ORPHAN_AFTER, Join, Resolved

@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from roadstream.schemas.records.image import Answer, VotesPack
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import CARRIED, VOTES
 from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.answered import Content

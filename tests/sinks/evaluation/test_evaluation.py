@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from roadstream.schemas.errors import RunError, UsageError
-from roadstream.schemas.records.image import Answer, Head, Latency, TierLatency, Vote
+from roadstream.schemas.records.answer import Answer, Latency, TierLatency, Vote
+from roadstream.schemas.records.image import Head
 from roadstream.sinks.evaluation.label_join import Counts
 from roadstream.sinks.evaluation.labels import Label, Labels
 from roadstream.sinks.evaluation.measure import Evaluation, evaluate, join_labels

@@ -15,7 +15,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from roadstream.schemas.errors import RunError, UsageError
-from roadstream.schemas.records.image import Answer, Box, Flag, Head, Latency, TierLatency, Vote
+from roadstream.schemas.records.answer import Answer, Flag, Latency, TierLatency, Vote
+from roadstream.schemas.records.image import Head
+from roadstream.schemas.records.votes import Box
 from roadstream.sinks.files.columns import PROMISED, AnswerRow, defaults, row
 from roadstream.sinks.files.csv_table import marked, unmarked
 from roadstream.sinks.files.parquet import SCHEMA

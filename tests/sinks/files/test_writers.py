@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from roadstream.schemas.errors import OutputError, UsageError
-from roadstream.schemas.records.image import Answer, Box, Head, Latency, TierLatency, Vote
+from roadstream.schemas.records.answer import Answer, Latency, TierLatency, Vote
+from roadstream.schemas.records.image import Head
+from roadstream.schemas.records.votes import Box
 from roadstream.sinks.files.columns import COLUMNS, PROMISED
 from roadstream.sinks.files.parquet import ROW_GROUP, SCHEMA
 from roadstream.sinks.files.readers import read_answers
@@ -170,7 +172,8 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from roadstream.schemas.errors import OutputError
-from roadstream.schemas.records.image import Answer, Head
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.image import Head
 from roadstream.sinks.files.writers import open_writer
 
 path = Path(sys.argv[1])

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from roadstream.schemas.errors import OutputError, UsageError
-from roadstream.schemas.records.image import Answer, Box, Head, Latency, Status, TierLatency, Vote
+from roadstream.schemas.records.answer import Answer, Latency, Status, TierLatency, Vote
+from roadstream.schemas.records.image import Head
+from roadstream.schemas.records.votes import Box
 from roadstream.sinks.files.columns import row
 from roadstream.sinks.files.writers import open_writer
 from roadstream.sinks.report.markup import escape, seconds

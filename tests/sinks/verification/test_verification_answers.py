@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from roadstream.schemas.records.image import Answer, AnswerTier, Box, Head, MemberRun
+from roadstream.schemas.records.answer import Answer, AnswerTier
+from roadstream.schemas.records.image import Head
+from roadstream.schemas.records.votes import Box, MemberRun
 from roadstream.sinks.verification.answers import TIMINGS, compare
 
 RUN = MemberRun("m", "1", 1.0, True, 0.1, 4)

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
+from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.events import Fenced, Revoked
-from roadstream.schemas.records.image import Answer
 from roadstream.schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
 from roadstream.sinks.files.writers import open_writer
 from tests.kits.builders import head

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.schemas.settings.signs import SIGNS_AGAINST, SIGNS_FOR
 from roadstream.stages.inference import Abstained, Score
 from roadstream.stages.rules.signs import Region, SignRules, letters, read_odds

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from roadstream.schemas.cascade.model import Fusion
 from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.stages.voting import fusion
 from roadstream.stages.voting.fusion import CONFIDENCES, BoxFusion, Detections
 from tests.examples import examples

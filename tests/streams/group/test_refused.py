@@ -4,19 +4,15 @@ import pytest
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import ForbiddenError, Refusal
+from roadstream.schemas.records.answer import Answer, AnswerTier
 from roadstream.schemas.records.dead_letters import DeadLetter
-from roadstream.schemas.records.image import (
-    Answer,
-    AnswerTier,
+from roadstream.schemas.records.image import Head, Image, Inline, Unreadable
+from roadstream.schemas.records.votes import (
     Box,
     Escalation,
-    Head,
-    Image,
     ImageVotes,
-    Inline,
     MemberRun,
     PriorVote,
-    Unreadable,
     VotesPack,
 )
 from roadstream.schemas.topics import ANSWERS, DEAD_LETTERS, VOTES

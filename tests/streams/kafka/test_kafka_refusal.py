@@ -8,15 +8,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordRefusedError
-from roadstream.schemas.records.image import (
-    Escalation,
-    Head,
-    Image,
-    ImageVotes,
-    Inline,
-    MemberRun,
-    VotesPack,
-)
+from roadstream.schemas.records.image import Head, Image, Inline
+from roadstream.schemas.records.votes import Escalation, ImageVotes, MemberRun, VotesPack
 from roadstream.schemas.topics import VOTES, tier
 from roadstream.streams.group.member import GroupMember, MemberOptions
 from roadstream.streams.kafka.log import KafkaLog

@@ -8,7 +8,9 @@ import anyio
 import msgspec
 
 from roadstream.schemas import codec
-from roadstream.schemas.records.image import Answer, Head, VotesPack
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.image import Head
+from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import ANSWERS, all_topics
 from roadstream.sinks.files.readers import read_answers
 from roadstream.streams.embedded.log import EmbeddedLog

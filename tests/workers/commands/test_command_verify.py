@@ -16,8 +16,9 @@ import structlog
 
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.events import Event, Opened
-from roadstream.schemas.records.image import Answer, Head
+from roadstream.schemas.records.image import Head
 from roadstream.schemas.topics import ANSWERS, all_topics
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.sinks.verification.findings import Report

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.stages.inference import Picture, Pictures, Score
 from roadstream.workers.engines.torch.engine import TorchEngine
 from tests.kits.checkpoints import detectors

@@ -9,7 +9,7 @@ import torch
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.stages.inference import Abstained, Picture, Pictures, Score
 from roadstream.stages.rules.signs import Region
 from roadstream.workers.engines.torch.families.florence import TASK, regions

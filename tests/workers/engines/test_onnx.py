@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import ConfigError, ImageError
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.inference import Picture, Pictures, infer_isolated
 from roadstream.workers.engines.onnx import OnnxEngine

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from roadstream.schemas.cascade.model import Cascade, Member, load_cascade
-from roadstream.schemas.records.image import Answer
+from roadstream.schemas.records.answer import Answer
 from roadstream.stages.decoding.decode import decode, encode_jpeg
 from roadstream.stages.inference import Abstained, Picture, Pictures, Score
 from roadstream.workers.engines.options import EngineOptions

@@ -21,7 +21,7 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
 )
 
 from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.stages.decoding.decode import decode, encode_jpeg
 from roadstream.stages.inference import Picture, Pictures, Score
 from roadstream.workers.engines.torch.families.grounding import Grounder, Phrases

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from roadstream.schemas.cascade.model import load_cascade
-from roadstream.schemas.records.image import Answer
+from roadstream.schemas.records.answer import Answer
 from roadstream.stages.decoding.decode import decode, encode_jpeg
 from roadstream.stages.inference import Picture, Pictures, Score
 from roadstream.workers.engines.options import EngineOptions

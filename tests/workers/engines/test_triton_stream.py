@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade
-from roadstream.schemas.records.image import Answer
+from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.topics import ANSWERS, DEAD_LETTERS
 from roadstream.stages.breaker import Cooldown, MemberPolicy
 from roadstream.stages.inference import Engine

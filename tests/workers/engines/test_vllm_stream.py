@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Member
-from roadstream.schemas.records.image import Answer, Head, Image, Inline
+from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import ANSWERS, all_topics
 from roadstream.stages.breaker import Cooldown, MemberPolicy
 from roadstream.stages.decoding.decode import encode_jpeg

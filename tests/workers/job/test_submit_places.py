@@ -16,15 +16,8 @@ from hypothesis import strategies as st
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import LogUnavailableError, UsageError
-from roadstream.schemas.records.image import (
-    Answer,
-    Head,
-    Image,
-    Inline,
-    Reference,
-    Status,
-    Unreadable,
-)
+from roadstream.schemas.records.answer import Answer, Status
+from roadstream.schemas.records.image import Head, Image, Inline, Reference, Unreadable
 from roadstream.schemas.topics import images
 from roadstream.stages.decoding.decode import encode_jpeg
 from roadstream.streams.ledgers.run_ledger import Count, LedgerRow, RunLedger

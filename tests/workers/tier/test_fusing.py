@@ -12,7 +12,8 @@ import pytest
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade, Fusion, Tier, parse_cascade
 from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.records.image import Box, Head, Image, Inline, VotesPack
+from roadstream.schemas.records.image import Head, Image, Inline
+from roadstream.schemas.records.votes import Box, VotesPack
 from roadstream.sinks.consensus.answer import Answerer, TierVotes
 from roadstream.sinks.files.readers import read_answers
 from roadstream.sinks.files.writers import FORMATS, open_writer

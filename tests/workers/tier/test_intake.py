@@ -4,16 +4,8 @@ import pytest
 
 from roadstream.schemas import codec
 from roadstream.schemas.records import headers
-from roadstream.schemas.records.image import (
-    Escalation,
-    Head,
-    Image,
-    Inline,
-    Payload,
-    PriorVote,
-    Reference,
-    Unreadable,
-)
+from roadstream.schemas.records.image import Head, Image, Inline, Payload, Reference, Unreadable
+from roadstream.schemas.records.votes import Escalation, PriorVote
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import MemoryRecord
 from roadstream.workers.tier.intake import (

@@ -23,7 +23,7 @@ from structlog.testing import capture_logs
 from roadstream.schemas import codec
 from roadstream.schemas.errors import OutputError
 from roadstream.schemas.records.dead_letters import DeadLetter
-from roadstream.schemas.records.image import ImageVotes
+from roadstream.schemas.records.votes import ImageVotes
 from roadstream.schemas.topics import DEAD_LETTERS, VOTES, all_topics
 from roadstream.stages.batching.batcher import Standing
 from roadstream.stages.batching.turns import SLOTS, Asking

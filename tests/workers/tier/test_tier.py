@@ -9,7 +9,8 @@ from anyio import to_thread
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Route
 from roadstream.schemas.errors import LogUnavailableError
-from roadstream.schemas.records.image import Escalation, Inline, Payload, PriorVote, Unreadable
+from roadstream.schemas.records.image import Inline, Payload, Unreadable
+from roadstream.schemas.records.votes import Escalation, PriorVote
 from roadstream.schemas.topics import DEAD_LETTERS, VOTES, tier_group
 from roadstream.stages.batching.turns import SLOTS
 from roadstream.stages.voting.calibration import sigmoid

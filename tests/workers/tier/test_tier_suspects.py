@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio
 
 from roadstream.schemas import codec
-from roadstream.schemas.records.image import Escalation
+from roadstream.schemas.records.votes import Escalation
 from roadstream.schemas.topics import DEAD_LETTERS
 from roadstream.stages.breaker import SharePolicy
 from roadstream.streams.log import TopicPartition

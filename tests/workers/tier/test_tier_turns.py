@@ -10,7 +10,8 @@ from PIL import Image as Pillow
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.records.events import Opened
-from roadstream.schemas.records.image import Escalation, Inline
+from roadstream.schemas.records.image import Inline
+from roadstream.schemas.records.votes import Escalation
 from roadstream.schemas.topics import tier_group
 from roadstream.stages.batching.service_time import ServiceTime
 from roadstream.streams.ledgers.event_ledger import ledger_files

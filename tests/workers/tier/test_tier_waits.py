@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from roadstream.schemas.errors import LogUnavailableError
-from roadstream.schemas.records.image import Escalation
+from roadstream.schemas.records.votes import Escalation
 from roadstream.schemas.topics import DEAD_LETTERS
 from roadstream.stages.inference import Pictures, Score
 from roadstream.streams.log import TopicPartition

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ConfigError, EngineDownError, EngineError, ImageError
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.schemas.settings.triton import TritonSettings
 from roadstream.stages.inference import Engine, Picture, Pictures, Said, Score
 from roadstream.streams.clock import Clock, SystemClock

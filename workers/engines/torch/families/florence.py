@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import Abstained, Score
 from roadstream.stages.rules.signs import Region, SignRules

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from roadstream.schemas.records.image import Box
+from roadstream.schemas.records.votes import Box
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import Score
 from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained

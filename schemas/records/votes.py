@@ -1,0 +1,110 @@
+"""What a tier says of images, and images that it hands on."""
+
+import msgspec
+
+from roadstream.schemas.bounds import (
+    Coordinate,
+    Count,
+    NonNegative,
+    Raw,
+    Seconds,
+    Share,
+    Text,
+    Time,
+    Word,
+)
+from roadstream.schemas.records.image import Head, Payload
+
+
+class Box(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A box in [0, 1] of the upright picture's width and height, with a confidence in [0, 1]."""
+
+    x1: Coordinate
+    y1: Coordinate
+    x2: Coordinate
+    y2: Coordinate
+    confidence: Share
+    label: Word = ""
+
+
+class PriorVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A vote already cast by an earlier tier, as far as routing needs it."""
+
+    member: Word
+    weight: NonNegative
+    probability: Share
+
+
+class Escalation(msgspec.Struct, frozen=True, tag_field="schema", tag="escalation.v1", gc=False):
+    """An image handed on to a later tier: the same payload, and the votes so far."""
+
+    head: Head
+    payload: Payload
+    votes: list[PriorVote]
+    reason: Text = ""
+
+
+class MemberRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One member's run over one batch; the votes of the batch refer to it by position.
+
+    Attributes:
+        member: Name in the cascade file.
+        model_version: Version of its weights or rules.
+        weight: Weight of its vote in the pool; 0 marks a shadow member.
+        calibrated: Whether its probabilities passed a fitted calibrator.
+        latency: Seconds its engine took for the batch.
+        batch_size: Images in that batch.
+    """
+
+    member: Word
+    model_version: Word
+    weight: NonNegative
+    calibrated: bool
+    latency: Seconds
+    batch_size: Count
+
+
+class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one tier says about one image.
+
+    Attributes:
+        head: The image.
+        raw: Raw score per member run of the pack; ``None`` where the member gave none.
+        probability: Calibrated probability of roadwork in [0, 1], likewise.
+        next_tier: The tier that the image was escalated to; ``None`` for an exit.
+        reason: The route that decided it.
+        queued: Seconds from arrival in this tier's topic until its batch began.
+        decoding: Seconds spent reading and decoding its batch.
+        inferring: Seconds from then until its scores were there.
+        boxes: Boxes per member run, if any member found some.
+        error: Why this tier could not judge the image, or a member could not.
+        texts: What each member run read or reasoned, if any did.
+        fused: The boxes of its detectors as one set, the most confident first; ``None`` if the tier
+            fuses none, or none of its detectors looked.
+    """
+
+    head: Head
+    raw: list[Raw | None]
+    probability: list[Share | None]
+    next_tier: Word | None = None
+    reason: Text = ""
+    queued: Seconds = 0.0
+    decoding: Seconds = 0.0
+    inferring: Seconds = 0.0
+    boxes: list[list[Box]] | None = None
+    error: Text | None = None
+    texts: list[Text] | None = None
+    fused: list[Box] | None = None
+
+
+class VotesPack(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="votes.v1", gc=False
+):
+    """All votes of one tier batch for one partition, on ``votes``: one record, many images."""
+
+    tier: Word
+    cascade: Word
+    cascade_hash: Word
+    sent_at: Time
+    runs: list[MemberRun]
+    images: list[ImageVotes]
