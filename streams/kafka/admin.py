@@ -20,8 +20,14 @@ from roadstream.streams.kafka.rights import allows, forbidden
 from roadstream.streams.kafka.topic_configs import faults, new_topic, wanted_in_sync
 from roadstream.streams.kafka.topic_requests import Topic, known
 from roadstream.streams.kafka.topics import configs_of, described, make, wait_until_led
-from roadstream.streams.log import Offsets, TopicFault, TopicPartition, Uncommitted
-from roadstream.streams.rights import Operation, Right
+from roadstream.streams.log import (
+    Offsets,
+    Operation,
+    Right,
+    TopicFault,
+    TopicPartition,
+    Uncommitted,
+)
 
 log = structlog.get_logger(__name__)
 

@@ -29,7 +29,7 @@ from roadstream.streams.kafka.rights import forbidden, missing_rights
 from roadstream.streams.kafka.security import client_options, refusal
 from roadstream.streams.kafka.settings import KafkaSettings
 from roadstream.streams.kafka.stats import KafkaStats
-from roadstream.streams.rights import Operation
+from roadstream.streams.log import Operation
 
 # Without a handler, Python's last resort prints aiokafka's warnings to stderr.
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())

@@ -24,11 +24,11 @@ from roadstream.streams.log import (
     Offsets,
     Producer,
     Reader,
+    Right,
     Start,
     TopicFault,
     Uncommitted,
 )
-from roadstream.streams.rights import Right
 
 __all__ = ["KafkaLog", "KafkaSettings", "KafkaStats"]
 

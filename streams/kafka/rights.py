@@ -11,7 +11,7 @@ from aiokafka.errors import (
 
 from roadstream.schemas.errors import ForbiddenError
 from roadstream.streams.kafka.settings import KafkaSettings
-from roadstream.streams.rights import Operation, Resource, Right
+from roadstream.streams.log import Operation, Resource, Right
 
 _CODES: dict[Operation, int] = {
     "READ": 3,

@@ -19,12 +19,12 @@ from roadstream.streams.log import (
     Polled,
     Producer,
     Reader,
+    Right,
     Start,
     TopicFault,
     TopicPartition,
     Uncommitted,
 )
-from roadstream.streams.rights import Right
 
 _MOST = 64
 # With these, a topic of the namespace could be one of a system without a namespace, as

@@ -20,7 +20,7 @@ from roadstream.schemas.topics import (
     tier_inputs,
 )
 from roadstream.stages.voting.route import Router
-from roadstream.streams.rights import Operation, Right
+from roadstream.streams.log import Operation, Right
 
 
 def to_read(*topics: str) -> list[Right]:

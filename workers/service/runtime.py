@@ -23,8 +23,7 @@ from roadstream.stages.inference import Engine
 from roadstream.stages.voting.fusing import load_fusions
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.group.member import MemberOptions
-from roadstream.streams.log import Log, Start
-from roadstream.streams.rights import Right
+from roadstream.streams.log import Log, Right, Start
 from roadstream.streams.topics.claims import check_owner, claim_topics
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.registry import build_engine

@@ -12,7 +12,7 @@ from aiokafka.errors import (
 
 from roadstream.streams.kafka.rights import allows, forbidden, missing_rights
 from roadstream.streams.kafka.settings import KafkaSettings
-from roadstream.streams.rights import Right
+from roadstream.streams.log import Right
 
 READ, WRITE, DESCRIBE = 1 << 3, 1 << 4, 1 << 8
 
