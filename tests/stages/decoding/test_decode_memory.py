@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ print(peak() - before)
 """
 
 
+@cache
 def wide(mode: str = "RGB", width: int = 2400, height: int = 1600) -> Image.Image:
     y, x = np.ogrid[:height, :width]
     planes = np.broadcast_arrays(x // 12 % 256, y // 8 % 256, (x + y) // 20 % 256)

@@ -1,6 +1,7 @@
 """read_video(): sampling, times and names, odd codecs, and videos that are broken."""
 
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -33,11 +34,13 @@ def pixels(image: Image) -> Pixels:
 KEYFRAMES = VideoOptions(encode=raw)
 
 
+@cache
 def frame(index: int, width: int = WIDTH, height: int = HEIGHT) -> Pixels:
     """A grey level that tells the index, the left half noisy so that packets have some size."""
     image = np.full((height, width, 3), 20 + 2 * index, np.uint8)
     noise = np.random.default_rng(index).integers(0, 200, (height, width // 2, 3), np.uint8)
     image[:, : width // 2] = noise
+    image.flags.writeable = False
     return image
 
 

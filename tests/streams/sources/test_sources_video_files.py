@@ -11,7 +11,7 @@ from roadstream.schemas.records.image import Image, Inline
 from roadstream.streams.sources.video.recordings import recordings
 from roadstream.streams.sources.video.source import picture_at, read_video
 from roadstream.streams.sources.video_options import VideoOptions
-from tests.kits.video_kit import film, grey, join, picture, problems, seconds, tenths
+from tests.kits.video_kit import X264, film, grey, join, picture, problems, seconds, tenths
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -85,9 +85,9 @@ def test_joined_recordings_may_be_of_different_cameras(
 def test_joined_recordings_follow_whatever_their_clocks_say(
     tmp_path: Path, begins: float, follows: float
 ) -> None:
-    copied = {"mpegts_copyts": "1"}
+    copied, fine = {"mpegts_copyts": "1"}, X264 | {"preset": "superfast"}
     parts = [
-        film(tmp_path / f"{n}.ts", tenths(30, begin), muxing=copied)
+        film(tmp_path / f"{n}.ts", tenths(30, begin), muxing=copied, options=fine)
         for n, begin in enumerate((begins, follows))
     ]
 
@@ -167,9 +167,9 @@ def test_joined_recordings_may_be_files_of_different_formats(
 
 
 def test_joined_recordings_whose_clock_goes_on_are_no_damage(tmp_path: Path) -> None:
-    copied = {"mpegts_copyts": "1"}
+    copied, fine = {"mpegts_copyts": "1"}, X264 | {"preset": "superfast"}
     parts = [
-        film(tmp_path / f"{n}.ts", tenths(30, begin), muxing=copied)
+        film(tmp_path / f"{n}.ts", tenths(30, begin), muxing=copied, options=fine)
         for n, begin in enumerate((1.0, 4.0))
     ]
 
@@ -323,7 +323,7 @@ def test_sound_that_goes_on_while_nothing_moves_is_no_missing_end(
 def test_a_picture_refreshed_by_and_by_has_one_keyframe_and_is_seen_all_along(
     tmp_path: Path, name: str
 ) -> None:
-    refreshed = {"x264-params": "keyint=20:intra-refresh=1:scenecut=0"}
+    refreshed = X264 | {"x264-params": "keyint=20:intra-refresh=1:scenecut=0"}
     path = film(tmp_path / f"a.{name}", tenths(250), options=refreshed)
 
     assert seconds(read(path)) == [0.0, 10.0, 20.0]
