@@ -38,7 +38,7 @@ from roadstream.workers.commands.numbers import (
 from roadstream.workers.commands.topics import create_topics
 from roadstream.workers.job.progress import Progress, Tally
 from roadstream.workers.job.run import Found, Heard, Notes, Score, export, follow_back
-from roadstream.workers.job.rundir import RunFolder, RunKey, resume, working_folder
+from roadstream.workers.job.run_folder import RunFolder, RunKey, resume, working_folder
 from roadstream.workers.observe.logging import Level, identify, pass_on
 from roadstream.workers.service.connect import address, open_log
 from roadstream.workers.service.cpus import usable_cpus

@@ -11,7 +11,7 @@ import pytest
 
 from roadstream.schemas.errors import OutputError, UsageError
 from roadstream.streams.ledgers.run_ledger import RunLedger
-from roadstream.workers.job.rundir import RunFolder, RunKey, resume, working_folder
+from roadstream.workers.job.run_folder import RunFolder, RunKey, resume, working_folder
 
 KEY = RunKey(
     paths=["photos", "a\udcff\n.jpg"],
