@@ -1,7 +1,7 @@
 """Decoding and running overlapped: when the second of two batches in flight should be bound.
 
-The product's batcher and its turns (``roadstream.stages.batching.turns``) on one device with a
-decoder beside it.
+The product's batcher and its device queue (``roadstream.stages.batching.device_queue``) on one
+device with a decoder beside it.
 """
 
 import heapq
@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from roadstream.bench.batching.world import WARM_UP, Item, Service
 from roadstream.stages.batching.batcher import Batcher, Standing
+from roadstream.stages.batching.device_queue import DeviceQueue, SlotRequest
 from roadstream.stages.batching.service_time import Run, TierTime
-from roadstream.stages.batching.turns import Asking, Turns
 
 DEVICE = "cuda:0"
 
@@ -26,7 +26,7 @@ class Decoding(NamedTuple):
         service: What they take on the device.
         each: Seconds to decode an image.
         slots: Batches in flight.
-        lead: See ``Turns``; infinity binds a batch as soon as a slot is free.
+        lead: See ``DeviceQueue``; infinity binds a batch as soon as a slot is free.
     """
 
     service: Service
@@ -53,13 +53,13 @@ class Overlap:
             self._pace.observe(size, decoding.each * size, [Run("member", DEVICE, size, seconds)])
             size *= 2
         self._queue: Batcher[Item] = Batcher(max_batch, self._pace)
-        self._turns = Turns(decoding.slots, decoding.lead)
-        self._asking: Asking | None = None
+        self._device = DeviceQueue(decoding.slots, decoding.lead)
+        self._request: SlotRequest | None = None
         # What is done next, as (when, serial number, batch, whether it was decoded).
-        self._events: list[tuple[float, int, Sequence[Item], Asking, bool]] = []
+        self._events: list[tuple[float, int, Sequence[Item], SlotRequest, bool]] = []
         self._serial = 0
         # Decoded batches that wait for the device, and what it runs.
-        self._decoded: deque[tuple[Sequence[Item], Asking]] = deque()
+        self._decoded: deque[tuple[Sequence[Item], SlotRequest]] = deque()
         self._running: float | None = None
         self._now = 0.0
         self.done: list[tuple[Item, float]] = []
@@ -70,7 +70,7 @@ class Overlap:
         count = len(coming)
         counts_from = coming[count // WARM_UP]
         while True:
-            wake_at = self._turns.opens_at(self._now)
+            wake_at = self._device.opens_at(self._now)
             event_at = self._events[0][0] if self._events else math.inf
             now = self._now = min(coming[0] if coming else math.inf, event_at, wake_at)
             if now == math.inf:
@@ -95,38 +95,38 @@ class Overlap:
         """Begin as many batches as may begin now."""
         while True:
             self._queue.expired(self._now)
-            if self._asking is None and len(self._queue):
-                self._asking = Asking(0, (DEVICE,), self._standing)
-                self._turns.ask(self._asking)
-            asking = self._turns.choose(self._now)
-            if asking is None:
+            if self._request is None and len(self._queue):
+                self._request = SlotRequest(0, (DEVICE,), self._standing)
+                self._device.ask(self._request)
+            request = self._device.choose(self._now)
+            if request is None:
                 return
-            wait = self._turns.wait((DEVICE,), self._now)
-            self._turns.grant(asking, self._now)
-            self._asking = None
+            wait = self._device.wait((DEVICE,), self._now)
+            self._device.grant(request, self._now)
+            self._request = None
             batch = self._queue.next_batch(self._now, wait).items
             if not batch:
-                self._turns.end(asking, self._now)
+                self._device.end(request, self._now)
                 continue
             size = len(batch)
             running = {DEVICE: self._pace.running(size)}
-            self._turns.expect(asking, self._pace.preparing(size), running, self._now)
-            self._at(self._now + self._decoding.each * size, batch, asking, False)
+            self._device.expect(request, self._pace.preparing(size), running, self._now)
+            self._at(self._now + self._decoding.each * size, batch, request, False)
 
-    def _at(self, when: float, batch: Sequence[Item], asking: Asking, ran: bool) -> None:
+    def _at(self, when: float, batch: Sequence[Item], request: SlotRequest, ran: bool) -> None:
         self._serial += 1
-        heapq.heappush(self._events, (when, self._serial, batch, asking, ran))
+        heapq.heappush(self._events, (when, self._serial, batch, request, ran))
 
-    def _ended(self, batch: Sequence[Item], asking: Asking, ran: bool) -> None:
+    def _ended(self, batch: Sequence[Item], request: SlotRequest, ran: bool) -> None:
         if ran:
             seconds, self._running = self._running or 0.0, None
             runs = [Run("member", DEVICE, len(batch), seconds)]
             self._pace.observe(len(batch), self._decoding.each * len(batch), runs)
-            self._turns.end(asking, self._now)
+            self._device.end(request, self._now)
             self.done += [(item, self._now) for item in batch]
         else:
-            self._decoded.append((batch, asking))
+            self._decoded.append((batch, request))
         if self._running is None and self._decoded:
-            batch, asking = self._decoded.popleft()
+            batch, request = self._decoded.popleft()
             self._running = self._decoding.service.seconds(len(batch), self._chance)
-            self._at(self._now + self._running, batch, asking, True)
+            self._at(self._now + self._running, batch, request, True)

@@ -16,7 +16,7 @@ from roadstream.bench.batching.world import (
     in_bursts,
     poisson,
 )
-from roadstream.stages.batching.turns import LEAD, SLOTS
+from roadstream.stages.batching.device_queue import LEAD, SLOTS
 
 SERVICES = (
     Service("detector, eager", 0.33e-3, 6e-3),
@@ -156,7 +156,7 @@ class Mode(NamedTuple):
     Attributes:
         name: For the table.
         slots: Batches in flight.
-        lead: See ``roadstream.stages.batching.turns``.
+        lead: See ``roadstream.stages.batching.device_queue``.
     """
 
     name: str

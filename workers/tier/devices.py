@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 
 import anyio
 
-from roadstream.stages.batching.turns import SLOTS, Asking, Turns
+from roadstream.stages.batching.device_queue import SLOTS, DeviceQueue, SlotRequest
 
 # Devices of this machine, as they begin; whatever else an engine names runs elsewhere and takes as
 # many batches at once as it is sent.
@@ -25,24 +25,24 @@ class Held:
     """A turn: slots on devices, until they are given back.
 
     Attributes:
-        asking: Who has it.
+        request: Who has it.
         wait: Seconds after which the devices were expected to be free when it began.
     """
 
-    def __init__(self, devices: "Devices", asking: Asking, wait: float) -> None:
-        self._devices, self.asking, self.wait = devices, asking, wait
+    def __init__(self, devices: "Devices", request: SlotRequest, wait: float) -> None:
+        self._devices, self.request, self.wait = devices, request, wait
 
     def expect(self, preparing: float, seconds: Mapping[str, float]) -> None:
-        """Say what the batch is expected to take; see ``Turns.expect``."""
-        self._devices.expect(self.asking, preparing, seconds)
+        """Say what the batch is expected to take; see ``DeviceQueue.expect``."""
+        self._devices.expect(self.request, preparing, seconds)
 
     def over(self, device: str) -> None:
         """Give a device back before the batch ends; from any thread."""
-        self._devices.over(self.asking, device)
+        self._devices.over(self.request, device)
 
     def release(self) -> None:
         """Give everything back; twice is fine."""
-        self._devices.end(self.asking)
+        self._devices.end(self.request)
 
 
 class Devices:
@@ -56,7 +56,7 @@ class Devices:
     """
 
     def __init__(self, slots: int = SLOTS) -> None:
-        self._turns = Turns(slots)
+        self._queue = DeviceQueue(slots)
         self._changed = anyio.Event()
         self._locks: dict[str, _Turn] = {}
         self._guard = threading.Lock()
@@ -65,12 +65,12 @@ class Devices:
 
     def free(self, device: str) -> int:
         """Return how many batches may begin on a device."""
-        return self._turns.free(device)
+        return self._queue.free(device)
 
     @property
     def in_flight(self) -> int:
         """Number of batches in flight."""
-        return self._turns.in_flight
+        return self._queue.in_flight
 
     def hold(self, device: str, rank: int) -> AbstractContextManager[object]:
         """Return what a thread is to be in while it runs a batch on ``device``.
@@ -90,52 +90,52 @@ class Devices:
                 turn = self._locks[device] = _Turn()
         return turn.held(rank)
 
-    async def acquire(self, asking: Asking) -> Held:
+    async def acquire(self, request: SlotRequest) -> Held:
         """Wait until it is the turn of who asks."""
         self._home, self._loop = threading.get_ident(), asyncio.get_running_loop()
-        turns = self._turns
-        turns.ask(asking)
+        queue = self._queue
+        queue.ask(request)
         try:
-            while turns.choose(now := anyio.current_time()) is not asking:
-                changed, opens_at = self._changed, turns.opens_at(now)
+            while queue.choose(now := anyio.current_time()) is not request:
+                changed, opens_at = self._changed, queue.opens_at(now)
                 if opens_at == math.inf:
                     await changed.wait()
                     continue
                 with anyio.move_on_after(opens_at - now):
                     await changed.wait()
         except BaseException:
-            turns.withdraw(asking)
+            queue.withdraw(request)
             self.changed()
             raise
-        held = Held(self, asking, turns.wait(asking.devices, now))
-        turns.grant(asking, now)
+        held = Held(self, request, queue.wait(request.devices, now))
+        queue.grant(request, now)
         # There may be room for others too.
         self.changed()
         return held
 
     def changed(self) -> None:
         """Let those who wait look again: what somebody has to run has changed."""
-        if self._turns.room:
+        if self._queue.room:
             self._changed.set()
             self._changed = anyio.Event()
 
-    def expect(self, asking: Asking, preparing: float, seconds: Mapping[str, float]) -> None:
+    def expect(self, request: SlotRequest, preparing: float, seconds: Mapping[str, float]) -> None:
         """See ``Held.expect``."""
         # Nobody's turn comes sooner by it.
-        self._turns.expect(asking, preparing, seconds, anyio.current_time())
+        self._queue.expect(request, preparing, seconds, anyio.current_time())
 
-    def over(self, asking: Asking, device: str) -> None:
+    def over(self, request: SlotRequest, device: str) -> None:
         """See ``Held.over``."""
 
         def give_back() -> None:
-            self._turns.over(asking, device, anyio.current_time())
+            self._queue.over(request, device, anyio.current_time())
             self.changed()
 
         self._at_home(give_back)
 
-    def end(self, asking: Asking) -> None:
+    def end(self, request: SlotRequest) -> None:
         """See ``Held.release``."""
-        self._turns.end(asking, anyio.current_time())
+        self._queue.end(request, anyio.current_time())
         self.changed()
 
     def _at_home(self, call: Callable[[], None]) -> None:

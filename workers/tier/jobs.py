@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from anyio import to_thread
 
 from roadstream.stages.batching.batcher import Standing
-from roadstream.stages.batching.turns import Asking
+from roadstream.stages.batching.device_queue import SlotRequest
 from roadstream.workers.tier.devices import Devices, Held
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Jobs:
             standing: Tells how the worker's queue stands, whenever that is asked.
             alone: Whether nothing else may run in this process, on whatever device.
         """
-        return await self._devices.acquire(Asking(self._rank, self._occupies, standing, alone))
+        return await self._devices.acquire(SlotRequest(self._rank, self._occupies, standing, alone))
 
     async def run(
         self, call: Callable[[], T], held: Held, learn: Callable[[T], None] = _nothing

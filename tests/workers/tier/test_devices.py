@@ -8,8 +8,8 @@ from anyio import to_thread
 
 from roadstream.schemas.records.image import Inline
 from roadstream.stages.batching.batcher import Standing
+from roadstream.stages.batching.device_queue import SLOTS, SlotRequest
 from roadstream.stages.batching.service_time import Run
-from roadstream.stages.batching.turns import SLOTS, Asking
 from roadstream.stages.inference import Engine, Pictures, Said, Score
 from roadstream.workers.tier.devices import Devices, Held
 from roadstream.workers.tier.judge import Judge
@@ -24,16 +24,16 @@ def ready() -> Standing:
     return Standing(8, worth=True, running=1.0)
 
 
-def asking(rank: int = 0, *devices: str, alone: bool = False) -> Asking:
-    return Asking(rank, devices or ("cpu",), ready, alone)
+def request(rank: int = 0, *devices: str, alone: bool = False) -> SlotRequest:
+    return SlotRequest(rank, devices or ("cpu",), ready, alone)
 
 
 async def test_a_batch_waits_for_a_slot_and_the_most_downstream_gets_it() -> None:
     devices, order = Devices(), []
-    held = [await devices.acquire(asking()) for _ in range(SLOTS)]
+    held = [await devices.acquire(request()) for _ in range(SLOTS)]
 
     async def wait(rank: int) -> None:
-        mine = await devices.acquire(asking(rank))
+        mine = await devices.acquire(request(rank))
         order.append(rank)
         mine.release()
 
@@ -50,22 +50,22 @@ async def test_a_batch_waits_for_a_slot_and_the_most_downstream_gets_it() -> Non
 
 async def test_whoever_stops_waiting_is_forgotten() -> None:
     devices = Devices(slots=1)
-    held = await devices.acquire(asking())
+    held = await devices.acquire(request())
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(devices.acquire, asking(5))
+        tasks.start_soon(devices.acquire, request(5))
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
     held.release()
 
     with anyio.fail_after(DEADLINE):
-        assert isinstance(await devices.acquire(asking(0)), Held)
+        assert isinstance(await devices.acquire(request(0)), Held)
 
 
 async def test_a_batch_begins_when_the_one_before_it_is_expected_to_end() -> None:
     devices = Devices()
-    first = await devices.acquire(asking())
+    first = await devices.acquire(request())
     first.expect(0.0, {"cpu": 0.05})
-    hurried = Asking(0, ("cpu",), lambda: Standing(1, slack=9.0, running=0.01))
+    hurried = SlotRequest(0, ("cpu",), lambda: Standing(1, slack=9.0, running=0.01))
 
     with anyio.fail_after(DEADLINE):
         second = await devices.acquire(hurried)  # by the clock alone: nothing has changed
@@ -76,9 +76,9 @@ async def test_a_batch_begins_when_the_one_before_it_is_expected_to_end() -> Non
 
 async def test_a_device_is_given_back_from_another_thread() -> None:
     devices = Devices(slots=1)
-    both = await devices.acquire(asking(0, "cpu", "triton:x"))
+    both = await devices.acquire(request(0, "cpu", "triton:x"))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(devices.acquire, asking(1))
+        tasks.start_soon(devices.acquire, request(1))
         await anyio.wait_all_tasks_blocked()
         await to_thread.run_sync(both.over, "cpu")
         await until(lambda: devices.in_flight == 2)

@@ -9,7 +9,7 @@ from anyio import to_thread
 
 from roadstream.schemas.errors import LogUnavailableError
 from roadstream.schemas.topics import VOTES
-from roadstream.stages.batching.turns import SLOTS
+from roadstream.stages.batching.device_queue import SLOTS
 from roadstream.streams.memory.log import Fault
 from roadstream.workers.tier.worker import TierWorker, WorkerLimits
 from tests.kits.builders import cascade, member, tier
