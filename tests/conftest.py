@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from roadstream.streams.clock import ManualClock
 from roadstream.streams.memory.log import MemoryLog
-from tests.examples import examples
+from tests.kits.examples import examples
 
 pytest_plugins = ["tests.kits.kafka_fixture", "tests.kits.triton_server"]
 ENVIRONMENTS = Path(__file__).parent.parent / ".environments"

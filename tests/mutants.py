@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.examples import FULL
+from tests.kits.examples import FULL
 
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / ".mutants"

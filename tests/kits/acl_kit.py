@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
-from roadstream.workers.broker.cluster import BrokerSettings, run_brokers
+from roadstream.workers.broker.cluster import BrokerSettings
 from roadstream.workers.observe.metrics import free_ports
+from tests.kits.kafka_fixture import new_brokers
 
 PASSWORD = "correct-horse-7413"
 USERS = (
@@ -60,7 +61,7 @@ async def guarded_broker() -> AsyncIterator[Guarded]:
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
     }
-    async with run_brokers(BrokerSettings(extra=extra)) as cluster:
+    async with new_brokers(BrokerSettings(extra=extra)) as cluster:
         yield Guarded(cluster.bootstrap_servers, f"127.0.0.1:{sasl}")
 
 

@@ -1,20 +1,22 @@
 """A real Kafka broker for tests marked ``kafka``: one for all of them, or one for a test alone."""
 
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import anyio
+import msgspec
 import pytest
 from anyio.from_thread import start_blocking_portal
 
 from roadstream.schemas.errors import RoadstreamError
-from roadstream.workers.broker.cluster import BrokerSettings, run_brokers
-from roadstream.workers.broker.process import java, kafka_jars
+from roadstream.workers.broker.cluster import BrokerSettings, Cluster, run_brokers
+from roadstream.workers.broker.process import java, kafka_jars, new_cluster_id
 from roadstream.workers.service.connect import KAFKA_CONFIG
 
 SHARED = "ROADSTREAM_TESTS_SHARED"
@@ -22,6 +24,7 @@ SHARED = "ROADSTREAM_TESTS_SHARED"
 
 # In that folder: where it listens, or why it does not; which classes it loaded, and these.
 ADDRESS, FAILURE, CLASSES, ARCHIVE = "address", "failure", "classes.txt", "kafka.jsa"
+SHARED_DATA, _FORMATTED = "broker", Path("broker-1", "data", "bootstrap.checkpoint")
 STARTS_WITHIN = 90.0
 
 
@@ -56,7 +59,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 async def _share(folder: Path) -> None:
     try:
-        async with run_brokers(BrokerSettings()) as cluster:
+        async with run_brokers(BrokerSettings(data=folder / SHARED_DATA)) as cluster:
             _note(folder / ADDRESS, cluster.bootstrap_servers)
             await _archive_classes(folder)
             await anyio.sleep_forever()
@@ -129,11 +132,40 @@ def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KAFKA_CONFIG, str(settings))
 
 
+@asynccontextmanager
+async def new_brokers(settings: BrokerSettings) -> AsyncIterator[Cluster]:
+    """Run brokers that nobody else uses; raises as ``run_brokers`` does.
+
+    Their storage is formatted as the shared broker's is where there is one, since Kafka's own tool
+    costs a third of a start: what it writes differs in nothing but ids.
+    """
+    shared = Path(os.environ.get(SHARED, ""), SHARED_DATA, _FORMATTED)
+    if SHARED not in os.environ or _shared_address() is None:
+        async with run_brokers(settings) as cluster:
+            yield cluster
+        return
+    with tempfile.TemporaryDirectory(prefix="roadstream-kafka-") as folder:
+        _format(Path(folder), settings.brokers, shared)
+        async with run_brokers(msgspec.structs.replace(settings, data=Path(folder))) as cluster:
+            yield cluster
+
+
+def _format(folder: Path, brokers: int, checkpoint: Path) -> None:
+    cluster = new_cluster_id()
+    (folder / "cluster.id").write_text(f"{cluster} {brokers}\n")
+    for node in range(1, brokers + 1):
+        data = folder / f"broker-{node}" / "data"
+        data.mkdir(parents=True)
+        shutil.copy(checkpoint, data)
+        ids = f"cluster.id={cluster}\nnode.id={node}\ndirectory.id={new_cluster_id()}\n"
+        (data / "meta.properties").write_text(f"version=1\n{ids}")
+
+
 @contextmanager
 def _broker() -> Iterator[str]:
     """Run a broker; its task runs in a loop and thread of its own, since every test has its own."""
     with start_blocking_portal() as portal:
-        running = portal.wrap_async_context_manager(run_brokers(BrokerSettings()))
+        running = portal.wrap_async_context_manager(new_brokers(BrokerSettings()))
         try:
             cluster = running.__enter__()
         except RoadstreamError as error:

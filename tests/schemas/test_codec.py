@@ -22,7 +22,7 @@ from roadstream.schemas.records.votes import (
     PriorVote,
     VotesPack,
 )
-from tests.examples import examples
+from tests.kits.examples import examples
 
 Record = Image | Escalation | VotesPack | Answer | DeadLetter
 DECODERS: dict[type, Callable[[bytes], Any]] = {

@@ -27,7 +27,7 @@ from roadstream.sinks.files.readers import read_answers
 from roadstream.sinks.files.writers import FORMATS, open_writer
 from roadstream.sinks.report.page import ReportOptions, write_report
 from roadstream.workers.commands.evaluate import load_image
-from tests.examples import examples
+from tests.kits.examples import examples
 from tests.kits.records_kit import around, evened, packed, within
 
 SLOW = settings(

@@ -13,7 +13,7 @@ from roadstream.stages.breaker import (
     ShareBreaker,
     SharePolicy,
 )
-from tests.examples import examples
+from tests.kits.examples import examples
 
 COOLDOWN = Cooldown(first=4.0, growth=2.0, longest=20.0)
 MEMBER = MemberPolicy(pictures=4, batches=2, cooldown=COOLDOWN)

@@ -22,7 +22,7 @@ from roadstream.stages.inference import (
     infer_isolated,
     is_out_of_memory,
 )
-from tests.examples import examples
+from tests.kits.examples import examples
 
 
 class Touchy(Engine):

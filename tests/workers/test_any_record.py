@@ -40,7 +40,7 @@ from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.tier.batches import Surroundings
 from roadstream.workers.tier.judge import JudgeOptions
 from roadstream.workers.tier.worker import WorkerLimits
-from tests.examples import examples
+from tests.kits.examples import examples
 from tests.kits.fake_engine import picture
 from tests.kits.records_kit import around, evened, packed, within
 from tests.kits.tier_bench import CASCADE, DEADLINE, SURE, UNSURE, Bench, running

@@ -30,8 +30,8 @@ from roadstream.workers.job.submit import Submitter
 from roadstream.workers.service.runtime import WorkOptions, build_consensus, run_workers
 from roadstream.workers.tier.judge import Judge
 from roadstream.workers.tier.worker import TierWorker, WorkerLimits
-from tests.examples import examples
 from tests.kits.builders import cascade, member, tier
+from tests.kits.examples import examples
 from tests.kits.fake_engine import NONSENSE, POISON, GreyEngine, picture
 
 DEADLINE = 60.0

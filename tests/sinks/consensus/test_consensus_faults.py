@@ -15,7 +15,6 @@ from roadstream.sinks.consensus.restore import answered_tail
 from roadstream.streams.clock import ManualClock
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import Fault, MemoryLog
-from tests.examples import examples
 from tests.kits.builders import pack, votes
 from tests.kits.consensus_kit import (
     DEADLINE,
@@ -30,6 +29,7 @@ from tests.kits.consensus_kit import (
     running,
     send,
 )
+from tests.kits.examples import examples
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before its effect", "after its effect"])

@@ -18,8 +18,8 @@ from roadstream.sinks.consensus.join import ORPHAN_AFTER, Join, Resolved
 from roadstream.sinks.consensus.refusal import Source
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.log import TopicPartition
-from tests.examples import examples
 from tests.kits.builders import cascade, head, pack, votes
+from tests.kits.examples import examples
 from tests.kits.join_kit import NOW, TIERS, TP, hashed, ids, new_join
 
 PATHS = [["one"], ["one", "two"], ["one", "three"], ["one", "two", "three"]]

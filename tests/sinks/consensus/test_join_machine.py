@@ -22,8 +22,8 @@ from roadstream.sinks.consensus.restore import Unacknowledged
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.group.tracker import OffsetTracker
 from roadstream.streams.log import TopicPartition
-from tests.examples import examples
 from tests.kits.builders import cascade, head, pack, votes
+from tests.kits.examples import examples
 
 TIERS = ["one", "two", "three"]
 PATHS = [["one"], ["one", "two"], ["one", "three"], ["one", "two", "three"]]

@@ -17,7 +17,7 @@ from roadstream.sinks.evaluation.metrics import (
     score,
 )
 from roadstream.sinks.evaluation.reward import SILENCE, subnet_reward
-from tests.examples import examples
+from tests.kits.examples import examples
 
 # Few distinct values, so that ties are common, and all others too.
 PROBABILITY = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(0.0, 1.0)

@@ -23,8 +23,8 @@ from roadstream.sinks.files.csv_table import marked, unmarked
 from roadstream.sinks.files.parquet import SCHEMA
 from roadstream.sinks.files.readers import read_answers
 from roadstream.sinks.files.writers import FORMATS, open_writer
-from tests.examples import examples
 from tests.kits.builders import answered
+from tests.kits.examples import examples
 
 TEXT = st.text(max_size=30) | st.sampled_from(
     ["<script>alert(1)</script>", 'a"b,c;d\n\r\n\t', "\x00\x1f", "=cmd()", "a\udcffb.jpg", "null"]

@@ -20,7 +20,7 @@ from roadstream.sinks.verification.commits import GroupHistory, Moment
 from roadstream.sinks.verification.findings import Findings
 from roadstream.streams.ledgers.event_ledger import ranges
 from roadstream.streams.log import TopicPartition
-from tests.examples import examples
+from tests.kits.examples import examples
 
 TP = TopicPartition("t", 0)
 MEMBERS, RECORDS = 3, 40

@@ -23,7 +23,7 @@ from roadstream.schemas.topics import ANSWERS, CONSENSUS_GROUP, VOTES
 from roadstream.sinks.verification.findings import Report
 from roadstream.streams.log import Output, TopicPartition
 from roadstream.streams.memory.log import MemoryPartition
-from tests.examples import examples
+from tests.kits.examples import examples
 from tests.kits.history import FAULTS, ONE, History, events, write
 
 STEPS = st.lists(

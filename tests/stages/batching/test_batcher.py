@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from roadstream.stages.batching.arrivals import Arrivals
 from roadstream.stages.batching.batcher import BatchCap, Batcher, Standing
 from roadstream.stages.batching.service_time import Pace, ServiceTime, TierTime
-from tests.examples import examples
+from tests.kits.examples import examples
 
 NOW = 1_000.0
 

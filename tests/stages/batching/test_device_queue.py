@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from roadstream.stages.batching.batcher import Standing
 from roadstream.stages.batching.device_queue import PATIENCE, SLOTS, DeviceQueue, SlotRequest
-from tests.examples import examples
+from tests.kits.examples import examples
 
 DEVICES = ("cpu", "cuda:0", "vllm:x")
 READY = Standing(8, worth=True, running=1.0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from roadstream.stages.batching.arrivals import Arrivals
 from roadstream.stages.batching.service_time import Run, ServiceTime, TierTime, largest
-from tests.examples import examples
+from tests.kits.examples import examples
 
 SIZES = st.lists(st.integers(1, 64), min_size=2, max_size=60).filter(lambda s: len(set(s)) > 1)
 

@@ -15,8 +15,8 @@ from PIL import Image
 from roadstream.schemas.errors import ImageError
 from roadstream.stages.decoding.decode import DecodeLimits, decode, encode_jpeg
 from roadstream.streams.sources.sniff import DECODABLE, OTHERS, PICTURES, sniff
-from tests.examples import examples
 from tests.kits.decode_kit import JPEG, fault, full, saved, scene
+from tests.kits.examples import examples
 from tests.kits.odd_pictures import chunk, png
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from roadstream.stages.rules.cones import MOST_SCORE, NO_BLOB_SCORE, Pixels, find_cones
-from tests.examples import examples
+from tests.kits.examples import examples
 
 ORANGE = (240, 110, 25)
 WHITE = (235, 235, 235)

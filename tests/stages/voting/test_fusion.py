@@ -25,7 +25,7 @@ from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.records.votes import Box
 from roadstream.stages.voting import fusion
 from roadstream.stages.voting.fusion import CONFIDENCES, BoxFusion, Detections
-from tests.examples import examples
+from tests.kits.examples import examples
 
 Found = list[list[Box] | None]
 LABELS = ("cone", "barrier", "sign")

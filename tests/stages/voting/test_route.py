@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from roadstream.schemas.cascade.model import Route
 from roadstream.stages.voting.route import Decision, Router, describe
-from tests.examples import examples
 from tests.kits.builders import cascade, tier
+from tests.kits.examples import examples
 
 NAMES = ["one", "two", "three"]
 LEVELS = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.95, 1.0])

@@ -20,7 +20,7 @@ from roadstream.stages.voting.vote import (
     pooled,
     verdict,
 )
-from tests.examples import examples
+from tests.kits.examples import examples
 
 P = st.floats(0.0, 1.0)
 INNER = st.floats(0.01, 0.99)

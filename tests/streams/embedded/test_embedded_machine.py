@@ -23,7 +23,7 @@ from roadstream.schemas.errors import ReplacedError
 from roadstream.streams.database import Database
 from roadstream.streams.embedded.group import EmbeddedStats, Membership
 from roadstream.streams.embedded.store import SCHEMA, SCHEMA_VERSION
-from tests.examples import examples
+from tests.kits.examples import examples
 
 PARTITIONS = 4
 TIMEOUT = 8.0

@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from roadstream.streams.group.tracker import OffsetTracker
 from roadstream.streams.log import Offsets, TopicPartition
-from tests.examples import examples
+from tests.kits.examples import examples
 
 PARTITIONS = [TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)]
 SOME = st.sets(st.sampled_from(PARTITIONS))

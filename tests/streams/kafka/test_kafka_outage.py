@@ -11,8 +11,9 @@ from roadstream.schemas.errors import FencedError, LogUnavailableError
 from roadstream.streams.kafka.consumer import KafkaConsumer
 from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
 from roadstream.streams.log import Consumer, Log, Output, Producer
-from roadstream.workers.broker.cluster import BrokerSettings, run_brokers
+from roadstream.workers.broker.cluster import BrokerSettings
 from tests.kits.contract import ends, owning, values
+from tests.kits.kafka_fixture import new_brokers
 
 pytestmark = [
     pytest.mark.kafka,
@@ -112,7 +113,7 @@ async def test_everything_fails_in_time_without_a_broker_and_works_again_with_it
         while True:
             await reader.poll(max_records=10, timeout=0.1)
 
-    async with run_brokers(BrokerSettings()) as cluster:
+    async with new_brokers(BrokerSettings()) as cluster:
         log = KafkaLog(impatient(cluster.bootstrap_servers))
         async with log, log.producer() as producer:
             await log.create_topics([topic, "idle"], 1)
@@ -159,7 +160,7 @@ async def join(log: Log, topic: str, member_id: str | None = None) -> None:
 
 
 async def test_a_cluster_of_three_loses_a_broker_and_then_the_controller(topic: str) -> None:
-    async with run_brokers(BrokerSettings(brokers=3)) as cluster:
+    async with new_brokers(BrokerSettings(brokers=3)) as cluster:
         log = KafkaLog(impatient(cluster.bootstrap_servers))
         async with log, log.producer() as producer:
             await log.create_topics([topic], 3)

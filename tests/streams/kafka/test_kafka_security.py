@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
 from roadstream.schemas.errors import UsageError
 from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
 from roadstream.streams.log import Output
-from roadstream.workers.broker.cluster import BrokerSettings, run_brokers
+from roadstream.workers.broker.cluster import BrokerSettings
 from roadstream.workers.broker.process import java, kafka_jars
+from tests.kits.kafka_fixture import new_brokers
 
 PASSWORD = "correct-horse-7413"
 WRONG = "wrong-battery-2690"
@@ -79,7 +80,7 @@ async def secure_broker(certificates: Certificates) -> AsyncIterator[tuple[str, 
         "listener.name.sasl.plain.sasl.jaas.config": f'{plain} user_camera="{PASSWORD}";',
         "listener.name.sasl.scram-sha-512.sasl.jaas.config": scram,
     }
-    async with run_brokers(BrokerSettings(extra=extra)) as cluster:
+    async with new_brokers(BrokerSettings(extra=extra)) as cluster:
         await add_scram_user(cluster.bootstrap_servers, "camera", PASSWORD)
         yield f"127.0.0.1:{sasl}", f"127.0.0.1:{tls}"
 

@@ -30,7 +30,7 @@ from roadstream.streams.sources.video_options import VideoOptions
 from roadstream.workers.job.progress import Tally
 from roadstream.workers.job.run import ledger_row
 from roadstream.workers.job.submit import Submitter, next_batch
-from tests.examples import examples
+from tests.kits.examples import examples
 from tests.kits.video_kit import film, tenths
 
 TOPIC = images("archive")

@@ -15,10 +15,11 @@ import pytest
 from roadstream.schemas.errors import ReplacedError
 from roadstream.schemas.topics import CONSENSUS_GROUP, all_topics
 from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
-from roadstream.workers.broker.cluster import BrokerSettings, run_brokers
+from roadstream.workers.broker.cluster import BrokerSettings
 from roadstream.workers.observe.metrics import free_ports
 from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, LEAVING
 from tests.kits.command import ROADSTREAM, write_cascade
+from tests.kits.kafka_fixture import new_brokers
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
@@ -149,7 +150,7 @@ def test_who_starts_while_kafka_is_away_waits_and_can_be_stopped(
 async def test_who_is_told_to_end_while_its_broker_stands_still_waits_for_nothing(
     tmp_path: Path,
 ) -> None:
-    async with run_brokers(BrokerSettings()) as cluster:
+    async with new_brokers(BrokerSettings()) as cluster:
         await make_topics(cluster.bootstrap_servers)
         options = ["--tier", "first", "--member", "one"]
         with running(tmp_path, cluster.bootstrap_servers, "work", *options) as worker:

@@ -14,9 +14,10 @@ import pytest
 from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import all_topics
 from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
-from roadstream.workers.broker.cluster import BrokerSettings, run_brokers
+from roadstream.workers.broker.cluster import BrokerSettings
 from roadstream.workers.job.submit import Submitter
 from tests.kits.command import ROADSTREAM, write_cascade
+from tests.kits.kafka_fixture import new_brokers
 
 pytestmark = [
     pytest.mark.kafka,
@@ -83,7 +84,7 @@ async def send(bootstrap: str, count: int) -> None:
 async def test_a_worker_waits_an_outage_out_and_ends_in_time_when_the_broker_is_gone_for_good(
     tmp_path: Path,
 ) -> None:
-    async with run_brokers(BrokerSettings()) as cluster:
+    async with new_brokers(BrokerSettings()) as cluster:
         bootstrap = cluster.bootstrap_servers
         await send(bootstrap, 0)
         worker = Worker(tmp_path, bootstrap)

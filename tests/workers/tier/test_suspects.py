@@ -33,7 +33,7 @@ from roadstream.workers.tier import suspects as suspects_module
 from roadstream.workers.tier.batches import Surroundings
 from roadstream.workers.tier.suspects import Suspects, _ranges
 from roadstream.workers.tier.worker import TierWorker
-from tests.examples import examples
+from tests.kits.examples import examples
 from tests.kits.fake_engine import KILLER
 from tests.kits.suspects_child import CASCADE, TOPIC
 from tests.kits.tier_bench import DEADLINE, Bench, image, running

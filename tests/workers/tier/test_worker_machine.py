@@ -24,7 +24,7 @@ from roadstream.bench.simulation.faults import Chaos
 from roadstream.bench.simulation.process import SimulatedProcess
 from roadstream.bench.simulation.world import Plan
 from roadstream.schemas.errors import LogUnavailableError
-from tests.examples import examples
+from tests.kits.examples import examples
 
 IMAGES = 400
 PLAN = Plan(seed=0, images=IMAGES, partitions=3, workers=2, consensus=2, max_batch=4, window=64)
