@@ -19,7 +19,14 @@ from roadstream.sinks.files.readers import read_answers
 from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
 from roadstream.streams.log import Record
 from roadstream.streams.topics.namespace import NamespacedLog
-from tests.kits.command import TIMEOUT, roadstream, started, write_cascade, write_pictures
+from tests.kits.command import (
+    TIMEOUT,
+    roadstream,
+    started,
+    wait_for_answers,
+    write_cascade,
+    write_pictures,
+)
 
 pytestmark = [
     pytest.mark.kafka,
@@ -77,14 +84,13 @@ def run(program: list[str], *words: str, log: str, folder: Path) -> tuple[int, s
 
 def answered(log: str, folder: Path, ids: set[str]) -> dict[str, str]:
     """Wait until all of these images have their answers; return their statuses."""
+    wait_for_answers(log, ids.issubset, NAMESPACE)
     out = folder / "answers.jsonl"
-    while True:  # the test's own timeout bounds the wait
-        words = ("--log", log, "--namespace", NAMESPACE, "--out", out.name)
-        done = roadstream("answers", *words, folder=folder)
-        assert done.returncode == 0, done.stderr
-        found = {row["image_id"]: row["status"] for row in read_answers(out)}
-        if found.keys() >= ids:
-            return {image_id: found[image_id] for image_id in ids}
+    words = ("--log", log, "--namespace", NAMESPACE, "--out", out.name)
+    done = roadstream("answers", *words, folder=folder)
+    assert done.returncode == 0, done.stderr
+    found = {row["image_id"]: row["status"] for row in read_answers(out)}
+    return {image_id: found[image_id] for image_id in ids}
 
 
 def record_at(servers: str, topic: str, partition: int, offset: int) -> Record:

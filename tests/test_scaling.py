@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.command import ROADSTREAM, roadstream, write_pictures
+from tests.kits.command import ROADSTREAM, roadstream, wait_for_answers, write_pictures
 from tests.test_deploy import OURS
 
 pytestmark = [
@@ -69,6 +69,7 @@ class System:
 
     def verified(self) -> "dict[str, object]":
         """Wait until nothing is worked on any more; return what ``verify`` says then."""
+        wait_for_answers(os.environ["ROADSTREAM_LOG"], lambda ids: len(ids) == 3 * PICTURES)
         while True:
             words = ("verify", "--cascade", "c.toml", "--ledger", "ledger", "--json")
             report: dict[str, object] = json.loads(roadstream(*words, folder=self.folder).stdout)

@@ -3,12 +3,19 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import anyio
 import numpy as np
 
+from roadstream.schemas import codec
+from roadstream.schemas.topics import ANSWERS
 from roadstream.stages.decoding.decode import encode_jpeg
+from roadstream.streams.kafka.log import KafkaLog
+from roadstream.streams.kafka.settings import KafkaSettings
+from roadstream.streams.log import Log
+from roadstream.streams.topics.namespace import NamespacedLog
 
 ROADSTREAM = Path(sys.executable).with_name("roadstream")
 TIMEOUT = 100.0
@@ -90,3 +97,21 @@ def write_pictures(folder: Path, count: int) -> Path:
         pixels = np.full((48, 64, 3), shade % 256, np.uint8)
         (folder / f"{shade:05}.jpg").write_bytes(encode_jpeg(pixels))
     return folder
+
+
+def wait_for_answers(log: str, done: Callable[[set[str]], bool], namespace: str = "") -> None:
+    """Wait until ``done`` holds of the ids of the images answered on a log of Kafka."""
+    anyio.run(_wait_for_answers, log.removeprefix("kafka://"), done, namespace)
+
+
+async def _wait_for_answers(servers: str, done: Callable[[set[str]], bool], namespace: str) -> None:
+    ids: set[str] = set()
+    kafka: Log = KafkaLog(KafkaSettings(bootstrap_servers=servers))
+    async with (
+        NamespacedLog(kafka, namespace) if namespace else kafka as log,
+        log.reader(ANSWERS, "beginning") as reader,
+    ):
+        while not done(ids):  # the test's own timeout bounds the wait
+            polled = await reader.poll(max_records=500, timeout=1.0)
+            records = [record for part in polled.values() for record in part]
+            ids |= {codec.decode_answer(record.value or b"").head.image_id for record in records}

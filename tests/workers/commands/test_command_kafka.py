@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from roadstream.sinks.files.readers import read_answers
-from tests.kits.command import roadstream, started, write_cascade, write_pictures
+from tests.kits.command import roadstream, started, wait_for_answers, write_cascade, write_pictures
 
 pytestmark = [
     pytest.mark.kafka,
@@ -24,12 +24,6 @@ def answers_on(log: str, folder: Path) -> list[tuple[str, str]]:
     assert done.returncode == 0, done.stderr
     rows = [(row["uri"], row["status"]) for row in read_answers(out)]
     return [(uri, status) for uri, status in rows if uri.startswith(str(folder))]
-
-
-def wait_for_answers(log: str, folder: Path, wanted: int) -> list[tuple[str, str]]:
-    while len(found := answers_on(log, folder)) < wanted:
-        pass  # each look takes a second; the test's own timeout bounds the wait
-    return found
 
 
 def stop(process: "subprocess.Popen[str]") -> None:
@@ -53,13 +47,14 @@ def test_produced_pictures_are_answered_once_though_a_worker_is_killed(
     try:
         sent = roadstream("produce", str(pictures), *common, folder=tmp_path)
         assert "300 images sent" in sent.stderr, sent.stderr
-        wait_for_answers(log, tmp_path, 1)
+        wait_for_answers(log, bool, "produced")
         first.kill()
         first.communicate(timeout=30)
         more = write_pictures(tmp_path / "more", 50)
         roadstream("produce", str(more), *common, folder=tmp_path)
         first = started("work", "--tier", "first", "--member", "a", *common, folder=tmp_path)
-        found = wait_for_answers(log, tmp_path, 350)
+        wait_for_answers(log, lambda ids: len(ids) == 350, "produced")
+        found = answers_on(log, tmp_path)
     finally:
         for process in (first, second, sink):
             stop(process)
@@ -91,7 +86,7 @@ def test_references_are_read_under_the_root_only(
     log = f"kafka://{kafka_bootstrap}"
     write_pictures(tmp_path / "allowed", 2)
     write_pictures(tmp_path / "secret", 2)
-    common = ("--log", log, "--cascade", "lite")
+    common = ("--log", log, "--cascade", write_cascade(tmp_path))
     up = started(
         "up", "--partitions", "4", "--root", str(tmp_path / "allowed"), *common, folder=tmp_path
     )
@@ -100,7 +95,8 @@ def test_references_are_read_under_the_root_only(
             send = ("produce", str(tmp_path / name), "--by-reference", *common)
             while roadstream(*send, folder=tmp_path).returncode != 0:  # until the topics are there
                 assert up.poll() is None, up.communicate()
-        found = wait_for_answers(log, tmp_path, 4)
+        wait_for_answers(log, lambda ids: len(ids) == 4, "references")
+        found = answers_on(log, tmp_path)
     finally:
         stop(up)
     statuses = {Path(uri).parent.name: status for uri, status in found}

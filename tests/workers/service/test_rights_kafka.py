@@ -2,7 +2,7 @@
 
 import signal
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from tests.kits.acl_kit import (
     settings_file,
     take,
 )
-from tests.kits.command import roadstream, started, write_pictures
+from tests.kits.command import roadstream, started, wait_for_answers, write_pictures
 from tests.kits.kafka_fixture import give_up
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
@@ -300,11 +300,10 @@ def test_the_commands_work_with_what_is_documented(
     assert "5 images sent" in do("producer", "produce", str(pictures), *common)
     running = [start("worker", "work", *common), start("consensus", "consensus", *common)]
     try:
-        answers: list[Mapping[str, object]] = []
-        while len(answers) < 5:
-            assert [process.poll() for process in running] == [None, None]
-            do("reader", "answers", *log, "--out", str(tmp_path / "out.jsonl"))
-            answers = list(read_answers(tmp_path / "out.jsonl"))
+        wait_for_answers(guarded.open, lambda ids: len(ids) == 5)
+        do("reader", "answers", *log, "--out", str(tmp_path / "out.jsonl"))
+        assert len(list(read_answers(tmp_path / "out.jsonl"))) == 5
+        assert [process.poll() for process in running] == [None, None]
         assert "dead letters" in do("clerk", "dead-letters", "list", *log)
     finally:
         for process in running:
