@@ -40,7 +40,7 @@ from roadstream.streams.memory.log import MemoryLog
 from roadstream.streams.sources.files import ScanOptions, scan_picture
 from roadstream.streams.sources.identity import native, owned_id
 from roadstream.workers.api.loop_thread import EndedError, LoopThread
-from roadstream.workers.commands.numbers import MOST_MEBIBYTES, MOST_WORKERS, check_number
+from roadstream.workers.service.option_checks import MOST_MEBIBYTES, MOST_WORKERS, check_number
 from roadstream.workers.service.runtime import (
     Loaded,
     WorkOptions,

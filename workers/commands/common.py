@@ -12,17 +12,12 @@ from cyclopts import Parameter
 
 from roadstream.schemas.errors import UsageError
 from roadstream.streams.log import Start
-from roadstream.streams.sources.listing import expand, is_glob
-from roadstream.workers.commands.numbers import MOST_MEBIBYTES, MOST_SECONDS, check_number
 from roadstream.workers.observe.logging import Format, Level, configure_logging
 from roadstream.workers.service.connect import LOG_HELP
 from roadstream.workers.service.lifecycle import LEAVING
 
 # Longer than any log's group would wait for a member that gives up its partitions.
 MOST_DRAIN = 3600.0
-DECODE_MEMORY = (
-    512  # MiB; as in stages/decoding/decode.py, which commands that decode nothing do without
-)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -169,43 +164,6 @@ def check_drain_timeout(seconds: float) -> float:
             f"got {seconds:g}"
         )
     return seconds
-
-
-def check_hang_timeout(seconds: float) -> float:
-    """Return a ``--hang-timeout``.
-
-    Raises:
-        UsageError: It is no time.
-    """
-    check_number("--hang-timeout", seconds, 0, MOST_SECONDS, "seconds")
-    return seconds
-
-
-def check_decode_memory(mebibytes: int) -> int:
-    """Return a ``--decode-memory``.
-
-    Raises:
-        UsageError: It is no amount of memory.
-    """
-    check_number("--decode-memory", mebibytes, 1, MOST_MEBIBYTES, "MiB")
-    return mebibytes
-
-
-def check_paths(command: str, paths: tuple[str, ...]) -> None:
-    """Check the PATHS of a command.
-
-    Raises:
-        UsageError: There are none, one looks like a mistyped option, or a glob matches nothing.
-    """
-    if not paths:
-        raise UsageError(f"{command}: expected at least one PATH, got none (see --help)")
-    for path in paths:
-        if path.startswith("-") and path != "-":
-            raise UsageError(
-                f"{command}: unknown option {path} (see --help; a file of that name is ./{path})"
-            )
-        if is_glob(path) and next(expand(path), None) is None:
-            raise UsageError(f"{command}: {path} matches no file")
 
 
 def run_async(

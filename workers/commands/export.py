@@ -7,7 +7,6 @@ from cyclopts import App, Parameter
 
 from roadstream.schemas.cascade.model import load_cascade
 from roadstream.workers.commands.common import CascadeName, LogLevel
-from roadstream.workers.commands.numbers import MOST_SHOWN, MOST_WORKERS, check_number
 from roadstream.workers.engines.triton.export import (
     REPOSITORY,
     Wanted,
@@ -16,6 +15,7 @@ from roadstream.workers.engines.triton.export import (
 )
 from roadstream.workers.observe.logging import configure_logging
 from roadstream.workers.observe.terminal import console
+from roadstream.workers.service.option_checks import MOST_SHOWN, MOST_WORKERS, check_number
 
 export = App(name="export", help="Write what another server needs to run a cascade's models.")
 

@@ -29,19 +29,19 @@ from roadstream.workers.commands.common import (
     LogUrl,
     Namespace,
     Paths,
-    check_paths,
     run_async,
-)
-from roadstream.workers.commands.numbers import (
-    MOST_FPS,
-    MOST_SECONDS,
-    check_above,
-    check_number,
-    check_stream,
 )
 from roadstream.workers.job.submit import Submitter, next_batch
 from roadstream.workers.observe.terminal import console
 from roadstream.workers.service.connect import address, open_log
+from roadstream.workers.service.option_checks import (
+    MOST_FPS,
+    MOST_SECONDS,
+    check_above,
+    check_number,
+    check_paths,
+    check_stream,
+)
 from roadstream.workers.service.outage import Persistent
 from roadstream.workers.service.rights import to_produce
 from roadstream.workers.service.runtime import enter

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from roadstream.workers.commands.numbers import MOST_SHOWN, check_number
 from roadstream.workers.observe.terminal import console
+from roadstream.workers.service.option_checks import MOST_SHOWN, check_number
 
 
 def render(

@@ -7,7 +7,6 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from roadstream.workers.commands.common import (
-    DECODE_MEMORY,
     Beginning,
     CascadeName,
     DecodeMemory,
@@ -22,6 +21,7 @@ from roadstream.workers.job.prepare import ScoreOptions, check, prepared
 from roadstream.workers.job.progress import Tally
 from roadstream.workers.job.run import run_until_stopped
 from roadstream.workers.observe.terminal import console, screen
+from roadstream.workers.service.option_checks import DECODE_MEMORY
 from roadstream.workers.tier.hangs import HANG_TIMEOUT
 
 STOPPED = 130

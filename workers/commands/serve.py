@@ -16,7 +16,6 @@ from roadstream.schemas.errors import UsageError
 from roadstream.schemas.topics import CONSENSUS_GROUP, tier_group
 from roadstream.streams.group.member import MemberOptions
 from roadstream.workers.commands.common import (
-    DECODE_MEMORY,
     DEFAULT_KAFKA,
     AliveFile,
     Beginning,
@@ -32,15 +31,11 @@ from roadstream.workers.commands.common import (
     MetricsAddress,
     Namespace,
     StateFolder,
-    check_decode_memory,
     check_drain_timeout,
-    check_hang_timeout,
     member_name,
     run_async,
     state_folder,
 )
-from roadstream.workers.commands.numbers import MOST_PARTITIONS, MOST_WORKERS, check_number
-from roadstream.workers.commands.topics import create_topics
 from roadstream.workers.observe.logging import for_people, identify, pass_on
 from roadstream.workers.observe.metrics import (
     Address,
@@ -55,12 +50,20 @@ from roadstream.workers.service.connect import address, open_log
 from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, stop_on_signal
 from roadstream.workers.service.minutes import Minutes, of_supervisor, tell_each_minute
 from roadstream.workers.service.native_heap import share_heap
+from roadstream.workers.service.option_checks import (
+    DECODE_MEMORY,
+    MOST_PARTITIONS,
+    MOST_WORKERS,
+    check_decode_memory,
+    check_hang_timeout,
+    check_number,
+)
 from roadstream.workers.service.pinned import given_cascade
 from roadstream.workers.service.process import ServiceOptions, wait_for_log
 from roadstream.workers.service.runtime import WorkOptions, serve_consensus, serve_workers
 from roadstream.workers.service.samples import supervisor_samples
 from roadstream.workers.service.supervisor import Care, ChildSpec, Supervisor
-from roadstream.workers.service.topic_checks import check_settings
+from roadstream.workers.service.topic_checks import check_settings, create_topics
 from roadstream.workers.tier.hangs import HANG_TIMEOUT
 
 logger = structlog.get_logger()

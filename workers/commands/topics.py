@@ -17,10 +17,10 @@ from roadstream.workers.commands.common import (
     Namespace,
     run_async,
 )
-from roadstream.workers.commands.numbers import MOST_PARTITIONS, check_number
 from roadstream.workers.observe.terminal import console
 from roadstream.workers.service.connect import address, open_log
-from roadstream.workers.service.topic_checks import make_topics, settings_faults
+from roadstream.workers.service.option_checks import MOST_PARTITIONS, check_number
+from roadstream.workers.service.topic_checks import create_topics, settings_faults
 
 TopicCodec = Literal["zstd", "lz4", "gzip", "snappy", "producer", "uncompressed"]
 
@@ -148,14 +148,3 @@ async def _create(log: Log, cascade: Cascade, partitions: int) -> _Made:
         kept = await log.partition_counts(all_topics(cascade.tier_names))
         counts = await create_topics(log, cascade, partitions)
         return _Made(counts, len(kept), await settings_faults(log, cascade))
-
-
-async def create_topics(log: Log, cascade: Cascade, partitions: int) -> dict[str, int]:
-    """Claim a cascade's topics for it, and see ``make_topics``.
-
-    Raises:
-        UsageError: Some exist with different counts, or they are another cascade's.
-        ForbiddenError: A right is missing.
-    """
-    await claim_topics(log, cascade, time.time())
-    return await make_topics(log, cascade, partitions)

@@ -23,9 +23,9 @@ from roadstream.workers.commands.common import (
     Namespace,
     run_async,
 )
-from roadstream.workers.commands.numbers import MOST_SHOWN, check_number
 from roadstream.workers.observe.terminal import screen
 from roadstream.workers.service.connect import address, open_log
+from roadstream.workers.service.option_checks import MOST_SHOWN, check_number
 from roadstream.workers.service.rights import to_verify
 
 STATUSES: dict[Verdict, int] = {"clean": 0, "anomalies": 1, "open": 1, "unchecked": 3}

@@ -22,29 +22,26 @@ from roadstream.streams.log import Log, Start
 from roadstream.streams.sources.files import ScanOptions, ScanStats, scan, scan_places
 from roadstream.streams.sources.listing import StandardInput
 from roadstream.streams.sources.video_options import VideoOptions
-from roadstream.workers.commands.common import (
-    DECODE_MEMORY,
-    check_decode_memory,
-    check_hang_timeout,
-    check_paths,
-)
-from roadstream.workers.commands.numbers import (
-    MOST_FPS,
-    MOST_WORKERS,
-    check_above,
-    check_number,
-    check_stream,
-)
-from roadstream.workers.commands.topics import create_topics
 from roadstream.workers.job.progress import Progress, Tally
 from roadstream.workers.job.run import Found, Heard, Notes, Score, export, follow_back
 from roadstream.workers.job.run_folder import RunFolder, RunKey, resume, working_folder
 from roadstream.workers.observe.logging import Level, identify, pass_on
 from roadstream.workers.service.connect import address, open_log
 from roadstream.workers.service.cpus import usable_cpus
+from roadstream.workers.service.option_checks import (
+    DECODE_MEMORY,
+    MOST_FPS,
+    MOST_WORKERS,
+    check_above,
+    check_decode_memory,
+    check_hang_timeout,
+    check_number,
+    check_paths,
+    check_stream,
+)
 from roadstream.workers.service.runtime import build_consensus
 from roadstream.workers.service.supervisor import Care, ChildSpec, OnLine, Supervisor
-from roadstream.workers.service.topic_checks import check_settings
+from roadstream.workers.service.topic_checks import check_settings, create_topics
 from roadstream.workers.tier.hangs import HANG_TIMEOUT
 
 # Enough partitions for as many worker processes as a large machine has cores.

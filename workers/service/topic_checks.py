@@ -1,5 +1,6 @@
 """Whether the topics of a cascade are there, alike, and set so that no record is lost."""
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -9,23 +10,28 @@ from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ForbiddenError, UsageError
 from roadstream.schemas.topics import CASCADES, all_topics
 from roadstream.streams.log import Log, TopicFault
+from roadstream.streams.topics.claims import claim_topics
 
 logger = structlog.get_logger()
 
 
-async def make_topics(log: Log, cascade: Cascade, partitions: int) -> dict[str, int]:
-    """Create those of a cascade's topics that do not exist; return the partition count of each.
+async def create_topics(log: Log, cascade: Cascade, partitions: int) -> dict[str, int]:
+    """Claim a cascade's topics for it, and create those that do not exist.
 
     Args:
         log: The log, open.
         cascade: Whose topics.
         partitions: Of each that is made.
 
+    Returns:
+        The partition count of each.
+
     Raises:
-        UsageError: Some exist with other counts than those that are missing would get, and none is
-            made; or the log refuses one.
+        UsageError: They are another cascade's; or some exist with other counts than those that are
+            missing would get, and none is made; or the log refuses one.
         ForbiddenError: A right is missing.
     """
+    await claim_topics(log, cascade, time.time())
     topics = all_topics(cascade.tier_names)
     there = await log.partition_counts(topics)
     _check_alike(log, there)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from roadstream.schemas.errors import ImageError
 from roadstream.stages.decoding.decode import DEFAULT, DecodeLimits, decode
-from roadstream.workers.commands.common import DECODE_MEMORY
+from roadstream.workers.service.option_checks import DECODE_MEMORY
 from tests.kits.decode_kit import saved
 from tests.kits.odd_pictures import turned
 

@@ -18,10 +18,9 @@ from roadstream.sinks.files.readers import read_answers
 from roadstream.streams.kafka.log import KafkaLog
 from roadstream.streams.kafka.settings import KafkaSettings
 from roadstream.streams.log import Log, Output, Reader, TopicPartition
-from roadstream.workers.commands.topics import create_topics
 from roadstream.workers.service.rights import to_decide, to_produce, to_read, to_verify, to_work
 from roadstream.workers.service.runtime import enter
-from roadstream.workers.service.topic_checks import settings_faults
+from roadstream.workers.service.topic_checks import create_topics, settings_faults
 from tests.kits.acl_kit import (
     PASSWORD,
     Acl,
