@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from roadstream.bench.batching.world import WARM_UP, Item, Service
-from roadstream.stages.batching.batcher import Batcher, Standing
+from roadstream.stages.batching.batcher import Batcher, QueueState
 from roadstream.stages.batching.device_queue import DeviceQueue, SlotRequest
 from roadstream.stages.batching.service_time import Run, TierTime
 
@@ -88,15 +88,15 @@ class Overlap:
         )
         return in_time / (count - count // WARM_UP)
 
-    def _standing(self) -> Standing:
-        return self._queue.standing(self._now)
+    def _state(self) -> QueueState:
+        return self._queue.state(self._now)
 
     def _ask(self) -> None:
         """Begin as many batches as may begin now."""
         while True:
             self._queue.expired(self._now)
             if self._request is None and len(self._queue):
-                self._request = SlotRequest(0, (DEVICE,), self._standing)
+                self._request = SlotRequest(0, (DEVICE,), self._state)
                 self._device.ask(self._request)
             request = self._device.choose(self._now)
             if request is None:

@@ -42,7 +42,7 @@ class Batch(NamedTuple, Generic[W]):
     expired: list[W]
 
 
-class Standing(NamedTuple):
+class QueueState(NamedTuple):
     """How a queue stands, for those who share its devices.
 
     Attributes:
@@ -323,11 +323,11 @@ class Batcher(Generic[W]):
             enough = _whole(self.WORTH * pace.beta / pace.alpha, enough)
         return len(lanes) >= min(enough, self._archive_limit(pace, now))
 
-    def standing(self, now: float) -> Standing:
+    def state(self, now: float) -> QueueState:
         """Return how the queue stands."""
         lanes = self._next_lanes()
         if lanes is None:
-            return Standing()
+            return QueueState()
         pace, size = lanes.pace, min(len(lanes), self.cap.now)
         slack = math.inf
         if lanes.live:
@@ -335,7 +335,7 @@ class Batcher(Generic[W]):
             slack = lanes.live[0][0] - now - pace.predict(size) * pace.margin
         preparing = pace.preparing(size)
         running = pace.predict(size) - preparing
-        return Standing(size, self._is_worth(lanes, now), slack, preparing, running)
+        return QueueState(size, self._is_worth(lanes, now), slack, preparing, running)
 
     @property
     def next_deadline_at(self) -> float | None:

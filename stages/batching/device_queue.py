@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from roadstream.stages.batching.batcher import Standing
+from roadstream.stages.batching.batcher import QueueState
 
 # Batches in flight per device: one runs while the next one is decoded.
 SLOTS = 2
@@ -27,14 +27,14 @@ class SlotRequest(msgspec.Struct, eq=False):
     Attributes:
         rank: Position of the tier in the cascade, counted from 0; later ones are downstream.
         devices: What the batch occupies.
-        standing: Tells how its queue stands now.
+        state: Tells how its queue stands now.
         alone: Whether nothing else may run beside it, on whatever device.
         passed: Batches of others that began meanwhile though its devices were free.
     """
 
     rank: int
     devices: tuple[str, ...]
-    standing: Callable[[], Standing]
+    state: Callable[[], QueueState]
     alone: bool = False
     passed: int = 0
 
@@ -115,16 +115,16 @@ class DeviceQueue:
         ready = {one: found for one in self._requests if (found := self._ready(one, now))}
         if not ready:
             return None
-        longest = max([standing.running for standing in ready.values()])
+        longest = max([state.running for state in ready.values()])
         return max(ready, key=lambda one: _merit(one, ready[one], longest))
 
-    def _ready(self, request: SlotRequest, now: float) -> Standing | None:
+    def _ready(self, request: SlotRequest, now: float) -> QueueState | None:
         """Return how it stands if its devices have room for its batch now."""
         devices = [self._device(name) for name in request.devices]
         if any(len(device.flights) >= self._slots for device in devices):
             return None
-        standing = request.standing()
-        return standing if now >= self._opens_at(devices, standing) else None
+        state = request.state()
+        return state if now >= self._opens_at(devices, state) else None
 
     def opens_at(self, now: float) -> float:
         """Return when to choose again though nothing has changed; infinity for never."""
@@ -132,19 +132,19 @@ class DeviceQueue:
         for request in self._requests:
             devices = [self._device(name) for name in request.devices]
             if all(len(device.flights) < self._slots for device in devices):
-                at = self._opens_at(devices, request.standing())
+                at = self._opens_at(devices, request.state())
                 found = min(found, at if at > now else math.inf)
         return found
 
-    def _opens_at(self, devices: Iterable[_Device], standing: Standing) -> float:
+    def _opens_at(self, devices: Iterable[_Device], state: QueueState) -> float:
         """Return from when a batch may be bound, where there is a slot for it.
 
         On a device that runs another one, an archive batch that is worth a slot may begin at
         once.
         """
-        if not standing.size or (standing.worth and standing.slack == math.inf):
+        if not state.size or (state.worth and state.slack == math.inf):
             return -math.inf
-        lead = self._lead * standing.preparing + LEAST_LEAD
+        lead = self._lead * state.preparing + LEAST_LEAD
         return max([d.free_at - lead if d.flights else -math.inf for d in devices])
 
     def grant(self, request: SlotRequest, now: float) -> None:
@@ -191,10 +191,10 @@ class DeviceQueue:
             self._alone = None
 
 
-def _merit(request: SlotRequest, standing: Standing, longest: float) -> tuple[float, ...]:
+def _merit(request: SlotRequest, state: QueueState, longest: float) -> tuple[float, ...]:
     """Return what is compared, larger first."""
     overdue = request.passed if request.passed >= PATIENCE else 0
     # Who has nothing left to run goes home at once.
-    urgent = standing.slack < longest
-    urgency = -standing.slack if urgent else -math.inf
-    return not standing.size, overdue, urgent, urgency, standing.worth, request.rank
+    urgent = state.slack < longest
+    urgency = -state.slack if urgent else -math.inf
+    return not state.size, overdue, urgent, urgency, state.worth, request.rank

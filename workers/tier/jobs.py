@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from anyio import to_thread
 
-from roadstream.stages.batching.batcher import Standing
+from roadstream.stages.batching.batcher import QueueState
 from roadstream.stages.batching.device_queue import SlotRequest
 from roadstream.workers.tier.devices import Devices, Held
 
@@ -98,14 +98,14 @@ class Jobs:
                 held.release()
         self._left = [(job, held) for job, held in self._left if not job.ended]
 
-    async def acquire(self, standing: Callable[[], Standing], *, alone: bool = False) -> Held:
+    async def acquire(self, state: Callable[[], QueueState], *, alone: bool = False) -> Held:
         """Wait for a turn on the worker's devices.
 
         Args:
-            standing: Tells how the worker's queue stands, whenever that is asked.
+            state: Tells how the worker's queue stands, whenever that is asked.
             alone: Whether nothing else may run in this process, on whatever device.
         """
-        return await self._devices.acquire(SlotRequest(self._rank, self._occupies, standing, alone))
+        return await self._devices.acquire(SlotRequest(self._rank, self._occupies, state, alone))
 
     async def run(
         self, call: Callable[[], T], held: Held, learn: Callable[[T], None] = _nothing

@@ -9,7 +9,7 @@ import anyio.abc
 import structlog
 
 from roadstream.schemas.topics import tier_group, tier_inputs
-from roadstream.stages.batching.batcher import Batch, Batcher, Standing
+from roadstream.stages.batching.batcher import Batch, Batcher, QueueState
 from roadstream.stages.breaker import ShareBreaker
 from roadstream.streams.group.member import GroupMember, MemberOptions, repeat_until
 from roadstream.streams.log import Log, Polled, TopicPartition
@@ -200,7 +200,7 @@ class TierWorker:
             elif (patience := self._patience()) > 0.0:
                 await self._change(patience)
             else:
-                held = await self._jobs.acquire(self._standing)
+                held = await self._jobs.acquire(self._state)
                 if not len(self.queue) or self._rests():  # revoked, or paused, meanwhile
                     held.release()
                     continue
@@ -230,8 +230,8 @@ class TierWorker:
         waited = anyio.current_time() - self._idle_since
         return self.queue.patience(self._around.clock.now(), waited)
 
-    def _standing(self) -> Standing:
-        return self.queue.standing(self._around.clock.now())
+    def _state(self) -> QueueState:
+        return self.queue.state(self._around.clock.now())
 
     def _expect(self, items: Sequence[Item], held: Held) -> None:
         """Say what a batch is expected to take."""
@@ -273,7 +273,7 @@ class TierWorker:
     async def _replay(self) -> None:
         """Judge the next suspect alone, with nothing else running in this process."""
         async with self._around.suspects.alone:
-            held = await self._jobs.acquire(self._standing, alone=True)
+            held = await self._jobs.acquire(self._state, alone=True)
             if not self._suspects or self._rests():  # revoked, or paused, meanwhile
                 held.release()
                 return

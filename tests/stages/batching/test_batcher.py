@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from roadstream.stages.batching.arrivals import Arrivals
-from roadstream.stages.batching.batcher import BatchCap, Batcher, Standing
+from roadstream.stages.batching.batcher import BatchCap, Batcher, QueueState
 from roadstream.stages.batching.service_time import Pace, ServiceTime, TierTime
 from tests.kits.examples import examples
 
@@ -98,14 +98,14 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule(wait=st.sampled_from([0.0, 0.2, 2.0]))
     def take(self, wait: float) -> None:
         due = [w for w in self.waiting if w.deadline_at is not None and w.deadline_at <= self.now]
-        standing = self.batcher.standing(self.now)
+        state = self.batcher.state(self.now)
 
         items, expired = self.batcher.next_batch(self.now, wait)
 
         assert sorted(expired) == sorted(due)
         self.waiting = [w for w in self.waiting if w not in expired]
         assert bool(items) is bool(self.waiting)
-        assert standing.size > 0 or not items
+        assert state.size > 0 or not items
         assert len(items) <= self.batcher.cap.now
         if items:
             self.check_shape(items)
@@ -308,14 +308,14 @@ def test_an_idle_device_waits_for_company_no_longer_than_that_gains() -> None:
 
 def test_a_queue_tells_how_it_stands() -> None:
     batcher: Batcher[Waiting] = Batcher(64, ServiceTime(alpha=0.1, beta=0.5))
-    assert batcher.standing(NOW) == Standing()
+    assert batcher.state(NOW) == QueueState()
 
     batcher.add([archive(i) for i in range(44)], NOW)
-    few = batcher.standing(NOW)
+    few = batcher.state(NOW)
     batcher.add([archive(44)], NOW)
-    many = batcher.standing(NOW)
+    many = batcher.state(NOW)
     batcher.add([live(45, NOW + 9.0)], NOW)
-    hurried = batcher.standing(NOW)
+    hurried = batcher.state(NOW)
 
     assert (few.size, few.worth, few.slack) == (44, False, math.inf)
     assert few.running == pytest.approx(4.9)
@@ -420,7 +420,7 @@ def test_a_deadline_that_is_no_time_counts_as_none(absurd: float) -> None:
     batcher.add([live(2, 4_600.0), archive(3)], 1_000.0)
 
     assert batcher.next_deadline_at == 4_600.0
-    assert batcher.standing(1_000.0).slack < 3_600.0
+    assert batcher.state(1_000.0).slack < 3_600.0
     assert batcher.patience(1_000.0, 0.0) == 0.0
     taken = batcher.next_batch(1_000.0)
     assert [item.serial for item in taken.items] == [2, 1, 3]
@@ -454,7 +454,7 @@ def test_every_item_is_handed_out_whatever_its_deadline(
     for _ in range(2 * len(items)):
         now = items[0][1]
         assert batcher.patience(now, 0.0) < math.inf
-        assert batcher.standing(now).size > 0 or not len(batcher)
+        assert batcher.state(now).size > 0 or not len(batcher)
         batch = batcher.next_batch(now)
         left -= len(batch.items) + len(batch.expired)
     assert left == len(batcher) == 0
@@ -490,7 +490,7 @@ def test_a_noisy_device_is_given_fewer_live_items_at_once() -> None:
     batcher: Batcher[Waiting] = Batcher(16, noisy())
     batcher.add([live(i, NOW + 1.0) for i in range(16)], NOW)
 
-    assert batcher.standing(NOW).slack == pytest.approx(1.0 - 2.0 * 1.125, abs=0.06)
+    assert batcher.state(NOW).slack == pytest.approx(1.0 - 2.0 * 1.125, abs=0.06)
     assert len(batcher.next_batch(NOW).items) == 7
 
 
@@ -544,9 +544,9 @@ def test_of_live_items_that_come_meanwhile_one_batch_is_reckoned_with() -> None:
 def test_a_model_whose_images_take_next_to_no_time_gains_by_every_one() -> None:
     batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1e-310, beta=1.0))
     batcher.add([archive(i) for i in range(7)], NOW)
-    assert not batcher.standing(NOW).worth
+    assert not batcher.state(NOW).worth
     batcher.add([archive(7)], NOW)
-    assert batcher.standing(NOW).worth
+    assert batcher.state(NOW).worth
 
 
 def first_of_many(rate: int, budget: float, pace: ServiceTime, fits: Callable[[float], int]) -> int:
@@ -610,9 +610,9 @@ def test_what_a_batch_takes_is_told_apart_by_where_it_passes() -> None:
     batcher: Batcher[Waiting] = Batcher(8, pace)
     batcher.add([archive(i) for i in range(4)], NOW)
 
-    standing = batcher.standing(NOW)
+    state = batcher.state(NOW)
 
-    assert [standing.preparing, standing.running] == pytest.approx([1.05, 0.9])
+    assert [state.preparing, state.running] == pytest.approx([1.05, 0.9])
 
 
 def test_a_small_cap_grows_by_one() -> None:

@@ -7,17 +7,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from roadstream.stages.batching.batcher import Standing
+from roadstream.stages.batching.batcher import QueueState
 from roadstream.stages.batching.device_queue import PATIENCE, SLOTS, DeviceQueue, SlotRequest
 from tests.kits.examples import examples
 
 DEVICES = ("cpu", "cuda:0", "vllm:x")
-READY = Standing(8, worth=True, running=1.0)
-SMALL = Standing(1, running=1.0)
+READY = QueueState(8, worth=True, running=1.0)
+SMALL = QueueState(1, running=1.0)
 
 
-def request(rank: int, standing: Standing, *devices: str, alone: bool = False) -> SlotRequest:
-    return SlotRequest(rank, devices or ("cpu",), lambda: standing, alone)
+def request(rank: int, state: QueueState, *devices: str, alone: bool = False) -> SlotRequest:
+    return SlotRequest(rank, devices or ("cpu",), lambda: state, alone)
 
 
 def chosen(
@@ -39,7 +39,7 @@ class DeviceQueueMachine(RuleBasedStateMachine):
         self.queue, self.now = DeviceQueue(), 0.0
         self.devices = [tuple(sorted(devices)) for devices in tiers]
         self.requests: dict[int, SlotRequest] = {}
-        self.standing: dict[int, Standing] = {}
+        self.state: dict[int, QueueState] = {}
         self.flying: list[SlotRequest] = []
         self.left: dict[SlotRequest, set[str]] = {}
 
@@ -55,9 +55,9 @@ class DeviceQueueMachine(RuleBasedStateMachine):
         self, rank: int, size: int, worth: bool, slack: float, preparing: float, alone: bool
     ) -> None:
         rank %= len(self.devices)
-        self.standing[rank] = Standing(size, worth, slack, preparing, 1.0)
+        self.state[rank] = QueueState(size, worth, slack, preparing, 1.0)
         if rank not in self.requests:
-            one = SlotRequest(rank, self.devices[rank], lambda: self.standing[rank], alone)
+            one = SlotRequest(rank, self.devices[rank], lambda: self.state[rank], alone)
             self.requests[rank] = one
             self.queue.ask(one)
 
@@ -91,11 +91,11 @@ class DeviceQueueMachine(RuleBasedStateMachine):
 
     def check_order(self, one: SlotRequest) -> None:
         """Downstream goes first, unless somebody is more urgent, overdue, or worth it."""
-        mine = self.standing[one.rank]
+        mine = self.state[one.rank]
         if one.alone or not mine.size or one.passed >= PATIENCE or mine.slack < 1.0:
             return
         for other in self.requests.values():
-            its = self.standing[other.rank]
+            its = self.state[other.rank]
             held_back = self.queue._ready(other, self.now) is None
             if other is one or held_back:
                 continue
@@ -168,8 +168,8 @@ def test_of_small_batches_the_most_downstream_goes_first() -> None:
 
 
 def test_a_live_image_that_cannot_wait_for_anothers_batch_goes_first() -> None:
-    urgent = request(0, Standing(1, slack=0.9, running=0.1))
-    patient = request(0, Standing(1, slack=1.1, running=0.1))
+    urgent = request(0, QueueState(1, slack=0.9, running=0.1))
+    patient = request(0, QueueState(1, slack=1.1, running=0.1))
     assert chosen(urgent, request(1, READY)) is urgent
     assert chosen(patient, last := request(1, READY)) is last
 
@@ -221,7 +221,7 @@ def test_a_second_batch_is_bound_when_its_decoding_ends_as_the_first_does() -> N
     queue.ask(first)
     queue.grant(first, 0.0)
     queue.expect(first, 0.5, {"cpu": 2.0}, 0.0)
-    second = request(0, Standing(3, slack=9.0, preparing=0.4, running=1.0))
+    second = request(0, QueueState(3, slack=9.0, preparing=0.4, running=1.0))
 
     assert queue.wait(["cpu"], 0.0) == pytest.approx(2.5)
     assert chosen(second, queue=queue, now=2.0) is None

@@ -7,7 +7,7 @@ import pytest
 from anyio import to_thread
 
 from roadstream.schemas.records.image import Inline
-from roadstream.stages.batching.batcher import Standing
+from roadstream.stages.batching.batcher import QueueState
 from roadstream.stages.batching.device_queue import SLOTS, SlotRequest
 from roadstream.stages.batching.service_time import Run
 from roadstream.stages.inference import Engine, Pictures, Said, Score
@@ -20,8 +20,8 @@ from tests.kits.tier_bench import DEADLINE, until
 from tests.workers.tier.test_judge import items
 
 
-def ready() -> Standing:
-    return Standing(8, worth=True, running=1.0)
+def ready() -> QueueState:
+    return QueueState(8, worth=True, running=1.0)
 
 
 def request(rank: int = 0, *devices: str, alone: bool = False) -> SlotRequest:
@@ -65,7 +65,7 @@ async def test_a_batch_begins_when_the_one_before_it_is_expected_to_end() -> Non
     devices = Devices()
     first = await devices.acquire(request())
     first.expect(0.0, {"cpu": 0.05})
-    hurried = SlotRequest(0, ("cpu",), lambda: Standing(1, slack=9.0, running=0.01))
+    hurried = SlotRequest(0, ("cpu",), lambda: QueueState(1, slack=9.0, running=0.01))
 
     with anyio.fail_after(DEADLINE):
         second = await devices.acquire(hurried)  # by the clock alone: nothing has changed

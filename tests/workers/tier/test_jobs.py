@@ -9,12 +9,12 @@ import anyio.lowlevel
 import pytest
 from anyio import to_thread
 
-from roadstream.stages.batching.batcher import Standing
+from roadstream.stages.batching.batcher import QueueState
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.jobs import Jobs
 
 T = TypeVar("T")
-IDLE = Standing(size=1, worth=True, slack=float("inf"), running=1.0, preparing=0.0)
+IDLE = QueueState(size=1, worth=True, slack=float("inf"), running=1.0, preparing=0.0)
 
 
 class Late:

@@ -25,7 +25,7 @@ from roadstream.schemas.errors import OutputError
 from roadstream.schemas.records.dead_letters import DeadLetter
 from roadstream.schemas.records.votes import ImageVotes
 from roadstream.schemas.topics import DEAD_LETTERS, VOTES, all_topics
-from roadstream.stages.batching.batcher import Standing
+from roadstream.stages.batching.batcher import QueueState
 from roadstream.stages.batching.device_queue import SLOTS, SlotRequest
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.log import Output, TopicPartition
@@ -285,7 +285,7 @@ async def test_suspects_whose_partitions_went_are_left_to_their_next_owner(notes
     died(notes, at(TopicPartition(TOPIC, 0), *range(6)))
     suspects, judge = Suspects(notes), bench.judge()
     worker = TierWorker(bench.log, judge, surroundings=Surroundings(suspects=suspects))
-    held = await judge.devices.acquire(SlotRequest(0, ("cpu",), Standing, alone=True))
+    held = await judge.devices.acquire(SlotRequest(0, ("cpu",), QueueState, alone=True))
     async with running(worker):  # nothing can run
         with anyio.fail_after(DEADLINE):
             while not worker.member.in_flight:
