@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from roadstream.bench.batching.world import Item, Service
 from roadstream.stages.batching.batcher import Batcher
-from roadstream.stages.batching.service_time import ServiceTime
+from roadstream.stages.batching.latency_model import AffineLatency
 
 
 class Ours:
@@ -19,7 +19,7 @@ class Ours:
     """
 
     def __init__(self, service: Service, max_batch: int, seed: int) -> None:
-        self._time, chance = ServiceTime(), random.Random(seed)
+        self._time, chance = AffineLatency(), random.Random(seed)
         size = 1
         while size <= max_batch:
             self._time.observe(size, service.seconds(size, chance))

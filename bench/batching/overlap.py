@@ -14,7 +14,7 @@ from typing import NamedTuple
 from roadstream.bench.batching.world import WARM_UP, Item, Service
 from roadstream.stages.batching.batcher import Batcher, QueueState
 from roadstream.stages.batching.device_queue import DeviceQueue, SlotRequest
-from roadstream.stages.batching.service_time import Run, TierTime
+from roadstream.stages.batching.latency_model import Run, TierLatency
 
 DEVICE = "cuda:0"
 
@@ -46,13 +46,15 @@ class Overlap:
 
     def __init__(self, decoding: Decoding, max_batch: int, seed: int) -> None:
         self._decoding, self._chance = decoding, random.Random(seed)
-        self._pace = TierTime()
+        self._latency = TierLatency()
         size = 1
         while size <= max_batch:
             seconds = decoding.service.seconds(size, self._chance)
-            self._pace.observe(size, decoding.each * size, [Run("member", DEVICE, size, seconds)])
+            self._latency.observe(
+                size, decoding.each * size, [Run("member", DEVICE, size, seconds)]
+            )
             size *= 2
-        self._queue: Batcher[Item] = Batcher(max_batch, self._pace)
+        self._queue: Batcher[Item] = Batcher(max_batch, self._latency)
         self._device = DeviceQueue(decoding.slots, decoding.lead)
         self._request: SlotRequest | None = None
         # What is done next, as (when, serial number, batch, whether it was decoded).
@@ -109,8 +111,8 @@ class Overlap:
                 self._device.end(request, self._now)
                 continue
             size = len(batch)
-            running = {DEVICE: self._pace.running(size)}
-            self._device.expect(request, self._pace.preparing(size), running, self._now)
+            running = {DEVICE: self._latency.running(size)}
+            self._device.expect(request, self._latency.preparing(size), running, self._now)
             self._at(self._now + self._decoding.each * size, batch, request, False)
 
     def _at(self, when: float, batch: Sequence[Item], request: SlotRequest, ran: bool) -> None:
@@ -121,7 +123,7 @@ class Overlap:
         if ran:
             seconds, self._running = self._running or 0.0, None
             runs = [Run("member", DEVICE, len(batch), seconds)]
-            self._pace.observe(len(batch), self._decoding.each * len(batch), runs)
+            self._latency.observe(len(batch), self._decoding.each * len(batch), runs)
             self._device.end(request, self._now)
             self.done += [(item, self._now) for item in batch]
         else:

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from roadstream.stages.batching.arrivals import Arrivals
-from roadstream.stages.batching.service_time import Pace, ServiceTime
+from roadstream.stages.batching.latency_model import AffineLatency, LatencyModel
 
 
 class Waiting(Protocol):
@@ -111,13 +111,13 @@ class _Lanes(Generic[W]):
     Attributes:
         live: Heap of (deadline, serial number, item).
         archive: (serial number, item), oldest first.
-        pace: What batches of this shape take.
+        latency: What batches of this shape take.
     """
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, latency: LatencyModel) -> None:
         self.live: list[tuple[float, int, W]] = []
         self.archive: deque[tuple[int, W]] = deque()
-        self.pace = pace
+        self.latency = latency
 
     def __len__(self) -> int:
         return len(self.live) + len(self.archive)
@@ -135,12 +135,12 @@ class Batcher(Generic[W]):
 
     Args:
         max_batch: Largest batch.
-        pace: What batches are expected to take.
-        paces: The same for the shapes where it is another.
+        latency: What batches are expected to take.
+        latencies: The same for the shapes where it is another.
 
     Attributes:
         cap: The largest batch that is handed out.
-        pace: What a batch is expected to take.
+        latency: What a batch is expected to take.
         arrivals: What is known of live items that come.
     """
 
@@ -155,13 +155,13 @@ class Batcher(Generic[W]):
     def __init__(
         self,
         max_batch: int,
-        pace: Pace | None = None,
-        paces: Mapping[Hashable, Pace] | None = None,
+        latency: LatencyModel | None = None,
+        latencies: Mapping[Hashable, LatencyModel] | None = None,
     ) -> None:
         self.cap = BatchCap(max_batch)
-        self.pace = pace or ServiceTime()
+        self.latency = latency or AffineLatency()
         self.arrivals = Arrivals()
-        self._paces = paces or {}
+        self._latencies = latencies or {}
         self._lanes: dict[Hashable, _Lanes[W]] = {}
         self._serial = 0
         self._count = self._size = 0
@@ -180,9 +180,9 @@ class Batcher(Generic[W]):
         """The batch size that was asked for."""
         return self.cap.limit
 
-    def pace_of(self, shape: Hashable) -> Pace:
+    def latency_of(self, shape: Hashable) -> LatencyModel:
         """Return what batches of a shape are expected to take."""
-        return self._paces.get(shape, self.pace)
+        return self._latencies.get(shape, self.latency)
 
     def add(self, items: Iterable[W], now: float) -> None:
         """Put items in the queue."""
@@ -192,7 +192,7 @@ class Batcher(Generic[W]):
             self._serial += 1
             lanes = self._lanes.get(item.shape)
             if lanes is None:
-                lanes = self._lanes[item.shape] = _Lanes(self.pace_of(item.shape))
+                lanes = self._lanes[item.shape] = _Lanes(self.latency_of(item.shape))
             deadline = item.deadline_at
             # One without end is none, and what is no number would put the heap out of order.
             if deadline is None or not -math.inf < deadline < math.inf:
@@ -223,7 +223,7 @@ class Batcher(Generic[W]):
         if lanes is None:
             return Batch([], expired)
         items = self._take_live(lanes, now, wait)
-        room = self._archive_room(lanes.pace, now, wait, items)
+        room = self._archive_room(lanes.latency, now, wait, items)
         items += [lanes.archive.popleft()[1] for _ in range(min(room, len(lanes.archive)))]
         self._count -= len(items)
         self._size -= sum([item.size for item in items])
@@ -242,13 +242,13 @@ class Batcher(Generic[W]):
         are passed over (early drop: Shen et al., Nexus, SOSP 2019). They stay: if nothing else
         waits they run late rather than not at all, as their answers may come just in time.
         """
-        live, pace, cap = lanes.live, lanes.pace, self.cap.now
+        live, latency, cap = lanes.live, lanes.latency, self.cap.now
         if not live:
             return []
-        least = self._keeps_up(pace, now)
+        least = self._keeps_up(latency, now)
         passed: list[tuple[float, int, W]] = []
         while live:
-            room = pace.largest_within((live[0][0] - now) / pace.margin, cap, wait)
+            room = latency.largest_within((live[0][0] - now) / latency.margin, cap, wait)
             if room >= min(len(live), least):
                 break
             passed.append(heapq.heappop(live))
@@ -259,34 +259,34 @@ class Batcher(Generic[W]):
             heapq.heappush(live, entry)
         return items
 
-    def _keeps_up(self, pace: Pace, now: float) -> int:
+    def _keeps_up(self, latency: LatencyModel, now: float) -> int:
         """Return the least batch size at which the device keeps up with the live items that come.
 
         With λ of them a second that is ``λ·β / (1 − λ·α)``, and at most what leaves a second batch
         in time.
         """
         rate, tightest = self.arrivals.rate(now), self.arrivals.tightest(now)
-        most = max(1, pace.largest_within(self.ARCHIVE_SHARE * tightest, self.cap.now))
-        left = 1.0 - rate * pace.alpha
-        return most if left <= 0.0 else max(1, _whole(rate * pace.beta / left, most))
+        most = max(1, latency.largest_within(self.ARCHIVE_SHARE * tightest, self.cap.now))
+        left = 1.0 - rate * latency.alpha
+        return most if left <= 0.0 else max(1, _whole(rate * latency.beta / left, most))
 
-    def _archive_room(self, pace: Pace, now: float, wait: float, taken: list[W]) -> int:
+    def _archive_room(self, latency: LatencyModel, now: float, wait: float, taken: list[W]) -> int:
         """Return how many archive items may go along with the live ones that were taken."""
-        limit = self._archive_limit(pace, now)
+        limit = self._archive_limit(latency, now)
         if taken:
             slack = (taken[0].deadline_at or 0.0) - now
-            limit = pace.largest_within(slack / pace.margin, limit, wait)
+            limit = latency.largest_within(slack / latency.margin, limit, wait)
         return max(0, limit - len(taken))
 
-    def _archive_limit(self, pace: Pace, now: float) -> int:
+    def _archive_limit(self, latency: LatencyModel, now: float) -> int:
         """Return the largest batch with archive items; one of them runs whatever comes."""
         limit, tightest = self.cap.now, self.arrivals.tightest(now)
         if tightest < math.inf:
-            limit = pace.largest_within(self.ARCHIVE_SHARE * tightest, limit)
-            limit = self._leaves_time(pace, limit, tightest, self.arrivals.rate(now))
+            limit = latency.largest_within(self.ARCHIVE_SHARE * tightest, limit)
+            limit = self._leaves_time(latency, limit, tightest, self.arrivals.rate(now))
         return limit
 
-    def _leaves_time(self, pace: Pace, limit: int, budget: float, rate: float) -> int:
+    def _leaves_time(self, latency: LatencyModel, limit: int, budget: float, rate: float) -> int:
         """Return the largest batch after which what came meanwhile still finishes in time, or 1.
 
         Of the live items that come while it runs, so many are reckoned with as come in all but one
@@ -294,10 +294,10 @@ class Batcher(Generic[W]):
         """
 
         def lasts(size: int) -> float:
-            seconds = pace.predict(size) * pace.margin
+            seconds = latency.predict(size) * latency.margin
             come = rate * seconds
             most = _whole(come + self.CROWD * math.sqrt(come), self.cap.now)
-            return seconds + pace.predict(most) * pace.margin
+            return seconds + latency.predict(most) * latency.margin
 
         return 1 + bisect_right(range(2, limit + 1), budget, key=lasts)
 
@@ -315,26 +315,26 @@ class Batcher(Generic[W]):
         lanes = self._next_lanes()
         if lanes is None or lanes.live or self._is_worth(lanes, now):
             return 0.0
-        return max(0.0, lanes.pace.beta - waited)
+        return max(0.0, lanes.latency.beta - waited)
 
     def _is_worth(self, lanes: _Lanes[W], now: float) -> bool:
-        pace, enough = lanes.pace, self.cap.now
-        if pace.alpha > 0.0:
-            enough = _whole(self.WORTH * pace.beta / pace.alpha, enough)
-        return len(lanes) >= min(enough, self._archive_limit(pace, now))
+        latency, enough = lanes.latency, self.cap.now
+        if latency.alpha > 0.0:
+            enough = _whole(self.WORTH * latency.beta / latency.alpha, enough)
+        return len(lanes) >= min(enough, self._archive_limit(latency, now))
 
     def state(self, now: float) -> QueueState:
         """Return how the queue stands."""
         lanes = self._next_lanes()
         if lanes is None:
             return QueueState()
-        pace, size = lanes.pace, min(len(lanes), self.cap.now)
+        latency, size = lanes.latency, min(len(lanes), self.cap.now)
         slack = math.inf
         if lanes.live:
             size = min(len(lanes.live), self.cap.now)
-            slack = lanes.live[0][0] - now - pace.predict(size) * pace.margin
-        preparing = pace.preparing(size)
-        running = pace.predict(size) - preparing
+            slack = lanes.live[0][0] - now - latency.predict(size) * latency.margin
+        preparing = latency.preparing(size)
+        running = latency.predict(size) - preparing
         return QueueState(size, self._is_worth(lanes, now), slack, preparing, running)
 
     @property

@@ -9,7 +9,7 @@ import anyio.abc
 from roadstream.bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
 from roadstream.bench.simulation.virtual_time import InlineThreads, VirtualClock
 from roadstream.schemas.topics import VOTES
-from roadstream.stages.batching.service_time import Run, ServiceTime, TierTime
+from roadstream.stages.batching.latency_model import AffineLatency, Run, TierLatency
 from roadstream.stages.breaker import MemberPolicy
 from roadstream.streams.group.member import MemberOptions
 from roadstream.streams.log import TopicPartition
@@ -27,11 +27,11 @@ SECONDS = 10.0
 ONE = cascade(tier("one", member("a"), max_batch=2))
 
 
-class Steady(TierTime):
+class Steady(TierLatency):
     """What batches are expected to take, whatever they take."""
 
-    def __init__(self, alpha: float, beta: float, **others: tuple[str, ServiceTime]) -> None:
-        super().__init__({"a": ("cpu", ServiceTime(alpha, beta))} | others)
+    def __init__(self, alpha: float, beta: float, **others: tuple[str, AffineLatency]) -> None:
+        super().__init__({"a": ("cpu", AffineLatency(alpha, beta))} | others)
 
     def observe(self, size: int, decoding: float, runs: Iterable[Run]) -> None:
         """Learn nothing."""
@@ -51,7 +51,7 @@ class Slow(Bench):
         tier_name: str = "one",
         *,
         devices: Devices | None = None,
-        pace: TierTime | None = None,
+        latency: TierLatency | None = None,
         breaker: MemberPolicy | None = None,
     ) -> Judge:
         options = JudgeOptions(
@@ -61,7 +61,7 @@ class Slow(Bench):
             breaker=breaker or MemberPolicy(),
         )
         judge = Judge(self.cascade, tier_name, dict(self.engines), options=options, devices=devices)
-        judge.pace = pace or judge.pace
+        judge.latency = latency or judge.latency
         return judge
 
     def slow(

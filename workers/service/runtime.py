@@ -16,7 +16,7 @@ from roadstream.schemas.topics import CARRIED, CONSENSUS_GROUP, VOTES, tier_grou
 from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.join import Join
 from roadstream.sinks.consensus.worker import Consensus
-from roadstream.stages.batching.service_time import ServiceTime
+from roadstream.stages.batching.latency_model import AffineLatency
 from roadstream.stages.batching.shapes import Size
 from roadstream.stages.decoding.decode import DEFAULT
 from roadstream.stages.inference import Engine
@@ -164,7 +164,7 @@ async def wait_for_topics(
 
 def learn_paces(cascade: Cascade, tiers: Sequence[str], engines: Mapping[str, Engine]) -> Learnt:
     """Learn what the members of these tiers take (blocking, about a second per member at most)."""
-    found: dict[tuple[str, Size], ServiceTime] = {}
+    found: dict[tuple[str, Size], AffineLatency] = {}
     for name in tiers:
         tier = cascade.tier(name)
         with bound_contextvars(tier=name):

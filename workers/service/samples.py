@@ -101,8 +101,8 @@ def _queue_samples(worker: TierWorker) -> Iterator[Sample]:
     yield Sample("roadstream_queue_images", len(queue), of)
     yield Sample("roadstream_queue_bytes", queue.size, of)
     yield Sample("roadstream_batch_cap_images", queue.cap.now, of)
-    yield Sample("roadstream_service_alpha_seconds", queue.pace.alpha, of)
-    yield Sample("roadstream_service_beta_seconds", queue.pace.beta, of)
+    yield Sample("roadstream_service_alpha_seconds", queue.latency.alpha, of)
+    yield Sample("roadstream_service_beta_seconds", queue.latency.beta, of)
 
 
 def _model_samples(tier: str, running: RunningMember) -> Iterator[Sample]:

@@ -12,7 +12,7 @@ import msgspec
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ImageError
 from roadstream.schemas.records.votes import ImageVotes, MemberRun
-from roadstream.stages.batching.service_time import ServiceTime, TierTime
+from roadstream.stages.batching.latency_model import AffineLatency, TierLatency
 from roadstream.stages.batching.shapes import Shape, Shapes, Size, sizes_of
 from roadstream.stages.breaker import MemberBreaker, MemberPolicy
 from roadstream.stages.decoding.decode import DEFAULT, DecodeLimits, decode
@@ -27,7 +27,7 @@ from roadstream.workers.tier.panel import Panel, longest
 from roadstream.workers.tier.voting import LATE, Failure, Voting, unjudged
 
 # What a member was seen to take at warm-up, by its name and the size of its pictures.
-Learnt = Mapping[tuple[str, Size], ServiceTime]
+Learnt = Mapping[tuple[str, Size], AffineLatency]
 
 
 class JudgeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,8 +118,8 @@ class Judge:
         occupies: Names of those that a batch occupies.
         rank: Position of the tier in the cascade, counted from 0.
         shapes: The shapes of its pictures.
-        pace: What its batches take.
-        paces: The same for every shape of theirs, where they have several.
+        latency: What its batches take.
+        latencies: The same for every shape of theirs, where they have several.
     """
 
     def __init__(
@@ -152,11 +152,11 @@ class Judge:
             max_memory=options.max_memory,
         )
         self.shapes = Shapes(members)
-        self.pace = self._pace(self.shapes.plain, learnt or {})
-        self.paces: dict[Hashable, TierTime] = {}
+        self.latency = self._latency(self.shapes.plain, learnt or {})
+        self.latencies: dict[Hashable, TierLatency] = {}
         if self.shapes.several:
             shapes = product(*[sizes_of(member) for member in members])
-            self.paces = {shape: self._pace(shape, learnt or {}) for shape in shapes}
+            self.latencies = {shape: self._latency(shape, learnt or {}) for shape in shapes}
         self._needs_pixels = any(running.engine.needs_pixels for running in self.members)
         self._keeps_pixels = not all(
             running.engine.only_at_size or not running.engine.needs_pixels
@@ -164,17 +164,17 @@ class Judge:
         )
         self._needs_encoded = any(running.engine.needs_encoded for running in self.members)
 
-    def _pace(self, shape: Shape, learnt: Learnt) -> TierTime:
+    def _latency(self, shape: Shape, learnt: Learnt) -> TierLatency:
         """Return what batches of a shape take, as far as that is known."""
-        known: dict[str, tuple[str, ServiceTime]] = {}
+        known: dict[str, tuple[str, AffineLatency]] = {}
         for running, size in zip(self.members, shape, strict=True):
             if (time := learnt.get((running.member.name, size))) is not None:
                 known[running.member.name] = running.engine.device, time
-        return TierTime(known)
+        return TierLatency(known)
 
-    def pace_of(self, shape: Shape | None) -> TierTime:
+    def latency_of(self, shape: Shape | None) -> TierLatency:
         """Return what batches of a shape take."""
-        return self.paces.get(shape, self.pace)
+        return self.latencies.get(shape, self.latency)
 
     @property
     def targets(self) -> set[str]:
@@ -207,7 +207,7 @@ class Judge:
         judgement = self._judgement(items, pictures, ballots, (began_at, decoding, inferring))
         self._count(pictures, decoding, inferring)
         if items and judgement.fits is None:
-            self.pace_of(items[0].shape).observe(len(items), decoding, runs)
+            self.latency_of(items[0].shape).observe(len(items), decoding, runs)
         return judgement._replace(seconds=t2 - t0)
 
     def _count(

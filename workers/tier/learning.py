@@ -7,7 +7,7 @@ import numpy as np
 import structlog
 
 from roadstream.schemas.cascade.model import Member
-from roadstream.stages.batching.service_time import ServiceTime
+from roadstream.stages.batching.latency_model import AffineLatency
 from roadstream.stages.batching.shapes import Size, sizes_of
 from roadstream.stages.decoding.decode import encode_jpeg
 from roadstream.stages.inference import Engine, Picture, Pictures, is_out_of_memory
@@ -26,7 +26,7 @@ def learn(
     *,
     budget: float = BUDGET,
     timer: Callable[[], float] = time.perf_counter,
-) -> dict[tuple[str, Size], ServiceTime]:
+) -> dict[tuple[str, Size], AffineLatency]:
     """Return what batches of a member take, by its name and the size of the pictures.
 
     What runs elsewhere is not asked: its time is learnt from the batches that come.
@@ -35,11 +35,11 @@ def learn(
     stay within the budget; the first of each is not counted, as it may allocate. A size that fails
     ends the sweep: nothing is known of it, and nothing else is wrong.
     """
-    found: dict[tuple[str, Size], ServiceTime] = {}
+    found: dict[tuple[str, Size], AffineLatency] = {}
     if not is_local(engine.device):
         return found
     for size in sizes_of(member):
-        service = ServiceTime()
+        service = AffineLatency()
         if _sweep(service, engine, member, size, (max_batch, budget, timer)):
             found[member.name, size] = service
             logger.info(
@@ -54,7 +54,7 @@ def learn(
 
 
 def _sweep(
-    service: ServiceTime,
+    service: AffineLatency,
     engine: Engine,
     member: Member,
     size: Size,

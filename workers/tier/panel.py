@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 
-from roadstream.stages.batching.service_time import Run
+from roadstream.stages.batching.latency_model import Run
 from roadstream.stages.inference import Pictures
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.members import Ballot, Names, RunningMember

@@ -63,7 +63,7 @@ class TierWorker:
         self._intake = Intake(self.tier, first=first, shapes=judge.shapes)
         self._jobs = Jobs(judge.devices, judge.occupies, judge.rank, self._around.run_blocking)
         self.queue: Batcher[Item] = Batcher(
-            cascade.tier(self.tier).max_batch, judge.pace, judge.paces
+            cascade.tier(self.tier).max_batch, judge.latency, judge.latencies
         )
         self.member = GroupMember(
             self, "worker", tier_group(self.tier), self._inputs, options or MemberOptions()
@@ -236,9 +236,9 @@ class TierWorker:
     def _expect(self, items: Sequence[Item], held: Held) -> None:
         """Say what a batch is expected to take."""
         if items:
-            pace, size = self.judge.pace_of(items[0].shape), len(items)
-            seconds = {name: pace.running(size, name) for name in self.judge.occupies}
-            held.expect(pace.preparing(size), seconds)
+            latency, size = self.judge.latency_of(items[0].shape), len(items)
+            seconds = {name: latency.running(size, name) for name in self.judge.occupies}
+            held.expect(latency.preparing(size), seconds)
 
     def _until_trial(self) -> float:
         """Return the seconds until what waits may be tried; infinity if no pause keeps it."""

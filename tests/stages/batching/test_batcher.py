@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from roadstream.stages.batching.arrivals import Arrivals
 from roadstream.stages.batching.batcher import BatchCap, Batcher, QueueState
-from roadstream.stages.batching.service_time import Pace, ServiceTime, TierTime
+from roadstream.stages.batching.latency_model import AffineLatency, LatencyModel, TierLatency
 from tests.kits.examples import examples
 
 NOW = 1_000.0
@@ -43,7 +43,7 @@ class BatcherMachine(RuleBasedStateMachine):
         max_batch=st.integers(1, 8), alpha=st.sampled_from([0.0, 0.1, 0.5]), beta=st.floats(0, 1)
     )
     def begin(self, max_batch: int, alpha: float, beta: float) -> None:
-        self.service = ServiceTime(alpha, beta)
+        self.service = AffineLatency(alpha, beta)
         self.batcher: Batcher[Waiting] = Batcher(max_batch, self.service)
         self.now = NOW
         self.waiting: list[Waiting] = []
@@ -203,21 +203,21 @@ def test_archive_images_never_expire() -> None:
 
 
 def test_a_late_image_runs_alone_rather_than_not_at_all() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=1.0))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=1.0))
     batcher.add([live(1, NOW + 0.5), live(2, NOW + 0.6)], NOW)
 
     assert [w.serial for w in batcher.next_batch(NOW).items] == [1]
 
 
 def test_a_live_batch_is_as_large_as_still_finishes_in_time() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=1.0))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=1.0))
     batcher.add([live(i, NOW + 4.5) for i in range(8)], NOW)
 
     assert len(batcher.next_batch(NOW).items) == 3
 
 
 def test_archive_batches_stay_short_while_live_deadlines_are_tight() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=0.0))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=0.0))
     batcher.add([live(0, NOW + 10), *(archive(i) for i in range(1, 40))], NOW)
 
     assert len(batcher.next_batch(NOW).items) == 5  # half of 10 s, at 1 s each
@@ -226,7 +226,7 @@ def test_archive_batches_stay_short_while_live_deadlines_are_tight() -> None:
 
 
 def test_archive_items_leave_time_for_the_live_ones_that_come_meanwhile() -> None:
-    batcher: Batcher[Waiting] = Batcher(64, ServiceTime(alpha=0.01, beta=0.1))
+    batcher: Batcher[Waiting] = Batcher(64, AffineLatency(alpha=0.01, beta=0.1))
     for i in range(4000):  # 80 a second, each with a second
         batcher.add([live(i, NOW + i / 80 + 1.0)], NOW + i / 80)
     now = NOW + 50
@@ -240,7 +240,7 @@ def test_archive_items_leave_time_for_the_live_ones_that_come_meanwhile() -> Non
 
 
 def test_archive_items_do_not_make_a_live_one_late() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=0.0))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=0.0))
     batcher.add([live(0, NOW + 10)], NOW)
     batcher.add([archive(i) for i in range(1, 9)], NOW + 7)
 
@@ -248,7 +248,7 @@ def test_archive_items_do_not_make_a_live_one_late() -> None:
 
 
 def test_one_item_in_a_hurry_does_not_make_many_late() -> None:
-    batcher: Batcher[Waiting] = Batcher(64, ServiceTime(alpha=0.01, beta=1.0))
+    batcher: Batcher[Waiting] = Batcher(64, AffineLatency(alpha=0.01, beta=1.0))
     for i in range(40):  # fewer a second than batches of ten can take
         batcher.add([live(i, NOW + i / 8 + 6.0)], NOW + i / 8)
     now = NOW + 4.98  # the first has 1.02 s left, the second 1.145 s
@@ -260,7 +260,7 @@ def test_one_item_in_a_hurry_does_not_make_many_late() -> None:
 
 
 def test_what_cannot_be_done_in_time_runs_once_nothing_else_waits() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=0.0, beta=1.0))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=0.0, beta=1.0))
     batcher.add([live(0, NOW + 0.9), live(1, NOW + 5.0)], NOW)
 
     assert [w.serial for w in batcher.next_batch(NOW).items] == [1]
@@ -268,22 +268,22 @@ def test_what_cannot_be_done_in_time_runs_once_nothing_else_waits() -> None:
 
 
 def test_a_batch_that_waits_for_its_device_is_smaller() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=0.0))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=0.0))
     batcher.add([live(i, NOW + 6) for i in range(8)], NOW)
 
     assert len(batcher.next_batch(NOW, wait=4.0).items) == 2
 
 
 def test_archive_items_beside_a_live_one_leave_it_time_behind_what_runs() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=0.0))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=0.0))
     batcher.add([live(0, NOW + 20), *(archive(i) for i in range(1, 9))], NOW)
 
     assert len(batcher.next_batch(NOW + 12, wait=4.0).items) == 4
 
 
 def test_a_batch_holds_one_shape_and_the_most_urgent_one() -> None:
-    wide, tall = ServiceTime(alpha=1.0), ServiceTime(alpha=2.0)
-    batcher: Batcher[Waiting] = Batcher(8, paces={"wide": wide, "tall": tall})
+    wide, tall = AffineLatency(alpha=1.0), AffineLatency(alpha=2.0)
+    batcher: Batcher[Waiting] = Batcher(8, latencies={"wide": wide, "tall": tall})
     batcher.add([archive(0, "wide"), live(1, NOW + 9, "wide")], NOW)
     batcher.add([archive(2, "tall"), live(3, NOW + 5, "tall"), live(4, NOW + 5, "tall")], NOW)
 
@@ -293,7 +293,7 @@ def test_a_batch_holds_one_shape_and_the_most_urgent_one() -> None:
 
 
 def test_an_idle_device_waits_for_company_no_longer_than_that_gains() -> None:
-    batcher: Batcher[Waiting] = Batcher(64, ServiceTime(alpha=0.1, beta=0.5))
+    batcher: Batcher[Waiting] = Batcher(64, AffineLatency(alpha=0.1, beta=0.5))
     assert batcher.patience(NOW, 0.0) == 0.0  # for nothing
     batcher.add([archive(i) for i in range(10)], NOW)
     assert batcher.patience(NOW, 0.2) == pytest.approx(0.3)
@@ -301,13 +301,13 @@ def test_an_idle_device_waits_for_company_no_longer_than_that_gains() -> None:
     batcher.add([archive(i) for i in range(35)], NOW)
     assert batcher.patience(NOW, 0.0) == 0.0  # 45 are worth it: 4.5 s of 5 s
 
-    urgent: Batcher[Waiting] = Batcher(64, ServiceTime(alpha=0.1, beta=0.5))
+    urgent: Batcher[Waiting] = Batcher(64, AffineLatency(alpha=0.1, beta=0.5))
     urgent.add([archive(0), live(1, NOW + 99)], NOW)
     assert urgent.patience(NOW, 0.0) == 0.0
 
 
 def test_a_queue_tells_how_it_stands() -> None:
-    batcher: Batcher[Waiting] = Batcher(64, ServiceTime(alpha=0.1, beta=0.5))
+    batcher: Batcher[Waiting] = Batcher(64, AffineLatency(alpha=0.1, beta=0.5))
     assert batcher.state(NOW) == QueueState()
 
     batcher.add([archive(i) for i in range(44)], NOW)
@@ -325,7 +325,7 @@ def test_a_queue_tells_how_it_stands() -> None:
 
 
 def test_one_tight_deadline_is_forgotten_though_looser_ones_keep_coming() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=0.0))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=0.0))
     batcher.add([archive(i) for i in range(40)], NOW)
     batcher.add([live(100, NOW + 3)], NOW)
     batcher.next_batch(NOW)
@@ -338,7 +338,7 @@ def test_one_tight_deadline_is_forgotten_though_looser_ones_keep_coming() -> Non
 
 
 def test_an_image_that_came_too_late_does_not_shorten_archive_batches() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=0.0))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=0.0))
     batcher.add([live(0, NOW - 1), *(archive(i) for i in range(1, 20))], NOW)
 
     assert len(batcher.next_batch(NOW).items) == 8
@@ -415,7 +415,7 @@ def test_a_deadline_that_is_no_time_counts_as_none(absurd: float) -> None:
     assert none.next_deadline_at is None
     assert [item.serial for item in none.next_batch(1_000.0).items] == [0, 1]
 
-    batcher = Batcher[Waiting](4, ServiceTime(0.001, 0.01))
+    batcher = Batcher[Waiting](4, AffineLatency(0.001, 0.01))
     batcher.add([live(1, absurd)], 1_000.0)
     batcher.add([live(2, 4_600.0), archive(3)], 1_000.0)
 
@@ -448,7 +448,7 @@ def test_arrivals_stay_numbers_whatever_comes(seen: list[tuple[float, float]]) -
 def test_every_item_is_handed_out_whatever_its_deadline(
     items: list[tuple[float | None, float]], alpha: float, beta: float
 ) -> None:
-    batcher, left = Batcher[Waiting](8, ServiceTime(alpha, beta)), len(items)
+    batcher, left = Batcher[Waiting](8, AffineLatency(alpha, beta)), len(items)
     for serial, (deadline_at, now) in enumerate(items):
         batcher.add([Waiting(serial, deadline_at, 1)], now)
     for _ in range(2 * len(items)):
@@ -461,7 +461,7 @@ def test_every_item_is_handed_out_whatever_its_deadline(
 
 
 def test_archive_items_do_not_make_a_live_one_late_that_has_waited_for_long() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=0.0))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=0.0))
     later = Arrivals.MEMORY + 20
     batcher.add([live(0, NOW + later + 3)], NOW)
     batcher.add([archive(i) for i in range(1, 9)], NOW)
@@ -470,20 +470,20 @@ def test_archive_items_do_not_make_a_live_one_late_that_has_waited_for_long() ->
 
 
 def test_an_archive_item_runs_alone_where_none_would_leave_live_ones_their_time() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0, beta=1.0))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=1.0))
     batcher.add([live(0, NOW + 2.5), *(archive(i) for i in range(1, 9))], NOW)
 
     assert [w.serial for w in batcher.next_batch(NOW).items] == [0]
     assert [w.serial for w in batcher.next_batch(NOW).items] == [1]
 
 
-def noisy() -> ServiceTime:
+def noisy() -> AffineLatency:
     """Return what batches take that last an eighth of a second per item, give or take."""
-    pace = ServiceTime()
+    latency = AffineLatency()
     for number in range(500):
-        pace.observe(8, 1.1 if number % 2 else 0.9)
-    assert pace.margin == pytest.approx(1.125, abs=0.03)
-    return pace
+        latency.observe(8, 1.1 if number % 2 else 0.9)
+    assert latency.margin == pytest.approx(1.125, abs=0.03)
+    return latency
 
 
 def test_a_noisy_device_is_given_fewer_live_items_at_once() -> None:
@@ -508,11 +508,11 @@ def test_a_noisy_device_is_given_fewer_archive_items_beside_live_ones() -> None:
 def test_live_items_that_come_meanwhile_find_their_time_in_nine_cases_of_ten(
     rate: int, alpha: float, deviation: float
 ) -> None:
-    pace = ServiceTime(alpha, beta=0.1)
+    latency = AffineLatency(alpha, beta=0.1)
     for number in range(400):
         sign = 1 if number % 2 else -1
-        pace.observe(8 + number % 32, (1 + sign * deviation) * pace.predict(8 + number % 32))
-    batcher: Batcher[Waiting] = Batcher(64, pace)
+        latency.observe(8 + number % 32, (1 + sign * deviation) * latency.predict(8 + number % 32))
+    batcher: Batcher[Waiting] = Batcher(64, latency)
     for i in range(50 * rate):
         batcher.add([live(i, NOW + i / rate + 1.0)], NOW + i / rate)
     now = NOW + 50
@@ -521,17 +521,17 @@ def test_live_items_that_come_meanwhile_find_their_time_in_nine_cases_of_ten(
     assert comes == pytest.approx(rate, rel=0.1)
 
     def fits(size: int) -> bool:
-        seconds = pace.margin * pace.predict(size)
+        seconds = latency.margin * latency.predict(size)
         come = comes * seconds + 1.28 * math.sqrt(comes * seconds)
-        return seconds + pace.margin * pace.predict(min(64, math.ceil(come))) <= 1.0
+        return seconds + latency.margin * latency.predict(min(64, math.ceil(come))) <= 1.0
 
-    half = [size for size in range(1, 65) if pace.predict(size) <= 0.5]
+    half = [size for size in range(1, 65) if latency.predict(size) <= 0.5]
     batcher.add([archive(i) for i in range(100)], now)
     assert len(batcher.next_batch(now).items) == max(size for size in half if fits(size))
 
 
 def test_of_live_items_that_come_meanwhile_one_batch_is_reckoned_with() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=0.05, beta=0.1))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=0.05, beta=0.1))
     for i in range(1000):
         batcher.add([live(i, NOW + i / 60 + 1.0001)], NOW + i / 60)
     now = NOW + 1000 / 60
@@ -542,25 +542,27 @@ def test_of_live_items_that_come_meanwhile_one_batch_is_reckoned_with() -> None:
 
 
 def test_a_model_whose_images_take_next_to_no_time_gains_by_every_one() -> None:
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1e-310, beta=1.0))
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1e-310, beta=1.0))
     batcher.add([archive(i) for i in range(7)], NOW)
     assert not batcher.state(NOW).worth
     batcher.add([archive(7)], NOW)
     assert batcher.state(NOW).worth
 
 
-def first_of_many(rate: int, budget: float, pace: ServiceTime, fits: Callable[[float], int]) -> int:
+def first_of_many(
+    rate: int, budget: float, latency: AffineLatency, fits: Callable[[float], int]
+) -> int:
     """Return which of so many live items a second goes first: the first, -1, or a later one.
 
     All have so long a time. Of that of the first one so much is left that a batch of ``fits`` is
     done in it, which is given the rate.
     """
-    batcher: Batcher[Waiting] = Batcher(64, pace)
+    batcher: Batcher[Waiting] = Batcher(64, latency)
     for i in range(50 * rate):
         batcher.add([live(i, NOW + i / rate + budget)], NOW + i / rate)
     batcher.drop()
     came = NOW + 50
-    left = pace.predict(fits(batcher.arrivals.rate(came))) + 1e-6
+    left = latency.predict(fits(batcher.arrivals.rate(came))) + 1e-6
     now = came + budget - left
     batcher.add([live(-1, came + budget)], came)
     for i in range(1, int((now - came) * rate)):
@@ -575,29 +577,30 @@ def test_an_item_is_passed_over_if_its_batch_would_not_keep_up_with_what_comes(
     def keeps_up(rate: float) -> int:
         return math.ceil(rate * beta / (1 - rate * alpha))
 
-    pace = ServiceTime(alpha, beta)
-    assert first_of_many(rate, 6.0, pace, keeps_up) == -1
-    assert first_of_many(rate, 6.0, pace, lambda rate: keeps_up(rate) - 1) == 1
+    latency = AffineLatency(alpha, beta)
+    assert first_of_many(rate, 6.0, latency, keeps_up) == -1
+    assert first_of_many(rate, 6.0, latency, lambda rate: keeps_up(rate) - 1) == 1
 
 
 def test_no_item_is_passed_over_where_single_ones_keep_up() -> None:
-    assert first_of_many(1, 6.0, ServiceTime(alpha=0.5), lambda _: 1) == -1
+    assert first_of_many(1, 6.0, AffineLatency(alpha=0.5), lambda _: 1) == -1
 
 
 def test_where_too_many_come_a_batch_is_as_large_as_leaves_a_second_one_in_time() -> None:
-    pace = ServiceTime(alpha=0.1, beta=0.4)  # of twenty a second it can do ten
-    assert first_of_many(20, 4.0, pace, lambda _: 16) == -1
-    assert first_of_many(20, 4.0, pace, lambda _: 15) > -1
-    slow = ServiceTime(alpha=1.0)  # no second one is in time: one image at a time, and all of them
+    latency = AffineLatency(alpha=0.1, beta=0.4)  # of twenty a second it can do ten
+    assert first_of_many(20, 4.0, latency, lambda _: 16) == -1
+    assert first_of_many(20, 4.0, latency, lambda _: 15) > -1
+    # No second one is in time: one image at a time, and all of them.
+    slow = AffineLatency(alpha=1.0)
     assert first_of_many(2, 3.0, slow, lambda _: 1) == -1
 
 
-def test_each_shape_has_its_own_pace() -> None:
-    paces: dict[Hashable, Pace] = {
-        "slow": ServiceTime(alpha=2.0),
-        "fast": ServiceTime(alpha=0.5),
+def test_each_shape_has_its_own_latency() -> None:
+    latencies: dict[Hashable, LatencyModel] = {
+        "slow": AffineLatency(alpha=2.0),
+        "fast": AffineLatency(alpha=0.5),
     }
-    batcher: Batcher[Waiting] = Batcher(8, ServiceTime(alpha=1.0), paces)
+    batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0), latencies)
     for serial, (shape, size) in enumerate((("slow", 2), ("fast", 8), ("other", 4))):
         batcher.add([live(10 * serial + i, NOW + 4.0, shape) for i in range(8)], NOW)
         assert len(batcher.next_batch(NOW).items) == size
@@ -605,9 +608,9 @@ def test_each_shape_has_its_own_pace() -> None:
 
 
 def test_what_a_batch_takes_is_told_apart_by_where_it_passes() -> None:
-    pace = TierTime({"a": ("cpu", ServiceTime(0.1, 0.5))})
-    pace.decoding = ServiceTime(0.2, 0.25)
-    batcher: Batcher[Waiting] = Batcher(8, pace)
+    latency = TierLatency({"a": ("cpu", AffineLatency(0.1, 0.5))})
+    latency.decoding = AffineLatency(0.2, 0.25)
+    batcher: Batcher[Waiting] = Batcher(8, latency)
     batcher.add([archive(i) for i in range(4)], NOW)
 
     state = batcher.state(NOW)

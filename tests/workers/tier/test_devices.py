@@ -9,7 +9,7 @@ from anyio import to_thread
 from roadstream.schemas.records.image import Inline
 from roadstream.stages.batching.batcher import QueueState
 from roadstream.stages.batching.device_queue import SLOTS, SlotRequest
-from roadstream.stages.batching.service_time import Run
+from roadstream.stages.batching.latency_model import Run
 from roadstream.stages.inference import Engine, Pictures, Said, Score
 from roadstream.workers.tier.devices import Devices, Held
 from roadstream.workers.tier.judge import Judge

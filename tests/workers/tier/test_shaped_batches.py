@@ -58,7 +58,7 @@ async def test_pictures_wait_for_a_batch_of_their_shape() -> None:
     assert {shape[1:] for shape in engine.stacks} == {(8, 16, 3), (16, 8, 3)}
     assert sum(shape[0] for shape in engine.stacks) == 10
     assert await bench.lag() == 0
-    assert set(worker.judge.paces) == {((16, 8),), ((8, 16),)}
+    assert set(worker.judge.latencies) == {((16, 8),), ((8, 16),)}
 
 
 @pytest.mark.parametrize(

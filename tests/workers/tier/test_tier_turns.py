@@ -13,7 +13,7 @@ from roadstream.schemas.records.events import Opened
 from roadstream.schemas.records.image import Inline
 from roadstream.schemas.records.votes import Escalation
 from roadstream.schemas.topics import tier_group
-from roadstream.stages.batching.service_time import ServiceTime
+from roadstream.stages.batching.latency_model import AffineLatency
 from roadstream.streams.ledgers.event_ledger import ledger_files
 from roadstream.streams.log import TopicPartition
 from roadstream.workers.tier.devices import Devices
@@ -41,7 +41,7 @@ def shaped(bench: Slow, devices: Devices | None = None) -> TierWorker:
     """Return a worker whose batches of one shape are not worth their turn: 45 images would be."""
     bench.cascade = SHAPED
     judge = bench.slow_judge(devices=devices)
-    judge.paces |= {SQUARE: Steady(0.1, 0.5), WIDE: Steady(0.1, 0.5)}
+    judge.latencies |= {SQUARE: Steady(0.1, 0.5), WIDE: Steady(0.1, 0.5)}
     return bench.slow(WorkerLimits(queue_batches=1), judge=judge)
 
 
@@ -114,9 +114,9 @@ def test_a_tier_waits_for_its_own_device_and_not_for_what_others_use_besides() -
         await bench.create_topics()
         devices = Devices()
         first = bench.slow_judge(devices=devices)
-        first.pace = Steady(1.0, 0.0, b=("cuda:0", ServiceTime(4.0, 0.0)))
+        first.latency = Steady(1.0, 0.0, b=("cuda:0", AffineLatency(4.0, 0.0)))
         second = bench.slow_judge("two", devices=devices)
-        second.pace = Steady(0.1, 5.0)
+        second.latency = Steady(0.1, 5.0)
         hasty = WorkerLimits(drain_timeout=0.0)
         one, two = (running.start(bench.slow(hasty, judge=judge)) for judge in (first, second))
         await bench.send(TOPIC, image("0"))
@@ -154,8 +154,8 @@ def test_the_later_tier_goes_first_on_a_device_that_both_wait_for() -> None:
 def test_live_images_that_would_be_late_behind_what_runs_wait_for_the_next_batch() -> None:
     async def test(bench: Slow, running: Running) -> None:
         bench.cascade = cascade(tier("one", member("a"), max_batch=4))
-        judge = bench.slow_judge(pace=Steady(1.0, 0.0))
-        judge.pace.decoding = ServiceTime(0.25, 0.0)
+        judge = bench.slow_judge(latency=Steady(1.0, 0.0))
+        judge.latency.decoding = AffineLatency(0.25, 0.0)
         worker = running.start(bench.slow(judge=judge))
         await bench.send(TOPIC, image("0"), image("1"))
         await at(0.5)

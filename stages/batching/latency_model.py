@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 
-class Pace(Protocol):
+class LatencyModel(Protocol):
     """What the batcher must know of the time that batches take."""
 
     @property
@@ -40,7 +40,7 @@ class Pace(Protocol):
         """
 
 
-class ServiceTime:
+class AffineLatency:
     """Running least-squares fit of ``l(b) = α·b + β`` over recent batches.
 
     Old batches fade by ``DECAY`` per batch, so that the fit follows a device that slows down.
@@ -67,7 +67,7 @@ class ServiceTime:
 
     @property
     def margin(self) -> float:
-        """See ``Pace``."""
+        """See ``LatencyModel``."""
         return min(1.0 + self._MARGIN * self._deviation, self._MOST_MARGIN)
 
     def observe(self, size: int, seconds: float) -> None:
@@ -109,11 +109,11 @@ class ServiceTime:
         return self.alpha * size + self.beta
 
     def preparing(self, size: int) -> float:
-        """See ``Pace``: all of it is counted as time on the device."""
+        """See ``LatencyModel``: all of it is counted as time on the device."""
         return 0.0 * size
 
     def largest_within(self, seconds: float, limit: int, wait: float = 0.0) -> int:
-        """See ``Pace``."""
+        """See ``LatencyModel``."""
         return largest(self.alpha, self.beta, seconds - wait, limit)
 
 
@@ -141,7 +141,7 @@ class Run(NamedTuple):
     seconds: float
 
 
-class TierTime:
+class TierLatency:
     """What a tier's batches of one shape take: decoding, then its members on their devices.
 
     It is observed by the threads that judge, and asked by the event loop.
@@ -153,8 +153,8 @@ class TierTime:
         decoding: What reading, decoding and preparing take.
     """
 
-    def __init__(self, members: Mapping[str, tuple[str, ServiceTime]] | None = None) -> None:
-        self.decoding = ServiceTime()
+    def __init__(self, members: Mapping[str, tuple[str, AffineLatency]] | None = None) -> None:
+        self.decoding = AffineLatency()
         self._members = dict(members or {})
         self._learning = threading.Lock()
         self._add_up()
@@ -174,17 +174,17 @@ class TierTime:
 
     @property
     def alpha(self) -> float:
-        """See ``Pace``."""
+        """See ``LatencyModel``."""
         return self._slowest[0] + self.decoding.alpha
 
     @property
     def beta(self) -> float:
-        """See ``Pace``."""
+        """See ``LatencyModel``."""
         return self._slowest[1] + self.decoding.beta
 
     @property
     def margin(self) -> float:
-        """See ``Pace``: that of the member whose time varies most."""
+        """See ``LatencyModel``: that of the member whose time varies most."""
         return self._margin
 
     def observe(self, size: int, decoding: float, runs: Iterable[Run]) -> None:
@@ -202,7 +202,7 @@ class TierTime:
                     continue
                 known = self._members.get(run.member)
                 if known is None or known[0] != run.device:
-                    known = self._members[run.member] = run.device, ServiceTime()
+                    known = self._members[run.member] = run.device, AffineLatency()
                 known[1].observe(run.size, run.seconds)
             self._add_up()
 
@@ -211,7 +211,7 @@ class TierTime:
         return self.decoding.predict(size) + self.running(size)
 
     def preparing(self, size: int) -> float:
-        """See ``Pace``."""
+        """See ``LatencyModel``."""
         return self.decoding.predict(size)
 
     def running(self, size: int, device: str | None = None) -> float:
@@ -222,7 +222,7 @@ class TierTime:
         return max([alpha * size + beta for alpha, beta in self._devices.values()], default=0.0)
 
     def largest_within(self, seconds: float, limit: int, wait: float = 0.0) -> int:
-        """See ``Pace``."""
+        """See ``LatencyModel``."""
         decoding = self.decoding
         found = limit
         for alpha, beta in self._devices.values() or [(0.0, 0.0)]:

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from roadstream.stages.batching.arrivals import Arrivals
-from roadstream.stages.batching.service_time import Run, ServiceTime, TierTime, largest
+from roadstream.stages.batching.latency_model import AffineLatency, Run, TierLatency, largest
 from tests.kits.examples import examples
 
 SIZES = st.lists(st.integers(1, 64), min_size=2, max_size=60).filter(lambda s: len(set(s)) > 1)
@@ -16,10 +16,10 @@ SIZES = st.lists(st.integers(1, 64), min_size=2, max_size=60).filter(lambda s: l
 
 @settings(deadline=None, max_examples=examples(200))
 @given(st.floats(1e-4, 1.0), st.floats(0.0, 1.0), SIZES)
-def test_service_time_is_recovered_from_measurements_without_noise(
+def test_latency_is_recovered_from_measurements_without_noise(
     alpha: float, beta: float, sizes: list[int]
 ) -> None:
-    service = ServiceTime()
+    service = AffineLatency()
     for size in sizes:
         service.observe(size, alpha * size + beta)
 
@@ -31,7 +31,7 @@ def test_service_time_is_recovered_from_measurements_without_noise(
 
 @given(st.integers(1, 64), st.floats(1e-4, 1.0), st.integers(1, 20))
 def test_batches_of_one_size_tell_the_time_per_image(size: int, each: float, times: int) -> None:
-    service = ServiceTime()
+    service = AffineLatency()
     for _ in range(times):
         service.observe(size, each * size)
 
@@ -39,8 +39,8 @@ def test_batches_of_one_size_tell_the_time_per_image(size: int, each: float, tim
     assert service.predict(2 * size) == pytest.approx(2 * each * size)
 
 
-def test_service_time_follows_a_device_that_slows_down() -> None:
-    service = ServiceTime()
+def test_latency_follows_a_device_that_slows_down() -> None:
+    service = AffineLatency()
     for i in range(300):
         service.observe(1 + i % 8, 0.1 * (1 + i % 8) + 0.2)
     for i in range(500):
@@ -51,8 +51,8 @@ def test_service_time_follows_a_device_that_slows_down() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 10)), min_size=1, max_size=40))
-def test_service_time_is_never_negative(measured: list[tuple[int, float]]) -> None:
-    service = ServiceTime()
+def test_latency_is_never_negative(measured: list[tuple[int, float]]) -> None:
+    service = AffineLatency()
     for size, seconds in measured:
         service.observe(size, seconds)
         assert service.alpha >= 0.0
@@ -63,7 +63,7 @@ def test_service_time_is_never_negative(measured: list[tuple[int, float]]) -> No
 def test_the_largest_batch_within_a_time_is_the_largest(
     alpha: float, beta: float, seconds: float, limit: int
 ) -> None:
-    service = ServiceTime(alpha, beta)
+    service = AffineLatency(alpha, beta)
 
     size = service.largest_within(seconds, limit)
 
@@ -75,7 +75,7 @@ def test_the_largest_batch_within_a_time_is_the_largest(
 
 
 def test_batches_of_nearly_one_size_keep_what_is_known_of_others() -> None:
-    service = ServiceTime()
+    service = AffineLatency()
     for size in (1, 2, 4, 8, 16, 32, 64):
         service.observe(size, 0.01 * size + 0.1)
     noise = [1.0, 1.05, 0.95, 1.02, 0.98]
@@ -88,7 +88,7 @@ def test_batches_of_nearly_one_size_keep_what_is_known_of_others() -> None:
 
 
 def test_a_single_slow_batch_is_not_taken_at_its_word() -> None:
-    service = ServiceTime()
+    service = AffineLatency()
     for i in range(200):
         service.observe(1 + i % 8, 0.1 * (1 + i % 8) + 0.2)
     service.observe(4, 60.0)
@@ -97,7 +97,7 @@ def test_a_single_slow_batch_is_not_taken_at_its_word() -> None:
 
 
 def test_noise_widens_the_margin_and_its_absence_closes_it() -> None:
-    steady, noisy = ServiceTime(), ServiceTime()
+    steady, noisy = AffineLatency(), AffineLatency()
     for i in range(500):
         steady.observe(8, 1.0)
         noisy.observe(8, 1.1 if i % 2 else 0.9)
@@ -122,9 +122,9 @@ def test_a_tiers_largest_batch_in_a_time_is_the_largest(
     limit: int,
     wait: float,
 ) -> None:
-    known = {f"{i}": (d, ServiceTime(a, b)) for i, (d, a, b) in enumerate(members)}
-    tier = TierTime(known)
-    tier.decoding = ServiceTime(alpha, beta)
+    known = {f"{i}": (d, AffineLatency(a, b)) for i, (d, a, b) in enumerate(members)}
+    tier = TierLatency(known)
+    tier.decoding = AffineLatency(alpha, beta)
 
     def takes(size: int) -> float:
         """Decoding goes on while the device is busy."""
@@ -140,7 +140,7 @@ def test_a_tiers_largest_batch_in_a_time_is_the_largest(
 
 
 def test_members_on_one_device_take_turns_and_on_different_ones_do_not_wait() -> None:
-    tier = TierTime()
+    tier = TierLatency()
     for size in (4, 8, 4, 8):
         runs = [
             Run("a", "cpu", size, 0.1 * size), Run("b", "cpu", size, 0.2 * size),
@@ -204,15 +204,15 @@ def test_items_that_come_too_late_say_nothing() -> None:
 
 
 def test_a_tier_without_members_takes_no_time() -> None:
-    tier = TierTime()
+    tier = TierLatency()
     assert (tier.alpha, tier.beta, tier.margin) == (0.0, 0.0, 1.0)
     assert (tier.running(5), tier.running(5, "cpu"), tier.predict(5)) == (0.0, 0.0, 0.0)
     assert (tier.largest_within(1.0, 8), tier.largest_within(1.0, 8, 2.0)) == (8, 0)
 
 
 def test_members_that_share_a_device_add_up_with_all_they_take() -> None:
-    known = {"a": ("cpu", ServiceTime(0.1, 0.5)), "b": ("cpu", ServiceTime(0.2, 0.25))}
-    tier = TierTime(known | {"c": ("vllm:c", ServiceTime(0.05, 1.0))})
+    known = {"a": ("cpu", AffineLatency(0.1, 0.5)), "b": ("cpu", AffineLatency(0.2, 0.25))}
+    tier = TierLatency(known | {"c": ("vllm:c", AffineLatency(0.05, 1.0))})
     assert [tier.alpha, tier.beta] == pytest.approx([0.3, 0.75])
     assert tier.running(10, "cpu") == pytest.approx(3.75)
     assert tier.running(10, "vllm:c") == pytest.approx(1.5)
@@ -222,7 +222,7 @@ def test_members_that_share_a_device_add_up_with_all_they_take() -> None:
 
 
 def test_what_a_member_takes_is_learnt_over_batches_until_it_moves() -> None:
-    tier = TierTime()
+    tier = TierLatency()
     for size in (4, 8):
         away, runs = Run("away", "cpu", 0, 9.0), Run("a", "cpu", size, 0.1 * size + 0.5)
         tier.observe(size, 0.0, [away, runs])
@@ -232,7 +232,7 @@ def test_what_a_member_takes_is_learnt_over_batches_until_it_moves() -> None:
 
 
 def test_the_margin_of_a_tier_is_that_of_its_least_steady_member() -> None:
-    tier = TierTime()
+    tier = TierLatency()
     for number in range(100):
         noisy = 1.1 if number % 2 else 0.9
         tier.observe(8, 0.0, [Run("a", "cpu", 8, noisy), Run("b", "cpu", 8, 1.0)])
@@ -240,7 +240,7 @@ def test_the_margin_of_a_tier_is_that_of_its_least_steady_member() -> None:
 
 
 def test_a_model_alone_counts_all_as_time_on_the_device() -> None:
-    service = ServiceTime(1.0, 0.0)
+    service = AffineLatency(1.0, 0.0)
     assert (service.preparing(0), service.preparing(5)) == (0.0, 0.0)
     assert (service.largest_within(6.0, 8), service.largest_within(6.0, 8, 4.0)) == (6, 2)
 
@@ -255,7 +255,7 @@ def test_the_fit_is_that_of_weighted_least_squares(
 ) -> None:
     measured = [(size, (alpha * size + beta) * noise) for size, noise in noisy]
     measured = [(1, alpha + beta), (64, 64 * alpha + beta), *measured]
-    service = ServiceTime()
+    service = AffineLatency()
     for size, seconds in measured:
         service.observe(size, seconds)
     sizes, seconds = np.array(measured).T
@@ -270,7 +270,7 @@ def test_the_fit_is_that_of_weighted_least_squares(
 
 
 def test_the_margin_follows_the_mean_deviation() -> None:
-    service = ServiceTime()
+    service = AffineLatency()
     service.observe(8, 0.5)
     assert service.margin == 1.0  # nothing was expected of it
     service.observe(8, 0.75)
@@ -282,14 +282,14 @@ def test_the_margin_follows_the_mean_deviation() -> None:
 
 
 def test_no_margin_is_larger_than_half_of_the_time() -> None:
-    service = ServiceTime()
+    service = AffineLatency()
     for number in range(1_000):
         service.observe(8, 2.0 if number % 2 else 0.1)
     assert service.margin == 1.5
 
 
 def test_what_was_told_before_is_no_measurement() -> None:
-    service = ServiceTime(0.1, 0.5)
+    service = AffineLatency(0.1, 0.5)
     service.observe(8, 2.6)  # twice as long as was told
     assert service.margin == 1.0
     assert [service.alpha, service.beta] == pytest.approx([0.2, 1.0])
@@ -299,7 +299,7 @@ def test_what_was_told_before_is_no_measurement() -> None:
 def test_without_a_beta_to_keep_batches_of_one_size_are_taken_at_their_word(
     alpha: float, beta: float
 ) -> None:
-    service = ServiceTime(alpha, beta)
+    service = AffineLatency(alpha, beta)
     service.observe(8, 0.8)
     assert [service.alpha, service.beta] == pytest.approx([0.1, 0.0])
     service.observe(8, 8.0)
@@ -308,7 +308,7 @@ def test_without_a_beta_to_keep_batches_of_one_size_are_taken_at_their_word(
 
 @pytest.mark.parametrize("unit", [1.0, 1e-5])
 def test_an_outlier_counts_as_three_times_what_was_expected(unit: float) -> None:
-    service = ServiceTime(0.1 * unit, 0.2 * unit)
+    service = AffineLatency(0.1 * unit, 0.2 * unit)
     service.observe(8, 1.0 * unit)
     service.observe(8, 60.0 * unit)
     assert service.predict(8) == pytest.approx((0.98 * 1.0 + 3.0) / 1.98 * unit)
@@ -316,7 +316,7 @@ def test_an_outlier_counts_as_three_times_what_was_expected(unit: float) -> None
 
 
 def test_what_took_no_time_is_learnt_anew_once_it_does() -> None:
-    service = ServiceTime()
+    service = AffineLatency()
     for size in range(1, 65):
         service.observe(size, 0.0)
     for _ in range(500):
@@ -330,7 +330,7 @@ def test_sizes_that_differ_by_little_are_told_apart_only_where_nothing_is_known(
     def sizes() -> list[int]:
         return [30 + number % 3 for number in range(60)]
 
-    fresh, known = ServiceTime(), ServiceTime(0.02, 0.4)
+    fresh, known = AffineLatency(), AffineLatency(0.02, 0.4)
     for size in sizes():
         for service in (fresh, known):
             service.observe(size, 0.01 * size + 0.4)
