@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from roadstream.sinks.files.readers import read_answers
-from tests.kits.command import roadstream, started, wait_for_answers, write_cascade, write_pictures
+from tests.kits.command import (
+    CONES_CASCADE,
+    roadstream,
+    started,
+    wait_for_answers,
+    write_cascade,
+    write_pictures,
+)
 
 pytestmark = [
     pytest.mark.kafka,
@@ -84,9 +91,10 @@ def test_references_are_read_under_the_root_only(
 ) -> None:
     monkeypatch.setenv("ROADSTREAM_NAMESPACE", "references")
     log = f"kafka://{kafka_bootstrap}"
+    (tmp_path / "cones.toml").write_text(CONES_CASCADE)
     write_pictures(tmp_path / "allowed", 2)
     write_pictures(tmp_path / "secret", 2)
-    common = ("--log", log, "--cascade", write_cascade(tmp_path))
+    common = ("--log", log, "--cascade", "cones.toml")
     up = started(
         "up", "--partitions", "4", "--root", str(tmp_path / "allowed"), *common, folder=tmp_path
     )
