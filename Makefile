@@ -39,7 +39,7 @@ demo: $(UV) ## Render a drive, score it, show where the answers and the report a
 	@echo "report:   $(CURDIR)/$(DEMO)/answers.html"
 
 train: $(UV) ## Train lite anew from labelled pictures: make train DATA=folder [WORK=folder] [OUT=folder]
-	@test -n "$(DATA)" || { echo "expected make train DATA=folder, see docs/training.md" >&2; exit 2; }
+	@test -n "$(DATA)" || { echo "expected make train DATA=folder, see docs/guide/training.md" >&2; exit 2; }
 	@$(UV) sync --quiet --locked --inexact --extra train
 	@$(BIN)/python -m training "$(DATA)" --work "$(WORK)" --out "$(OUT)"
 

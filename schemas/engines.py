@@ -1,9 +1,9 @@
 """The engines that run members: one table of ours, and those that other distributions bring.
 
 Whatever depends on which engines there are is taken from here: what a cascade file may say, the
-messages about it, `roadstream schema`, what builds an engine, and the table in ``docs/models.md``.
-Nothing here imports an engine of ours; one of another distribution is imported when a cascade names
-it, and looked for only then.
+messages about it, `roadstream schema`, what builds an engine, and the table in
+``docs/guide/models.md``. Nothing here imports an engine of ours; one of another distribution is
+imported when a cascade names it, and looked for only then.
 """
 
 from typing import TYPE_CHECKING, Any, Literal

@@ -1,4 +1,4 @@
-"""docs/models.md says what the code does: its families, and which have a tiny checkpoint."""
+"""docs/guide/models.md says what the code does: its families, and which have a tiny checkpoint."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.workers.engines.torch.families.registry import FAMILIES, MODEL_TYPES
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "models.md").read_text()
+PAGE = (ROOT / "docs" / "guide" / "models.md").read_text()
 CHECKPOINTS = ROOT / "tests" / "kits" / "checkpoints"
 # What fixtures share; and the package that writes its own.
 _SHARED = {"common"}

@@ -1,1 +1,1 @@
-"""The fault campaign: real processes, real faults, every answer checked. See ``docs/faults.md``."""
+"""The fault campaign: real processes and faults, all answers checked (docs/operate/faults.md)."""

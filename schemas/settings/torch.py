@@ -20,7 +20,7 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         family: How the checkpoint is read, where its own ``config.json`` leaves it open: a name of
-            ``docs/models.md``.
+            ``docs/guide/models.md``.
         revision: Branch, tag or commit of a hub id; ``main`` if absent.
         trust_remote_code: Whether code that comes with the checkpoint may run here.
         device: ``auto`` (the first CUDA device, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
@@ -41,7 +41,7 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
         examples: Pictures of what means roadwork, each filled by one such thing, relative to the
             cascade file; for OWLv2.
         head: A safetensors file of a trained head, relative to the cascade file; see
-            ``docs/models.md`` for its tensors.
+            ``docs/guide/models.md`` for its tensors.
         layers: Blocks (of a ConvNeXt: stages) of the backbone that the head looks at, counted from
             1. Empty: the output of the last one.
         pooling: What the head gets of each: the class token, the mean of the patches, or both.

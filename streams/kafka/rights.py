@@ -76,7 +76,7 @@ def forbidden(settings: KafkaSettings, rights: Sequence[Right]) -> ForbiddenErro
     more = ", the others likewise" if len(rights) > 1 else ""
     return ForbiddenError(
         f"Kafka refuses {who}: missing right {', '.join(map(str, rights))}{either}; "
-        f"grant it with `{grant(settings, rights[0])}`{more} (docs/kafka.md, Rights)"
+        f"grant it with `{grant(settings, rights[0])}`{more} (docs/guide/kafka.md, Rights)"
     )
 
 

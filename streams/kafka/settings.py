@@ -166,8 +166,9 @@ def _explained(path: Path, problem: str) -> tuple[str, str, str]:
     said, _, place = problem.replace("`", "").partition(" - at $.")
     where = f"{path}: {place}" if place else str(path)
     if "unknown field" in said:
-        return where, "a setting of docs/kafka.md", f"the unknown key {said.rsplit(' ', 1)[-1]}"
+        key = said.rsplit(" ", 1)[-1]
+        return where, "a setting of docs/guide/kafka.md", f"the unknown key {key}"
     if value := _VALUE.fullmatch(said):
-        return where, "a value that docs/kafka.md names", value[1]
+        return where, "a value that docs/guide/kafka.md names", value[1]
     expected, _, got = said.removeprefix("Expected ").partition(", got ")
     return where, expected, got or "another value"

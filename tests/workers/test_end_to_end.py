@@ -163,7 +163,7 @@ def judged(answer: Answer) -> Answer:
 
 
 async def test_keys_and_partitions_are_as_documented_from_picture_to_answer() -> None:
-    """docs/records.md, "Keys and partitions": the drive's key, in the partition of the image."""
+    """docs/reference/records.md, "Keys and partitions": the drive's key, the image's partition."""
     log, drive = await filled(0), b"berlin/drive-17"
     sent = [
         msgspec.structs.replace(i, head=msgspec.structs.replace(i.head, session_id=drive.decode()))

@@ -60,7 +60,7 @@ def triton(
     roadstream score --cascade FOLDER/cascade.toml PICTURES
 
     Give `--member NAME` to export some only, and `--url` if the server runs elsewhere; both stand
-    in FOLDER/cascade.toml and can be edited there. See docs/triton.md.
+    in FOLDER/cascade.toml and can be edited there. See docs/guide/triton.md.
     """
     check_number("--instances", instances, 1, MOST_WORKERS, "instances")
     check_number("--max-batch", max_batch, 1, MOST_SHOWN, "pictures")

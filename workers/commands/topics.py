@@ -83,7 +83,7 @@ def create(
     too small a max.message.bytes, partition counts that differ), the command ends with status 2 and
     says what to run. What only puts records at risk (a short retention, one copy) is a warning.
     Defaults of these options can stand in the file that ROADSTREAM_KAFKA_CONFIG names; `work`,
-    `consensus` and `up` read it too, and warn of the same (docs/kafka.md).
+    `consensus` and `up` read it too, and warn of the same (docs/guide/kafka.md).
     """
     where = address(log, namespace)
     check_number("--partitions", partitions, 1, MOST_PARTITIONS, "partitions")

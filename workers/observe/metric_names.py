@@ -1,4 +1,4 @@
-"""Every metric by name: kind, labels, meaning. ``docs/metrics.md`` says what to do about each."""
+"""Every metric by name: kind, labels, meaning. ``docs/operate/metrics.md`` says what to do."""
 
 from typing import Literal, NamedTuple
 

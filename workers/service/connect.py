@@ -18,7 +18,7 @@ from roadstream.workers.observe.ports import parse_port
 LOG_HELP = "embedded:FILE or kafka://host:port[,host:port…]"
 
 KAFKA_CONFIG = "ROADSTREAM_KAFKA_CONFIG"
-"""Environment variable that names a file of Kafka settings; see ``docs/kafka.md``."""
+"""Environment variable that names a file of Kafka settings; see ``docs/guide/kafka.md``."""
 
 
 class Address(str):
@@ -76,7 +76,7 @@ def _open(url: str, asked: Mapping[str, object]) -> Log:
         if "@" in servers:  # not repeated: it may hold a password
             raise UsageError(
                 "--log: expected no user or password in the URL, got one; "
-                f"they belong into the file that {KAFKA_CONFIG} names, see docs/kafka.md"
+                f"they belong into the file that {KAFKA_CONFIG} names, see docs/guide/kafka.md"
             )
         if servers and all(_is_address(server) for server in servers.split(",")):
             return _kafka(servers, asked)

@@ -1,4 +1,4 @@
-"""The least rights of each command on a cluster with ACLs, as docs/kafka.md lists them. Pure.
+"""The least rights of each command on a cluster with ACLs, as docs/guide/kafka.md lists them. Pure.
 
 READ and WRITE include DESCRIBE. What nobody must have is left out: on ``cascades``, without which
 commands go on with a warning, and CREATE, which a right on the cluster may stand for.

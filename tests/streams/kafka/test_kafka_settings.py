@@ -52,14 +52,17 @@ def test_a_file_of_settings_is_read_with_paths_from_its_folder(tmp_path: Path) -
     ("text", "said"),
     [
         ("[a", ": expected a TOML file, got "),
-        ('pasword = "x"', ": expected a setting of docs/kafka.md, got the unknown key pasword"),
+        (
+            'pasword = "x"',
+            ": expected a setting of docs/guide/kafka.md, got the unknown key pasword",
+        ),
         ('sasl_password = "x"', ", got the unknown key sasl_password"),
         ('drain_timeout = "x"', ": drain_timeout: expected float, got str"),
         ("stop_timeout = 0", ": stop_timeout: expected float > 0.0, got another value"),
         ("drain_timeout = 60", ": drain_timeout: expected less than rebalance_timeout"),
         (
             'security_protocol = "TLS"',
-            ": security_protocol: expected a value that docs/kafka.md names, got 'TLS'",
+            ": security_protocol: expected a value that docs/guide/kafka.md names, got 'TLS'",
         ),
         (
             'ssl_ca_file = "ca.pem"',

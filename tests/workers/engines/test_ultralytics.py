@@ -56,6 +56,6 @@ def test_without_the_package_it_says_where_to_look(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"family": "ultralytics", "roadwork": ["traffic cone"]}
 
     with pytest.raises(
-        ConfigError, match=r"Ultralytics, which docs/models\.md says how to install"
+        ConfigError, match=r"Ultralytics, which docs/guide/models\.md says how to install"
     ):
         engine_of(tmp_path, size=(64, 64), **settings).load()

@@ -20,7 +20,7 @@ from roadstream.workers.engines.torch.families.ultralytics import thinned
 from tests.kits.checkpoints.common import seeded
 from tests.kits.torch_kit import engine_of, pictures
 
-DOCS = Path(__file__).parents[3] / "docs" / "models.md"
+DOCS = Path(__file__).parents[3] / "docs" / "guide" / "models.md"
 NAMES = {0: "car", 1: "traffic cone", 2: "person", 3: "barrier"}
 ROADWORK = ["traffic cone", "barrier"]
 COLUMNS = [1, 3]
@@ -54,9 +54,9 @@ def pickled(folder: Path, kind: str) -> Path:
 
 
 def conversion() -> str:
-    """Return the program that docs/models.md tells users to run."""
+    """Return the program that docs/guide/models.md tells users to run."""
     found = re.search(r"```python\n(import sys\n.*?)```", DOCS.read_text(), re.DOTALL)
-    assert found, "docs/models.md says how weights are converted"
+    assert found, "docs/guide/models.md says how weights are converted"
     return found.group(1)
 
 

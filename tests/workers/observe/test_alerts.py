@@ -1,4 +1,4 @@
-"""The alert rules of docs/alerts.yml: about metrics that exist, each with a reason, each tried."""
+"""docs/operate/alerts.yml: each alert rule names metrics that exist, has a reason, is tried."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ import yaml
 from roadstream.workers.observe.metric_names import METRICS
 
 REPOSITORY = Path(__file__).parents[3]
-RULES = REPOSITORY / "docs" / "alerts.yml"
+RULES = REPOSITORY / "docs" / "operate" / "alerts.yml"
 UNIT_TESTS = [
     Path(__file__).with_name(name) for name in ("alerts_test.yml", "alerts_drift_test.yml")
 ]
@@ -29,7 +29,11 @@ def promtool(*arguments: str | Path) -> str:
 
 
 def test_alerts_are_about_metrics_that_exist() -> None:
-    pages = [RULES, REPOSITORY / "docs" / "kafka.md", REPOSITORY / "docs" / "metrics.md"]
+    pages = [
+        RULES,
+        REPOSITORY / "docs" / "guide" / "kafka.md",
+        REPOSITORY / "docs" / "operate" / "metrics.md",
+    ]
     named = {name for page in pages for name in re.findall(r"\broadstream_\w+", page.read_text())}
     histograms = {name for name, metric in METRICS.items() if metric.kind == "histogram"}
     parts = {f"{name}_{part}" for name in histograms for part in ("bucket", "count", "sum")}

@@ -39,7 +39,7 @@ from roadstream.workers.service.samples import supervisor_samples
 from roadstream.workers.service.supervisor import ChildSpec, Supervisor
 from tests.kits.builders import cascade, tier
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "operate" / "metrics.md"
 ROW = re.compile(
     r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([\w, ]*) ?\| (.+) \|$", re.MULTILINE
 )

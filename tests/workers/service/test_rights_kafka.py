@@ -1,4 +1,4 @@
-"""A cluster with ACLs: what docs/kafka.md grants is enough, and each of it is needed and named."""
+"""A cluster with ACLs: what docs/guide/kafka.md grants is enough, and each is needed and named."""
 
 import signal
 import subprocess
@@ -35,7 +35,7 @@ from tests.kits.command import roadstream, started, wait_for_answers, write_pict
 from tests.kits.kafka_fixture import give_up
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
-PAGE = Path(__file__).parents[3] / "docs/kafka.md"
+PAGE = Path(__file__).parents[3] / "docs/guide/kafka.md"
 DOCUMENTED = documented(PAGE.read_text())
 CASCADE = """
 name = "lite"

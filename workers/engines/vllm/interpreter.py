@@ -31,6 +31,6 @@ def find_interpreter(given: str | None, where: str) -> str:
         f"{where}.python",
         f"an interpreter with vLLM in its environment, here or in {VARIABLE}; make one with"
         " `uv venv --python 3.12 vllm && uv pip install --python vllm/bin/python vllm`"
-        " (see docs/vllm.md)",
+        " (see docs/guide/vllm.md)",
         "nothing",
     )

@@ -1,7 +1,7 @@
 """YOLO detectors of Ultralytics, from a ``model.yaml`` and safetensors, never from their pickles.
 
 The package is under the AGPL-3.0, which reaches services on a network: Roadstream neither brings it
-nor needs it. ``docs/models.md`` says how it is installed and how weights are converted.
+nor needs it. ``docs/guide/models.md`` says how it is installed and how weights are converted.
 """
 
 import os
@@ -83,7 +83,7 @@ class Ultralytics(Finder):
         try:
             detection = _library()
         except ImportError as error:
-            expected = "Ultralytics, which docs/models.md says how to install"
+            expected = "Ultralytics, which docs/guide/models.md says how to install"
             raise ConfigError(f"{self.checkpoint.where}: model", expected, str(error)) from None
         try:
             with torch.random.fork_rng(devices=[]):
