@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from roadstream.schemas.cascade.model import CascadeFile
-from roadstream.schemas.engines import ENGINES, engine_named, engine_names
+from roadstream.schemas.engines import ENGINES, engine_named, plug_ins
 from roadstream.schemas.errors import RecordError, UsageError
 from roadstream.schemas.records.answer import Answer, uneven
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterSettled
@@ -127,7 +127,7 @@ def json_schema(name: str) -> bytes:
     """
     schema = msgspec.json.schema(_described(name))
     if name == "cascade":
-        schema["$defs"]["Member"]["properties"]["engine"] = {"enum": sorted(engine_names())}
+        schema["$defs"]["Member"]["properties"]["engine"] = {"enum": sorted(plug_ins.names())}
     if (described := _ON_THE_LOG.get(name)) is not None:
         schema = {"description": described, **schema}
     return msgspec.json.format(encode_json(schema), indent=2)

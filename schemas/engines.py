@@ -6,23 +6,17 @@ messages about it, `roadstream schema`, what builds an engine, and the table in
 imported when a cascade names it, and looked for only then.
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.plugins import PlugIn, PlugIns
 from roadstream.schemas.settings.base import EngineSettings
 from roadstream.schemas.settings.local import NoSettings, OnnxSettings
 from roadstream.schemas.settings.openai import OpenAISettings
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.schemas.settings.triton import TritonSettings
 from roadstream.schemas.settings.vllm import VllmSettings
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
-GROUP = "roadstream.engines"
-"""Entry points of this group name the engines of other distributions."""
 
 ModelKind = Literal["none", "file", "folder", "hub", "server"]
 MODEL_KINDS: dict[ModelKind, str] = {
@@ -140,7 +134,6 @@ ENGINES = {
         ),
     )
 }
-_plug_ins: dict[str, EngineEntry] = {}  # that were asked for, by name
 
 
 def engine_named(name: str, where: str = "engine") -> EngineEntry:
@@ -153,49 +146,18 @@ def engine_named(name: str, where: str = "engine") -> EngineEntry:
     Raises:
         ConfigError: There is none, there are several, or the distribution's cannot be used.
     """
-    entry = ENGINES.get(name) or _plug_ins.get(name)
-    if entry is None:
-        entry = _plug_ins[name] = _plug_in(name, where)
-    return entry
+    return plug_ins.named(name, where)
 
 
-def engine_names() -> list[str]:
-    """Return the names of all engines, ours first; those of other distributions are looked up."""
-    return list(dict.fromkeys([*ENGINES, *(found.name for found in _entry_points())]))
-
-
-def _entry_points() -> "list[EntryPoint]":
-    # Costs as much as the rest of this room, and the cascades that need it are few.
-    from importlib.metadata import entry_points
-
-    return list(entry_points(group=GROUP))
-
-
-def _plug_in(name: str, where: str) -> EngineEntry:
-    there = _entry_points()
-    offered = [found for found in there if found.name == name]
-    if not offered:
-        raise _unknown(name, there, where)
-    if len(offered) > 1:
-        got = " and ".join(map(_origin, offered))
-        raise ConfigError(where, f"one distribution that brings the engine {name}", got)
-    found, origin = offered[0], _origin(offered[0])
-    expected = f"the engine {name} of {origin} ({found.value})"
-    try:
-        made = found.load()
-    except (Exception, SystemExit) as error:  # whatever somebody else's module does on import
-        got = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(where, f"{expected} to be importable", got) from error
-    if not isinstance(made, type):
-        raise ConfigError(where, f"{expected} to be a class", repr(made))
-    traits = getattr(made, "traits", EngineTraits())
+def _entry(found: PlugIn) -> EngineEntry:
+    traits = getattr(found.made, "traits", EngineTraits())
     if (problem := _problem(traits)) is not None:
-        raise ConfigError(where, f"{expected} to have {problem[0]}", problem[1])
+        raise found.refused(f"to have {problem[0]}", problem[1])
     return EngineEntry(
-        name=name,
-        implementation=f"{found.module}:{found.attr}",
-        stays=f"{origin} runs it",
-        origin=origin,
+        name=found.name,
+        implementation=found.implementation,
+        stays=f"{found.origin} runs it",
+        origin=found.origin,
         **msgspec.structs.asdict(traits),
     )
 
@@ -214,18 +176,5 @@ def _problem(traits: Any) -> tuple[str, str] | None:
     return None
 
 
-def _unknown(name: str, plug_ins: "list[EntryPoint]", where: str) -> ConfigError:
-    """Say which engines there are, and which of them was meant."""
-    from difflib import get_close_matches
-
-    told = list(ENGINES)
-    for found in plug_ins:
-        taken = ", which is not used: the name is taken" if found.name in ENGINES else ""
-        told.append(f"{found.name} (of {_origin(found)}{taken})")
-    near = get_close_matches(name, [*ENGINES, *(found.name for found in plug_ins)], n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return ConfigError(where, f"one of {', '.join(told)}", f"{name!r}{hint}")
-
-
-def _origin(found: "EntryPoint") -> str:
-    return f"{found.dist.name} {found.dist.version}" if found.dist else found.value
+plug_ins = PlugIns("roadstream.engines", "engine", ENGINES, _entry)
+"""All engines, by name."""

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from roadstream.schemas import engines
 from roadstream.schemas.cascade.model import Cascade, cascade_of, load_cascade
-from roadstream.schemas.engines import ENGINES, engine_named, engine_names
+from roadstream.schemas.engines import ENGINES, engine_named, plug_ins
 from roadstream.schemas.errors import ChangedError, ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +50,7 @@ Bring = Callable[..., None]
 @pytest.fixture
 def bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bring:
     """Return what installs a distribution: its name and version, its module, its entry points."""
-    monkeypatch.setattr(engines, "_plug_ins", {})
+    monkeypatch.setattr(plug_ins, "_loaded", {})
 
     def install(name: str, version: str, source: str = PLAIN, **entry_points: str) -> None:
         module = name.replace("-", "_")
@@ -80,7 +79,7 @@ def refused(name: str) -> str:
 def test_an_engine_of_ours_is_found_without_a_look_at_what_is_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delattr(engines, "_entry_points")
+    monkeypatch.delattr(plug_ins, "group")
     for name, entry in ENGINES.items():
         assert engine_named(name) is entry
 
@@ -110,7 +109,7 @@ def test_an_engine_of_another_distribution_has_its_own_traits(bring: Bring) -> N
         False,
         ENGINES["noop"].settings(),
     )
-    assert engine_names() == [*ENGINES, "plain", "bare"]
+    assert plug_ins.names() == [*ENGINES, "plain", "bare"]
 
 
 def test_an_unknown_engine_is_told_those_that_are_there_and_the_likely_one(bring: Bring) -> None:
@@ -201,7 +200,7 @@ def test_a_process_that_finds_another_version_judges_nothing(
 ) -> None:
     judged.check_weights(judged.tiers[0].members[0])
     bring("brought-judge", "1.1", plain="Plain")  # as a process that starts later does
-    monkeypatch.setattr(engines, "_plug_ins", {})
+    monkeypatch.setattr(plug_ins, "_loaded", {})
     again = cascade_of(judged.snapshot)
     changed = r"^c: member m: engine: changed .*: expected brought-judge 1\.0, got brought-judge 1"
     with pytest.raises(ChangedError, match=changed):

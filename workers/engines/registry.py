@@ -1,12 +1,12 @@
 """Builds the engine that runs a member. Its libraries are imported only here and by itself."""
 
-import inspect
 from importlib import import_module
 from pkgutil import resolve_name
 
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.engines import EngineEntry, engine_named
 from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.plugins import unlike
 from roadstream.stages.inference import Engine
 from roadstream.workers.engines.options import EngineOptions
 
@@ -39,8 +39,5 @@ def _check_installed(entry: EngineEntry, where: str) -> None:
 def _check_port(entry: EngineEntry, made: object, where: str) -> None:
     """Check that what another distribution calls an engine is one."""
     expected = f"{entry.implementation} of {entry.origin} to be a {Engine.__module__}.Engine"
-    if not (isinstance(made, type) and issubclass(made, Engine)):
-        raise ConfigError(where, expected, repr(made))
-    if inspect.isabstract(made):
-        missing = ", ".join(sorted(made.__abstractmethods__))
-        raise ConfigError(where, expected, f"one without {missing}")
+    if (got := unlike(made, Engine)) is not None:
+        raise ConfigError(where, expected, got)

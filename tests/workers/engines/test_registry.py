@@ -65,7 +65,7 @@ def test_what_somebody_else_calls_an_engine_has_to_be_one(
 ) -> None:
     implementation = f"{__name__}:{name}"
     theirs = EngineEntry(name="theirs", implementation=implementation, origin="own 1.0")
-    monkeypatch.setitem(engines._plug_ins, "theirs", theirs)
+    monkeypatch.setitem(engines.plug_ins._loaded, "theirs", theirs)
     with pytest.raises(ConfigError) as caught:
         build("theirs")
     assert str(caught.value).startswith(
