@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from roadstream.workers.service.cpus import usable_cpus
+from roadstream.workers.service.machine import usable_cpus
 
 RESULTS = Path(__file__).resolve().parent / "results"
 _PACKAGES = (

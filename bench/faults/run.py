@@ -40,7 +40,7 @@ from roadstream.sinks.verification.run import verify
 from roadstream.streams.ledgers.event_ledger import EventLedger
 from roadstream.streams.log import Log
 from roadstream.workers.broker.cluster import BrokerSettings, Cluster, run_brokers
-from roadstream.workers.service.connect import open_log
+from roadstream.workers.service.access.connect import open_log
 
 PARTITIONS = 8
 # Of each tier, and of the consensus.

@@ -36,7 +36,7 @@ from roadstream.streams.sources import identity, listing
 from roadstream.streams.sources.payload import read_payload
 from roadstream.streams.sources.places import FileState, Scanned
 from roadstream.streams.sources.sniff import DECODABLE, OTHERS, PICTURES, sniff
-from roadstream.workers.service.connect import open_log
+from roadstream.workers.service.access.connect import open_log
 
 SMALL = DecodeLimits(max_pixels=1 << 20, max_jpeg_pixels=1 << 20)
 _WANTED = ((1, 1), (16, 12), (64, 64), (1000, 1000))

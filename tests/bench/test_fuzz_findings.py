@@ -10,7 +10,7 @@ from roadstream.schemas.errors import ConfigError, RunError, UsageError
 from roadstream.sinks.files.readers import read_answers
 from roadstream.streams.kafka.settings import load_kafka_settings
 from roadstream.streams.ledgers.run_ledger import LedgerRow, RunLedger
-from roadstream.workers.service.connect import open_log
+from roadstream.workers.service.access.connect import open_log
 
 NESTED = b"x = " + b"[" * 2000
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from roadstream.bench import harness
-from roadstream.workers.service.cpus import usable_cpus
+from roadstream.workers.service.machine import usable_cpus
 
 
 def test_spread_keeps_every_round_and_shows_median_and_range() -> None:

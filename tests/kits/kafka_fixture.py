@@ -17,7 +17,7 @@ from anyio.from_thread import start_blocking_portal
 from roadstream.schemas.errors import RoadstreamError
 from roadstream.workers.broker.cluster import BrokerSettings, Cluster, run_brokers
 from roadstream.workers.broker.process import java, kafka_jars, new_cluster_id
-from roadstream.workers.service.connect import KAFKA_CONFIG
+from roadstream.workers.service.access.connect import KAFKA_CONFIG
 
 SHARED = "ROADSTREAM_TESTS_SHARED"
 """Names the folder in which the broker that all processes of a run share notes its address."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 
 from roadstream.schemas.topics import ANSWERS
-from roadstream.workers.service.connect import open_log
+from roadstream.workers.service.access.connect import open_log
 from tests.kits.command import roadstream, started, write_cascade, write_pictures
 from tests.workers.commands.test_command_score import answers, wait_for_answers
 

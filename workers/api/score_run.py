@@ -25,7 +25,7 @@ from roadstream.workers.job.prepare import ScoreOptions, check, prepared
 from roadstream.workers.job.progress import Progress
 from roadstream.workers.job.run import STOP_BUDGET, Score
 from roadstream.workers.observe.logging import read_event, tell_library
-from roadstream.workers.service.supervisor import Supervisor
+from roadstream.workers.service.supervision.supervisor import Supervisor
 
 # Answers that may wait to be taken; then the run waits too.
 MOST_WAITING = 4096

@@ -20,7 +20,7 @@ from roadstream.workers.commands.follow import (
     follow as read_on,  # the commands have an option of its name
 )
 from roadstream.workers.observe.terminal import check_reader, console
-from roadstream.workers.service.connect import address
+from roadstream.workers.service.access.connect import address
 
 Begin = Annotated[
     Start | None,

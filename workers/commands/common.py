@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from roadstream.schemas.errors import UsageError
 from roadstream.streams.log import Start
 from roadstream.workers.observe.logging import Format, Level, configure_logging
-from roadstream.workers.service.connect import LOG_HELP
+from roadstream.workers.service.access.connect import LOG_HELP
 from roadstream.workers.service.lifecycle import LEAVING
 
 # Longer than any log's group would wait for a member that gives up its partitions.

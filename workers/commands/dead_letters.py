@@ -31,8 +31,8 @@ from roadstream.sinks.files.atomic import AtomicFile
 from roadstream.streams.log import Log, Output
 from roadstream.workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async
 from roadstream.workers.observe.terminal import console, screen
-from roadstream.workers.service.connect import address, open_log
-from roadstream.workers.service.rights import to_read, to_settle
+from roadstream.workers.service.access.connect import address, open_log
+from roadstream.workers.service.access.rights import to_read, to_settle
 
 READ_RECORDS = 256
 READ_PATIENCE = 5.0

@@ -10,9 +10,9 @@ from anyio import to_thread
 from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError
 from roadstream.streams.log import Log, Polled, Start
-from roadstream.workers.service.connect import open_log
+from roadstream.workers.service.access.connect import open_log
+from roadstream.workers.service.access.rights import to_read
 from roadstream.workers.service.lifecycle import stop_on_signal
-from roadstream.workers.service.rights import to_read
 
 logger = structlog.get_logger()
 READ_BATCH = 512

@@ -33,7 +33,8 @@ from roadstream.workers.commands.common import (
 )
 from roadstream.workers.job.submit import Submitter, next_batch
 from roadstream.workers.observe.terminal import console
-from roadstream.workers.service.connect import address, open_log
+from roadstream.workers.service.access.connect import address, open_log
+from roadstream.workers.service.access.rights import to_produce
 from roadstream.workers.service.option_checks import (
     MOST_FPS,
     MOST_SECONDS,
@@ -43,7 +44,6 @@ from roadstream.workers.service.option_checks import (
     check_stream,
 )
 from roadstream.workers.service.outage import Persistent
-from roadstream.workers.service.rights import to_produce
 from roadstream.workers.service.runtime import enter
 
 SEND_BATCH = 64

@@ -46,10 +46,10 @@ from roadstream.workers.observe.metrics import (
     serving_metrics,
 )
 from roadstream.workers.observe.terminal import console
-from roadstream.workers.service.connect import address, open_log
+from roadstream.workers.service.access.connect import address, open_log
+from roadstream.workers.service.access.topics import check_settings, create_topics
 from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, stop_on_signal
-from roadstream.workers.service.minutes import Minutes, of_supervisor, tell_each_minute
-from roadstream.workers.service.native_heap import share_heap
+from roadstream.workers.service.machine import share_heap
 from roadstream.workers.service.option_checks import (
     DECODE_MEMORY,
     MOST_PARTITIONS,
@@ -58,12 +58,12 @@ from roadstream.workers.service.option_checks import (
     check_hang_timeout,
     check_number,
 )
-from roadstream.workers.service.pinned import given_cascade
 from roadstream.workers.service.process import ServiceOptions, wait_for_log
 from roadstream.workers.service.runtime import WorkOptions, serve_consensus, serve_workers
-from roadstream.workers.service.samples import supervisor_samples
-from roadstream.workers.service.supervisor import Care, ChildSpec, Supervisor
-from roadstream.workers.service.topic_checks import check_settings, create_topics
+from roadstream.workers.service.status.minutes import Minutes, of_supervisor, tell_each_minute
+from roadstream.workers.service.status.samples import supervisor_samples
+from roadstream.workers.service.supervision.pinned import given_cascade
+from roadstream.workers.service.supervision.supervisor import Care, ChildSpec, Supervisor
 from roadstream.workers.tier.hangs import HANG_TIMEOUT
 
 logger = structlog.get_logger()

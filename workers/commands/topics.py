@@ -18,9 +18,9 @@ from roadstream.workers.commands.common import (
     run_async,
 )
 from roadstream.workers.observe.terminal import console
-from roadstream.workers.service.connect import address, open_log
+from roadstream.workers.service.access.connect import address, open_log
+from roadstream.workers.service.access.topics import create_topics, settings_faults
 from roadstream.workers.service.option_checks import MOST_PARTITIONS, check_number
-from roadstream.workers.service.topic_checks import create_topics, settings_faults
 
 TopicCodec = Literal["zstd", "lz4", "gzip", "snappy", "producer", "uncompressed"]
 

@@ -24,9 +24,9 @@ from roadstream.workers.commands.common import (
     run_async,
 )
 from roadstream.workers.observe.terminal import screen
-from roadstream.workers.service.connect import address, open_log
+from roadstream.workers.service.access.connect import address, open_log
+from roadstream.workers.service.access.rights import to_verify
 from roadstream.workers.service.option_checks import MOST_SHOWN, check_number
-from roadstream.workers.service.rights import to_verify
 
 STATUSES: dict[Verdict, int] = {"clean": 0, "anomalies": 1, "open": 1, "unchecked": 3}
 

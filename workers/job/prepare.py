@@ -26,8 +26,9 @@ from roadstream.workers.job.progress import Progress, Tally
 from roadstream.workers.job.run import Found, Heard, Notes, Score, export, follow_back
 from roadstream.workers.job.run_folder import RunFolder, RunKey, resume, working_folder
 from roadstream.workers.observe.logging import Level, identify, pass_on
-from roadstream.workers.service.connect import address, open_log
-from roadstream.workers.service.cpus import usable_cpus
+from roadstream.workers.service.access.connect import address, open_log
+from roadstream.workers.service.access.topics import check_settings, create_topics
+from roadstream.workers.service.machine import usable_cpus
 from roadstream.workers.service.option_checks import (
     DECODE_MEMORY,
     MOST_FPS,
@@ -40,8 +41,7 @@ from roadstream.workers.service.option_checks import (
     check_stream,
 )
 from roadstream.workers.service.runtime import build_consensus
-from roadstream.workers.service.supervisor import Care, ChildSpec, OnLine, Supervisor
-from roadstream.workers.service.topic_checks import check_settings, create_topics
+from roadstream.workers.service.supervision.supervisor import Care, ChildSpec, OnLine, Supervisor
 from roadstream.workers.tier.hangs import HANG_TIMEOUT
 
 # Enough partitions for as many worker processes as a large machine has cores.

@@ -40,7 +40,7 @@ from roadstream.workers.service.lifecycle import (
 )
 from roadstream.workers.service.outage import Persistent
 from roadstream.workers.service.runtime import trim_log
-from roadstream.workers.service.supervisor import GRACE, Supervisor
+from roadstream.workers.service.supervision.supervisor import GRACE, Supervisor
 
 logger = structlog.get_logger()
 

@@ -17,8 +17,6 @@ from roadstream.sinks.consensus.worker import Consensus
 from roadstream.streams.log import Log
 from roadstream.workers.observe.metric_names import Sample
 from roadstream.workers.observe.metrics import Address, Shown, serving_metrics
-from roadstream.workers.service.health import Health, Part, keep_ticking
-from roadstream.workers.service.lag import Lags
 from roadstream.workers.service.lifecycle import (
     DRAIN_TIMEOUT,
     Deadline,
@@ -28,9 +26,16 @@ from roadstream.workers.service.lifecycle import (
     stop_with_parent,
     until_stopped,
 )
-from roadstream.workers.service.minutes import Minutes, of_consensus, of_tier, tell_each_minute
 from roadstream.workers.service.outage import Persistent
-from roadstream.workers.service.samples import (
+from roadstream.workers.service.status.health import Health, Part, keep_ticking
+from roadstream.workers.service.status.lag import Lags
+from roadstream.workers.service.status.minutes import (
+    Minutes,
+    of_consensus,
+    of_tier,
+    tell_each_minute,
+)
+from roadstream.workers.service.status.samples import (
     build_samples,
     consensus_samples,
     health_samples,

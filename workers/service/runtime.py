@@ -28,13 +28,13 @@ from roadstream.streams.topics.claims import check_owner, claim_topics
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.registry import build_engine
 from roadstream.workers.observe.logging import speaking_as
-from roadstream.workers.service.beginning import begin_tier
+from roadstream.workers.service.access.beginning import begin_tier
+from roadstream.workers.service.access.rights import to_decide, to_work
+from roadstream.workers.service.access.topics import check_settings, check_topics
 from roadstream.workers.service.lifecycle import in_thread_until_stopped, supervised
-from roadstream.workers.service.native_heap import trim_heap
+from roadstream.workers.service.machine import trim_heap
 from roadstream.workers.service.outage import PASSING, Persistent
 from roadstream.workers.service.process import Process, ServiceOptions, serve, wait_for_log
-from roadstream.workers.service.rights import to_decide, to_work
-from roadstream.workers.service.topic_checks import check_settings, check_topics
 from roadstream.workers.tier.batches import Surroundings
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.hangs import HANG_TIMEOUT, Calls, watched

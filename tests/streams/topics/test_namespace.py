@@ -7,7 +7,7 @@ from roadstream.schemas.topics import all_topics, tier_group
 from roadstream.streams.log import Output, TopicPartition
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.streams.topics.namespace import NamespacedLog, check_namespace
-from roadstream.workers.service.connect import address, open_log
+from roadstream.workers.service.access.connect import address, open_log
 from tests.kits.contract import take
 
 NAMES = ["a", "berlin", "crew-2", "X_1", "9"]

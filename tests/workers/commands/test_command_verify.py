@@ -31,7 +31,7 @@ from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.cli import run
 from roadstream.workers.commands.verify import shown
 from roadstream.workers.job.submit import Submitter
-from roadstream.workers.service.connect import open_log
+from roadstream.workers.service.access.connect import open_log
 from roadstream.workers.service.runtime import build_consensus
 from roadstream.workers.tier.judge import Judge
 from roadstream.workers.tier.worker import TierWorker

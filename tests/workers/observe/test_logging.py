@@ -16,7 +16,7 @@ from anyio import to_thread
 import roadstream.workers.observe.logging as voice
 from roadstream.streams.group.member import logger as member_logger
 from roadstream.workers.observe.logging import configure_logging, identify, pass_on, speaking_as
-from roadstream.workers.service.last_words import last_words
+from roadstream.workers.service.supervision.last_words import last_words
 
 
 @pytest.fixture(autouse=True)

@@ -35,8 +35,8 @@ from roadstream.workers.observe.metrics import (
 )
 from roadstream.workers.service.process import Process
 from roadstream.workers.service.runtime import WorkOptions, build_consensus, persistent, run_workers
-from roadstream.workers.service.samples import supervisor_samples
-from roadstream.workers.service.supervisor import ChildSpec, Supervisor
+from roadstream.workers.service.status.samples import supervisor_samples
+from roadstream.workers.service.supervision.supervisor import ChildSpec, Supervisor
 from tests.kits.builders import cascade, tier
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "operate" / "metrics.md"

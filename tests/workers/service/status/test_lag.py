@@ -3,7 +3,7 @@
 from roadstream.schemas.errors import LogUnavailableError
 from roadstream.schemas.topics import CARRIED, CONSENSUS_GROUP, VOTES
 from roadstream.streams.memory.log import Fault
-from roadstream.workers.service.lag import Lags
+from roadstream.workers.service.status.lag import Lags
 from tests.kits.builders import pack, votes
 from tests.kits.consensus_kit import consensus, prepared, receive, running, send
 

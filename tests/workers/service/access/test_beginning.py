@@ -7,7 +7,7 @@ from roadstream.schemas.topics import ANSWERS, all_topics, images, tier_group
 from roadstream.streams.log import Output, TopicPartition
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.streams.topics.namespace import NamespacedLog
-from roadstream.workers.service.beginning import FORGOTTEN_AFTER, begin_tier
+from roadstream.workers.service.access.beginning import FORGOTTEN_AFTER, begin_tier
 from tests.kits.builders import cascade, tier
 
 CASCADE = cascade(tier("one"), tier("two"))

@@ -16,10 +16,10 @@ from roadstream.streams.kafka.stats import KafkaStats
 from roadstream.streams.log import Log
 from roadstream.streams.topics.namespace import NamespacedLog
 from roadstream.workers.observe.metric_names import Sample
-from roadstream.workers.service.health import Health
-from roadstream.workers.service.lag import GroupLag
 from roadstream.workers.service.outage import Persistent
-from roadstream.workers.service.supervisor import Supervisor
+from roadstream.workers.service.status.health import Health
+from roadstream.workers.service.status.lag import GroupLag
+from roadstream.workers.service.supervision.supervisor import Supervisor
 from roadstream.workers.tier.members import RunningMember
 from roadstream.workers.tier.worker import TierWorker
 

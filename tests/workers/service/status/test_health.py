@@ -5,7 +5,8 @@ import time
 import anyio
 
 from roadstream.schemas.errors import LogUnavailableError
-from roadstream.workers.service.health import (
+from roadstream.workers.service.outage import Backoff, Persistent
+from roadstream.workers.service.status.health import (
     LOOP_SILENT,
     POLL_LATE,
     POLL_SILENT,
@@ -13,7 +14,6 @@ from roadstream.workers.service.health import (
     Part,
     keep_ticking,
 )
-from roadstream.workers.service.outage import Backoff, Persistent
 
 
 class Member:

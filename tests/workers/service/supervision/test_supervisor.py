@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from roadstream.schemas.errors import RunError, UsageError
 from roadstream.schemas.topics import all_topics
 from roadstream.streams.embedded.log import EmbeddedLog
-from roadstream.workers.service.supervisor import (
+from roadstream.workers.service.supervision.supervisor import (
     LAST_WORDS,
     LONGEST_LINE,
     Care,

@@ -1,5 +1,10 @@
-"""How many CPUs this process may use."""
+"""What this process may use of its machine: how many CPUs, and one heap for all threads.
 
+glibc gives each thread a heap of its own, and each keeps what pictures and weights once took:
+much memory, in a process that runs models, that was freed and is of no use to anybody.
+"""
+
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -7,6 +12,8 @@ from math import ceil
 from pathlib import Path
 
 ROOT = Path("/")
+# M_ARENA_MAX of glibc's malloc.h.
+_ARENA_MAX = -8
 
 
 def usable_cpus(root: Path = ROOT) -> int:
@@ -74,3 +81,24 @@ def _read(file: Path) -> str:
         return file.read_text("ascii", "replace").strip()
     except OSError:
         return ""
+
+
+def share_heap() -> None:
+    """Let all threads of this process take memory from one heap; call it before they begin."""
+    if (mallopt := _glibc("mallopt")) is not None:
+        mallopt(_ARENA_MAX, 1)
+
+
+def trim_heap() -> None:
+    """Give what is free back to the system, as after models were loaded."""
+    if (malloc_trim := _glibc("malloc_trim")) is not None:
+        malloc_trim(ctypes.c_size_t(0))
+
+
+def _glibc(name: str) -> "ctypes._NamedFuncPointer | None":
+    """Return a function that only glibc has."""
+    try:
+        found: ctypes._NamedFuncPointer = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):  # another C library
+        return None
+    return found

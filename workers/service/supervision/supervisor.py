@@ -18,10 +18,10 @@ from anyio.streams.text import TextReceiveStream
 
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ReplacedError, RoadstreamError, RunError, UsageError
-from roadstream.workers.service.last_words import is_complaint, last_words
 from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, READY, SUPERVISED, Kind
-from roadstream.workers.service.pinned import Inherited, pinned
-from roadstream.workers.service.restarts import TEMPORARY_STATUS, Death, Restarts
+from roadstream.workers.service.supervision.last_words import is_complaint, last_words
+from roadstream.workers.service.supervision.pinned import Inherited, pinned
+from roadstream.workers.service.supervision.restarts import TEMPORARY_STATUS, Death, Restarts
 
 logger = structlog.get_logger()
 # A child beats every second; one that was silent for so long is stopped or stuck, and is killed.

@@ -10,7 +10,7 @@ from roadstream.schemas.errors import UsageError
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
 from roadstream.workers.observe.logging import identify
-from roadstream.workers.service.connect import open_log
+from roadstream.workers.service.access.connect import open_log
 
 
 def test_an_embedded_log_is_a_file(tmp_path: Path) -> None:

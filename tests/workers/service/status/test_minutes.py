@@ -11,7 +11,9 @@ from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import all_topics
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.job.submit import Submitter
-from roadstream.workers.service.minutes import (
+from roadstream.workers.service.process import Process
+from roadstream.workers.service.runtime import WorkOptions, build_consensus, persistent, run_workers
+from roadstream.workers.service.status.minutes import (
     MINUTE,
     QUIET,
     Account,
@@ -19,9 +21,7 @@ from roadstream.workers.service.minutes import (
     Minutes,
     of_supervisor,
 )
-from roadstream.workers.service.process import Process
-from roadstream.workers.service.runtime import WorkOptions, build_consensus, persistent, run_workers
-from roadstream.workers.service.supervisor import ChildSpec, Supervisor
+from roadstream.workers.service.supervision.supervisor import ChildSpec, Supervisor
 from tests.kits.builders import cascade, tier
 
 

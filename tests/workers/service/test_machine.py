@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.workers.service.cpus import usable_cpus
+from roadstream.workers.service.machine import usable_cpus
 
 GROUP = "sys/fs/cgroup"
 

@@ -15,7 +15,7 @@ from anyio import lowlevel
 
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.workers.service.outage import Persistent
-from roadstream.workers.service.supervisor import Supervisor
+from roadstream.workers.service.supervision.supervisor import Supervisor
 from roadstream.workers.tier.worker import TierWorker
 
 logger = structlog.get_logger()

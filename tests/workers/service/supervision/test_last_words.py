@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from roadstream.workers.service.last_words import is_complaint, last_words
+from roadstream.workers.service.supervision.last_words import is_complaint, last_words
 
 GROUP = """\
   + Exception Group Traceback (most recent call last):

@@ -8,8 +8,8 @@ import pytest
 
 from roadstream.schemas.cascade.model import Cascade, load_cascade, shipped_cascades
 from roadstream.schemas.errors import ChangedError, ConfigError
-from roadstream.workers.service.pinned import PINNED, given_cascade, pinned
 from roadstream.workers.service.runtime import load_engines
+from roadstream.workers.service.supervision.pinned import PINNED, given_cascade, pinned
 
 CASCADE = """
 name = "c"

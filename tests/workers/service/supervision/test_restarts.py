@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roadstream.workers.service.outage import Backoff
-from roadstream.workers.service.restarts import MAX_DEATHS, SETTLED_AFTER, Death, Restarts
+from roadstream.workers.service.supervision.restarts import (
+    MAX_DEATHS,
+    SETTLED_AFTER,
+    Death,
+    Restarts,
+)
 
 KILLED, CRASHED, OUTAGE, USAGE, CHANGED = -signal.SIGKILL, 1, 75, 2, 65
 

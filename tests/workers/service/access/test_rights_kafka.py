@@ -18,9 +18,15 @@ from roadstream.sinks.files.readers import read_answers
 from roadstream.streams.kafka.log import KafkaLog
 from roadstream.streams.kafka.settings import KafkaSettings
 from roadstream.streams.log import Log, Output, Reader, TopicPartition
-from roadstream.workers.service.rights import to_decide, to_produce, to_read, to_verify, to_work
+from roadstream.workers.service.access.rights import (
+    to_decide,
+    to_produce,
+    to_read,
+    to_verify,
+    to_work,
+)
+from roadstream.workers.service.access.topics import create_topics, settings_faults
 from roadstream.workers.service.runtime import enter
-from roadstream.workers.service.topic_checks import create_topics, settings_faults
 from tests.kits.acl_kit import (
     PASSWORD,
     Acl,
@@ -35,7 +41,7 @@ from tests.kits.command import roadstream, started, wait_for_answers, write_pict
 from tests.kits.kafka_fixture import give_up
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
-PAGE = Path(__file__).parents[3] / "docs/guide/kafka.md"
+PAGE = Path(__file__).parents[4] / "docs/guide/kafka.md"
 DOCUMENTED = documented(PAGE.read_text())
 CASCADE = """
 name = "lite"

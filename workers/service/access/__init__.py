@@ -1,0 +1,1 @@
+"""From a ``--log`` argument to a log that is fit for a cascade."""
