@@ -15,9 +15,9 @@ from roadstream.streams.group.member import MemberOptions
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.tier.batches import Surroundings
+from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.judge import Judge, JudgeOptions
-from roadstream.workers.tier.suspects import Suspects
 from roadstream.workers.tier.worker import TierWorker, WorkerLimits
 from tests.kits.builders import cascade, member, tier
 from tests.kits.tier_bench import Bench
@@ -67,13 +67,13 @@ class Slow(Bench):
     def slow(
         self,
         limits: WorkerLimits | None = None,
-        suspects: Suspects | None = None,
+        notes: CrashNotes | None = None,
         name: str | None = None,
         judge: Judge | None = None,
         ledger: Path | None = None,
     ) -> TierWorker:
         around = Surroundings(
-            suspects=suspects or Suspects(),
+            notes=notes or CrashNotes(),
             clock=self.clock,
             run_blocking=InlineThreads(lambda: SECONDS),
         )
@@ -142,6 +142,6 @@ class Place:
 
 def dies(notes: Path, places: list[Place], *, alone: bool = False) -> None:
     """Leave the notes of a process that was killed while these images ran."""
-    suspects = Suspects(notes)
+    suspects = CrashNotes(notes)
     with suspects.running(places, alone=alone):
         suspects.close()

@@ -36,11 +36,11 @@ from roadstream.workers.service.machine import trim_heap
 from roadstream.workers.service.outage import PASSING, Persistent
 from roadstream.workers.service.process import Process, ServiceOptions, serve, wait_for_log
 from roadstream.workers.tier.batches import Surroundings
+from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.hangs import HANG_TIMEOUT, Calls, watched
 from roadstream.workers.tier.judge import Judge, JudgeOptions, Learnt
 from roadstream.workers.tier.learning import learn
-from roadstream.workers.tier.suspects import Suspects
 from roadstream.workers.tier.worker import TierWorker, WorkerLimits
 
 logger = structlog.get_logger()
@@ -229,8 +229,8 @@ async def run_loaded(
     """
     engines, learnt = loaded
     devices = Devices()
-    suspects = Suspects(_notes(options))
-    surroundings = Surroundings(suspects=suspects)
+    notes = CrashNotes(_notes(options))
+    surroundings = Surroundings(notes=notes)
     reading = JudgeOptions(
         roots=options.roots,
         max_bytes=options.max_bytes,
@@ -254,7 +254,7 @@ async def run_loaded(
                 who = {"tier": name, "group": log.real_name(worker.member.group)}
                 tasks.start_soon(speaking_as, who, running.run, worker.run, stopping)
     finally:
-        suspects.close()
+        notes.close()
         for engine in engines.values():
             engine.close()
 

@@ -14,12 +14,12 @@ from roadstream.streams.clock import Clock, SystemClock
 from roadstream.streams.group.dead_letter import Cause
 from roadstream.streams.group.member import GroupMember
 from roadstream.streams.log import Output, TopicPartition
+from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.devices import Held
 from roadstream.workers.tier.intake import Item
 from roadstream.workers.tier.jobs import Jobs, RunBlocking, in_thread
 from roadstream.workers.tier.judge import Judge, Judgement
 from roadstream.workers.tier.packs import Packer
-from roadstream.workers.tier.suspects import Suspects
 from roadstream.workers.tier.voting import LATE, unjudged
 
 logger = structlog.get_logger()
@@ -34,7 +34,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         run_blocking: Runs the judging of a batch; by default in a worker thread.
     """
 
-    suspects: Suspects = msgspec.field(default_factory=Suspects)
+    notes: CrashNotes = msgspec.field(default_factory=CrashNotes)
     clock: Clock = SystemClock()
     run_blocking: RunBlocking = in_thread
 
@@ -117,7 +117,7 @@ class Batches:
         items = batch.items
 
         def judge() -> Judgement:
-            with self._around.suspects.running(items, alone=alone):
+            with self._around.notes.running(items, alone=alone):
                 return self._judge.judge(items, held.over)
 
         judgement = await self._jobs.run(judge, held, lambda found: self._adapt(items, found))
@@ -155,7 +155,7 @@ class Batches:
             LogUnavailableError: The outputs were not acknowledged.
             OutputError: The log refuses them.
         """
-        suspect = self._around.suspects.of(item)
+        suspect = self._around.notes.of(item)
         if suspect is None or suspect.alone < deaths_alone:
             logger.warning("suspect_replayed", tier=self._judge.tier, uri=item.head.uri)
             return await self.run(Batch([item], []), epoch, held, alone=True)
@@ -180,7 +180,7 @@ class Batches:
             done.setdefault(item.tp, []).append(item.offset)
         if not await self._member.finish(outputs, done, epoch):
             return False
-        self._around.suspects.settle(items)
+        self._around.notes.settle(items)
         return True
 
     async def drain(self, timeout: float) -> int:

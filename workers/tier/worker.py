@@ -177,7 +177,7 @@ class TierWorker:
     async def _enqueue(self, polled: Polled) -> None:
         now = self._around.clock.now()
         items, letters, unread = self._intake.take(polled, now)
-        known = self._around.suspects
+        known = self._around.notes
         if len(known):
             self._suspects += [item for item in items if known.of(item) is not None]
             items = [item for item in items if known.of(item) is None]

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from roadstream.schemas.topics import tier_group
 from roadstream.stages.breaker import Cooldown, MemberPolicy, SharePolicy
 from roadstream.streams.log import TopicPartition
-from roadstream.workers.tier.suspects import Suspects
+from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.worker import TierWorker, WorkerLimits
 from tests.kits.slow_tier import SECONDS, TOPIC, Place, Running, Slow, at, dies, virtually
 from tests.kits.tier_bench import image
@@ -17,13 +17,13 @@ PATIENT = MemberPolicy(pictures=1000)
 
 
 def pausing(
-    bench: Slow, least: int, name: str | None = None, suspects: Suspects | None = None
+    bench: Slow, least: int, name: str | None = None, notes: CrashNotes | None = None
 ) -> TierWorker:
     """Return a worker that pauses for half a second, and whose member is never taken out."""
     pause = PAUSE + 0.0004  # which is told in milliseconds
     policy = SharePolicy(least=least, cooldown=Cooldown(first=pause, longest=pause))
     limits = WorkerLimits(poll_timeout=0.3, queue_batches=1, dead_letters=policy)
-    return bench.slow(limits, suspects, name, bench.slow_judge(breaker=PATIENT))
+    return bench.slow(limits, notes, name, bench.slow_judge(breaker=PATIENT))
 
 
 def test_a_pause_ends_with_one_trial_at_a_time_however_long_it_takes() -> None:
@@ -67,7 +67,7 @@ def test_a_turn_that_comes_in_a_pause_is_passed_on(tmp_path: Path) -> None:
         engine, notes = bench.engines["a"], tmp_path / "w.suspects"
         engine.broken = True
         dies(notes, [Place(4)])
-        worker = pausing(bench, 2, suspects=Suspects(notes))
+        worker = pausing(bench, 2, notes=CrashNotes(notes))
         running.start(worker)
         await bench.send(TOPIC, *[image(f"{i}") for i in range(4)])
         await at(1)

@@ -9,9 +9,9 @@ from roadstream.schemas.records.votes import Escalation
 from roadstream.schemas.topics import DEAD_LETTERS
 from roadstream.stages.breaker import SharePolicy
 from roadstream.streams.log import TopicPartition
+from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.intake import OVERHEAD
-from roadstream.workers.tier.suspects import Suspects
 from roadstream.workers.tier.worker import TierWorker, WorkerLimits
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import GreyEngine
@@ -30,7 +30,7 @@ async def beside_another_tier(
     dies(notes, [Place(0)])
     devices = Devices()
     one, two = (bench.slow_judge(name, devices=devices) for name in ("one", "two"))
-    suspicious = running.start(bench.slow(suspects=Suspects(notes), judge=one))
+    suspicious = running.start(bench.slow(notes=CrashNotes(notes), judge=one))
     return suspicious, running.start(bench.slow(judge=two))
 
 
@@ -94,7 +94,7 @@ def test_suspects_are_counted_by_their_ends(tmp_path: Path) -> None:
                 dies(notes, [place], alone=True)
         await bench.send(TOPIC, *[image(f"{i}") for i in range(6)])
         limits = WorkerLimits(dead_letters=SharePolicy(least=6))  # more than half of them
-        worker = running.start(bench.slow(limits, Suspects(notes)))
+        worker = running.start(bench.slow(limits, CrashNotes(notes)))
         await at(4 * SECONDS)
         stats = worker.stats
         assert (stats.killers, stats.replayed, stats.judged, stats.batches) == (3, 2, 6, 6)
@@ -109,7 +109,7 @@ def test_suspects_that_come_with_later_polls_wait_with_the_earlier_ones(tmp_path
     async def test(bench: Slow, running: Running) -> None:
         notes = tmp_path / "w.suspects"
         dies(notes, [Place(offset) for offset in range(4)])
-        worker = running.start(bench.slow(suspects=Suspects(notes)))
+        worker = running.start(bench.slow(notes=CrashNotes(notes)))
         for number in range(4):
             await bench.send(TOPIC, image(f"{number}"))
             await at(number + 1)
@@ -126,7 +126,7 @@ def test_suspects_and_other_images_share_the_bytes_that_may_wait(tmp_path: Path)
         dies(notes, [Place(offset) for offset in range(4)])
         size = len(codec.encode(image("0"))) + OVERHEAD
         limits = WorkerLimits(queue_bytes=4 * size)
-        worker = running.start(bench.slow(limits, Suspects(notes)))
+        worker = running.start(bench.slow(limits, CrashNotes(notes)))
         for number in range(8):
             await bench.send(TOPIC, image(f"{number}"))
             await anyio.sleep(0.3)

@@ -18,7 +18,7 @@ from roadstream.schemas.topics import DEAD_LETTERS
 from roadstream.stages.inference import Pictures, Score
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import Fault
-from roadstream.workers.tier.suspects import Suspects
+from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.worker import WorkerLimits
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import GreyEngine
@@ -70,13 +70,13 @@ def test_suspects_that_wait_count_towards_images_and_bytes(tmp_path: Path) -> No
             (WorkerLimits(queue_bytes=1), 4 * 2),  # what the first poll took
             (WorkerLimits(queue_batches=3), 1 + 3 * 2),
         ):
-            worker = running.start(bench.slow(limits, Suspects(notes)))
+            worker = running.start(bench.slow(limits, CrashNotes(notes)))
             await anyio.sleep(5)
             assert worker.running == 1
             assert worker.member.in_flight == most
             running.stop(worker)
             await anyio.sleep(3 * SECONDS)
-            worker._around.suspects.close()
+            worker._around.notes.close()
             dies(notes, places)
 
     virtually(test)
@@ -183,14 +183,14 @@ def test_suspects_are_known_until_their_outputs_are_acknowledged(tmp_path: Path)
         notes = tmp_path / "w.suspects"
         dies(notes, [Place(0)])
         await bench.send(TOPIC, image("0"))
-        suspects = Suspects(notes)
-        worker = bench.slow(suspects=suspects)
+        suspects = CrashNotes(notes)
+        worker = bench.slow(notes=suspects)
         bench.log.faults.append(Fault("publish", GONE, after=True))
         with pytest.RaisesGroup(pytest.RaisesExc(LogUnavailableError, match="gone")):
             await worker.run(anyio.Event())
         assert len(suspects) == 1
         suspects.close()
-        assert len(Suspects(notes)) == 1
+        assert len(CrashNotes(notes)) == 1
 
     virtually(test)
 
@@ -200,8 +200,8 @@ def test_suspects_whose_work_was_fenced_stay_suspects(tmp_path: Path) -> None:
         notes = tmp_path / "w.suspects"
         dies(notes, [Place(0)])
         await bench.send(TOPIC, image("0"))
-        suspects = Suspects(notes)
-        worker = running.start(bench.slow(suspects=suspects, name="a"))
+        suspects = CrashNotes(notes)
+        worker = running.start(bench.slow(notes=suspects, name="a"))
         await anyio.sleep(1)
         bench.log.pause("a")  # it stands still for longer than its session lasts
         heir = running.start(bench.slow(name="b"))
@@ -225,8 +225,8 @@ def test_an_image_that_killed_so_many_processes_alone_is_not_tried_again(
         for _ in range(alone):
             dies(notes, [Place(0)], alone=True)
         await bench.send(TOPIC, image("0"), image("1"))
-        suspects = Suspects(notes)
-        worker = running.start(bench.slow(suspects=suspects))
+        suspects = CrashNotes(notes)
+        worker = running.start(bench.slow(notes=suspects))
         await anyio.sleep(3 * SECONDS)
         found = await bench.said(2)
         killed = f"process_killed: {alone + 1} processes died while they judged it"
@@ -257,7 +257,7 @@ def test_a_suspect_is_noted_as_running_alone_and_others_are_not(tmp_path: Path) 
         dies(notes, [Place(0)])
         bench.engines["a"] = Peeking()
         await bench.send(TOPIC, *[image(f"{i}") for i in range(3)])
-        running.start(bench.slow(suspects=Suspects(notes)))
+        running.start(bench.slow(notes=CrashNotes(notes)))
         await anyio.sleep(3 * SECONDS)
 
     virtually(test)
@@ -268,11 +268,11 @@ def test_one_suspect_runs_at_a_time_in_all_tiers_of_a_process(tmp_path: Path) ->
     async def test(bench: Slow, running: Running) -> None:
         notes, other = tmp_path / "w.suspects", Slow(bench.loop)
         dies(notes, [Place(0)])
-        suspects = Suspects(notes)
+        suspects = CrashNotes(notes)
         await other.create_topics()
         for one in (bench, other):
             await one.send(TOPIC, image("0"))
-        workers = [running.start(one.slow(suspects=suspects)) for one in (bench, other)]
+        workers = [running.start(one.slow(notes=suspects)) for one in (bench, other)]
         await anyio.sleep(SECONDS / 2)
         assert sum(worker.running for worker in workers) == 1
         await anyio.sleep(SECONDS)

@@ -1,4 +1,4 @@
-"""Suspects: an image that kills its process is found out, and its neighbours are answered."""
+"""Crash notes: an image that kills its process is found out, and its neighbours are answered."""
 
 import errno
 import os
@@ -29,13 +29,13 @@ from roadstream.stages.batching.batcher import QueueState
 from roadstream.stages.batching.device_queue import SLOTS, SlotRequest
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.log import Output, TopicPartition
-from roadstream.workers.tier import suspects as suspects_module
+from roadstream.workers.tier import crash_notes as notes_module
 from roadstream.workers.tier.batches import Surroundings
-from roadstream.workers.tier.suspects import Suspects, _ranges
+from roadstream.workers.tier.crash_notes import CrashNotes, _ranges
 from roadstream.workers.tier.worker import TierWorker
+from tests.kits.crash_child import CASCADE, TOPIC
 from tests.kits.examples import examples
 from tests.kits.fake_engine import KILLER
-from tests.kits.suspects_child import CASCADE, TOPIC
 from tests.kits.tier_bench import DEADLINE, Bench, image, running
 
 ROOT = Path(__file__).parents[3]
@@ -58,7 +58,7 @@ def notes(tmp_path: Path) -> Path:
 
 def died(notes: Path, *batches: list[Placed], alone: bool = False) -> None:
     """Leave the notes of a process that died while these batches ran."""
-    suspects = Suspects(notes)
+    suspects = CrashNotes(notes)
     with ExitStack() as running:
         for batch in batches:
             running.enter_context(suspects.running(batch, alone=alone))
@@ -68,7 +68,7 @@ def died(notes: Path, *batches: list[Placed], alone: bool = False) -> None:
 def test_what_ran_when_the_process_died_is_suspected(notes: Path) -> None:
     died(notes, at(A, 3, 4, 5), at(B, 9))
 
-    suspects = Suspects(notes)
+    suspects = CrashNotes(notes)
 
     assert len(suspects) == 4
     for item in at(A, 3, 4, 5) + at(B, 9):
@@ -80,14 +80,14 @@ def test_what_ran_when_the_process_died_is_suspected(notes: Path) -> None:
 
 
 def test_what_ended_before_is_not(notes: Path) -> None:
-    suspects = Suspects(notes)
+    suspects = CrashNotes(notes)
     with suspects.running(at(A, 1)):
         pass
     with pytest.raises(ValueError, match="no"), suspects.running(at(A, 2)):
         raise ValueError("no")
     suspects.close()
 
-    assert len(Suspects(notes)) == 0
+    assert len(CrashNotes(notes)) == 0
 
 
 def test_deaths_are_counted_per_image(notes: Path) -> None:
@@ -95,7 +95,7 @@ def test_deaths_are_counted_per_image(notes: Path) -> None:
     died(notes, at(A, 1), alone=True)
     died(notes, at(A, 1), alone=True)
 
-    suspects = Suspects(notes)
+    suspects = CrashNotes(notes)
 
     killer, other = suspects.of(Placed(A, 1)), suspects.of(Placed(A, 2))
     assert killer is not None
@@ -107,20 +107,20 @@ def test_deaths_are_counted_per_image(notes: Path) -> None:
 def test_a_process_that_only_starts_and_ends_adds_no_death(notes: Path) -> None:
     died(notes, at(A, 1))
     for _ in range(3):
-        Suspects(notes).close()
+        CrashNotes(notes).close()
 
-    found = Suspects(notes).of(Placed(A, 1))
+    found = CrashNotes(notes).of(Placed(A, 1))
     assert found is not None
     assert found.deaths == 1
 
 
 def test_an_image_that_is_done_is_forgotten_for_good(notes: Path) -> None:
     died(notes, at(A, 1, 2))
-    suspects = Suspects(notes)
+    suspects = CrashNotes(notes)
     suspects.settle(at(A, 0, 1))
     suspects.close()
 
-    suspects = Suspects(notes)
+    suspects = CrashNotes(notes)
     assert suspects.of(Placed(A, 1)) is None
     assert suspects.of(Placed(A, 2)) is not None
 
@@ -128,10 +128,10 @@ def test_an_image_that_is_done_is_forgotten_for_good(notes: Path) -> None:
 def test_old_suspicions_are_forgotten(notes: Path) -> None:
     died(notes, at(A, 1))
     now = 1_000.0
-    Suspects(notes, lambda: now).close()
+    CrashNotes(notes, lambda: now).close()
 
     for later, left in ((86_399, 1), (86_400, 0)):
-        suspects = Suspects(notes, lambda later=later: now + later)  # type: ignore[misc]
+        suspects = CrashNotes(notes, lambda later=later: now + later)  # type: ignore[misc]
         assert len(suspects) == left
         suspects.close()
     assert not notes.stat().st_mode & 0o111
@@ -145,7 +145,7 @@ def test_a_torn_note_leaves_the_one_before(notes: Path) -> None:
     found[newest + 20] ^= 1
     notes.write_bytes(found)
 
-    assert len(Suspects(notes)) == 0
+    assert len(CrashNotes(notes)) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"RSS1" + bytes(100), os.urandom(1 << 19)])
@@ -153,20 +153,20 @@ def test_a_file_of_nonsense_suspects_nobody(notes: Path, content: bytes) -> None
     notes.parent.mkdir(parents=True)
     notes.write_bytes(content)
 
-    assert len(Suspects(notes)) == 0
+    assert len(CrashNotes(notes)) == 0
 
 
 def test_a_second_process_of_the_same_name_keeps_no_notes(notes: Path) -> None:
-    first, second = Suspects(notes), Suspects(notes)
+    first, second = CrashNotes(notes), CrashNotes(notes)
     with second.running(at(A, 1)), first.running(at(A, 2)):
         first.close()
         second.close()
 
-    assert len(Suspects(notes)) == 1
+    assert len(CrashNotes(notes)) == 1
 
 
 def test_without_a_file_nothing_is_noted() -> None:
-    suspects = Suspects()
+    suspects = CrashNotes()
     with suspects.running(at(A, 1)):
         assert suspects.noted == 0
     assert len(suspects) == 0
@@ -175,13 +175,13 @@ def test_without_a_file_nothing_is_noted() -> None:
 def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="file/w"):
-        Suspects(tmp_path / "file" / "w")
+        CrashNotes(tmp_path / "file" / "w")
 
 
 def test_notes_that_do_not_fit_name_more_images_rather_than_fewer(notes: Path) -> None:
     died(notes, at(A, *range(0, 120_000, 4)))
 
-    suspects = Suspects(notes)
+    suspects = CrashNotes(notes)
     assert suspects.of(Placed(A, 4)) is not None or suspects.of(Placed(A, 119_996)) is not None
     assert notes.stat().st_size <= 1 << 19
 
@@ -226,7 +226,7 @@ async def test_an_image_that_kills_its_process_fails_and_its_neighbours_are_answ
     levels = [200, 100, KILLER, 150, 90, 80, 210, 40]
     await fill(path, levels)
     child = await anyio.run_process(
-        [sys.executable, "-m", "tests.kits.suspects_child", str(path), str(notes), "6"],
+        [sys.executable, "-m", "tests.kits.crash_child", str(path), str(notes), "6"],
         cwd=ROOT,
         stderr=None,
     )
@@ -252,7 +252,7 @@ async def test_an_image_that_kills_its_process_fails_and_its_neighbours_are_answ
     assert (letter.reason, letter.image_id, letter.attempts) == ("process_killed", "2", 3)
     assert letter.value == codec.encode(image("2", KILLER))
     assert (letter.topic, letter.partition, letter.offset) == (TOPIC, 0, 2)
-    assert len(Suspects(notes)) == 0
+    assert len(CrashNotes(notes)) == 0
 
 
 async def test_suspects_run_one_by_one_with_nothing_beside_them(notes: Path) -> None:
@@ -262,8 +262,8 @@ async def test_suspects_run_one_by_one_with_nothing_beside_them(notes: Path) -> 
     engine.gate.clear()
     await bench.send(TOPIC, *[image(f"{i}", 100 + i) for i in range(8)])
     died(notes, at(TopicPartition(TOPIC, 0), 1, 2))
-    suspects = Suspects(notes)
-    around = Surroundings(suspects=suspects)
+    suspects = CrashNotes(notes)
+    around = Surroundings(notes=suspects)
     worker = TierWorker(bench.log, judge, surroundings=around)
     async with running(worker):
         assert await to_thread.run_sync(engine.reached.wait, DEADLINE)
@@ -303,14 +303,14 @@ async def test_suspects_whose_partitions_went_are_left_to_their_next_owner(notes
 
 
 def test_notes_of_another_version_suspect_nobody_and_stop_nothing(notes: Path) -> None:
-    first = Suspects(notes)
+    first = CrashNotes(notes)
     with first.running(at(A, 1)):
         body = b"\x93\xc0\xc0\xc0"  # what a later version may write
-        header = suspects_module._HEADER.pack(b"RSS1", 99, len(body), zlib.crc32(body))
+        header = notes_module._HEADER.pack(b"RSS1", 99, len(body), zlib.crc32(body))
         os.pwrite(first._file or -1, header + body, 0)
         first.close()
     with capture_logs() as events:
-        again = Suspects(notes)
+        again = CrashNotes(notes)
     assert len(again) == 0
     assert [event["path"] for event in events if event["event"] == "suspects_unreadable"] == [
         str(notes)
@@ -318,14 +318,14 @@ def test_notes_of_another_version_suspect_nobody_and_stop_nothing(notes: Path) -
     with again.running(at(A, 2)):
         pass
     again.close()
-    assert len(Suspects(notes)) == 0
+    assert len(CrashNotes(notes)) == 0
 
 
 def test_notes_are_written_one_after_the_other_whatever_threads_write_them(
     notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     died(notes, at(B, 1))
-    suspects, write = Suspects(notes), os.pwrite
+    suspects, write = CrashNotes(notes), os.pwrite
     inside, second, most = 0, threading.Event(), 0
 
     def slow(descriptor: int, data: bytes, place: int) -> int:
@@ -351,20 +351,20 @@ def test_notes_are_written_one_after_the_other_whatever_threads_write_them(
     suspects.close()
 
     assert (most, suspects.noted) == (1, 3)
-    assert len(Suspects(notes)) == 0
+    assert len(CrashNotes(notes)) == 0
 
 
 def test_only_one_process_of_a_name_is_told_from_the_others(notes: Path) -> None:
-    first = Suspects(notes)
+    first = CrashNotes(notes)
     with capture_logs() as events:
-        second = Suspects(notes)
+        second = CrashNotes(notes)
     assert [(one["event"], one["path"]) for one in events] == [("suspects_locked", str(notes))]
     with second.running(at(A, 1)):
         assert second.noted == 0
     first.close()
     first.close()
     with capture_logs() as events:
-        third = Suspects(notes)
+        third = CrashNotes(notes)
     assert events == []
     third.close()
 
@@ -372,7 +372,7 @@ def test_only_one_process_of_a_name_is_told_from_the_others(notes: Path) -> None
 def test_a_disk_that_takes_no_notes_ends_the_notes_and_nothing_else(
     notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suspects = Suspects(notes)
+    suspects = CrashNotes(notes)
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -387,11 +387,13 @@ def test_a_disk_that_takes_no_notes_ends_the_notes_and_nothing_else(
     with suspects.running(at(A, 2)):
         assert suspects.noted == 1
     suspects.close()
-    assert len(Suspects(notes)) == 0
+    assert len(CrashNotes(notes)) == 0
 
 
 def test_notes_stand_as_they_are_documented(notes: Path) -> None:
-    with Suspects(notes, lambda: 1_000.0).running(at(A, 3, 4, 7) + at(B, 8) + at(A, 9), alone=True):
+    with CrashNotes(notes, lambda: 1_000.0).running(
+        at(A, 3, 4, 7) + at(B, 8) + at(A, 9), alone=True
+    ):
         places = [notes.read_bytes()[place:] for place in (0, 1 << 18)]
     headers = [struct.unpack_from("<4sQII", place) for place in places]
     magic, serial, length, checksum = max(headers, key=lambda header: header[1])
@@ -405,16 +407,16 @@ def test_notes_stand_as_they_are_documented(notes: Path) -> None:
 
 def test_suspicion_lasts_from_the_last_death(notes: Path) -> None:
     died(notes, at(A, 1, 2))
-    Suspects(notes, lambda: 0.0).close()
-    Suspects(notes, lambda: 0.0).close()
+    CrashNotes(notes, lambda: 0.0).close()
+    CrashNotes(notes, lambda: 0.0).close()
     now = 0.0
-    suspects = Suspects(notes, lambda: now)
+    suspects = CrashNotes(notes, lambda: now)
     with suspects.running(at(A, 1)):
         suspects.close()
     now = 80_000.0
-    Suspects(notes, lambda: now).close()
+    CrashNotes(notes, lambda: now).close()
 
-    later = Suspects(notes, lambda: 90_000.0)
+    later = CrashNotes(notes, lambda: 90_000.0)
 
     found = later.of(Placed(A, 1))
     assert found is not None
@@ -424,10 +426,10 @@ def test_suspicion_lasts_from_the_last_death(notes: Path) -> None:
 
 def test_so_many_suspects_are_kept_and_the_oldest_are_forgotten(notes: Path) -> None:
     died(notes, at(A, 99_999))
-    Suspects(notes).close()
+    CrashNotes(notes).close()
     died(notes, at(A, *range(6_000)))
 
-    suspects = Suspects(notes)
+    suspects = CrashNotes(notes)
 
     assert len(suspects) == 4_096
     assert suspects.of(Placed(A, 99_999)) is None
@@ -435,14 +437,14 @@ def test_so_many_suspects_are_kept_and_the_oldest_are_forgotten(notes: Path) -> 
 
 
 def test_batches_that_do_not_fit_are_noted_as_one_range_per_partition(notes: Path) -> None:
-    suspects = Suspects(notes)
+    suspects = CrashNotes(notes)
     far, near = at(A, *range(30_000, 0, -2)), at(B, *range(1, 9, 2))
     with ExitStack() as running:
         for items in (far, near, far + at(B, 20, 30)):
             running.enter_context(suspects.running(items))
         suspects.close()
 
-    again = Suspects(notes)
+    again = CrashNotes(notes)
 
     # Those between are suspected too; of the longest range, no more than so many.
     assert all(again.of(Placed(B, offset)) for offset in (1, 2, 7, 20, 25, 30))
@@ -450,12 +452,12 @@ def test_batches_that_do_not_fit_are_noted_as_one_range_per_partition(notes: Pat
     assert all(again.of(Placed(A, offset)) for offset in (1_001, 4_098))
     assert not any(again.of(Placed(A, offset)) for offset in (1, 4_099, 30_001))
     again.close()
-    assert len(Suspects(notes)) == 4_096
+    assert len(CrashNotes(notes)) == 4_096
 
 
 def test_notes_are_as_exact_as_their_place_allows(notes: Path) -> None:
     def noted(items: list[Placed]) -> list[object]:
-        with Suspects(notes).running(items):
+        with CrashNotes(notes).running(items):
             found = notes.read_bytes()[: 1 << 18]  # the second note of a process lies in the first
         length = struct.unpack_from("<4sQI", found)[2]
         ((_, ranges),), _ = msgspec.msgpack.decode(found[20 : 20 + length])
@@ -477,12 +479,12 @@ def test_notes_are_as_exact_as_their_place_allows(notes: Path) -> None:
 
 def test_where_room_is_short_the_suspects_of_late_are_kept(notes: Path) -> None:
     died(notes, at(A, *range(3_000)))
-    suspects = Suspects(notes)
+    suspects = CrashNotes(notes)
     mixed = [Placed(TopicPartition("x", 0), 1), Placed(TopicPartition("y", 0), 1)] * 20_000
     with suspects.running(mixed):
         suspects.close()
 
-    again = Suspects(notes)
+    again = CrashNotes(notes)
 
     assert len(again) == 2_048 + 2
     assert again.of(Placed(A, 951)) is None

@@ -1,6 +1,6 @@
 """A tier worker in a process of its own, on an embedded log, with an engine that may kill it.
 
-Run as ``python -m tests.kits.suspects_child LOG NOTES LIVES``: the process is started again when it
+Run as ``python -m tests.kits.crash_child LOG NOTES LIVES``: the process is started again when it
 is killed, at most so often, and ends once every image has left the tier. Prints each exit status.
 """
 
@@ -14,8 +14,8 @@ from roadstream.schemas.topics import tier_group
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.group.member import MemberOptions
 from roadstream.workers.tier.batches import Surroundings
+from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.judge import Judge
-from roadstream.workers.tier.suspects import Suspects
 from roadstream.workers.tier.worker import TierWorker, WorkerLimits
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import GreyEngine
@@ -34,7 +34,7 @@ async def work(path: Path, notes: Path) -> None:
             judge,
             limits=WorkerLimits(poll_timeout=0.02),
             options=MemberOptions(member_id="w"),
-            surroundings=Surroundings(suspects=Suspects(notes)),
+            surroundings=Surroundings(notes=CrashNotes(notes)),
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(worker.run, stopping)

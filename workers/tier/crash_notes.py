@@ -75,7 +75,7 @@ _decode = msgspec.msgpack.Decoder(_Notes).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Suspects:
+class CrashNotes:
     """The notes of one process; its tier workers share them. Thread-safe.
 
     Args:
