@@ -11,7 +11,7 @@ import pytest
 from roadstream.bench.fuzz import seeds
 from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError
-from roadstream.workers.tier.intake import decode_escalation_view, decode_image_view
+from roadstream.workers.tier.records import decode_escalation_view, decode_image_view
 
 DECODERS: dict[str, tuple[Callable[[bytes], Any], ...]] = {
     "image": (codec.decode_image, decode_image_view),

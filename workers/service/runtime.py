@@ -40,7 +40,7 @@ from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.hangs import HANG_TIMEOUT, Calls, watched
 from roadstream.workers.tier.judge import Judge, JudgeOptions, Learnt
-from roadstream.workers.tier.learning import learn
+from roadstream.workers.tier.warm_up import learn
 from roadstream.workers.tier.worker import TierWorker, WorkerLimits
 
 logger = structlog.get_logger()

@@ -16,10 +16,10 @@ from roadstream.streams.group.member import GroupMember
 from roadstream.streams.log import Output, TopicPartition
 from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.devices import Held
-from roadstream.workers.tier.intake import Item
 from roadstream.workers.tier.jobs import Jobs, RunBlocking, in_thread
 from roadstream.workers.tier.judge import Judge, Judgement
-from roadstream.workers.tier.packs import Packer
+from roadstream.workers.tier.outputs import Packer
+from roadstream.workers.tier.records import Item
 from roadstream.workers.tier.voting import LATE, unjudged
 
 logger = structlog.get_logger()

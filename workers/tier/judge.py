@@ -21,9 +21,9 @@ from roadstream.streams.clock import Clock, SystemClock
 from roadstream.streams.sources.payload import Patience, read_payload
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.hangs import Calls
-from roadstream.workers.tier.intake import Item
 from roadstream.workers.tier.members import Ballot, RunningMember
 from roadstream.workers.tier.panel import Panel, longest
+from roadstream.workers.tier.records import Item
 from roadstream.workers.tier.voting import LATE, Failure, Voting, unjudged
 
 # What a member was seen to take at warm-up, by its name and the size of its pictures.

@@ -15,8 +15,8 @@ from roadstream.stages.inference import Abstained, Finding, Score
 from roadstream.stages.voting.fusing import fusion_of
 from roadstream.stages.voting.route import Router
 from roadstream.stages.voting.vote import decision_confidence, disagreement, pooled
-from roadstream.workers.tier.intake import Item
 from roadstream.workers.tier.members import RunningMember, is_late
+from roadstream.workers.tier.records import Item
 
 logger = structlog.get_logger()
 

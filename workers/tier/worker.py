@@ -16,10 +16,10 @@ from roadstream.streams.log import Log, Polled, TopicPartition
 from roadstream.workers.tier.backpressure import Downstream
 from roadstream.workers.tier.batches import Batches, Outcome, Surroundings
 from roadstream.workers.tier.devices import Held
-from roadstream.workers.tier.intake import Intake, Item
 from roadstream.workers.tier.jobs import Jobs
 from roadstream.workers.tier.judge import Judge, Judgement
 from roadstream.workers.tier.limits import TierStats, WorkerLimits
+from roadstream.workers.tier.records import Item, RecordDecoder
 
 logger = structlog.get_logger()
 
@@ -60,7 +60,7 @@ class TierWorker:
         self._around = surroundings or Surroundings()
         first = self.tier == cascade.tier_names[0]
         self._inputs = tier_inputs(self.tier, first=first)
-        self._intake = Intake(self.tier, first=first, shapes=judge.shapes)
+        self._decoder = RecordDecoder(self.tier, first=first, shapes=judge.shapes)
         self._jobs = Jobs(judge.devices, judge.occupies, judge.rank, self._around.run_blocking)
         self.queue: Batcher[Item] = Batcher(
             cascade.tier(self.tier).max_batch, judge.latency, judge.latencies
@@ -176,7 +176,7 @@ class TierWorker:
 
     async def _enqueue(self, polled: Polled) -> None:
         now = self._around.clock.now()
-        items, letters, unread = self._intake.take(polled, now)
+        items, letters, unread = self._decoder.decode(polled, now)
         known = self._around.notes
         if len(known):
             self._suspects += [item for item in items if known.of(item) is not None]

@@ -15,7 +15,7 @@ from roadstream.schemas.topics import DEAD_LETTERS, all_topics, images
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.log import Output, TopicPartition
 from roadstream.workers import cli
-from roadstream.workers.tier.intake import Intake
+from roadstream.workers.tier.records import RecordDecoder
 
 FILE = "log.db"
 PICTURE = b"\xff\xd8 not really"
@@ -92,13 +92,13 @@ HAD = (("content-type", b"image/jpeg"), ("traceparent", b"00-1"), ("note", None)
 
 
 async def send_unreadable(folder: Path) -> None:
-    intake = Intake("one", first=True)
+    decoder = RecordDecoder("one", first=True)
     tp = TopicPartition(images("archive"), 1)
     async with EmbeddedLog(folder / FILE) as log, log.producer() as producer:
         await producer.publish([Output(tp.topic, b"k", PICTURE, 1, HAD)])
         async with log.reader(images("archive"), "beginning") as reader:
             polled = await reader.poll(max_records=10, timeout=0)
-        await producer.publish(intake.take(polled, 5.0).letters)
+        await producer.publish(decoder.decode(polled, 5.0).letters)
 
 
 async def sent_again(folder: Path) -> list[tuple[bytes | None, bytes | None, Headers]]:

@@ -23,8 +23,8 @@ from roadstream.stages.voting.vote import verdict
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import MemoryRecord
 from roadstream.workers.demo.render import write_drive
-from roadstream.workers.tier.intake import Intake, Item
 from roadstream.workers.tier.judge import Judge
+from roadstream.workers.tier.records import Item, RecordDecoder
 from tests.kits.builders import cascade, member
 from tests.kits.command import roadstream
 from tests.kits.fake_engine import picture
@@ -57,7 +57,7 @@ class Detector(Engine):
 def items(count: int) -> list[Item]:
     images = [Image(Head(image_id=str(i)), Inline(picture(100))) for i in range(count)]
     records = [MemoryRecord(i, b"k", codec.encode(one), 0) for i, one in enumerate(images)]
-    return Intake("one", first=True).take({TP: records}, 0.0).items
+    return RecordDecoder("one", first=True).decode({TP: records}, 0.0).items
 
 
 def tier_of(fusion: Fusion | None, **weights: float) -> Tier:

@@ -19,9 +19,9 @@ from roadstream.streams.clock import ManualClock
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import MemoryRecord
 from roadstream.workers.tier.devices import Devices
-from roadstream.workers.tier.intake import Intake, Item
 from roadstream.workers.tier.judge import Judge, JudgeOptions
-from roadstream.workers.tier.packs import Packer
+from roadstream.workers.tier.outputs import Packer
+from roadstream.workers.tier.records import Item, RecordDecoder
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import POISON, GreyEngine, picture
 
@@ -37,7 +37,7 @@ def items(*payloads: Payload, deadline_at: float | None = None) -> list[Item]:
         for i, one in enumerate(payloads)
         for at in [deadline_at]
     ]
-    return Intake("one", first=True).take({TP: records}, 0.0).items
+    return RecordDecoder("one", first=True).decode({TP: records}, 0.0).items
 
 
 def grey(*levels: int, deadline_at: float | None = None) -> list[Item]:

@@ -11,7 +11,7 @@ from roadstream.stages.breaker import SharePolicy
 from roadstream.streams.log import TopicPartition
 from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.devices import Devices
-from roadstream.workers.tier.intake import OVERHEAD
+from roadstream.workers.tier.records import OVERHEAD
 from roadstream.workers.tier.worker import TierWorker, WorkerLimits
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import GreyEngine

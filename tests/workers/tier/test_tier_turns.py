@@ -17,7 +17,7 @@ from roadstream.stages.batching.latency_model import AffineLatency
 from roadstream.streams.ledgers.event_ledger import ledger_files
 from roadstream.streams.log import TopicPartition
 from roadstream.workers.tier.devices import Devices
-from roadstream.workers.tier.intake import OVERHEAD
+from roadstream.workers.tier.records import OVERHEAD
 from roadstream.workers.tier.worker import TierWorker, WorkerLimits
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import GreyEngine

@@ -1,4 +1,4 @@
-"""Intake: records become items that share the records' bytes, and hand them on unchanged."""
+"""RecordDecoder: records become items that share the records' bytes, and hand them on unchanged."""
 
 import pytest
 
@@ -8,13 +8,13 @@ from roadstream.schemas.records.image import Head, Image, Inline, Payload, Refer
 from roadstream.schemas.records.votes import Escalation, PriorVote
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import MemoryRecord
-from roadstream.workers.tier.intake import (
+from roadstream.workers.tier.records import (
     HEADER_OVERHEAD,
     OVERHEAD,
     EscalationView,
     InlineView,
-    Intake,
     Item,
+    RecordDecoder,
 )
 
 TP = TopicPartition("images.archive", 0)
@@ -28,7 +28,11 @@ VOTES = [PriorVote("a", 1.0, 0.25)]
 
 
 def taken(value: bytes, *, first: bool = True) -> list[Item]:
-    return Intake("one", first=first).take({TP: [MemoryRecord(3, b"k", value, 1500)]}, 0.0).items
+    return (
+        RecordDecoder("one", first=first)
+        .decode({TP: [MemoryRecord(3, b"k", value, 1500)]}, 0.0)
+        .items
+    )
 
 
 def test_an_item_says_all_that_its_record_says() -> None:
@@ -91,7 +95,7 @@ def test_an_image_was_submitted_when_it_says_or_else_at_the_time_of_its_record(
 ) -> None:
     value = codec.encode(Image(Head(image_id="a", submitted_at=said), Inline(b"")))
     polled = {TP: [MemoryRecord(3, b"k", value, timestamp)]}
-    (item,) = Intake("one", first=True).take(polled, 9.0).items
+    (item,) = RecordDecoder("one", first=True).decode(polled, 9.0).items
     assert item.head.submitted_at == submitted_at
 
 
@@ -109,7 +113,7 @@ def test_records_that_are_none_become_dead_letters_at_once() -> None:
     values.append(codec.encode({"schema": "image.v1", "head": HEAD, "payload": {"kind": "odd"}}))
     records = [MemoryRecord(i, b"k", value, 0) for i, value in enumerate(values)]
 
-    found = Intake("one", first=True).take({TP: records}, 5.0)
+    found = RecordDecoder("one", first=True).decode({TP: records}, 5.0)
 
     assert found.items == []
     assert found.unread == {TP: [0, 1, 2, 3, 4]}
@@ -129,7 +133,7 @@ def test_a_dead_letter_has_the_headers_and_tells_what_they_said() -> None:
     )
     record = MemoryRecord(3, b"k", b"\xff\xd8\xff\xe0", 1500, had)
 
-    (output,) = Intake("one", first=True).take({TP: [record]}, 5.0).letters
+    (output,) = RecordDecoder("one", first=True).decode({TP: [record]}, 5.0).letters
 
     letter = codec.decode_dead_letter(output.value)
     assert letter.headers == list(had)
@@ -143,9 +147,9 @@ def test_a_dead_letter_has_the_headers_and_tells_what_they_said() -> None:
 
 def test_a_dead_letter_spells_what_is_no_text_in_its_headers() -> None:
     had = (("content-type", b"a\x1b[2J\nb\xc3\xa9"),)
-    (output,) = Intake("one", first=True).take({TP: [MemoryRecord(3, b"k", b"\xc1", 0, had)]}, 5.0)[
-        1
-    ]
+    (output,) = RecordDecoder("one", first=True).decode(
+        {TP: [MemoryRecord(3, b"k", b"\xc1", 0, had)]}, 5.0
+    )[1]
     error = codec.decode_dead_letter(output.value).error
     assert error.endswith(r"(its headers say content-type: a\x1b[2J\nbé)")
 
@@ -154,7 +158,11 @@ def test_a_batch_that_the_log_cannot_read_becomes_a_dead_letter_with_its_bytes()
     value = codec.Unreadable(b"a damaged batch")
     value.problem = "offsets 1 to 3 cannot be read"
 
-    (output,) = Intake("one", first=True).take({TP: [MemoryRecord(3, None, value, 0)]}, 5.0).letters
+    (output,) = (
+        RecordDecoder("one", first=True)
+        .decode({TP: [MemoryRecord(3, None, value, 0)]}, 5.0)
+        .letters
+    )
 
     letter = codec.decode_dead_letter(output.value)
     assert (letter.value, letter.error) == (
@@ -166,7 +174,9 @@ def test_a_batch_that_the_log_cannot_read_becomes_a_dead_letter_with_its_bytes()
 def test_what_headers_say_wrongly_of_an_image_does_not_matter() -> None:
     had = (("content-type", b"application/json"), ("schema", b"image.v9"))
     value = codec.encode(Image(HEAD, PAYLOADS[0]))
-    found = Intake("one", first=True).take({TP: [MemoryRecord(3, b"k", value, 0, had)]}, 5.0)
+    found = RecordDecoder("one", first=True).decode(
+        {TP: [MemoryRecord(3, b"k", value, 0, had)]}, 5.0
+    )
     assert [item.headers for item in found.items] == [had]
 
 
@@ -176,7 +186,7 @@ def test_headers_of_others_count_as_memory() -> None:
     sizes = []
     for told in ((), headers.IMAGE, had):
         polled = {TP: [MemoryRecord(3, b"k", value, 0, told)]}
-        (item,) = Intake("one", first=True).take(polled, 5.0).items
+        (item,) = RecordDecoder("one", first=True).decode(polled, 5.0).items
         sizes.append(item.size - len(value) - OVERHEAD)
     assert sizes == [0, 0, 5008 + 2 * HEADER_OVERHEAD]
 
@@ -184,7 +194,7 @@ def test_headers_of_others_count_as_memory() -> None:
 def test_a_header_whose_name_no_dead_letter_holds_is_left_out() -> None:
     had = (("a" * 65_537, b"1"), ("b" * 65_536, b"2"))
     record = MemoryRecord(3, b"k", b"\xc1", 0, had)
-    (output,) = Intake("one", first=True).take({TP: [record]}, 5.0).letters
+    (output,) = RecordDecoder("one", first=True).decode({TP: [record]}, 5.0).letters
     assert codec.decode_dead_letter(output.value).headers == [had[1]]
 
 
@@ -198,5 +208,5 @@ def test_a_record_without_a_time_arrived_when_it_was_read(
     value = codec.encode(Image(HEAD, PAYLOADS[0]))
     for key in (None, b"", b"\xff"):
         record = MemoryRecord(3, key, value, timestamp)
-        (item,) = Intake("one", first=True).take({TP: [record]}, 77.0).items
+        (item,) = RecordDecoder("one", first=True).decode({TP: [record]}, 77.0).items
         assert item.arrived_at == arrived_at

@@ -5,7 +5,7 @@ import pytest
 from roadstream.schemas.cascade.model import Member
 from roadstream.stages.batching.shapes import Size
 from roadstream.stages.inference import Engine, Pictures, Said, Score
-from roadstream.workers.tier.learning import learn
+from roadstream.workers.tier.warm_up import learn
 
 MEMBER = Member(name="a", engine="noop", width=16, height=8, sizes=[(8, 16)])
 

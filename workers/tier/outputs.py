@@ -10,8 +10,8 @@ from roadstream.schemas.topics import DEAD_LETTERS, VOTES, tier_group
 from roadstream.schemas.topics import tier as tier_topic
 from roadstream.streams.group.dead_letter import Cause, dead_letter
 from roadstream.streams.log import Output
-from roadstream.workers.tier.intake import EscalationView, Item
 from roadstream.workers.tier.judge import Judgement
+from roadstream.workers.tier.records import EscalationView, Item
 
 
 class Packer:

@@ -107,7 +107,7 @@ class Item(msgspec.Struct, gc=False):
         return Inline(bytes(payload.data)) if isinstance(payload, InlineView) else payload
 
 
-class Taken(NamedTuple):
+class Decoded(NamedTuple):
     """What came of polled records.
 
     Attributes:
@@ -121,7 +121,7 @@ class Taken(NamedTuple):
     unread: dict[TopicPartition, list[int]]
 
 
-class Intake:
+class RecordDecoder:
     """Decodes the records of one tier's topics.
 
     Args:
@@ -134,21 +134,21 @@ class Intake:
         self._tier, self._first = tier, first
         self._shapes = shapes if shapes is not None and shapes.several else None
 
-    def take(self, polled: Polled, now: float) -> Taken:
+    def decode(self, polled: Polled, now: float) -> Decoded:
         """Decode what was polled."""
-        taken = Taken([], [], {})
+        decoded = Decoded([], [], {})
         item = self._image if self._first else self._escalation
         for tp, records in polled.items():
             for record in records:
                 try:
-                    taken.items.append(item(tp, record, now))
+                    decoded.items.append(item(tp, record, now))
                 except RecordError as error:
-                    taken.letters.append(self._letter(tp, record, error, now))
-                    taken.unread.setdefault(tp, []).append(record.offset)
+                    decoded.letters.append(self._letter(tp, record, error, now))
+                    decoded.unread.setdefault(tp, []).append(record.offset)
         if self._shapes is not None:
-            for one in taken.items:
+            for one in decoded.items:
                 one.shape = self._shape(one.payload, self._shapes)
-        return taken
+        return decoded
 
     def _shape(self, payload: PayloadView, shapes: Shapes) -> Shape:
         """Return the shape of a picture; of one kept elsewhere it is not known yet."""
