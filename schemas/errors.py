@@ -17,7 +17,8 @@
     │   └── ReplacedError       another process has this one's member name (exit status 78)
     ├── EngineError           an engine broke its promise: a bug here, not a fault of the data
     │   ├── DeviceMemoryError   a batch did not fit into memory; a smaller one may (retriable)
-    │   └── EngineDownError     the engine as a whole is away: its process, its server (retriable)
+    │   ├── EngineDownError     the engine as a whole is away: its process, its server (retriable)
+    │   └── OutOfServiceError   a member was not asked: its circuit breaker is open
     ├── ImageError            one picture cannot be scored; never harms its neighbours
     └── RecordError           bytes on a topic are not the record that was expected
 """
@@ -190,6 +191,13 @@ class EngineDownError(EngineError):
     """The engine as a whole is away, its process or its server; no picture is at fault."""
 
     retriable = True
+
+
+class OutOfServiceError(EngineError):
+    """A member was not shown a picture, as it kept failing; no picture is at fault."""
+
+    def __init__(self, member: str) -> None:
+        super().__init__(f"model_failed: {member} is out of service, as it kept failing")
 
 
 class RecordError(RoadstreamError):

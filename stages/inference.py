@@ -252,6 +252,11 @@ def infer_isolated(
     return Findings(found, runs, tries, max(1, fits) if crowded else None)
 
 
+def is_late(finding: object) -> bool:
+    """Return whether an engine gave a picture back as its deadline had passed."""
+    return isinstance(finding, ImageError) and finding.fault == "expired"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell an error of too little memory, of host or device, from a fault of the data.
 

@@ -24,7 +24,7 @@ from roadstream.workers.tier.hangs import Calls
 from roadstream.workers.tier.members import Ballot, RunningMember
 from roadstream.workers.tier.panel import Panel, longest
 from roadstream.workers.tier.records import Item
-from roadstream.workers.tier.voting import LATE, Failure, Voting, unjudged
+from roadstream.workers.tier.voting import LATE, Failure, TierVoting, Timing, unjudged
 
 # What a member was seen to take at warm-up, by its name and the size of its pictures.
 Learnt = Mapping[tuple[str, Size], AffineLatency]
@@ -141,7 +141,7 @@ class Judge:
         self.stats = JudgeStats()
         # Two batches are judged at once, each in a thread of its own.
         self._counting = threading.Lock()
-        self._voting = Voting(cascade, tier, self.members)
+        self._voting = TierVoting(cascade, tier)
         self.devices, self.rank = devices or Devices(), cascade.tier_names.index(tier)
         self._panel = Panel(self.members, self.devices, self.rank, options.timer)
         self.occupies = self._panel.devices
@@ -306,7 +306,8 @@ class Judge:
             if isinstance(picture, ImageError):
                 votes.append(unjudged(item.head, len(self.members), str(picture), queued))
             else:
-                votes.append(vote(item, next(columns), (queued, decoding, inferring), next(fused)))
+                timing = Timing(queued, decoding, inferring)
+                votes.append(vote(item.head, item.prior, next(columns), timing, next(fused)))
         failures: list[Failure] = []
         if not all(ballot.clean for ballot in ballots):
             failures = self._failures(items, pictures, votes, ballots)
@@ -327,7 +328,7 @@ class Judge:
             self.stats.unvoted += sum(votes[row].error is not None for row in shown)
         for column, row in enumerate(shown):
             found = [(ballot.found[column], ballot.tries.get(column, 1)) for ballot in ballots]
-            failure = self._voting.failure(row, items[row], votes[row], found)
+            failure = self._voting.failure(row, items[row].prior, votes[row], found)
             if failure is not None:
                 failures.append(failure)
         return failures

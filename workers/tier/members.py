@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from roadstream.schemas.cascade.model import Member
-from roadstream.schemas.errors import EngineDownError, EngineError, ImageError
+from roadstream.schemas.errors import EngineDownError, EngineError, ImageError, OutOfServiceError
 from roadstream.schemas.records.votes import MemberRun
 from roadstream.stages.breaker import MemberBreaker, MemberPolicy
 from roadstream.stages.inference import (
@@ -20,8 +20,8 @@ from roadstream.stages.inference import (
     Pictures,
     Score,
     infer_isolated,
+    is_late,
 )
-from roadstream.stages.voting.calibration import calibrator
 from roadstream.workers.tier.devices import is_local
 from roadstream.workers.tier.hangs import Calls, Restarted
 
@@ -99,12 +99,13 @@ class RunningMember:
     ) -> None:
         self.member, self.engine, self._calls = member, engine, calls or Calls()
         self._version = f"{member.model_version}+{engine.version}".removesuffix("+")
-        self.calibrate = calibrator(member.calibration)
         self.breaker = MemberBreaker(policy)
         self.stats = ModelStats()
         # Where it runs elsewhere, two batches may be with it at once.
         self._books = threading.Lock()
-        self.out = EngineError(f"model_failed: {member.name} is out of service, as it kept failing")
+        self.out = OutOfServiceError(
+            f"model_failed: {member.name} is out of service, as it kept failing"
+        )
 
     def vote(self, pictures: Pictures, names: Names, timer: Callable[[], float]) -> Ballot:
         """Infer a batch, unless the breaker is open. Never raises for what the engine does.
@@ -237,8 +238,3 @@ class RunningMember:
 
 def _all_late(found: Sequence[object]) -> bool:
     return all(map(is_late, found))
-
-
-def is_late(found: object) -> bool:
-    """Return whether an engine gave a picture back as its deadline had passed."""
-    return isinstance(found, ImageError) and found.fault == "expired"

@@ -8,15 +8,14 @@ import structlog
 
 from roadstream.schemas.bounds import MOST_TEXT
 from roadstream.schemas.cascade.model import Cascade
-from roadstream.schemas.errors import EngineDownError, EngineError, ImageError
+from roadstream.schemas.errors import EngineDownError, EngineError, ImageError, OutOfServiceError
 from roadstream.schemas.records.image import Head
-from roadstream.schemas.records.votes import Box, ImageVotes
-from roadstream.stages.inference import Abstained, Finding, Score
+from roadstream.schemas.records.votes import Box, ImageVotes, PriorVote
+from roadstream.stages.inference import Abstained, Finding, Score, is_late
+from roadstream.stages.voting.calibration import calibrator
 from roadstream.stages.voting.fusing import fusion_of
 from roadstream.stages.voting.route import Router
 from roadstream.stages.voting.vote import decision_confidence, disagreement, pooled
-from roadstream.workers.tier.members import RunningMember, is_late
-from roadstream.workers.tier.records import Item
 
 logger = structlog.get_logger()
 
@@ -41,21 +40,28 @@ class Failure(NamedTuple):
     final: bool
 
 
-class Voting:
+class Timing(NamedTuple):
+    """Seconds that an image spent at a tier: waiting, being decoded, and being inferred."""
+
+    queued: float
+    decoding: float
+    inferring: float
+
+
+class TierVoting:
     """Makes one tier's votes.
 
     Args:
         cascade: For its pool.
         tier: Name of the tier.
-        members: Its members.
 
     Attributes:
         targets: Tiers that images may be escalated to from here.
     """
 
-    def __init__(self, cascade: Cascade, tier: str, members: Sequence[RunningMember]) -> None:
-        self._members = members
-        self._seats = [(one.calibrate, one.member.weight) for one in members]
+    def __init__(self, cascade: Cascade, tier: str) -> None:
+        self._members = cascade.tier(tier).members
+        self._seats = [(calibrator(one.calibration), one.weight) for one in self._members]
         self._router = Router(cascade, tier)
         self._pool = pooled(cascade.pool)
         self._fusion = fusion_of(cascade.tier(tier))
@@ -69,23 +75,25 @@ class Voting:
 
     def vote(
         self,
-        item: Item,
+        head: Head,
+        prior: Sequence[PriorVote],
         found: Sequence[Finding | EngineError],
-        times: tuple[float, float, float],
+        timing: Timing,
         fused: list[Box] | None = None,
     ) -> ImageVotes:
         """Return the tier's votes on an image.
 
         Args:
-            item: The image, with the votes of earlier tiers.
+            head: The image.
+            prior: The votes of earlier tiers.
             found: Per member its score, or why there is none.
-            times: Seconds queued, decoding and inferring.
+            timing: What it took.
             fused: The fused boxes of its detectors.
         """
         raws: list[float | None] = []
         ps: list[float | None] = []
-        voted = [vote.probability for vote in item.prior]
-        weights = [vote.weight for vote in item.prior]
+        voted = [vote.probability for vote in prior]
+        weights = [vote.weight for vote in prior]
         problem: object = None
         for score, (calibrate, weight) in zip(found, self._seats, strict=True):
             if not isinstance(score, Score):
@@ -102,15 +110,15 @@ class Voting:
         confidence = decision_confidence(self._pool(voted, weights)) if weights else 0.0
         spread = disagreement(voted, weights) if self._router.needs_disagreement else 0.0
         decision = self._router.decide(confidence, spread)
-        counted = len(voted) > len(item.prior)
+        counted = len(voted) > len(prior)
         error = None if problem is None or counted else _reason(problem)
         return ImageVotes(
-            item.head,
+            head,
             raws,
             ps,
             decision.next_tier,
             decision.reason,
-            *times,
+            *timing,
             _boxes(found),
             error,
             _texts(found),
@@ -120,7 +128,7 @@ class Voting:
     def failure(
         self,
         row: int,
-        item: Item,
+        prior: Sequence[PriorVote],
         said: ImageVotes,
         found: Sequence[tuple[Finding | EngineError, int]],
     ) -> Failure | None:
@@ -128,25 +136,25 @@ class Voting:
 
         Args:
             row: Position of the image in its batch.
-            item: The image.
+            prior: The votes of earlier tiers on it.
             said: The tier's votes on it.
             found: Per member its score, or why there is none, and the calls of its engine with it.
         """
-        unvoted = said.error is not None and not item.prior
+        unvoted = said.error is not None and not prior
         final = unvoted and said.next_tier is None
         faults = [
-            (running.member.name, str(score), tries)
-            for (score, tries), running in zip(found, self._members, strict=True)
+            (member.name, str(score), tries)
+            for (score, tries), member in zip(found, self._members, strict=True)
             # What a shadow member fails on is counted, and harms nobody; a deadline that passed at
             # a member is as little worth a second try as one that passed in the queue.
-            if (isinstance(score, ImageError) and not is_late(score) and running.member.weight > 0)
+            if (isinstance(score, ImageError) and not is_late(score) and member.weight > 0)
             # It ends here without a single vote, and not by its own fault.
-            or (final and (score is running.out or isinstance(score, EngineDownError)))
+            or (final and isinstance(score, EngineDownError | OutOfServiceError))
         ]
         if not faults:
             return None
         error = "; ".join(f"{name}: {problem}" for name, problem, _ in faults)
-        logger.warning("member_failed", uri=item.head.uri, error=error)
+        logger.warning("member_failed", uri=said.head.uri, error=error)
         return Failure(row, faults[0][0], error, max(tries for _, _, tries in faults), final)
 
 
