@@ -10,6 +10,7 @@ import structlog
 
 from roadstream.schemas.errors import ImageError
 from roadstream.stages.batching.batcher import Batch
+from roadstream.stages.voting.tier_votes import LATE, unjudged
 from roadstream.streams.clock import Clock, SystemClock
 from roadstream.streams.group.dead_letter import Cause
 from roadstream.streams.group.member import GroupMember
@@ -20,7 +21,6 @@ from roadstream.workers.tier.jobs import Jobs, RunBlocking, in_thread
 from roadstream.workers.tier.judge import Judge, Judgement
 from roadstream.workers.tier.outputs import Packer
 from roadstream.workers.tier.records import Item
-from roadstream.workers.tier.voting import LATE, unjudged
 
 logger = structlog.get_logger()
 

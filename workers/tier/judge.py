@@ -17,6 +17,7 @@ from roadstream.stages.batching.shapes import Shape, Shapes, Size, sizes_of
 from roadstream.stages.breaker import MemberBreaker, MemberPolicy
 from roadstream.stages.decoding.decode import DEFAULT, DecodeLimits, decode
 from roadstream.stages.inference import Engine, Picture, Pictures, is_out_of_memory
+from roadstream.stages.voting.tier_votes import LATE, Failure, TierVoting, Timing, unjudged
 from roadstream.streams.clock import Clock, SystemClock
 from roadstream.streams.sources.payload import Patience, read_payload
 from roadstream.workers.tier.devices import Devices
@@ -24,7 +25,6 @@ from roadstream.workers.tier.hangs import Calls
 from roadstream.workers.tier.members import Ballot, RunningMember
 from roadstream.workers.tier.panel import Panel, longest
 from roadstream.workers.tier.records import Item
-from roadstream.workers.tier.voting import LATE, Failure, TierVoting, Timing, unjudged
 
 # What a member was seen to take at warm-up, by its name and the size of its pictures.
 Learnt = Mapping[tuple[str, Size], AffineLatency]
