@@ -22,7 +22,8 @@ from roadstream.bench.harness import Spread, show, spread, write_result
 from roadstream.bench.parts.fusion_scenes import SCENES, detections, fuse_in_numpy
 from roadstream.schemas.cascade.model import Fusion, FusionConfidence
 from roadstream.schemas.records.votes import Box
-from roadstream.stages.voting.fusion import BoxFusion, Detections, Found, load_fusion
+from roadstream.stages.voting.fusion import BoxFusion, Found, load_fusion
+from roadstream.stages.voting.fusion_arrays import Detections
 
 IOU, SKIP = 0.55, 0.05
 AIM = 20_000

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from roadstream.stages.voting.fusion import Detections, Reals
+from roadstream.stages.voting.fusion_arrays import Detections, Reals
 
 LABELS = 3
 SCENES = ("agreeing", "scattered")

@@ -19,63 +19,18 @@ off, and what has no area then is left out.
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import chain, pairwise
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from roadstream.schemas.cascade.model import Fusion, FusionConfidence
-from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.cascade.model import Cascade, Fusion, FusionConfidence, Tier
+from roadstream.schemas.errors import ConfigError, EngineError
 from roadstream.schemas.records.votes import Box
+from roadstream.stages.inference import Finding, Score
+from roadstream.stages.voting.fusion_arrays import Detections, Fused, Rules
 
-Reals = NDArray[np.float64]
-Wholes = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 # The compiled loop knows them by their position.
 CONFIDENCES: tuple[str, ...] = get_args(FusionConfidence)
-
-
-class Detections(NamedTuple):
-    """What M detectors found in N images: K boxes in all, those of one image together.
-
-    Attributes:
-        boxes: Corners x1, y1, x2, y2 in [0, 1]: float64 [K, 4].
-        scores: Confidences in [0, 1]: float64 [K].
-        labels: Numbers of their labels: int64 [K].
-        detectors: Positions of the detectors that found them: int64 [K].
-        offsets: Image ``i`` has the boxes from ``offsets[i]`` to ``offsets[i + 1]``: int64 [N + 1].
-        looked: Whether a detector answered for an image, with boxes or without: bool [N, M].
-    """
-
-    boxes: Reals
-    scores: Reals
-    labels: Wholes
-    detectors: Wholes
-    offsets: Wholes
-    looked: Flags
-
-
-class Fused(NamedTuple):
-    """Fused boxes, per image the most confident first; the arrays are those of ``Detections``."""
-
-    boxes: Reals
-    scores: Reals
-    labels: Wholes
-    offsets: Wholes
-
-
-class Rules(NamedTuple):
-    """Weights per detector (float64 [M]) and settings, as the compiled loop takes them.
-
-    Sums over detectors run from the lightest, so that their order does not show in the last digit.
-    """
-
-    weights: Reals
-    lightest_first: Wholes
-    iou: float
-    skip: float
-    confidence: int
-
 
 Found = Sequence[Sequence[Box] | None]
 """Per detector its boxes of one image, or ``None`` if it did not answer."""
@@ -207,3 +162,53 @@ def _compiled() -> Callable[[Detections, Rules], Fused]:
         fusion_kernel.forget_compiled()
         fuse(nothing, rules)
     return fuse
+
+
+class TierFusion:
+    """Fuses the boxes of those members of a tier that its ``fusion`` names.
+
+    A member without a score, for whatever reason, is one that did not look; one with a score and no
+    box looked and saw nothing.
+
+    Args:
+        tier: The tier, with ``fusion``.
+    """
+
+    def __init__(self, tier: Tier) -> None:
+        assert tier.fusion is not None
+        chosen = tier.fused
+        self._seats = [seat for seat, member in enumerate(tier.members) if member in chosen]
+        self._fusion = BoxFusion(tier.fusion, [member.weight for member in chosen])
+
+    def fuse(self, columns: Sequence[Sequence[Finding | EngineError]]) -> list[list[Box] | None]:
+        """Return the fused boxes per image; ``None`` where no detector looked.
+
+        Args:
+            columns: Per member of the tier its finding for each image.
+        """
+        seen = [
+            [one.boxes if isinstance(one, Score) else None for one in columns[seat]]
+            for seat in self._seats
+        ]
+        images = list(zip(*seen, strict=True))
+        fused = self._fusion.fuse(images)
+        return [
+            boxes if any(part is not None for part in image) else None
+            for image, boxes in zip(images, fused, strict=True)
+        ]
+
+
+def fusion_of(tier: Tier) -> TierFusion | None:
+    """Return the fusion of a tier; ``None`` if it asks for none."""
+    return None if tier.fusion is None else TierFusion(tier)
+
+
+def load_fusions(cascade: Cascade, tiers: Sequence[str]) -> None:
+    """Load what fuses boxes, if one of these tiers asks for it; blocks.
+
+    Raises:
+        ConfigError: It cannot be loaded.
+    """
+    for index, tier in enumerate(cascade.tiers):
+        if tier.fusion is not None and tier.name in tiers:
+            load_fusion(f"{cascade.name}: tiers[{index}].fusion")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from roadstream.stages.voting.fusion import Detections, Flags, Fused, Reals, Rules, Wholes
+from roadstream.stages.voting.fusion_arrays import Detections, Flags, Fused, Reals, Rules, Wholes
 
 # Less confidence than this is none: sums of it would lose their digits.
 _NOTHING = 1e-100

@@ -20,7 +20,7 @@ from roadstream.stages.batching.latency_model import AffineLatency
 from roadstream.stages.batching.shapes import Size
 from roadstream.stages.decoding.decode import DEFAULT
 from roadstream.stages.inference import Engine
-from roadstream.stages.voting.fusing import load_fusions
+from roadstream.stages.voting.fusion import load_fusions
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.group.member import MemberOptions
 from roadstream.streams.log import Log, Right, Start

@@ -24,7 +24,8 @@ from roadstream.schemas.cascade.model import Fusion
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.records.votes import Box
 from roadstream.stages.voting import fusion
-from roadstream.stages.voting.fusion import CONFIDENCES, BoxFusion, Detections
+from roadstream.stages.voting.fusion import CONFIDENCES, BoxFusion
+from roadstream.stages.voting.fusion_arrays import Detections
 from tests.kits.examples import examples
 
 Found = list[list[Box] | None]
