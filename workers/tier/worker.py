@@ -272,7 +272,7 @@ class TierWorker:
 
     async def _replay(self) -> None:
         """Judge the next suspect alone, with nothing else running in this process."""
-        async with self._around.suspects.alone:
+        async with self._around.notes.alone:
             held = await self._jobs.acquire(self._state, alone=True)
             if not self._suspects or self._rests():  # revoked, or paused, meanwhile
                 held.release()

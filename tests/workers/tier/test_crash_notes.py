@@ -283,8 +283,8 @@ async def test_suspects_whose_partitions_went_are_left_to_their_next_owner(notes
     await bench.create_topics()
     await bench.send(TOPIC, *[image(f"{i}") for i in range(6)])
     died(notes, at(TopicPartition(TOPIC, 0), *range(6)))
-    suspects, judge = Suspects(notes), bench.judge()
-    worker = TierWorker(bench.log, judge, surroundings=Surroundings(suspects=suspects))
+    suspects, judge = CrashNotes(notes), bench.judge()
+    worker = TierWorker(bench.log, judge, surroundings=Surroundings(notes=suspects))
     held = await judge.devices.acquire(SlotRequest(0, ("cpu",), QueueState, alone=True))
     async with running(worker):  # nothing can run
         with anyio.fail_after(DEADLINE):
