@@ -27,7 +27,8 @@ from roadstream.streams.log import (
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.commands.common import run_async
 from roadstream.workers.service.access.connect import open_log
-from roadstream.workers.service.runtime import WorkOptions, build_consensus, run_workers
+from roadstream.workers.service.deciding import build_consensus
+from roadstream.workers.service.runtime import WorkOptions, run_workers
 
 Serve = Callable[["TimedLog", Plan, anyio.Event], Awaitable[None]]
 

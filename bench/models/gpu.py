@@ -39,7 +39,8 @@ from roadstream.schemas.topics import all_topics
 from roadstream.stages.inference import Pixels
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.commands.common import run_async
-from roadstream.workers.service.runtime import WorkOptions, build_consensus, run_workers
+from roadstream.workers.service.deciding import build_consensus
+from roadstream.workers.service.runtime import WorkOptions, run_workers
 
 AIM = 0.97
 STREAMS = ("stream", "stream, JPEG")

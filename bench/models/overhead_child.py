@@ -29,7 +29,8 @@ from roadstream.streams.log import Consumer, Log, Offsets, Output, Polled
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.commands.common import run_async
 from roadstream.workers.demo.render import render_drive
-from roadstream.workers.service.runtime import WorkOptions, build_consensus, run_workers
+from roadstream.workers.service.deciding import build_consensus
+from roadstream.workers.service.runtime import WorkOptions, run_workers
 
 TICK = 0.002
 QUIET = 1.0

@@ -9,7 +9,8 @@ from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import ANSWERS, all_topics
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.job.submit import Submitter
-from roadstream.workers.service.runtime import WorkOptions, build_consensus, run_workers
+from roadstream.workers.service.deciding import build_consensus
+from roadstream.workers.service.runtime import WorkOptions, run_workers
 
 DEADLINE = 100.0
 PARTITIONS = 2

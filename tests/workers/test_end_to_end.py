@@ -27,7 +27,8 @@ from roadstream.stages.inference import Engine
 from roadstream.streams.log import Record, TopicPartition
 from roadstream.streams.memory.log import Fault, MemoryLog
 from roadstream.workers.job.submit import Submitter
-from roadstream.workers.service.runtime import WorkOptions, build_consensus, run_workers
+from roadstream.workers.service.deciding import build_consensus
+from roadstream.workers.service.runtime import WorkOptions, run_workers
 from roadstream.workers.tier.judge import Judge
 from roadstream.workers.tier.worker import TierWorker, WorkerLimits
 from tests.kits.builders import cascade, member, tier

@@ -40,16 +40,9 @@ from roadstream.streams.memory.log import MemoryLog
 from roadstream.streams.sources.files import ScanOptions, scan_picture
 from roadstream.streams.sources.identity import native, owned_id
 from roadstream.workers.api.loop_thread import EndedError, LoopThread
+from roadstream.workers.service.deciding import build_consensus, persistent, trim_log
 from roadstream.workers.service.option_checks import MOST_MEBIBYTES, MOST_WORKERS, check_number
-from roadstream.workers.service.runtime import (
-    Loaded,
-    WorkOptions,
-    build_consensus,
-    load_engines,
-    persistent,
-    run_loaded,
-    trim_log,
-)
+from roadstream.workers.service.runtime import Loaded, WorkOptions, load_engines, run_loaded
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]
 """A path, an encoded picture (JPEG, PNG, …), or upright RGB pixels: uint8 [height, width, 3]."""

@@ -15,7 +15,6 @@ from cyclopts import Parameter
 from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.schemas.errors import LogUnavailableError, UsageError
 from roadstream.schemas.records.image import Lane
-from roadstream.stages.decoding.decode import encode_jpeg
 from roadstream.streams.ledgers.event_ledger import EventLedger
 from roadstream.streams.ledgers.run_ledger import RunLedger
 from roadstream.streams.sources.files import ScanOptions, ScanStats, scan_places
@@ -31,10 +30,11 @@ from roadstream.workers.commands.common import (
     Paths,
     run_async,
 )
-from roadstream.workers.job.submit import Submitter, next_batch
+from roadstream.workers.job.submit import Submitter, encoded, next_batch
 from roadstream.workers.observe.terminal import console
 from roadstream.workers.service.access.connect import address, open_log
 from roadstream.workers.service.access.rights import to_produce
+from roadstream.workers.service.entry import enter
 from roadstream.workers.service.option_checks import (
     MOST_FPS,
     MOST_SECONDS,
@@ -44,7 +44,6 @@ from roadstream.workers.service.option_checks import (
     check_stream,
 )
 from roadstream.workers.service.outage import Persistent
-from roadstream.workers.service.runtime import enter
 
 SEND_BATCH = 64
 SAY_EVERY = 5.0
@@ -93,7 +92,7 @@ def produce(
     options = ScanOptions(
         lane=lane,
         carry="reference" if by_reference else "inline",
-        video=VideoOptions(encode=encode_jpeg, fps=fps, stream=check_stream(stream)),
+        video=VideoOptions(encode=encoded, fps=fps, stream=check_stream(stream)),
     )
     check_patience(patience)
     sending = _Sending(

@@ -48,6 +48,7 @@ from roadstream.workers.observe.metrics import (
 from roadstream.workers.observe.terminal import console
 from roadstream.workers.service.access.connect import address, open_log
 from roadstream.workers.service.access.topics import check_settings, create_topics
+from roadstream.workers.service.deciding import serve_consensus
 from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, stop_on_signal
 from roadstream.workers.service.machine import share_heap
 from roadstream.workers.service.option_checks import (
@@ -59,7 +60,6 @@ from roadstream.workers.service.option_checks import (
     check_number,
 )
 from roadstream.workers.service.process import ServiceOptions, wait_for_log
-from roadstream.workers.service.runtime import WorkOptions, serve_consensus, serve_workers
 from roadstream.workers.service.status.minutes import Minutes, of_supervisor, tell_each_minute
 from roadstream.workers.service.status.samples import supervisor_samples
 from roadstream.workers.service.supervision.pinned import given_cascade
@@ -107,6 +107,8 @@ def work(
     are loaded and warm, and keeps them when the log is away. Stop it with Ctrl-C or SIGTERM: it
     finishes its batches first.
     """
+    from roadstream.workers.service.runtime import WorkOptions, serve_workers
+
     share_heap()
     where = address(log, namespace)
     check_number("--threads", threads, 1, MOST_WORKERS, "threads")

@@ -14,7 +14,6 @@ from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.schemas.errors import LogUnavailableError, RunError, UsageError
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.sinks.files.writers import check_output
-from roadstream.stages.decoding.decode import encode_jpeg
 from roadstream.streams.group.member import MemberOptions
 from roadstream.streams.ledgers.event_ledger import EventLedger
 from roadstream.streams.ledgers.run_ledger import RunLedger
@@ -25,9 +24,11 @@ from roadstream.streams.sources.video_options import VideoOptions
 from roadstream.workers.job.progress import Progress, Tally
 from roadstream.workers.job.run import Found, Heard, Notes, Score, export, follow_back
 from roadstream.workers.job.run_folder import RunFolder, RunKey, resume, working_folder
+from roadstream.workers.job.submit import encoded
 from roadstream.workers.observe.logging import Level, identify, pass_on
 from roadstream.workers.service.access.connect import address, open_log
 from roadstream.workers.service.access.topics import check_settings, create_topics
+from roadstream.workers.service.deciding import build_consensus
 from roadstream.workers.service.machine import usable_cpus
 from roadstream.workers.service.option_checks import (
     DECODE_MEMORY,
@@ -40,7 +41,6 @@ from roadstream.workers.service.option_checks import (
     check_paths,
     check_stream,
 )
-from roadstream.workers.service.runtime import build_consensus
 from roadstream.workers.service.supervision.supervisor import Care, ChildSpec, OnLine, Supervisor
 from roadstream.workers.tier.hangs import HANG_TIMEOUT
 
@@ -214,7 +214,7 @@ class ScoringJob:
         scanned = ScanOptions(
             run_id=run_id,
             carry="reference" if self._embedded else "inline",
-            video=VideoOptions(encode=encode_jpeg, fps=key.fps, stream=key.stream),
+            video=VideoOptions(encode=encoded, fps=key.fps, stream=key.stream),
             stdin=self._stdin,
             known=ledger.known,
             owned=not self._embedded,

@@ -31,6 +31,7 @@ from roadstream.streams.sources.places import Scanned
 from roadstream.workers.job.progress import Progress, Tally
 from roadstream.workers.job.submit import Submitter, next_batch
 from roadstream.workers.observe.logging import speaking_as
+from roadstream.workers.service.deciding import trim_log
 from roadstream.workers.service.lifecycle import (
     DRAIN_TIMEOUT,
     LEAVING,
@@ -39,7 +40,6 @@ from roadstream.workers.service.lifecycle import (
     stop_on_signal,
 )
 from roadstream.workers.service.outage import Persistent
-from roadstream.workers.service.runtime import trim_log
 from roadstream.workers.service.supervision.supervisor import GRACE, Supervisor
 
 logger = structlog.get_logger()

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -20,6 +21,9 @@ from roadstream.streams.ledgers.run_ledger import Count, RunLedger, SentContent
 from roadstream.streams.log import Output, Producer
 from roadstream.streams.sources.files import HASH_BYTES
 from roadstream.streams.sources.places import Scanned
+
+if TYPE_CHECKING:
+    from roadstream.stages.decoding.decode import Pixels
 
 logger = structlog.get_logger()
 
@@ -217,3 +221,10 @@ def _hashed(image: Image) -> Image:
 def _differs(first: SentContent, image: Image) -> bool:
     known, got = first.content_hash, image.head.content_hash
     return known is not None and got is not None and known != got
+
+
+def encoded(image: "Pixels") -> bytes:
+    """Encode a video's picture as JPEG; jobs without videos do not load what does it."""
+    from roadstream.stages.decoding.decode import encode_jpeg
+
+    return encode_jpeg(image)

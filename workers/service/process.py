@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -44,7 +45,9 @@ from roadstream.workers.service.status.samples import (
     member_samples,
     worker_samples,
 )
-from roadstream.workers.tier.worker import TierWorker
+
+if TYPE_CHECKING:
+    from roadstream.workers.tier.worker import TierWorker
 
 logger = structlog.get_logger()
 
@@ -80,7 +83,7 @@ class Process:
         self._minutes: list[Minutes] = []
 
     def watch_worker(
-        self, worker: TierWorker, running: Persistent, topics: Collection[str]
+        self, worker: "TierWorker", running: Persistent, topics: Collection[str]
     ) -> None:
         """Note that a worker begins to run, its models warm, on these topics."""
         self._workers.append((worker, running))

@@ -1,7 +1,7 @@
-"""Runs tier workers and the consensus sink in this process, from cascade and log to the end."""
+"""Runs tier workers in this process, from cascade and log to the end."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,29 +11,24 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from roadstream.schemas.cascade.model import Cascade, Member
-from roadstream.schemas.errors import LogUnavailableError, MachineError
-from roadstream.schemas.topics import CARRIED, CONSENSUS_GROUP, VOTES, tier_group, tier_inputs
-from roadstream.sinks.consensus.answer import Answerer
-from roadstream.sinks.consensus.join import Join
-from roadstream.sinks.consensus.worker import Consensus
+from roadstream.schemas.topics import tier_inputs
 from roadstream.stages.batching.latency_model import AffineLatency
 from roadstream.stages.batching.shapes import Size
 from roadstream.stages.decoding.decode import DEFAULT
 from roadstream.stages.inference import Engine
 from roadstream.stages.voting.fusion import load_fusions
-from roadstream.stages.voting.vote import verdict
 from roadstream.streams.group.member import MemberOptions
-from roadstream.streams.log import Log, Right, Start
-from roadstream.streams.topics.claims import check_owner, claim_topics
+from roadstream.streams.log import Log, Start
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.registry import build_engine
 from roadstream.workers.observe.logging import speaking_as
 from roadstream.workers.service.access.beginning import begin_tier
-from roadstream.workers.service.access.rights import to_decide, to_work
-from roadstream.workers.service.access.topics import check_settings, check_topics
-from roadstream.workers.service.lifecycle import in_thread_until_stopped, supervised
+from roadstream.workers.service.access.rights import to_work
+from roadstream.workers.service.access.topics import check_topics
+from roadstream.workers.service.deciding import persistent
+from roadstream.workers.service.entry import enter_service
+from roadstream.workers.service.lifecycle import in_thread_until_stopped
 from roadstream.workers.service.machine import trim_heap
-from roadstream.workers.service.outage import PASSING, Persistent
 from roadstream.workers.service.process import Process, ServiceOptions, serve, wait_for_log
 from roadstream.workers.tier.batches import Surroundings
 from roadstream.workers.tier.crash_notes import CrashNotes
@@ -73,37 +68,6 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
     state: Path | None = None
     start: Start | None = None
     hang_timeout: float = HANG_TIMEOUT
-
-
-async def enter(log: Log, cascade: Cascade, rights: Collection[Right]) -> int:
-    """Check that the cascade's topics exist, and that they are its own; return their partitions.
-
-    Args:
-        log: The log, open.
-        cascade: What is judged.
-        rights: What this process will need.
-
-    Raises:
-        UsageError: Some are missing, their counts differ, or they are another cascade's.
-        ForbiddenError: Rights are missing.
-    """
-    await log.check_rights(rights)
-    await check_owner(log, cascade)
-    partitions = await check_topics(log, cascade)
-    await claim_topics(log, cascade, time.time())
-    return partitions
-
-
-async def enter_service(log: Log, cascade: Cascade, rights: Collection[Right]) -> None:
-    """Enter as ``enter`` does, and say what about the topics could cost records.
-
-    Raises:
-        UsageError: As ``enter``; or records would be lost for certain.
-        ForbiddenError: Rights are missing.
-    """
-    await enter(log, cascade, rights)
-    if supervised() is None:  # else the supervisor has said it
-        await check_settings(log, cascade)
 
 
 def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[str, Engine]:
@@ -259,43 +223,12 @@ async def run_loaded(
             engine.close()
 
 
-async def trim_log(log: Log, tiers: Sequence[str]) -> None:
-    """Let go of the images and votes that all workers and the consensus are done with.
-
-    Args:
-        log: A log that nobody else needs them on.
-        tiers: Names of the cascade's tiers, in order.
-
-    Raises:
-        LogUnavailableError: The log does not answer.
-    """
-    for i, tier in enumerate(tiers):
-        await log.trim(list(tier_inputs(tier, first=i == 0)), tier_group(tier))
-    await log.trim([CARRIED, VOTES], CONSENSUS_GROUP)
-
-
 def _notes(options: WorkOptions) -> Path | None:
     """Return the file of this process's suspects; ``None`` where nobody could recognise it."""
     member = options.member.member_id
     if options.state is None or member is None:
         return None
     return options.state / (member.replace("/", "_") + ".suspects")
-
-
-def persistent(runner: TierWorker | Consensus, name: str) -> Persistent:
-    """Return what runs a worker or the consensus through outages.
-
-    In a job a full disk is final, so that the job can say so and end.
-    """
-    stats = runner.member.stats
-    passing = (LogUnavailableError, MachineError) if supervised() == "job" else PASSING
-    return Persistent(name, lambda: stats.polled_at, passing=passing, done_at=lambda: stats.done_at)
-
-
-def build_consensus(log: Log, cascade: Cascade, options: MemberOptions | None = None) -> Consensus:
-    """Return a consensus sink for the cascade."""
-    answerer = Answerer(cascade, verdict(cascade.pool))
-    return Consensus(log, Join(answerer, cascade.tier_names), options=options)
 
 
 async def serve_workers(
@@ -321,28 +254,3 @@ async def serve_workers(
             await run_workers(log, cascade, options, stopping, process)
 
     await serve(process, log, service, work)
-
-
-async def serve_consensus(
-    log: Log, cascade: Cascade, options: MemberOptions, service: ServiceOptions
-) -> None:
-    """Be a consensus process: until a signal, or until the supervisor ends.
-
-    Raises:
-        RoadstreamError: The log does not answer at the start, or lacks the cascade's topics.
-    """
-    process = Process(log, cascade)
-
-    async def decide(stopping: anyio.Event) -> None:
-        async def begin(_: anyio.Event) -> None:
-            await enter_service(log, cascade, to_decide(cascade))
-
-        await wait_for_log(begin, stopping, process.health)
-        if stopping.is_set():
-            return
-        consensus = build_consensus(log, cascade, options)
-        running = persistent(consensus, "consensus")
-        process.watch_consensus(consensus, running)
-        await running.run(consensus.run, stopping)
-
-    await serve(process, log, service, decide)

@@ -17,7 +17,8 @@ from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.engines import rules
 from roadstream.workers.engines.options import EngineOptions
-from roadstream.workers.service.runtime import WorkOptions, build_consensus, run_workers
+from roadstream.workers.service.deciding import build_consensus
+from roadstream.workers.service.runtime import WorkOptions, run_workers
 
 CLEAN_RUN_TIMEOUT = 60.0
 

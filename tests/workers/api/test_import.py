@@ -42,17 +42,27 @@ def test_importing_it_takes_nothing_else_in() -> None:
     assert {name.partition(".")[0] for name in modules} <= {"roadstream", *sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize("name", roadstream.__all__)
-def test_every_public_name_is_there_and_changes_nothing_in_the_process(name: str) -> None:
-    code = f"""
-before = state()
+def test_every_public_name_is_there_and_changes_nothing_in_the_process() -> None:
+    code = """
+before, changed = state(), {}
 import roadstream
-assert getattr(roadstream, {name!r}) is getattr(roadstream, {name!r})
-after = state()
-print(json.dumps({{key: [before[key], after[key]] for key in before if before[key] != after[key]}}))
+for name in roadstream.__all__:
+    assert getattr(roadstream, name) is getattr(roadstream, name)
+    after = state()
+    for key in before:
+        if before[key] != after[key]:
+            changed.setdefault(key, [name, before[key], after[key]])
+print(json.dumps(changed))
 """
 
     assert json.loads(said_by(STATE + code)) == {}
+
+
+@pytest.mark.parametrize("command", ["score", "serve", "produce"])
+def test_a_command_that_judges_nothing_itself_loads_nothing_that_decodes(command: str) -> None:
+    code = f"import sys, roadstream.workers.commands.{command}; print(*sys.modules)"
+
+    assert not {"av", "cv2", "numpy", "PIL"} & set(said_by(code).split())
 
 
 def test_names_are_listed_and_others_are_errors() -> None:

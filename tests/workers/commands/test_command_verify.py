@@ -32,7 +32,7 @@ from roadstream.workers.cli import run
 from roadstream.workers.commands.verify import shown
 from roadstream.workers.job.submit import Submitter
 from roadstream.workers.service.access.connect import open_log
-from roadstream.workers.service.runtime import build_consensus
+from roadstream.workers.service.deciding import build_consensus
 from roadstream.workers.tier.judge import Judge
 from roadstream.workers.tier.worker import TierWorker
 from tests.kits.command import TIMEOUT, roadstream, started, write_cascade, write_pictures

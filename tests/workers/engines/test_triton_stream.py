@@ -16,7 +16,7 @@ from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.topics import ANSWERS, DEAD_LETTERS
 from roadstream.stages.breaker import Cooldown, MemberPolicy
 from roadstream.stages.inference import Engine
-from roadstream.workers.service.runtime import build_consensus
+from roadstream.workers.service.deciding import build_consensus
 from roadstream.workers.tier.judge import Judge
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import GreyEngine

@@ -23,7 +23,7 @@ from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.rules import NoopEngine
 from roadstream.workers.engines.vllm.engine import VllmEngine
 from roadstream.workers.job.submit import Submitter
-from roadstream.workers.service.runtime import build_consensus
+from roadstream.workers.service.deciding import build_consensus
 from roadstream.workers.tier.judge import Judge, JudgeOptions
 from roadstream.workers.tier.worker import TierWorker
 from tests.kits.builders import cascade, member, tier

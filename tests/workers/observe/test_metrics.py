@@ -33,8 +33,9 @@ from roadstream.workers.observe.metrics import (
     registry,
     serving_metrics,
 )
+from roadstream.workers.service.deciding import build_consensus, persistent
 from roadstream.workers.service.process import Process
-from roadstream.workers.service.runtime import WorkOptions, build_consensus, persistent, run_workers
+from roadstream.workers.service.runtime import WorkOptions, run_workers
 from roadstream.workers.service.status.samples import supervisor_samples
 from roadstream.workers.service.supervision.supervisor import ChildSpec, Supervisor
 from tests.kits.builders import cascade, tier

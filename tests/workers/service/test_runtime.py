@@ -14,8 +14,9 @@ from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import ANSWERS, all_topics
 from roadstream.streams.memory.log import Fault, MemoryLog
 from roadstream.workers.job.submit import Submitter
+from roadstream.workers.service.deciding import build_consensus, persistent
 from roadstream.workers.service.process import Process
-from roadstream.workers.service.runtime import WorkOptions, build_consensus, persistent, run_workers
+from roadstream.workers.service.runtime import WorkOptions, run_workers
 from tests.kits.builders import cascade, tier
 
 NOOP = cascade(tier("one"), tier("two"))

@@ -7,7 +7,7 @@ without pictures fills no disk, and whoever reads the log still sees that the pr
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 import structlog
@@ -16,7 +16,9 @@ from anyio import lowlevel
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.workers.service.outage import Persistent
 from roadstream.workers.service.supervision.supervisor import Supervisor
-from roadstream.workers.tier.worker import TierWorker
+
+if TYPE_CHECKING:
+    from roadstream.workers.tier.worker import TierWorker
 
 logger = structlog.get_logger()
 
@@ -77,7 +79,7 @@ class Minutes:
 Lag = Callable[[], int | None]
 
 
-def of_tier(worker: TierWorker, running: Persistent, lag: Lag, who: Mapping[str, str]) -> Account:
+def of_tier(worker: "TierWorker", running: Persistent, lag: Lag, who: Mapping[str, str]) -> Account:
     """Return the account of a tier's worker."""
     stats, read = worker.stats, worker.judge.stats
 

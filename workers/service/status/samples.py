@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,8 +21,10 @@ from roadstream.workers.service.outage import Persistent
 from roadstream.workers.service.status.health import Health
 from roadstream.workers.service.status.lag import GroupLag
 from roadstream.workers.service.supervision.supervisor import Supervisor
-from roadstream.workers.tier.members import RunningMember
-from roadstream.workers.tier.worker import TierWorker
+
+if TYPE_CHECKING:
+    from roadstream.workers.tier.members import RunningMember
+    from roadstream.workers.tier.worker import TierWorker
 
 
 def health_samples(health: Health) -> Iterator[Sample]:
@@ -68,7 +71,7 @@ def member_samples(member: GroupMember, running: Persistent) -> Iterator[Sample]
     yield Sample("roadstream_down_seconds", running.down_for(now) or 0.0, of)
 
 
-def worker_samples(worker: TierWorker) -> Iterator[Sample]:
+def worker_samples(worker: "TierWorker") -> Iterator[Sample]:
     """Yield the counters of a tier worker, its queue, its judge and its models."""
     stats, read, of = worker.stats, worker.judge.stats, (worker.tier,)
     yield Sample("roadstream_dead_letters_total", stats.dead_letters, (worker.member.group,))
@@ -96,7 +99,7 @@ def worker_samples(worker: TierWorker) -> Iterator[Sample]:
         yield from _model_samples(worker.tier, member)
 
 
-def _queue_samples(worker: TierWorker) -> Iterator[Sample]:
+def _queue_samples(worker: "TierWorker") -> Iterator[Sample]:
     queue, of = worker.queue, (worker.tier,)
     yield Sample("roadstream_queue_images", len(queue), of)
     yield Sample("roadstream_queue_bytes", queue.size, of)
@@ -105,7 +108,7 @@ def _queue_samples(worker: TierWorker) -> Iterator[Sample]:
     yield Sample("roadstream_service_beta_seconds", queue.latency.beta, of)
 
 
-def _model_samples(tier: str, running: RunningMember) -> Iterator[Sample]:
+def _model_samples(tier: str, running: "RunningMember") -> Iterator[Sample]:
     stats, of = running.stats, (tier, running.member.name)
     yield Sample("roadstream_member_pictures_total", stats.pictures, of)
     yield Sample("roadstream_member_batches_total", stats.batches, of)

@@ -26,7 +26,7 @@ from roadstream.workers.service.access.rights import (
     to_work,
 )
 from roadstream.workers.service.access.topics import create_topics, settings_faults
-from roadstream.workers.service.runtime import enter
+from roadstream.workers.service.entry import enter
 from tests.kits.acl_kit import (
     PASSWORD,
     Acl,
