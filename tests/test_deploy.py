@@ -15,7 +15,7 @@ import yaml
 from roadstream.schemas.cascade.model import load_cascade
 from roadstream.workers.cli import app
 from roadstream.workers.commands.common import member_name
-from roadstream.workers.observe.metrics import parse_address
+from roadstream.workers.observe.addresses import parse_address
 from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, LAST_RESORT
 
 REPOSITORY = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
 from roadstream.workers.broker.cluster import BrokerSettings
-from roadstream.workers.observe.metrics import free_ports
+from roadstream.workers.observe.addresses import free_ports
 from tests.kits.kafka_fixture import new_brokers
 
 PASSWORD = "correct-horse-7413"

@@ -14,7 +14,7 @@ from roadstream.schemas.errors import UsageError
 from roadstream.streams.log import Start
 from roadstream.workers.observe.logging import Format, Level, configure_logging
 from roadstream.workers.service.access.connect import LOG_HELP
-from roadstream.workers.service.lifecycle import LEAVING
+from roadstream.workers.service.lifecycle import LEAVING, supervised
 
 # Longer than any log's group would wait for a member that gives up its partitions.
 MOST_DRAIN = 3600.0
@@ -172,8 +172,11 @@ def run_async(
     *args: *Ts,
     log_format: Format = "auto",
 ) -> T:
-    """Run a coroutine function on uvloop, with logging set up."""
-    configure_logging(level, log_format)
+    """Run a coroutine function on uvloop, with logging set up.
+
+    A supervised process logs JSON, which its supervisor passes on in a form of its own.
+    """
+    configure_logging(level, "json" if supervised() else log_format)
     # A batch allocates thousands of lists that die without a cycle; looking for cycles as often as
     # Python does by default takes a sixth of the consensus sink's time.
     gc.freeze()

@@ -36,20 +36,14 @@ from roadstream.workers.commands.common import (
     run_async,
     state_folder,
 )
+from roadstream.workers.observe.addresses import Address, check_free, free_ports, parse_address
 from roadstream.workers.observe.logging import for_people, identify, pass_on
-from roadstream.workers.observe.metrics import (
-    Address,
-    Shown,
-    check_free,
-    free_ports,
-    parse_address,
-    serving_metrics,
-)
+from roadstream.workers.observe.metrics import Shown, serving_metrics
 from roadstream.workers.observe.terminal import console
 from roadstream.workers.service.access.connect import address, open_log
 from roadstream.workers.service.access.topics import check_settings, create_topics
 from roadstream.workers.service.deciding import serve_consensus
-from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, stop_on_signal
+from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, stop_on_signal, supervised
 from roadstream.workers.service.machine import share_heap
 from roadstream.workers.service.option_checks import (
     DECODE_MEMORY,
@@ -275,7 +269,7 @@ class _Up:
         read = partial(supervisor_samples, supervisor, self._cascade)
         shown = Shown(read, lambda now: [], supervisor.unready)
         await self._wait_for_ports()
-        with serving_metrics(self._addresses[0], shown):
+        with serving_metrics(self._addresses[0], shown, patient=supervised() is not None):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(stop_on_signal, stopping)
                 await wait_for_log(make_topics, stopping)

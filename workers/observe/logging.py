@@ -19,7 +19,6 @@ from typing import Any, Literal, TypeVarTuple
 import structlog
 
 from roadstream.workers.observe.terminal import on_one_line
-from roadstream.workers.service.lifecycle import supervised
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "text", "json"]
@@ -141,11 +140,10 @@ def configure_logging(level: Level, form: Format = "auto") -> None:
 
     Args:
         level: The level.
-        form: Text, JSON, or whichever suits standard error. A supervised process writes JSON, which
-            its supervisor passes on in a form of its own.
+        form: Text, JSON, or whichever suits standard error.
     """
     terminal = sys.stderr.isatty()
-    _renderer.text = not supervised() and (form == "text" or (form == "auto" and terminal))
+    _renderer.text = form == "text" or (form == "auto" and terminal)
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     _renderer.colours = terminal and not plain
     structlog.configure(

@@ -27,15 +27,13 @@ from prometheus_client.registry import Collector
 
 from roadstream.schemas.errors import UsageError
 from roadstream.schemas.histogram import Histogram
+from roadstream.workers.observe.addresses import Address, explained, family_of
 from roadstream.workers.observe.metric_names import METRICS, Sample
-from roadstream.workers.observe.ports import parse_port
-from roadstream.workers.service.lifecycle import supervised
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 logger = structlog.get_logger()
-LOOPBACK = "127.0.0.1"
 # A client that sends nothing must not hold a thread for ever.
 REQUEST_TIMEOUT = 5.0
 # A process that was killed may have its port a little longer than its successor likes.
@@ -43,30 +41,6 @@ BIND_AGAIN = 1.0
 
 Read = Callable[[], Iterable[Sample]]
 Reasons = Callable[[float], list[str]]
-
-
-class Address(NamedTuple):
-    """Where to listen; port 0 is any free one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-def parse_address(text: str) -> Address:
-    """Parse ``HOST:PORT``, or a port alone for this machine only.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    host, _, digits = text.rpartition(":")
-    port = parse_port(digits)
-    if port is None:
-        raise UsageError(f"--metrics: expected HOST:PORT or a port, got {text!r}")
-    return Address(host.strip("[]") or LOOPBACK, port)
 
 
 class Shown(NamedTuple):
@@ -174,11 +148,16 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 @contextmanager
-def serving_metrics(address: Address | None, shown: Shown) -> Iterator[None]:
-    """Serve in a thread for as long as the block runs; ``None`` serves nothing.
+def serving_metrics(
+    address: Address | None, shown: Shown, *, patient: bool = False
+) -> Iterator[None]:
+    """Serve in a thread for as long as the block runs.
 
-    A supervised process goes on without its port and takes it once it is free: whoever has it may
-    be this process's own predecessor, about to end.
+    Args:
+        address: Where; ``None`` serves nothing.
+        shown: What.
+        patient: Whether to go on without a port that is taken, and to take it once it is free:
+            whoever has it may be this process's own predecessor, about to end.
 
     Raises:
         UsageError: The port is taken or the host is not this machine's.
@@ -191,7 +170,7 @@ def serving_metrics(address: Address | None, shown: Shown) -> Iterator[None]:
     try:
         server = _listen(address, shown)
     except UsageError as error:
-        if not supervised():
+        if not patient:
             raise
         logger.warning("metrics_wait", error=str(error))
         threading.Thread(target=_serve_later, args=(address, shown, ended), daemon=True).start()
@@ -207,8 +186,8 @@ def serving_metrics(address: Address | None, shown: Shown) -> Iterator[None]:
 
 
 def _listen(address: Address, shown: Shown) -> _Server:
-    with _explained(address):
-        server = _Server(address, _family(address.host))
+    with explained(address):
+        server = _Server(address, family_of(address.host))
     server.set_app(application(shown))
     return server
 
@@ -227,47 +206,3 @@ def _serve_later(address: Address, shown: Shown, ended: threading.Event) -> None
             server.shutdown()
             server.server_close()
             return
-
-
-def _family(host: str) -> int:
-    return socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0][0]
-
-
-@contextmanager
-def _explained(address: Address) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, UnicodeError) as error:  # the latter of a name that DNS could not have
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise UsageError(f"--metrics {address}: {reason}") from error
-
-
-def check_free(addresses: Iterable[Address]) -> None:
-    """Check that nobody else listens at some addresses.
-
-    Raises:
-        UsageError: Somebody does, or a host is not this machine's.
-    """
-    with contextlib.ExitStack() as stack:
-        for address in addresses:
-            with _explained(address):
-                family = _family(address.host)
-                probe = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-
-
-def free_ports(host: str, count: int) -> list[int]:
-    """Return ports that nobody listens on just now.
-
-    Raises:
-        UsageError: The host is not this machine's.
-    """
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            with _explained(Address(host, 0)):
-                probe = stack.enter_context(socket.socket(_family(host), socket.SOCK_STREAM))
-                probe.bind((host, 0))
-            ports.append(probe.getsockname()[1])
-        return ports

@@ -16,8 +16,9 @@ from roadstream.schemas.errors import LogUnavailableError
 from roadstream.schemas.topics import CARRIED, VOTES
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.streams.log import Log
+from roadstream.workers.observe.addresses import Address
 from roadstream.workers.observe.metric_names import Sample
-from roadstream.workers.observe.metrics import Address, Shown, serving_metrics
+from roadstream.workers.observe.metrics import Shown, serving_metrics
 from roadstream.workers.service.lifecycle import (
     DRAIN_TIMEOUT,
     Deadline,
@@ -25,6 +26,7 @@ from roadstream.workers.service.lifecycle import (
     drain_within,
     stop_on_signal,
     stop_with_parent,
+    supervised,
     until_stopped,
 )
 from roadstream.workers.service.outage import Persistent
@@ -143,7 +145,11 @@ async def serve(process: Process, log: Log, service: ServiceOptions, work: Work)
             waited for.
     """
     stopping, beat = anyio.Event(), Heartbeat(service.alive_file)
-    with contextlib.closing(beat), serving_metrics(service.metrics, process.shown):
+    patient = supervised() is not None
+    with (
+        contextlib.closing(beat),
+        serving_metrics(service.metrics, process.shown, patient=patient),
+    ):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop_on_signal, stopping)
             tasks.start_soon(stop_with_parent, stopping)

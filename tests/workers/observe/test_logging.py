@@ -179,12 +179,3 @@ def test_a_crash_is_one_event_that_names_the_error(capsys: pytest.CaptureFixture
     (event,) = said(capsys)
     assert (event["event"], event["error"]) == ("crashed", "ValueError: no such thing")
     assert "Traceback" in event["exception"]
-
-
-def test_a_supervised_process_writes_json_whatever_its_environment_asks(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ROADSTREAM_SUPERVISED", "service")
-    configure_logging("info", "text")
-    structlog.get_logger().info("begun")
-    assert said(capsys)[0]["event"] == "begun"

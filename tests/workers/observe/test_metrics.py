@@ -23,16 +23,9 @@ from roadstream.streams.embedded.group import EmbeddedStats
 from roadstream.streams.kafka.stats import KafkaStats
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.observe import metrics
+from roadstream.workers.observe.addresses import Address, check_free, free_ports, parse_address
 from roadstream.workers.observe.metric_names import METRICS, Sample
-from roadstream.workers.observe.metrics import (
-    Address,
-    Shown,
-    check_free,
-    free_ports,
-    parse_address,
-    registry,
-    serving_metrics,
-)
+from roadstream.workers.observe.metrics import Shown, registry, serving_metrics
 from roadstream.workers.service.deciding import build_consensus, persistent
 from roadstream.workers.service.process import Process
 from roadstream.workers.service.runtime import WorkOptions, run_workers
@@ -195,7 +188,7 @@ def test_a_client_that_hangs_up_or_says_nothing_disturbs_nobody() -> None:
         assert get(at, "/healthz")[0] == 200
 
 
-def test_a_taken_port_is_an_error_by_hand_and_waited_for_under_a_supervisor(
+def test_a_taken_port_is_an_error_or_waited_for_with_patience(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -205,9 +198,8 @@ def test_a_taken_port_is_an_error_by_hand_and_waited_for_under_a_supervisor(
             serving_metrics(address, NOTHING),
         ):
             pass
-        monkeypatch.setenv("ROADSTREAM_SUPERVISED", "service")
         monkeypatch.setattr(metrics, "BIND_AGAIN", 0.01)
-        with capture_logs() as events, serving_metrics(address, NOTHING):
+        with capture_logs() as events, serving_metrics(address, NOTHING, patient=True):
             assert [event["event"] for event in events] == ["metrics_wait"]
             taken.close()
             while get(str(address), "/healthz")[0] != 200:

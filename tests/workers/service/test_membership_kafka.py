@@ -16,7 +16,7 @@ from roadstream.schemas.errors import ReplacedError
 from roadstream.schemas.topics import CONSENSUS_GROUP, all_topics
 from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
 from roadstream.workers.broker.cluster import BrokerSettings
-from roadstream.workers.observe.metrics import free_ports
+from roadstream.workers.observe.addresses import free_ports
 from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, LEAVING
 from tests.kits.command import ROADSTREAM, write_cascade
 from tests.kits.kafka_fixture import new_brokers

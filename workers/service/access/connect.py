@@ -12,8 +12,8 @@ import msgspec
 from roadstream.schemas.errors import UsageError
 from roadstream.streams.log import Log
 from roadstream.streams.topics.namespace import NamespacedLog, check_namespace
+from roadstream.workers.observe.addresses import parse_port
 from roadstream.workers.observe.logging import identity
-from roadstream.workers.observe.ports import parse_port
 
 LOG_HELP = "embedded:FILE or kafka://host:port[,host:port…]"
 
