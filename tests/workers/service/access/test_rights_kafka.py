@@ -18,6 +18,7 @@ from roadstream.sinks.files.readers import read_answers
 from roadstream.streams.kafka.log import KafkaLog
 from roadstream.streams.kafka.settings import KafkaSettings
 from roadstream.streams.log import Log, Output, Reader, TopicPartition
+from roadstream.workers.service.access.entry import enter
 from roadstream.workers.service.access.rights import (
     to_decide,
     to_produce,
@@ -26,7 +27,6 @@ from roadstream.workers.service.access.rights import (
     to_work,
 )
 from roadstream.workers.service.access.topics import create_topics, settings_faults
-from roadstream.workers.service.entry import enter
 from tests.kits.acl_kit import (
     PASSWORD,
     Acl,
