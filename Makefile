@@ -18,7 +18,7 @@ TEST_JOBS ?= 4
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train test test-engines check lint types mutants engines lock clean
+.PHONY: help demo train test test-engines check lint types docs mutants engines lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -80,8 +80,8 @@ test: $(UV) ## Run all checks, and all tests but those of test-engines (with a r
 	  $(BIN)/pytest --stage test -n $(TEST_JOBS) --dist worksteal; tests=$$?; \
 	  wait $$types || { echo "mypy found something, see above" >&2; exit 1; }; exit $$tests
 
-test-engines: $(UV) ## Run the tests of torch, vLLM, Triton, Ultralytics and training, and see the types of torch (7 GB on disk)
-	@$(UV) sync --quiet --locked --extra dev
+test-engines: $(UV) ## Run the tests of torch, vLLM, Triton, Ultralytics and training, and the documents' site, and see the types of torch (7 GB on disk)
+	@$(UV) sync --quiet --locked --extra dev --group docs
 	@$(BIN)/mypy
 	@$(MAKE) --no-print-directory engines
 	@$(BIN)/pytest --stage engines -n 3 --dist worksteal
@@ -96,6 +96,11 @@ lint:
 types:
 	@$(BIN)/mypy
 
+docs: $(UV) ## Build this documentation as a site, in site/ (needs no network once its tools are installed)
+	@$(UV) sync --quiet --locked --inexact --group docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "site: $(CURDIR)/site/index.html; to search in it, $(BIN)/python -m http.server -d site"
+
 mutants: $(UV) ## See that tests notice small changes of the cores: make mutants [MODULES="join tier"]
 	@$(UV) sync --quiet --locked --inexact --extra dev --group mutants
 	@$(BIN)/python -m tests.mutants $(MODULES)
@@ -104,4 +109,4 @@ lock: $(UV) ## Renew uv.lock
 	@$(UV) lock
 
 clean: ## Remove what was made
-	rm -rf $(DEMO) .mutants build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) .mutants build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

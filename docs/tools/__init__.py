@@ -1,0 +1,1 @@
+"""What `make docs` runs: the reference, and the pages of files that are not in ``docs/``."""
