@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from roadstream.bench.harness import show
 
@@ -54,21 +55,27 @@ def compare(before: Sequence[float], after: Sequence[float]) -> Comparison:
     Raises:
         ValueError: There are not equally many, or fewer than two.
     """
-    from scipy.stats import t
-
     ratios = [a / b for a, b in zip(after, before, strict=True)]
     logs = [math.log(ratio) for ratio in ratios]
     if len(logs) < 2:
         raise ValueError(f"expected two rounds or more, got {len(logs)}")
     middle = statistics.fmean(logs)
     error = statistics.stdev(logs) / math.sqrt(len(logs))
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * error
+    reach = reach_of_t(CONFIDENCE, len(logs) - 1) * error
     return Comparison(
         ratio=math.exp(middle),
         low=math.exp(middle - reach),
         high=math.exp(middle + reach),
         rounds=ratios,
     )
+
+
+def reach_of_t(confidence: float, freedom: int) -> float:
+    """Return between which bounds, -x and x, a value of Student's t lies with that probability."""
+    angles = np.linspace(0.0, np.pi / 2, 100_001)  # their tangents are t / √freedom
+    density = np.cos(angles) ** (freedom - 1)
+    mass = np.append(0.0, np.cumsum(density[1:] + density[:-1]))
+    return float(np.tan(np.interp(confidence, mass / mass[-1], angles)) * math.sqrt(freedom))
 
 
 def tree_at(revision: str, folder: Path) -> Path:
