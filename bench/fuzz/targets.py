@@ -17,8 +17,13 @@ from roadstream.bench.fuzz.mutations import Data, Mutator, Target, mend_png
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import parse_cascade
 from roadstream.schemas.errors import ConfigError, ImageError, RecordError, RunError, UsageError
-from roadstream.schemas.records import glimpse
 from roadstream.schemas.records.image import Head, Image, Inline
+from roadstream.schemas.records.partial import (
+    decode_partial_answer,
+    decode_partial_escalation,
+    decode_partial_image,
+    decode_partial_votes,
+)
 from roadstream.schemas.topics import VOTES
 from roadstream.sinks.consensus.join import Join
 from roadstream.sinks.consensus.refusal import check
@@ -66,10 +71,10 @@ def _event(data: bytes) -> None:
     assert codec.encode_json(codec.decode_event(once)) == once, "encoding does not round-trip"
 
 
-def _glimpse(
+def _in_part(
     look: Callable[[bytes], object], decoder: Callable[[bytes], object], data: bytes
 ) -> None:
-    """Look at a record in passing; whatever a full decoder takes must be seen in passing too."""
+    """Decode a record in part; whatever a full decoder takes must decode in part too."""
     try:
         codec.decode(look, data, "topic", 0, 0)
     except RecordError:
@@ -77,7 +82,7 @@ def _glimpse(
             codec.decode(decoder, data, "topic", 0, 0)
         except RecordError:
             raise
-        raise AssertionError("decodes whole, and not in passing") from None
+        raise AssertionError("decodes whole, and not in part") from None
 
 
 def _shown(data: bytes) -> None:
@@ -216,11 +221,11 @@ _DECODERS: dict[str, tuple[float, Callable[[bytes], object]]] = {
     "answer": (100, codec.decode_answer),
     "dead-letter": (80, codec.decode_dead_letter_or_settled),
 }
-_GLIMPSES = {
-    "image": glimpse.glimpse_image,
-    "escalation": glimpse.glimpse_escalation,
-    "votes": glimpse.glimpse_votes,
-    "answer": glimpse.glimpse_answer,
+_PARTIAL = {
+    "image": decode_partial_image,
+    "escalation": decode_partial_escalation,
+    "votes": decode_partial_votes,
+    "answer": decode_partial_answer,
 }
 # Relative to the others; a picture costs as much as twenty records.
 _FORMATS = {
@@ -251,8 +256,8 @@ def targets() -> dict[str, Target]:
         add(f"record-{name}", share, some, partial(_round_trip, decoder), _RECORD)
     told = ([codec.encode_json(image) for image in seeds.images(folder)], seeds.JSON_WORDS)
     add("image-json", 60, told, partial(_round_trip, codec.decode_image), _RECORD)
-    seen = partial(_glimpse, glimpse.glimpse_image, codec.decode_image)
-    add("glimpse-image-json", 30, told, seen, _RECORD)
+    seen = partial(_in_part, decode_partial_image, codec.decode_image)
+    add("partial-image-json", 30, told, seen, _RECORD)
     votes = (seeds.encoded(seeds.records(folder)["votes"]), seeds.MSGPACK_WORDS)
     add("joined", 60, votes, _joined, _RECORD)
     add("answer-row", 60, (seeds.encoded(seeds.answers()), seeds.MSGPACK_WORDS), _shown, _RECORD)
@@ -266,10 +271,10 @@ def targets() -> dict[str, Target]:
     add("url", 60, (seeds.URLS, seeds.URL_WORDS), _url, (UsageError,))
     add("list", 40, (seeds.LISTS, [b"\0", b"\n", b"\r", b"\xff", b"*", b"["]), _list, (UsageError,))
 
-    for name, look in _GLIMPSES.items():
+    for name, look in _PARTIAL.items():
         some = (seeds.encoded(seeds.records(folder)[name]), seeds.MSGPACK_WORDS)
-        call = partial(_glimpse, look, _DECODERS[name][1])
-        add(f"glimpse-{name}", 30, some, call, _RECORD)
+        call = partial(_in_part, look, _DECODERS[name][1])
+        add(f"partial-{name}", 30, some, call, _RECORD)
     lines = (seeds.events(), seeds.JSON_WORDS)
     ledger = partial(_file, lambda path: iter(LedgerFile(path)), "ledger.jsonl")
     add("event-ledger", 20, ([b"\n".join([*lines[0], b""])], lines[1]), ledger, (RunError,))

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from roadstream.schemas import codec
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterReason
-from roadstream.schemas.records.glimpse import glimpse_answer, glimpse_image
 from roadstream.schemas.records.image import LANES
+from roadstream.schemas.records.partial import decode_partial_answer, decode_partial_image
 from roadstream.schemas.topics import images
 from roadstream.sinks.verification.answers import Baseline
 from roadstream.sinks.verification.findings import Findings, place_name
@@ -80,7 +80,7 @@ class Census:
         """Take in an answer."""
         value = record.value or b""
         try:
-            answer = glimpse_answer(value)
+            answer = decode_partial_answer(value)
             whole = None if self._baseline is None else codec.decode_answer(value)
         except codec.UNREADABLE:
             self.unreadable += 1
@@ -109,7 +109,7 @@ class Census:
     def take_image(self, tp: TopicPartition, record: Record) -> None:
         """Take in an image. One that cannot be read must have a dead letter, once it is done."""
         try:
-            image_id = glimpse_image(record.value or b"").head.image_id
+            image_id = decode_partial_image(record.value or b"").head.image_id
         except codec.UNREADABLE:
             if self._committed.get(tp, 0) > record.offset:
                 self.unreadable_images.append((tp, record.offset))

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from roadstream.schemas import codec
-from roadstream.schemas.records.glimpse import (
-    glimpse_answer,
-    glimpse_escalation,
-    glimpse_image,
-    glimpse_votes,
+from roadstream.schemas.records.partial import (
+    decode_partial_answer,
+    decode_partial_escalation,
+    decode_partial_image,
+    decode_partial_votes,
 )
 from roadstream.schemas.topics import ANSWERS, tier_inputs
 from roadstream.sinks.verification.images import Place, Said, Trail
@@ -60,7 +60,7 @@ class Trails:
 
     def _image(self, tp: TopicPartition, record: Record) -> None:
         try:
-            head = glimpse_image(record.value or b"").head
+            head = decode_partial_image(record.value or b"").head
         except codec.UNREADABLE:
             self._note(tp, record.offset, [])
             return
@@ -74,7 +74,7 @@ class Trails:
     def _escalation(self, tier: str) -> Callable[[TopicPartition, Record], None]:
         def take(tp: TopicPartition, record: Record) -> None:
             try:
-                image_id = glimpse_escalation(record.value or b"").head.image_id
+                image_id = decode_partial_escalation(record.value or b"").head.image_id
             except codec.UNREADABLE:
                 self._note(tp, record.offset, [])
                 return
@@ -87,7 +87,7 @@ class Trails:
     def _votes(self, tp: TopicPartition, record: Record) -> None:
         place = tp, record.offset
         try:
-            pack = glimpse_votes(record.value or b"")
+            pack = decode_partial_votes(record.value or b"")
         except codec.UNREADABLE:
             self._note(*place, [])
             return
@@ -100,7 +100,7 @@ class Trails:
     def _answer(self, tp: TopicPartition, record: Record) -> None:
         value = record.value or b""
         try:
-            image_id = glimpse_answer(value).head.image_id
+            image_id = decode_partial_answer(value).head.image_id
         except codec.UNREADABLE:
             return
         if (trail := self._trails.get(image_id)) is not None:

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from roadstream.schemas import codec
-from roadstream.schemas.records.glimpse import glimpse_image
 from roadstream.schemas.records.image import Head, Image, Inline, Payload, Reference, Unreadable
 from roadstream.schemas.records.image_formats import is_json
+from roadstream.schemas.records.partial import decode_partial_image
 
 JSON = b'{"schema":"image.v1","head":{"image_id":"a"},"payload":{"kind":"inline","data":"/+8="}}'
 PAYLOADS: list[Payload] = [
@@ -17,14 +17,14 @@ PAYLOADS: list[Payload] = [
     Reference(path="/ä.jpg", size=7, sha256=bytes(32)),
     Unreadable("missing", "gone"),
 ]
-both = pytest.mark.parametrize("decoder", [codec.decode_image, glimpse_image])
+both = pytest.mark.parametrize("decoder", [codec.decode_image, decode_partial_image])
 
 
 def test_an_image_is_read_as_json_whatever_stands_before_it() -> None:
     for before in (b"", b" ", b"\n\t\r ", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"):
         image = codec.decode_image(before + JSON + b"\n")
         assert image == Image(Head(image_id="a"), Inline(b"\xff\xef"))
-        assert glimpse_image(before + JSON).head.image_id == "a"
+        assert decode_partial_image(before + JSON).head.image_id == "a"
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
