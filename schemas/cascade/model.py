@@ -30,9 +30,8 @@ from roadstream.schemas.bounds import (
 )
 from roadstream.schemas.cascade.weights import digest_of, digest_of_bytes
 from roadstream.schemas.engines import MODEL_KINDS, EngineEntry, engine_named
-from roadstream.schemas.errors import ChangedError, ConfigError
+from roadstream.schemas.errors import ChangedError, ConfigError, config_error
 from roadstream.schemas.settings.base import EngineSettings
-from roadstream.schemas.settings.complaints import config_error
 
 EXIT = "exit"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

@@ -9,8 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from roadstream.cascades import FOLDER
-from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.settings.complaints import config_error
+from roadstream.schemas.errors import ConfigError, config_error
 
 Text = Annotated[str, Meta(min_length=1, max_length=20_000)]
 Word = Annotated[str, Meta(pattern=r"^\S{1,32}$")]

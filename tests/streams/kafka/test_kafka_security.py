@@ -138,13 +138,13 @@ async def test_tls_and_sasl_on_a_real_broker(
         strange = str(certificates.stranger)
         replace = msgspec.structs.replace
         said = [
-            await complaint(replace(scram, ssl_ca_file=strange)),
-            await complaint(replace(scram, bootstrap_servers=other_name)),
-            await complaint(replace(scram, sasl_mechanism="SCRAM-SHA-256")),
+            await error_of(replace(scram, ssl_ca_file=strange)),
+            await error_of(replace(scram, bootstrap_servers=other_name)),
+            await error_of(replace(scram, sasl_mechanism="SCRAM-SHA-256")),
         ]
         monkeypatch.setenv(VARIABLE, WRONG)
-        said += [await complaint(scram), await complaint(plain)]
-        said.append(await complaint(replace(plain, sasl_username="nobody")))
+        said += [await error_of(scram), await error_of(plain)]
+        said.append(await error_of(replace(plain, sasl_username="nobody")))
 
     assert said[0].startswith(f"Kafka at {sasl} has a certificate that is not trusted (")
     assert said[0].endswith("; set ssl_ca_file to its authority")
@@ -171,7 +171,7 @@ async def mutual_tls(certificates: Certificates, address: str) -> KafkaSettings:
     )
 
 
-async def complaint(settings: KafkaSettings) -> str:
+async def error_of(settings: KafkaSettings) -> str:
     with pytest.raises(UsageError) as caught:
         async with KafkaLog(settings):
             pass

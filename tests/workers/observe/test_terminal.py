@@ -148,9 +148,9 @@ def test_a_standard_output_that_does_not_block_is_waited_for(folder: Path) -> No
         os.close(writer)
         with os.fdopen(reader, "rb") as output:
             said = output.read().lstrip(b"\0")
-        _, complaints = done.communicate(timeout=TIMEOUT)
+        _, messages = done.communicate(timeout=TIMEOUT)
 
-    assert (done.returncode, complaints) == (0, "")
+    assert (done.returncode, messages) == (0, "")
     assert said.startswith(b"{")
     assert said.endswith(b"}\n")
 

@@ -5,7 +5,7 @@ import re
 from roadstream.workers.observe.logging import read_event
 
 # What a command says of the error that it ends with; see ``roadstream.workers.cli``.
-COMPLAINT = "roadstream: "
+ERROR_PREFIX = "roadstream: "
 # A traceback of a group of errors, or a drawn one, has a bar before each line.
 _BAR = re.compile(r" *[|\u2502] ?")
 # What stands around the line that says what happened: places in the code, borders, headings.
@@ -18,9 +18,9 @@ _TELLING = frozenset({"warning", "error", "critical"})
 _MOST = 500
 
 
-def is_complaint(line: str) -> bool:
-    """Return whether a line is what a command complains of at its end."""
-    return line.startswith(COMPLAINT)
+def is_error_line(line: str) -> bool:
+    """Return whether a line is the error that a command ends with."""
+    return line.startswith(ERROR_PREFIX)
 
 
 def last_words(line: str) -> str | None:
@@ -39,7 +39,7 @@ def _words(line: str) -> str | None:
             return None
         why = event.get("error") or event.get("reason") or event.get("call") or ""
         return f"{event['event']}: {why}".rstrip(": ")
-    if is_complaint(line):
-        return line.removeprefix(COMPLAINT)
+    if is_error_line(line):
+        return line.removeprefix(ERROR_PREFIX)
     said = _BAR.sub("", line, count=1)
     return None if not said or _AROUND.match(said) else said.rstrip(" \u2502")

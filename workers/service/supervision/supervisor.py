@@ -19,7 +19,7 @@ from anyio.streams.text import TextReceiveStream
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ReplacedError, RoadstreamError, RunError, UsageError
 from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, READY, SUPERVISED, Kind
-from roadstream.workers.service.supervision.last_words import is_complaint, last_words
+from roadstream.workers.service.supervision.last_words import is_error_line, last_words
 from roadstream.workers.service.supervision.pinned import Inherited, pinned
 from roadstream.workers.service.supervision.restarts import TEMPORARY_STATUS, Death, Restarts
 
@@ -116,7 +116,7 @@ class Supervisor:
     Args:
         specs: The children.
         on_line: Is given each line that a child writes to its standard error, with its name and
-            process id. What a command complains of at its end is told with its end instead.
+            process id. The error that a command ends with is told with its end instead.
         care: How they are looked after.
         cascade: What they judge by, whenever they start; ``None`` lets each load what it is told.
     """
@@ -260,7 +260,7 @@ class Supervisor:
         for line in filter(str.strip, lines):
             if words := last_words(line):
                 child.words, child.words_at = words, time.monotonic()
-            if not is_complaint(line):
+            if not is_error_line(line):
                 self._on_line(child.name, child.pid, line)
 
     async def _listen(self, ours: socket.socket, child: Child, process: anyio.abc.Process) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from roadstream.workers.service.supervision.last_words import is_complaint, last_words
+from roadstream.workers.service.supervision.last_words import is_error_line, last_words
 
 GROUP = """\
   + Exception Group Traceback (most recent call last):
@@ -78,6 +78,6 @@ def event_words(**said: str) -> str | None:
     return last_words(json.dumps({"timestamp": "2026-01-01T00:00:00Z", **said}))
 
 
-def test_only_what_a_command_ends_with_is_a_complaint() -> None:
-    assert is_complaint("roadstream: no broker")
-    assert not is_complaint('{"event": "roadstream: "}')
+def test_only_what_a_command_ends_with_is_an_error_line() -> None:
+    assert is_error_line("roadstream: no broker")
+    assert not is_error_line('{"event": "roadstream: "}')

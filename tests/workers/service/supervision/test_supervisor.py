@@ -249,7 +249,7 @@ async def test_a_child_whose_broker_is_away_ends_with_75_and_is_started_again() 
     with capture_logs() as events, anyio.fail_after(DEADLINE):
         await supervisor.run(stopping)
 
-    assert said.lines == []  # its complaint is told with its end
+    assert said.lines == []  # its error is told with its end
     first = next(event for event in events if event["event"] == "child_died")
     assert (first["status"], first["restart_after"] > 0) == (75, True)
     assert first["said"].startswith("no Kafka broker answers at 127.0.0.1:1")
