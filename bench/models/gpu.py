@@ -120,15 +120,15 @@ def bare_rate(cascade: Cascade, seconds: float) -> float:
     engine = TorchEngine(cascade, only.members[0], EngineOptions(1, shared))
     engine.load()
     engine.warm_up(only.max_batch)
-    trunk, lane = engine.model.trunk, lane_for(torch.device(engine.device), 1, shared)
+    backbone, lane = engine.model.backbone, lane_for(torch.device(engine.device), 1, shared)
     done = 0
     with lane.turn():
-        trunk.features(only.max_batch)
+        backbone.features(only.max_batch)
         torch.cuda.synchronize()
         began = time.perf_counter()
         while time.perf_counter() - began < seconds:
             for _ in range(10):
-                trunk.features(only.max_batch)
+                backbone.features(only.max_batch)
             torch.cuda.synchronize()
             done += 10 * only.max_batch
         rate = done / (time.perf_counter() - began)

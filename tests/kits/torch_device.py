@@ -27,7 +27,7 @@ def outputs_on_cuda(engine: TorchEngine, count: int = 2) -> dict[str, Tensor]:
     # The engine's own stays as it is.
     family: Family = copy.copy(engine.model.family)
     place = family.place._replace(device=CUDA)
-    module, head = copy.deepcopy((engine.model.trunk.module, engine.model.head))
+    module, head = copy.deepcopy((engine.model.backbone.module, engine.model.head))
     with _FAKE, torch.no_grad():
         _move(module)
         family.settle(place)

@@ -131,7 +131,7 @@ def test_half_precision_stays_near_full_and_keeps_coordinates_exact(
     assert raws(half, at_size(size)) == pytest.approx(
         raws(full, at_size(size)), abs=NEAR.get(name, 0.3)
     )
-    weights = {one.dtype for one in half.model.trunk.module.parameters()}
+    weights = {one.dtype for one in half.model.backbone.module.parameters()}
     assert weights == {torch.float32}
     if name != "yolos":  # whose boxes are the last layer's output, not sums of steps
         (found,) = half.infer(at_size(size, 1))
@@ -153,7 +153,7 @@ def test_members_with_other_classes_share_the_network(tmp_path: Path) -> None:
 
     found = [raws(cones, batch), raws(machines, batch)]
 
-    assert cones.model.trunk is machines.model.trunk
+    assert cones.model.backbone is machines.model.backbone
     both = loaded(tmp_path, "d_fine", (96, 64), roadwork=["traffic cone", "machinery vehicle"])
     best = [max(pair) for pair in zip(*found, strict=True)]
     assert raws(both, batch) == pytest.approx(best, abs=1e-5)
@@ -247,10 +247,10 @@ def test_a_run_does_not_wait_for_the_device(tmp_path: Path, name: str) -> None:
     told = {"roadwork": ROADWORK} if name in CLOSED else {"prompts": ["traffic cone"]}
     engine = engine_of(tmp_path, size=(SIDE, SIDE), **told)
     engine.load()
-    trunk = engine.model.trunk
+    backbone = engine.model.backbone
     # Tensors without data: whatever wants to know a number of one on the host raises.
     pixels = torch.empty(2, 3, SIDE, SIDE, device="meta")
-    module: Any = trunk.module.to("meta")
+    module: Any = backbone.module.to("meta")
 
     with torch.inference_mode(), Constants() as constants:
         module(pixels)

@@ -123,7 +123,7 @@ def test_members_with_other_texts_share_what_was_read(tmp_path: Path) -> None:
 
     found, others_found = first.infer(batch), second.infer(batch)
 
-    assert first.model.trunk is second.model.trunk
+    assert first.model.backbone is second.model.backbone
     assert all(isinstance(one, Abstained) for one in found)
     assert all(isinstance(one, Score) for one in others_found)
 

@@ -110,7 +110,7 @@ def test_the_text_tower_and_the_masks_are_dropped(folder: Path) -> None:
     engine = engine_of(folder, size=SIZE, prompts=PROMPTS)
     engine.load()
 
-    parts = {name.partition(".")[0] for name, _ in engine.model.trunk.module.named_parameters()}
+    parts = {name.partition(".")[0] for name, _ in engine.model.backbone.module.named_parameters()}
 
     assert "vision_encoder" in parts
     assert not parts & {"text_encoder", "mask_decoder"}

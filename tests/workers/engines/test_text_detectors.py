@@ -115,7 +115,7 @@ def test_grounded_scores_and_boxes_are_those_of_the_library(tmp_path: Path, name
 
     found = engine.infer(batch)
 
-    module: Any = engine.model.trunk.module
+    module: Any = engine.model.backbone.module
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokens = tokenizer(TEXT, return_tensors="pt")["input_ids"]
     # The last bit of a pixel changes these log-odds by up to 2e-3, depending on the processor's
@@ -285,7 +285,7 @@ def test_members_with_other_texts_share_the_image_tower(tmp_path: Path) -> None:
 
     found = [raws(cones, batch), raws(signs, batch)]
 
-    assert cones.model.trunk is signs.model.trunk
-    assert not any("text" in name for name, _ in cones.model.trunk.module.named_parameters())
+    assert cones.model.backbone is signs.model.backbone
+    assert not any("text" in name for name, _ in cones.model.backbone.module.named_parameters())
     best = [float(np.max(pair)) for pair in zip(*found, strict=True)]
     assert raws(both, batch) == pytest.approx(best, abs=1e-4)

@@ -80,5 +80,5 @@ def test_lower_precision_stays_close(family: tuple[Path, dict[str, Any]], precis
 
     assert found == pytest.approx(exact, abs=LOOSE[precision])
     assert found != exact
-    held = {one.dtype for one in engine.model.trunk.module.parameters()}
+    held = {one.dtype for one in engine.model.backbone.module.parameters()}
     assert held == {getattr(torch, precision)}

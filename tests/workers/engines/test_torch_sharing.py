@@ -21,7 +21,7 @@ class Counted:
 
     def __init__(self, *engines: TorchEngine) -> None:
         self.runs = 0
-        self.modules = {id(one.model.trunk.module): one.model.trunk.module for one in engines}
+        self.modules = {id(one.model.backbone.module): one.model.backbone.module for one in engines}
         for module in self.modules.values():
             module.register_forward_hook(self._count)
 
@@ -107,15 +107,15 @@ def test_a_network_leaves_memory_with_its_last_member(folder: Path) -> None:
     shared: dict[Hashable, Any] = {}
     one = loaded(folder, shared, head="a.safetensors")
     two = loaded(folder, shared, head="b.safetensors")
-    trunk = two.model.trunk
+    backbone = two.model.backbone
 
     one.close()
-    assert trunk in shared.values()
+    assert backbone in shared.values()
     assert len(infer(pictures(2), two)[0]) == 2
     two.close()
     two.close()
 
-    assert trunk not in shared.values()
+    assert backbone not in shared.values()
 
 
 def test_texts_share_the_image_tower(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_part_of_a_batch_is_run_anew(folder: Path) -> None:
 
 def tensors(engine: TorchEngine, size: tuple[int, int]) -> dict[str, int]:
     """Return where the tensors of the network for a size lie in memory, by name."""
-    module = engine.model_for(size).trunk.module
+    module = engine.model_for(size).backbone.module
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     return {name: tensor.data_ptr() for name, tensor in named.items()}
 

@@ -134,7 +134,7 @@ def test_two_members_with_other_classes_share_the_network(folder: Path) -> None:
     cones.load()
     barriers.load()
 
-    assert cones.model.trunk is barriers.model.trunk
+    assert cones.model.backbone is barriers.model.backbone
     assert cones.infer(at_size()) != barriers.infer(at_size())
 
 

@@ -17,7 +17,7 @@ from roadstream.workers.engines.torch.lanes import Upload, lane_for
 from roadstream.workers.engines.torch.memory import memory_told
 from roadstream.workers.engines.torch.network import Network, Tensors
 from roadstream.workers.engines.torch.placement import Placement, placement
-from roadstream.workers.engines.torch.trunk import leave, trunk_for
+from roadstream.workers.engines.torch.shared_backbone import backbone_for, leave
 
 
 class Model:
@@ -32,7 +32,7 @@ class Model:
         device: Name of the device.
         family: As given.
         head: What this member has on top of the network, if anything.
-        trunk: The network, which other members may look through too.
+        backbone: The network, which other members may look through too.
     """
 
     def __init__(self, family: Family, threads: int, shared: dict[Hashable, Any]) -> None:
@@ -41,7 +41,7 @@ class Model:
         self.device = str(place.device)
         self.family, self._shared = family, shared
         self._lane = lane_for(place.device, threads, shared)
-        self.trunk = trunk_for(family, place, self._lane, shared)
+        self.backbone = backbone_for(family, place, self._lane, shared)
         self._upload_key = ("torch-upload", place.device, family.size)
         self._finish: Network | None = None
         try:
@@ -72,7 +72,7 @@ class Model:
         width, height = self.family.size
         try:
             with self._lane.turn(), memory_told():
-                self.family.scores(self._lane.download(self._finished(self.trunk.features(1))))
+                self.family.scores(self._lane.download(self._finished(self.backbone.features(1))))
         except (ConfigError, DeviceMemoryError):
             raise
         except Exception as error:  # whatever a network raises on a shape that it does not take
@@ -90,9 +90,9 @@ class Model:
             DeviceMemoryError: Not even one picture fits.
         """
         with self._lane.turn():
-            self.trunk.warm_up(largest)
+            self.backbone.warm_up(largest)
             if self._finish is not None:
-                self._finish.warm_up(self.trunk.features, largest)
+                self._finish.warm_up(self.backbone.features, largest)
 
     def prepare(self, batch: Pictures) -> Upload:
         """Return the batch's pixels on their way to the device; every member gets the same."""
@@ -108,13 +108,13 @@ class Model:
         with memory_told():
             upload = self.prepare(batch)
             with self._lane.turn(upload):
-                outputs = self._finished(self.trunk.run(batch, upload))
+                outputs = self._finished(self.backbone.run(batch, upload))
                 arrays = self._lane.download(outputs)
         return self.family.scores(arrays)
 
     def close(self) -> None:
         """Let go of the network; the last member takes it out of memory."""
-        leave(self.trunk, self._shared)
+        leave(self.backbone, self._shared)
 
 
 def open_model(

@@ -1,4 +1,4 @@
-"""The network of one or several members: loaded once, and run once per batch whoever asks."""
+"""The backbone that members share: loaded once, and run once per batch whoever asks."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -14,7 +14,7 @@ from roadstream.workers.engines.torch.network import Network, Tensors
 from roadstream.workers.engines.torch.placement import Placement
 
 
-class Trunk:
+class SharedBackbone:
     """A network on its device, as the families of its members run it.
 
     Args:
@@ -73,12 +73,12 @@ class Trunk:
         return batch.share(self.key, lambda: self._network.run({"images": upload.images}))
 
 
-def trunk_for(
+def backbone_for(
     family: Family,
     place: Placement,
     lane: Lane,
     shared: dict[Hashable, Any],
-) -> Trunk:
+) -> SharedBackbone:
     """Return the network that a member looks through, loaded if nobody has it yet.
 
     Networks that differ in nothing but the size of their pictures share their weights.
@@ -87,22 +87,22 @@ def trunk_for(
         ConfigError: Its weights are not there, or are not what they should be.
     """
     key = _key(family, place)
-    trunk: Trunk | None = shared.get(key)
-    if trunk is None:
-        trunk = Trunk(family, place, lane, key)
+    backbone: SharedBackbone | None = shared.get(key)
+    if backbone is None:
+        backbone = SharedBackbone(family, place, lane, key)
         for other, kin in shared.items():
             if isinstance(other, _Key) and other._replace(size=key.size) == key:
-                tie(trunk.module, kin.module)
-        shared[key] = trunk
-    trunk.join(family)
-    return trunk
+                tie(backbone.module, kin.module)
+        shared[key] = backbone
+    backbone.join(family)
+    return backbone
 
 
-def leave(trunk: Trunk, shared: dict[Hashable, Any]) -> None:
+def leave(backbone: SharedBackbone, shared: dict[Hashable, Any]) -> None:
     """Let go of a network; the last member takes it out of memory."""
-    trunk.users -= 1
-    if not trunk.users:
-        shared.pop(trunk.key, None)
+    backbone.users -= 1
+    if not backbone.users:
+        shared.pop(backbone.key, None)
 
 
 def tie(module: nn.Module, other: nn.Module) -> None:
