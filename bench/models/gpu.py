@@ -112,17 +112,17 @@ def bare_rate(cascade: Cascade, seconds: float) -> float:
     import torch
 
     from roadstream.workers.engines.options import EngineOptions
+    from roadstream.workers.engines.torch.device_link import link_for
     from roadstream.workers.engines.torch.engine import TorchEngine
-    from roadstream.workers.engines.torch.lanes import lane_for
 
     (only,) = cascade.tiers
     shared: dict[Any, Any] = {}
     engine = TorchEngine(cascade, only.members[0], EngineOptions(1, shared))
     engine.load()
     engine.warm_up(only.max_batch)
-    backbone, lane = engine.model.backbone, lane_for(torch.device(engine.device), 1, shared)
+    backbone, link = engine.model.backbone, link_for(torch.device(engine.device), 1, shared)
     done = 0
-    with lane.turn():
+    with link.turn():
         backbone.features(only.max_batch)
         torch.cuda.synchronize()
         began = time.perf_counter()

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from roadstream.schemas.errors import DeviceMemoryError
+from roadstream.workers.engines.torch.device_link import RING, CudaLink
 from roadstream.workers.engines.torch.engine import TorchEngine
-from roadstream.workers.engines.torch.lanes import RING, CudaLane
 from tests.kits.checkpoints import backbones
 from tests.kits.torch_kit import engine_of, pictures, raws
 
@@ -37,16 +37,16 @@ def loaded(folder: Path, model: str = "model", **settings: Any) -> TorchEngine:
 
 
 def test_what_goes_up_through_the_ring_stays_apart() -> None:
-    lane = CudaLane(torch.device(DEVICE))
+    link = CudaLink(torch.device(DEVICE))
     shape = (4, 512, 512, 3)
     sent = [np.full(shape, level, np.uint8) for level in range(3 * RING)]
 
     with ThreadPoolExecutor(4) as threads:
-        uploads = list(threads.map(lane.upload, sent))
+        uploads = list(threads.map(link.upload, sent))
 
     for level, upload in enumerate(uploads):
-        with lane.turn(upload):
-            found = lane.download({"level": upload.images})["level"]
+        with link.turn(upload):
+            found = link.download({"level": upload.images})["level"]
         assert (found == level).all()
 
 

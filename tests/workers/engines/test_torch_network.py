@@ -10,7 +10,7 @@ from torch import Tensor
 
 from roadstream.schemas.errors import DeviceMemoryError
 from roadstream.schemas.settings.torch import TorchSettings
-from roadstream.workers.engines.torch.lanes import HostLane
+from roadstream.workers.engines.torch.device_link import HostLink
 from roadstream.workers.engines.torch.memory import memory_told
 from roadstream.workers.engines.torch.network import Buckets, Network, Tensors
 
@@ -42,7 +42,7 @@ def counting(size: int) -> Tensors:
 
 
 def network(call: Doubling, **settings: object) -> Network:
-    return Network(call, TorchSettings(**settings), HostLane(1))  # type: ignore[arg-type]
+    return Network(call, TorchSettings(**settings), HostLink(1))  # type: ignore[arg-type]
 
 
 @given(st.lists(sizes), sizes)
@@ -123,9 +123,9 @@ def test_a_compiled_network_gives_what_it_gave_before() -> None:
         centred: Tensor = inputs["x"] - 3.0
         return {"y": torch.nn.functional.gelu(centred) * 2.0}
 
-    plain = Network(call, TorchSettings(), HostLane(1))
-    tested = Network(call, TorchSettings(compile=True), HostLane(1))
-    with HostLane(1).turn():
+    plain = Network(call, TorchSettings(), HostLink(1))
+    tested = Network(call, TorchSettings(compile=True), HostLink(1))
+    with HostLink(1).turn():
         tested.warm_up(counting, 3)
 
         found, expected = tested.run(counting(3))["y"], plain.run(counting(3))["y"]

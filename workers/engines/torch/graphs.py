@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from roadstream.workers.engines.torch.lanes import CudaLane
+from roadstream.workers.engines.torch.device_link import CudaLink
 
 # Runs before recording, in which libraries choose kernels and take their workspaces.
 REHEARSALS = 3
@@ -17,14 +17,14 @@ class Graph:
     Args:
         call: What is recorded. It must not wait for the device.
         inputs: Of the batch size that it is recorded for.
-        lane: To the device; a turn on it is held.
+        link: To the device; a turn on it is held.
     """
 
     def __init__(
         self,
         call: Callable[[dict[str, Tensor]], dict[str, Tensor]],
         inputs: dict[str, Tensor],
-        lane: CudaLane,
+        link: CudaLink,
     ) -> None:
         self._inputs = {name: value.clone() for name, value in inputs.items()}
         for _ in range(REHEARSALS):
@@ -33,7 +33,10 @@ class Graph:
         self._graph = torch.cuda.CUDAGraph()
         # Other threads may copy meanwhile; only what this one does is recorded.
         with torch.cuda.graph(
-            self._graph, pool=lane.pool, stream=lane.compute, capture_error_mode="thread_local"
+            self._graph,
+            pool=link.pool,
+            stream=link.compute,
+            capture_error_mode="thread_local",
         ):
             self._outputs = call(self._inputs)
 

@@ -11,9 +11,9 @@ from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import Abstained, Pictures, Score
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.torch.checkpoint import Checkpoint, open_checkpoint
+from roadstream.workers.engines.torch.device_link import Upload, link_for
 from roadstream.workers.engines.torch.families.registry import family_of
 from roadstream.workers.engines.torch.family import Family
-from roadstream.workers.engines.torch.lanes import Upload, lane_for
 from roadstream.workers.engines.torch.memory import memory_told
 from roadstream.workers.engines.torch.network import Network, Tensors
 from roadstream.workers.engines.torch.placement import Placement, placement
@@ -40,13 +40,13 @@ class Model:
         place = placement(settings, f"{checkpoint.where}: settings")
         self.device = str(place.device)
         self.family, self._shared = family, shared
-        self._lane = lane_for(place.device, threads, shared)
-        self.backbone = backbone_for(family, place, self._lane, shared)
+        self._link = link_for(place.device, threads, shared)
+        self.backbone = backbone_for(family, place, self._link, shared)
         self._upload_key = ("torch-upload", place.device, family.size)
         self._finish: Network | None = None
         try:
             self.head = self._loaded_head(place)
-            self._lane.settle()
+            self._link.settle()
             self._try_out(checkpoint)
         except BaseException:
             self.close()
@@ -58,7 +58,7 @@ class Model:
             return None
         head = head.to(place.device).eval().requires_grad_(False)
         self._finish = Network(
-            lambda given: family.finish(head, given), family.settings, self._lane
+            lambda given: family.finish(head, given), family.settings, self._link
         )
         return head
 
@@ -71,8 +71,8 @@ class Model:
         """
         width, height = self.family.size
         try:
-            with self._lane.turn(), memory_told():
-                self.family.scores(self._lane.download(self._finished(self.backbone.features(1))))
+            with self._link.turn(), memory_told():
+                self.family.scores(self._link.download(self._finished(self.backbone.features(1))))
         except (ConfigError, DeviceMemoryError):
             raise
         except Exception as error:  # whatever a network raises on a shape that it does not take
@@ -89,7 +89,7 @@ class Model:
         Raises:
             DeviceMemoryError: Not even one picture fits.
         """
-        with self._lane.turn():
+        with self._link.turn():
             self.backbone.warm_up(largest)
             if self._finish is not None:
                 self._finish.warm_up(self.backbone.features, largest)
@@ -97,7 +97,7 @@ class Model:
     def prepare(self, batch: Pictures) -> Upload:
         """Return the batch's pixels on their way to the device; every member gets the same."""
         stack = batch.stack(*self.family.size)
-        return batch.share(self._upload_key, lambda: self._lane.upload(stack))
+        return batch.share(self._upload_key, lambda: self._link.upload(stack))
 
     def infer(self, batch: Pictures) -> Sequence[Score | Abstained]:
         """Return a finding per picture.
@@ -107,9 +107,9 @@ class Model:
         """
         with memory_told():
             upload = self.prepare(batch)
-            with self._lane.turn(upload):
+            with self._link.turn(upload):
                 outputs = self._finished(self.backbone.run(batch, upload))
-                arrays = self._lane.download(outputs)
+                arrays = self._link.download(outputs)
         return self.family.scores(arrays)
 
     def close(self) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from roadstream.schemas.errors import DeviceMemoryError
 from roadstream.schemas.settings.torch import TorchSettings
+from roadstream.workers.engines.torch.device_link import CudaLink, DeviceLink
 from roadstream.workers.engines.torch.graphs import Graph
-from roadstream.workers.engines.torch.lanes import CudaLane, Lane
 from roadstream.workers.engines.torch.memory import memory_told
 
 logger = structlog.get_logger()
@@ -56,11 +56,11 @@ class Network:
             a picture does not depend on the others, but for rounding: libraries choose their
             kernels by the batch size.
         settings: Whether it is compiled or recorded, and its batch sizes.
-        lane: To its device.
+        link: To its device.
     """
 
-    def __init__(self, call: Call, settings: TorchSettings, lane: Lane) -> None:
-        self._call, self._lane = call, lane
+    def __init__(self, call: Call, settings: TorchSettings, link: DeviceLink) -> None:
+        self._call, self._link = call, link
         self._compiled, self._recorded = settings.compile, settings.cuda_graphs
         self._given = settings.buckets
         self._graphs: dict[int, Graph] = {}
@@ -103,8 +103,8 @@ class Network:
 
     def _ready(self, inputs: Tensors, size: int) -> None:
         if self._recorded:
-            assert isinstance(self._lane, CudaLane)
-            self._graphs[size] = Graph(self._run, inputs, self._lane)
+            assert isinstance(self._link, CudaLink)
+            self._graphs[size] = Graph(self._run, inputs, self._link)
         else:
             self._run(inputs)
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from roadstream.stages.inference import Pictures
+from roadstream.workers.engines.torch.device_link import DeviceLink, Upload
 from roadstream.workers.engines.torch.family import Family
-from roadstream.workers.engines.torch.lanes import Lane, Upload
 from roadstream.workers.engines.torch.network import Network, Tensors
 from roadstream.workers.engines.torch.placement import Placement
 
@@ -20,7 +20,7 @@ class SharedBackbone:
     Args:
         family: Of the member that comes first; it runs the network for all.
         place: Where.
-        lane: To that device.
+        link: To that device.
         key: Tells it from other networks of this process.
 
     Attributes:
@@ -28,13 +28,13 @@ class SharedBackbone:
         users: Number of members that look through it.
     """
 
-    def __init__(self, family: Family, place: Placement, lane: Lane, key: Hashable) -> None:
+    def __init__(self, family: Family, place: Placement, link: DeviceLink, key: Hashable) -> None:
         self.key, self.users = key, 0
         self._family, self._place = family, place
         self.module: nn.Module = family.put(family.load(), place)
         self.module.requires_grad_(False)
         family.settle(place)
-        self._network = Network(self.forward, family.settings, lane)
+        self._network = Network(self.forward, family.settings, link)
         width, height = family.size
         self._shape = (height, width, 3)
 
@@ -76,7 +76,7 @@ class SharedBackbone:
 def backbone_for(
     family: Family,
     place: Placement,
-    lane: Lane,
+    link: DeviceLink,
     shared: dict[Hashable, Any],
 ) -> SharedBackbone:
     """Return the network that a member looks through, loaded if nobody has it yet.
@@ -89,7 +89,7 @@ def backbone_for(
     key = _key(family, place)
     backbone: SharedBackbone | None = shared.get(key)
     if backbone is None:
-        backbone = SharedBackbone(family, place, lane, key)
+        backbone = SharedBackbone(family, place, link, key)
         for other, kin in shared.items():
             if isinstance(other, _Key) and other._replace(size=key.size) == key:
                 tie(backbone.module, kin.module)

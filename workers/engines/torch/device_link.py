@@ -1,6 +1,6 @@
-"""How pixels get to a device and results come back: one lane per device and process.
+"""How pixels get to a device and results come back: one link per device and process.
 
-A CUDA lane has two streams. Pixels are written into one of a few pinned buffers and copied from
+A CUDA link has two streams. Pixels are written into one of a few pinned buffers and copied from
 there on the copy stream, while the compute stream is busy with the batch before; the compute stream
 waits for that copy by an event. Results are copied into pinned memory on the compute stream, and
 the thread that wants them sleeps until an event says that they are there. The event loop does none
@@ -39,7 +39,7 @@ class Upload(NamedTuple):
     ready: torch.cuda.Event | None = None
 
 
-class Lane(ABC):
+class DeviceLink(ABC):
     """Takes pixels to a device, gives turns on it, and fetches results."""
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Lane(ABC):
         """Return results as float32 arrays on the host, once they are there. Within a turn."""
 
 
-class HostLane(Lane):
+class HostLink(DeviceLink):
     """The CPU: nothing is copied.
 
     PyTorch's number of threads counts for the whole process, not for one call: whoever takes a turn
@@ -121,7 +121,7 @@ class _Slot:
         self._read = copied
 
 
-class CudaLane(Lane):
+class CudaLink(DeviceLink):
     """A CUDA device.
 
     Args:
@@ -189,10 +189,10 @@ def _event(stream: Any) -> torch.cuda.Event:
     return event
 
 
-def lane_for(device: torch.device, threads: int, shared: dict[Hashable, Any]) -> Lane:
-    """Return this process's lane to a device."""
-    key = ("torch-lane", device)
+def link_for(device: torch.device, threads: int, shared: dict[Hashable, Any]) -> DeviceLink:
+    """Return this process's link to a device."""
+    key = ("torch-link", device)
     if key not in shared:
-        shared[key] = CudaLane(device) if device.type == "cuda" else HostLane(threads)
-    lane: Lane = shared[key]
-    return lane
+        shared[key] = CudaLink(device) if device.type == "cuda" else HostLink(threads)
+    link: DeviceLink = shared[key]
+    return link
