@@ -197,7 +197,7 @@ def test_a_prompt_that_is_too_long_fails_its_own_picture(asked: Asked, tmp_path:
 
 def test_nothing_of_the_engine_outlives_its_front_end(asked: Asked) -> None:
     engine = asked()  # the last test here: the others have no engine after it
-    leader = engine.keeper.pid
+    leader = engine.managed.pid
     assert leader is not None
     watched = [os.pidfd_open(pid) for pid in group_of(leader)]
 

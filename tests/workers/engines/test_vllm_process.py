@@ -79,7 +79,7 @@ def pictures(*levels: int, head: Head | None = None) -> Pictures:
 
 def revived(engine: VllmEngine) -> list[Said]:
     """Return what it says of a picture, once it runs again."""
-    assert engine.keeper.reached("up", PATIENCE)
+    assert engine.managed.reached("up", PATIENCE)
     return engine.infer(pictures(170))
 
 
@@ -142,7 +142,7 @@ def test_one_that_says_nothing_is_ended_and_comes_back(tmp_path: Path) -> None:
     with loaded(tmp_path, request_timeout=0.2) as engine:
         with pytest.raises(EngineDownError, match=r"vlm: no answer in 0\.2 s"):
             engine.infer(pictures(grey_vllm.SILENT))
-        assert engine.keeper.reached("off", PATIENCE)
+        assert engine.managed.reached("off", PATIENCE)
         (found,) = revived(engine)
 
     assert isinstance(found, Score)
@@ -165,7 +165,7 @@ def test_a_silent_engine_costs_a_picture_with_a_deadline_nothing_more(
 def test_one_that_waits_for_its_first_use_starts_then(tmp_path: Path) -> None:
     with loaded(tmp_path, start="first_use", patience=0.0) as engine:
         engine.warm_up(4)
-        assert engine.keeper.state == "off"
+        assert engine.managed.state == "off"
         with pytest.raises(EngineDownError, match=r"the engine is (off|starting)"):
             engine.infer(pictures(170))
         (found,) = revived(engine)
@@ -178,7 +178,7 @@ def test_an_idle_one_rests_and_is_back_on_use(tmp_path: Path, can_sleep: bool, r
     args = {"can_sleep": can_sleep}
     with loaded(tmp_path, idle_after=0.05, engine_args=args) as engine:
         for _ in range(2):
-            assert engine.keeper.reached("asleep" if rests == "asleep" else "off", PATIENCE)
+            assert engine.managed.reached("asleep" if rests == "asleep" else "off", PATIENCE)
             (found,) = engine.infer(pictures(170))
             assert isinstance(found, Score)
 
@@ -191,17 +191,17 @@ def test_members_with_the_same_engine_share_its_process(tmp_path: Path) -> None:
     for engine in (one, two, other):
         engine.load()
 
-    assert one.keeper is two.keeper
-    assert one.keeper is not other.keeper
-    keeper = one.keeper
+    assert one.managed is two.managed
+    assert one.managed is not other.managed
+    managed = one.managed
     one.close()
     one.close()
-    assert not keeper.closed
+    assert not managed.closed
     (found,) = two.infer(pictures(170))
     assert isinstance(found, Score)
     two.close()
     other.close()
-    assert keeper.closed
+    assert managed.closed
     assert options.shared == {}
 
 

@@ -100,17 +100,17 @@ async def test_a_killed_engine_is_missed_named_and_comes_back(tmp_path: Path) ->
     try:
         async with streaming(engine, asked) as stream:
             whole = await stream.asks("before")
-            first = engine.keeper.pid
+            first = engine.managed.pid
             assert first is not None
             os.kill(core_of(first), signal.SIGKILL)
-            assert await to_thread.run_sync(engine.keeper.reached, "off", PATIENCE)
+            assert await to_thread.run_sync(engine.managed.reached, "off", PATIENCE)
             lacking = await stream.asks("meanwhile")
-            assert await to_thread.run_sync(engine.keeper.reached, "up", PATIENCE)
+            assert await to_thread.run_sync(engine.managed.reached, "up", PATIENCE)
             with anyio.fail_after(PATIENCE):
                 count = 0
                 while "vlm" not in voters(again := await stream.asks(f"after-{count}")):
                     count += 1
-            second = engine.keeper.pid
+            second = engine.managed.pid
     finally:
         await to_thread.run_sync(engine.close)
 

@@ -26,10 +26,10 @@ from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, Pi
 from roadstream.stages.rules.yes_no import AnswerTokens, answer_tokens, read_tokens, read_words
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vllm.child import engine_wire as wire
+from roadstream.workers.engines.vllm.idle_policy import IdleOptions
 from roadstream.workers.engines.vllm.interpreter import find_interpreter
-from roadstream.workers.engines.vllm.keeper import Keeper
+from roadstream.workers.engines.vllm.managed import ManagedEngine
 from roadstream.workers.engines.vllm.process import EngineProcess, Reply
-from roadstream.workers.engines.vllm.upkeep import UpkeepPolicy
 from roadstream.workers.engines.vlm.asking import LATE, Asking, Question, shortest
 
 SCRIPT = Path(__file__).parent / "child" / "engine_server.py"
@@ -58,7 +58,7 @@ class VllmEngine(Engine):
         self._threads = self._settings.cpu_threads or options.threads
         self._shared = options.shared
         self._asking = Asking(cascade, member, self._settings)
-        self._keeper: Keeper | None = None
+        self._managed: ManagedEngine | None = None
         self._tokens: AnswerTokens | None = None
         self._how: wire.How | None = None
         self.device = f"vllm:{member.name}"
@@ -71,11 +71,11 @@ class VllmEngine(Engine):
         """
         settings = self._settings
         self.version = self._asking.load().tag
-        self._keeper = self._kept(find_interpreter(settings.python, f"{self._where}: settings"))
+        self._managed = self._kept(find_interpreter(settings.python, f"{self._where}: settings"))
         if settings.start == "first_use":
             return
         try:
-            with self._keeper.using(settings.start_timeout) as process:
+            with self._managed.using(settings.start_timeout) as process:
                 # A tokenizer without the words is a mistake of the settings: told now.
                 self._prepared(process)
         except EngineDownError as error:
@@ -87,25 +87,25 @@ class VllmEngine(Engine):
             self.close()
             raise
 
-    def _kept(self, interpreter: str) -> Keeper:
+    def _kept(self, interpreter: str) -> ManagedEngine:
         """Return the engine of those settings, the same for every member that has them."""
         settings = self._settings
         load = self._load()
         environment = self._environment()
         key = ("vllm", interpreter, repr(load), repr(settings.environment), settings.idle_after)
-        keeper: Keeper | None = self._shared.get(key)
-        if keeper is None:
+        managed: ManagedEngine | None = self._shared.get(key)
+        if managed is None:
             name = Path(str(self._source)).name
             command = [interpreter, "-u", str(SCRIPT)]
-            keeper = self._shared[key] = Keeper(
+            managed = self._shared[key] = ManagedEngine(
                 name,
                 partial(self._made, command, environment, name),
                 load,
-                policy=UpkeepPolicy(idle_after=settings.idle_after),
+                options=IdleOptions(idle_after=settings.idle_after),
                 start_timeout=settings.start_timeout,
             )
-        keeper.share()
-        return keeper
+        managed.share()
+        return managed
 
     def _made(self, command: list[str], environment: dict[str, str], name: str) -> EngineProcess:
         """Return a process that is about to load the weights, hours after the start perhaps.
@@ -120,10 +120,10 @@ class VllmEngine(Engine):
         return EngineProcess(command, environment, name)
 
     @property
-    def keeper(self) -> Keeper:
+    def managed(self) -> ManagedEngine:
         """What keeps the engine's process."""
-        assert self._keeper is not None, "load() comes first"
-        return self._keeper
+        assert self._managed is not None, "load() comes first"
+        return self._managed
 
     def warm_up(self, largest: int = 1) -> None:
         """Answer blank pictures of the largest size, unless it waits for its first use."""
@@ -145,7 +145,7 @@ class VllmEngine(Engine):
         """
         questions = self._asking.questions(batch)
         wait = shortest(questions, self._settings.patience)
-        with self.keeper.using(wait) as process:
+        with self.managed.using(wait) as process:
             tokens, how = self._prepared(process)
             pending = [_ask(process, how, one) for one in questions]
             found: list[Said] = []
@@ -160,11 +160,11 @@ class VllmEngine(Engine):
 
     def close(self) -> None:
         """End the engine."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.close()
-            if keeper.closed:
-                for key in [key for key, one in self._shared.items() if one is keeper]:
+        managed, self._managed = self._managed, None
+        if managed is not None:
+            managed.close()
+            if managed.closed:
+                for key in [key for key, one in self._shared.items() if one is managed]:
                     del self._shared[key]
 
     def _said(

@@ -1,4 +1,4 @@
-"""Keeps an engine as ``upkeep`` decides: one thread that starts, wakes, rests and restarts it."""
+"""Manages an engine process: one thread starts, wakes, rests and restarts it, as decided."""
 
 import threading
 import time
@@ -10,20 +10,20 @@ import structlog
 
 from roadstream.schemas.errors import EngineDownError
 from roadstream.workers.engines.vllm.child.engine_wire import Done, Load
+from roadstream.workers.engines.vllm.idle_policy import Action, IdleOptions, IdlePolicy, State
 from roadstream.workers.engines.vllm.process import EngineProcess, Reply
-from roadstream.workers.engines.vllm.upkeep import Action, State, Upkeep, UpkeepPolicy
 
 logger = structlog.get_logger()
 
 
-class Keeper:
+class ManagedEngine:
     """Lends an engine to the members that use it.
 
     Args:
         name: Of the engine, for logs and errors.
         make: Makes a process, not yet started; raises EngineDownError where it must not be.
         load: What it is to run.
-        policy: When it rests.
+        options: When it rests.
         start_timeout: Seconds that a start or a waking may take.
     """
 
@@ -33,12 +33,12 @@ class Keeper:
         make: Callable[[], EngineProcess],
         load: Load,
         *,
-        policy: UpkeepPolicy,
+        options: IdleOptions,
         start_timeout: float,
     ) -> None:
         self._name, self._make, self._load = name, make, load
         self._start_timeout = start_timeout
-        self._upkeep = Upkeep(policy)
+        self._policy = IdlePolicy(options)
         self._changed = threading.Condition()
         self._closed = False
         self._members = 0
@@ -47,8 +47,8 @@ class Keeper:
 
     @property
     def state(self) -> State:
-        """What the engine is now; see ``upkeep``."""
-        return self._upkeep.state
+        """What the engine is now; see ``idle_policy``."""
+        return self._policy.state
 
     @property
     def closed(self) -> bool:
@@ -64,7 +64,7 @@ class Keeper:
     def reached(self, state: State, timeout: float) -> bool:
         """Wait until the engine is in that state, at most so many seconds; return whether it is."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._upkeep.state == state, timeout)
+            return self._changed.wait_for(lambda: self._policy.state == state, timeout)
 
     @contextmanager
     def using(self, patience: float) -> Iterator[EngineProcess]:
@@ -81,7 +81,7 @@ class Keeper:
             yield process
         finally:
             with self._changed:
-                self._upkeep.leave(time.monotonic())
+                self._policy.leave(time.monotonic())
                 self._changed.notify_all()
 
     def share(self) -> None:
@@ -92,7 +92,7 @@ class Keeper:
                 self._thread.start()
 
     def close(self) -> None:
-        """End the engine and its upkeep, once every member has closed it."""
+        """End the engine and its thread, once every member has closed it."""
         with self._changed:
             self._members -= 1
             if self._members > 0:
@@ -105,32 +105,32 @@ class Keeper:
         self._thread.join()
 
     def _lent(self, patience: float) -> EngineProcess:
-        upkeep = self._upkeep
+        policy = self._policy
         with self._changed:
-            upkeep.want()
+            policy.want()
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self._closed or upkeep.state == "up" or upkeep.ailing, patience
+                lambda: self._closed or policy.state == "up" or policy.ailing, patience
             )
-            if self._closed or upkeep.state != "up" or self._process is None:
+            if self._closed or policy.state != "up" or self._process is None:
                 raise EngineDownError(self._absence())
-            upkeep.enter()
+            policy.enter()
             return self._process
 
     def _absence(self) -> str:
         if self._closed:
             return f"{self._name}: the engine is closed"
-        if self._upkeep.ailing:
-            return self._upkeep.why
-        return f"{self._name}: the engine is {self._upkeep.state.replace('_', ' ')}"
+        if self._policy.ailing:
+            return self._policy.why
+        return f"{self._name}: the engine is {self._policy.state.replace('_', ' ')}"
 
     def _run(self) -> None:
-        upkeep = self._upkeep
+        policy = self._policy
         while True:
             with self._changed:
                 action = None
-                while not self._closed and (action := upkeep.due(time.monotonic())) is None:
-                    self._changed.wait(upkeep.pause(time.monotonic()))
+                while not self._closed and (action := policy.due(time.monotonic())) is None:
+                    self._changed.wait(policy.pause(time.monotonic()))
                 if self._closed:
                     return
             assert action is not None
@@ -145,12 +145,12 @@ class Keeper:
                 case "sleep":
                     self._done(self._living().sleep())
                     with self._changed:
-                        self._upkeep.slept()
+                        self._policy.slept()
                         self._changed.notify_all()
                 case "wake":
                     self._done(self._living().wake())
                     with self._changed:
-                        self._upkeep.woke(time.monotonic())
+                        self._policy.woke(time.monotonic())
                         self._changed.notify_all()
                 case "stop":
                     self._living().stop()
@@ -179,16 +179,16 @@ class Keeper:
             self._ended(str(error))
             raise
         with self._changed:
-            if self._upkeep.state == "starting":
+            if self._policy.state == "starting":
                 self._process = process
             closed = self._closed
         if closed:
             process.kill()
         ready = process.wait(self._start_timeout)
         with self._changed:
-            if self._upkeep.state == "starting":
-                self._upkeep.can_sleep = ready.can_sleep
-                self._upkeep.ran(time.monotonic())
+            if self._policy.state == "starting":
+                self._policy.can_sleep = ready.can_sleep
+                self._policy.ran(time.monotonic())
             self._changed.notify_all()
         logger.info("engine_up", engine=self._name, vllm=ready.vllm, platform=ready.platform)
 
@@ -197,7 +197,7 @@ class Keeper:
         begun = {"start": "starting", "sleep": "falling_asleep", "wake": "waking"}
         with self._changed:
             state = begun.get(action, "stopping")
-            self._changed.wait_for(lambda: self._closed or self._upkeep.state != state)
+            self._changed.wait_for(lambda: self._closed or self._policy.state != state)
 
     def _living(self) -> EngineProcess:
         if self._process is None:
@@ -206,8 +206,8 @@ class Keeper:
 
     def _ended(self, why: str) -> None:
         with self._changed:
-            asked = self._closed or self._upkeep.state == "stopping"
-            self._upkeep.ended(time.monotonic(), why)
+            asked = self._closed or self._policy.state == "stopping"
+            self._policy.ended(time.monotonic(), why)
             self._process = None
             self._changed.notify_all()
         if not asked:

@@ -29,7 +29,7 @@ _NEXT: dict[tuple[State, Event], State] = {
 RESTARTS = Cooldown(first=1.0, growth=2.0, longest=60.0)
 
 
-class UpkeepPolicy(msgspec.Struct, frozen=True, kw_only=True):
+class IdleOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How an engine is kept.
 
     Attributes:
@@ -41,7 +41,7 @@ class UpkeepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     restarts: Cooldown = RESTARTS
 
 
-class Upkeep:
+class IdlePolicy:
     """Decides what is to be done with the engine. Times are seconds on a monotonic clock.
 
     An engine that dies is started anew as long as somebody has wanted it since it last went to
@@ -53,9 +53,9 @@ class Upkeep:
         why: What ended it last; empty if nothing did.
     """
 
-    def __init__(self, policy: UpkeepPolicy) -> None:
-        self._policy = policy
-        self._breaker = Breaker(policy.restarts)
+    def __init__(self, options: IdleOptions) -> None:
+        self._options = options
+        self._breaker = Breaker(options.restarts)
         self.state: State = "off"
         self.can_sleep = False
         self.why = ""
@@ -94,7 +94,7 @@ class Upkeep:
         """Return seconds after which something may be due though nothing happens by then."""
         if self.state == "off" and self._wanted:
             return max(0.0, self._breaker.retry_at - now)
-        idle_after = self._policy.idle_after
+        idle_after = self._options.idle_after
         if self.state == "up" and not self._users and idle_after is not None:
             return max(0.0, self._used_at + idle_after - now)
         return None
@@ -104,7 +104,7 @@ class Upkeep:
             return "start" if self._breaker.allows(now) else None
         if self.state == "asleep" and self._wanted:
             return "wake"
-        idle_after = self._policy.idle_after
+        idle_after = self._options.idle_after
         if self.state != "up" or self._users or idle_after is None:
             return None
         if now - self._used_at < idle_after:

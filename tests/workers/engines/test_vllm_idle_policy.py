@@ -3,17 +3,17 @@
 import pytest
 
 from roadstream.stages.breaker import Cooldown
-from roadstream.workers.engines.vllm.upkeep import Upkeep, UpkeepPolicy
+from roadstream.workers.engines.vllm.idle_policy import IdleOptions, IdlePolicy
 
 RESTARTS = Cooldown(first=1.0, growth=2.0, longest=4.0)
 
 
-def upkeep(idle_after: float | None = None) -> Upkeep:
-    return Upkeep(UpkeepPolicy(idle_after=idle_after, restarts=RESTARTS))
+def policy(idle_after: float | None = None) -> IdlePolicy:
+    return IdlePolicy(IdleOptions(idle_after=idle_after, restarts=RESTARTS))
 
 
-def running(idle_after: float | None = None, *, can_sleep: bool = False) -> Upkeep:
-    kept = upkeep(idle_after)
+def running(idle_after: float | None = None, *, can_sleep: bool = False) -> IdlePolicy:
+    kept = policy(idle_after)
     kept.want()
     assert kept.due(0.0) == "start"
     kept.can_sleep = can_sleep
@@ -22,7 +22,7 @@ def running(idle_after: float | None = None, *, can_sleep: bool = False) -> Upke
 
 
 def test_nothing_is_started_before_somebody_wants_it() -> None:
-    kept = upkeep()
+    kept = policy()
 
     assert (kept.due(0.0), kept.pause(0.0)) == (None, None)
     kept.want()
@@ -99,4 +99,4 @@ def test_one_that_dies_in_its_sleep_waits_for_somebody_to_want_it() -> None:
 
 def test_what_cannot_follow_is_refused() -> None:
     with pytest.raises(KeyError):
-        upkeep().slept()
+        policy().slept()
