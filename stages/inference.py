@@ -40,6 +40,11 @@ class Picture:
         self.pixels, self.encoded, self.head = pixels, encoded, head
         self._sizes: dict[tuple[int, int], Pixels] = {}
 
+    @property
+    def identity(self) -> bytes | str:
+        """What tells it from others; empty without a head."""
+        return "" if self.head is None else self.head.content_hash or self.head.image_id
+
     def at(self, width: int, height: int) -> Pixels:
         """Return it stretched to ``width`` × ``height``: uint8 RGB [height, width, 3]."""
         found = self._sizes.get((width, height))
@@ -235,7 +240,7 @@ def infer_isolated(
         before()
         part = batch if end - begin == len(batch) else batch[begin:end]
         try:
-            found += _scored(engine, part)
+            found += _scores(engine.infer(part), len(part))
             fits = max(fits, end - begin)
         except EngineDownError as error:
             found += [_away(error)] * (len(batch) - begin)
@@ -276,17 +281,16 @@ _ROUNDING = 1e-5
 MAX_TEXT = 4000
 
 
-def _scored(engine: Engine, batch: Pictures) -> Sequence[Finding]:
-    """Run the engine once.
+def _scores(scores: object, count: int) -> Sequence[Finding]:
+    """Return what an engine gave for so many pictures, checked.
 
     Raises:
-        Exception: What the engine raises, or `EngineError` for another number of scores.
+        EngineError: It is no list of so many.
     """
-    scores = engine.infer(batch)
     if not isinstance(scores, list):
-        raise EngineError(f"expected a list of {len(batch)} scores, got {type(scores).__name__}")
-    if len(scores) != len(batch):
-        raise EngineError(f"expected {len(batch)} scores, got {len(scores)}")
+        raise EngineError(f"expected a list of {count} scores, got {type(scores).__name__}")
+    if len(scores) != count:
+        raise EngineError(f"expected {count} scores, got {len(scores)}")
     if set(map(type, scores)) == {Score}:
         raws, boxes, texts = zip(*scores, strict=True)
         # A sum is finite only if all that it adds up are.

@@ -44,9 +44,8 @@ from roadstream.streams.log import Log, Producer, TopicPartition
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.streams.memory.store import Operation
 from roadstream.workers.job.submit import Submitter
-from roadstream.workers.tier.batches import Surroundings
 from roadstream.workers.tier.judge import Judge, JudgeOptions
-from roadstream.workers.tier.worker import TierWorker
+from roadstream.workers.tier.worker import ProcessParts, TierWorker
 
 # Per partition: answers, more than the consensus reads back; and records below what is committed,
 # for votes to be sent again.
@@ -221,7 +220,7 @@ class World:
             log,
             judge,
             options=MemberOptions(member_id=member_id),
-            surroundings=Surroundings(clock=self.clock, run_blocking=self.threads),
+            process=ProcessParts(clock=self.clock, run_blocking=self.threads),
         )
         self.members.append(worker.member)
         await worker.run(stopping)

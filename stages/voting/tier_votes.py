@@ -9,6 +9,7 @@ import structlog
 from roadstream.schemas.bounds import MOST_TEXT
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import EngineDownError, EngineError, ImageError, OutOfServiceError
+from roadstream.schemas.records.dead_letters import DeadLetterReason
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box, ImageVotes, PriorVote
 from roadstream.stages.inference import Abstained, Finding, Score, is_late
@@ -27,17 +28,19 @@ class Failure(NamedTuple):
 
     Attributes:
         row: Its position in the batch.
-        member: The first such member.
+        member: The first such member; ``None`` if it is no member's failure.
         error: What went wrong.
         attempts: Calls of the engine with it.
         final: Whether it ends here without any vote.
+        reason: Which kind of failure it is.
     """
 
     row: int
-    member: str
+    member: str | None
     error: str
     attempts: int
     final: bool
+    reason: DeadLetterReason = "model_failed"
 
 
 class Timing(NamedTuple):

@@ -13,10 +13,9 @@ import anyio
 from roadstream.schemas.topics import tier_group
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.group.member import MemberOptions
-from roadstream.workers.tier.batches import Surroundings
 from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.judge import Judge
-from roadstream.workers.tier.worker import TierWorker, WorkerLimits
+from roadstream.workers.tier.worker import ProcessParts, TierWorker, WorkerLimits
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import GreyEngine
 
@@ -34,7 +33,7 @@ async def work(path: Path, notes: Path) -> None:
             judge,
             limits=WorkerLimits(poll_timeout=0.02),
             options=MemberOptions(member_id="w"),
-            surroundings=Surroundings(notes=CrashNotes(notes)),
+            process=ProcessParts(notes=CrashNotes(notes)),
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(worker.run, stopping)

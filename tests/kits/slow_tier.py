@@ -14,11 +14,10 @@ from roadstream.stages.breaker import MemberPolicy
 from roadstream.streams.group.member import MemberOptions
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import MemoryLog
-from roadstream.workers.tier.batches import Surroundings
 from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.judge import Judge, JudgeOptions
-from roadstream.workers.tier.worker import TierWorker, WorkerLimits
+from roadstream.workers.tier.worker import ProcessParts, TierWorker, WorkerLimits
 from tests.kits.builders import cascade, member, tier
 from tests.kits.tier_bench import Bench
 
@@ -72,7 +71,7 @@ class Slow(Bench):
         judge: Judge | None = None,
         ledger: Path | None = None,
     ) -> TierWorker:
-        around = Surroundings(
+        around = ProcessParts(
             notes=notes or CrashNotes(),
             clock=self.clock,
             run_blocking=InlineThreads(lambda: SECONDS),
@@ -82,7 +81,7 @@ class Slow(Bench):
             judge or self.slow_judge(),
             limits=limits or WorkerLimits(),
             options=MemberOptions(member_id=name, ledger=ledger),
-            surroundings=around,
+            process=around,
         )
 
     def published(self, topic: str = VOTES) -> int:

@@ -15,9 +15,11 @@ from roadstream.schemas.records.votes import ImageVotes, VotesPack
 from roadstream.schemas.topics import DEAD_LETTERS, VOTES, all_topics, tier_group
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog
-from roadstream.workers.tier.batches import Surroundings
+from roadstream.workers.tier.batch import TierBatch
+from roadstream.workers.tier.devices import Slot
 from roadstream.workers.tier.judge import Judge, JudgeOptions
-from roadstream.workers.tier.worker import TierWorker, WorkerLimits
+from roadstream.workers.tier.records import Item
+from roadstream.workers.tier.worker import ProcessParts, TierWorker, WorkerLimits
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import GreyEngine, picture
 
@@ -51,13 +53,13 @@ class Bench:
         name: str = "one",
         limits: WorkerLimits = LIMITS,
         judge: Judge | None = None,
-        around: Surroundings | None = None,
+        around: ProcessParts | None = None,
     ) -> TierWorker:
         return TierWorker(
             self.log,
             judge or self.judge(name),
             limits=limits,
-            surroundings=around,
+            process=around,
         )
 
     async def send(self, topic: str, *values: object, partition: int = 0) -> None:
@@ -102,6 +104,13 @@ class Bench:
 
     async def lag(self, name: str = "one", topic: str = "images.archive") -> int:
         return await self.log.lag(tier_group(name), [topic])
+
+
+def judged(judge: Judge, items: Sequence[Item], slot: Slot | None = None) -> TierBatch:
+    """Have a batch judged in this thread, and return it."""
+    batch = TierBatch(list(items), slot=slot)
+    judge.judge(batch)
+    return batch
 
 
 async def until(condition: Callable[[], bool]) -> None:

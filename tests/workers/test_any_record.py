@@ -37,9 +37,8 @@ from roadstream.stages.voting.vote import verdict
 from roadstream.streams.clock import ManualClock
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog
-from roadstream.workers.tier.batches import Surroundings
 from roadstream.workers.tier.judge import JudgeOptions
-from roadstream.workers.tier.worker import WorkerLimits
+from roadstream.workers.tier.worker import ProcessParts, WorkerLimits
 from tests.kits.examples import examples
 from tests.kits.fake_engine import picture
 from tests.kits.records_kit import around, evened, packed, within
@@ -113,7 +112,7 @@ class System:
         self.bench = Bench()
         self.log = self.bench.log = MemoryLog(self.clock, latency=self._count)
         options = JudgeOptions(max_bytes=1 << 20, clock=self.clock, pause=lambda _: None)
-        around = Surroundings(clock=self.clock)
+        around = ProcessParts(clock=self.clock)
         self.workers = [
             self.bench.worker(
                 tier,

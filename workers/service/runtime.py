@@ -30,13 +30,12 @@ from roadstream.workers.service.deciding import persistent
 from roadstream.workers.service.lifecycle import in_thread_until_stopped
 from roadstream.workers.service.machine import trim_heap
 from roadstream.workers.service.process import Process, ServiceOptions, serve, wait_for_log
-from roadstream.workers.tier.batches import Surroundings
 from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.hangs import HANG_TIMEOUT, Calls, watched
 from roadstream.workers.tier.judge import Judge, JudgeOptions, Learnt
 from roadstream.workers.tier.warm_up import learn
-from roadstream.workers.tier.worker import TierWorker, WorkerLimits
+from roadstream.workers.tier.worker import ProcessParts, TierWorker, WorkerLimits
 
 logger = structlog.get_logger()
 
@@ -194,7 +193,7 @@ async def run_loaded(
     engines, learnt = loaded
     devices = Devices()
     notes = CrashNotes(_notes(options))
-    surroundings = Surroundings(notes=notes)
+    parts = ProcessParts(notes=notes)
     reading = JudgeOptions(
         roots=options.roots,
         max_bytes=options.max_bytes,
@@ -209,7 +208,7 @@ async def run_loaded(
                     Judge(cascade, name, engines, devices=devices, options=reading, learnt=learnt),
                     limits=options.limits,
                     options=options.member,
-                    surroundings=surroundings,
+                    process=parts,
                 )
                 running = persistent(worker, name)
                 if process is not None:

@@ -21,8 +21,8 @@ def is_local(device: str) -> bool:
     return device.partition(":")[0] in _LOCAL
 
 
-class Held:
-    """A turn: slots on devices, until they are given back.
+class Slot:
+    """Places on devices that a batch has, until they are given back.
 
     Attributes:
         request: Who has it.
@@ -90,7 +90,7 @@ class Devices:
                 turn = self._locks[device] = _Turn()
         return turn.held(rank)
 
-    async def acquire(self, request: SlotRequest) -> Held:
+    async def acquire(self, request: SlotRequest) -> Slot:
         """Wait until it is the turn of who asks."""
         self._home, self._loop = threading.get_ident(), asyncio.get_running_loop()
         queue = self._queue
@@ -107,7 +107,7 @@ class Devices:
             queue.withdraw(request)
             self.changed()
             raise
-        held = Held(self, request, queue.wait(request.devices, now))
+        held = Slot(self, request, queue.wait(request.devices, now))
         queue.grant(request, now)
         # There may be room for others too.
         self.changed()
@@ -120,12 +120,12 @@ class Devices:
             self._changed = anyio.Event()
 
     def expect(self, request: SlotRequest, preparing: float, seconds: Mapping[str, float]) -> None:
-        """See ``Held.expect``."""
+        """See ``Slot.expect``."""
         # Nobody's turn comes sooner by it.
         self._queue.expect(request, preparing, seconds, anyio.current_time())
 
     def over(self, request: SlotRequest, device: str) -> None:
-        """See ``Held.over``."""
+        """See ``Slot.over``."""
 
         def give_back() -> None:
             self._queue.over(request, device, anyio.current_time())
@@ -134,7 +134,7 @@ class Devices:
         self._at_home(give_back)
 
     def end(self, request: SlotRequest) -> None:
-        """See ``Held.release``."""
+        """See ``Slot.release``."""
         self._queue.end(request, anyio.current_time())
         self.changed()
 

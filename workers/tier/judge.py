@@ -2,28 +2,27 @@
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from contextvars import copy_context
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ImageError
-from roadstream.schemas.records.votes import ImageVotes, MemberRun
-from roadstream.stages.batching.latency_model import AffineLatency, TierLatency
+from roadstream.stages.batching.latency_model import AffineLatency, Run, TierLatency
 from roadstream.stages.batching.shapes import Shape, Shapes, Size, sizes_of
 from roadstream.stages.breaker import MemberBreaker, MemberPolicy
 from roadstream.stages.decoding.decode import DEFAULT, DecodeLimits, decode
 from roadstream.stages.inference import Engine, Picture, Pictures, is_out_of_memory
-from roadstream.stages.voting.tier_votes import LATE, Failure, TierVoting, Timing, unjudged
+from roadstream.stages.voting.tier_votes import LATE, TierVoting, Timing, unjudged
 from roadstream.streams.clock import Clock, SystemClock
 from roadstream.streams.sources.payload import Patience, read_payload
+from roadstream.workers.tier.batch import TierBatch
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.hangs import Calls
-from roadstream.workers.tier.members import Ballot, RunningMember
-from roadstream.workers.tier.panel import Panel, longest
+from roadstream.workers.tier.members import MemberResult, RunningMember
 from roadstream.workers.tier.records import Item
 
 # What a member was seen to take at warm-up, by its name and the size of its pictures.
@@ -78,28 +77,6 @@ class JudgeStats(msgspec.Struct):
     inferring: float = 0.0
 
 
-class Judgement(NamedTuple):
-    """What came of a batch.
-
-    Attributes:
-        runs: The member runs.
-        votes: Per item, in their order, the votes that refer to these runs.
-        failures: Images that call for a dead letter besides.
-        fits: Largest batch that fitted into memory, if one did not; else ``None``.
-        seconds: What it took.
-    """
-
-    runs: list[MemberRun]
-    votes: list[ImageVotes]
-    failures: Sequence[Failure] = ()
-    fits: int | None = None
-    seconds: float = 0.0
-
-
-def _ignore(device: str) -> None:
-    """Do nothing: nobody waits for the device."""
-
-
 class Judge:
     """Judges batches of one tier.
 
@@ -143,8 +120,7 @@ class Judge:
         self._counting = threading.Lock()
         self._voting = TierVoting(cascade, tier)
         self.devices, self.rank = devices or Devices(), cascade.tier_names.index(tier)
-        self._panel = Panel(self.members, self.devices, self.rank, options.timer)
-        self.occupies = self._panel.devices
+        self.occupies = tuple(dict.fromkeys(one.engine.device for one in self.members))
         self._limits = DecodeLimits(
             max_bytes=options.max_bytes,
             max_pixels=options.max_pixels,
@@ -186,54 +162,52 @@ class Judge:
         """Each member's circuit breaker."""
         return {running.member.name: running.breaker for running in self.members}
 
-    def judge(self, items: Sequence[Item], over: Callable[[str], None] = _ignore) -> Judgement:
-        """Judge a batch. Never raises for a bad picture: its votes carry the error.
+    def judge(self, batch: TierBatch) -> None:
+        """Judge a batch: its votes are made, and all else that comes of it.
 
-        Args:
-            items: The batch.
-            over: Told of each device that the batch is done with before it ends.
+        Never raises for a bad picture: its votes carry the error.
         """
         timer, clock = self._options.timer, self._options.clock
         began_at, t0 = clock.now(), timer()
-        live = [row for row, item in enumerate(items) if item.deadline_at is not None]
-        pictures = self._pictures(items, live, began_at)
-        batch = self._shown(items, pictures)
-        self._panel.prepare(batch)
+        self._read(batch, _expired(batch.items, began_at))
+        shown = self._shown(batch)
+        for member in self.members:
+            member.prepare(shown)
         t1 = timer()
-        ballots = self._vote(items, pictures, live, batch, over)
+        results = self._infer(batch, shown)
         t2 = timer()
-        runs = self._panel.runs(ballots)
+        runs = [
+            Run(one.member.name, one.engine.device, result.run.batch_size, result.run.latency)
+            for one, result in zip(self.members, results, strict=True)
+        ]
         decoding, inferring = t1 - t0, longest(runs)
-        judgement = self._judgement(items, pictures, ballots, (began_at, decoding, inferring))
-        self._count(pictures, decoding, inferring)
-        if items and judgement.fits is None:
-            self.latency_of(items[0].shape).observe(len(items), decoding, runs)
-        return judgement._replace(seconds=t2 - t0)
+        self._vote(batch, results, began_at, Timing(0.0, decoding, inferring))
+        self._count(batch, decoding, inferring)
+        if batch.items and batch.fits is None:
+            self.latency_of(batch.items[0].shape).observe(len(batch.items), decoding, runs)
+        batch.seconds = t2 - t0
 
-    def _count(
-        self, pictures: Sequence[Picture | ImageError], decoding: float, inferring: float
-    ) -> None:
-        unread = [one for one in pictures if isinstance(one, ImageError)]
-        late = sum(one is LATE for one in unread)
+    def _count(self, batch: TierBatch, decoding: float, inferring: float) -> None:
+        unread = [one for one in batch.pictures if isinstance(one, ImageError)]
+        late = sum([one is LATE for one in unread])
         stats = self.stats
         with self._counting:
             stats.batches += 1
-            stats.images += len(pictures)
+            stats.images += len(batch.pictures)
             stats.bad_pictures += len(unread) - late
             stats.expired += late
             stats.decoding += decoding
             stats.inferring += inferring
 
-    def _pictures(
-        self, items: Sequence[Item], live: Sequence[int], now: float
-    ) -> list[Picture | ImageError]:
+    def _read(self, batch: TierBatch, late: Collection[int]) -> None:
         """Read and decode the pictures of those images that are not too late already."""
-        late = set(_expired(items, live, now))
         patience = Patience(self._options.pause)
         if not self._needs_pixels and not self._needs_encoded:
-            return [Picture(head=item.head) for item in items]
-        return [
-            LATE if row in late else self._picture(item, patience) for row, item in enumerate(items)
+            batch.pictures = [Picture(head=item.head) for item in batch.items]
+            return
+        batch.pictures = [
+            LATE if row in late else self._picture(item, patience)
+            for row, item in enumerate(batch.items)
         ]
 
     def _picture(self, item: Item, patience: Patience) -> Picture | ImageError:
@@ -258,82 +232,121 @@ class Judge:
                 raise
             return ImageError("too_large", "the picture does not fit into memory")
 
-    def _shown(self, items: Sequence[Item], pictures: Sequence[Picture | ImageError]) -> Pictures:
-        """Return the batch that members see: all are of the first one's shape."""
-        shape = items[0].shape if items else None
+    def _shown(self, batch: TierBatch) -> Pictures:
+        """Return what members see of a batch: all are of the first one's shape."""
+        shape = batch.items[0].shape if batch.items else None
         sizes = None if shape is None else self.shapes.sizes(shape)
-        return Pictures([one for one in pictures if isinstance(one, Picture)], sizes)
+        return Pictures([one for one in batch.pictures if isinstance(one, Picture)], sizes)
+
+    def _current(self, batch: TierBatch, shown: Pictures) -> Pictures:
+        """Return what members see of a batch without what is too late by now."""
+        late = _expired(batch.items, self._options.clock.now())
+        for row in late:
+            batch.pictures[row] = LATE
+        return self._shown(batch) if late else shown
+
+    def _infer(self, batch: TierBatch, shown: Pictures) -> list[MemberResult]:
+        """Have every member infer, one after the other on a device, side by side on several."""
+        if len(self.occupies) == 1:
+            results = []
+            with self.devices.hold(self.occupies[0], self.rank):
+                shown = self._current(batch, shown)
+                for member in self.members:
+                    results.append(member.run(shown, self._options.timer))  # noqa: PERF401 (a frame less)
+            return results
+        shown = self._current(batch, shown)
+        threads = [_DeviceThread(self, device, batch, shown) for device in self.occupies]
+        for thread in threads[1:]:
+            thread.start()
+        threads[0].run()
+        for thread in threads[1:]:
+            thread.join()
+        by_name: dict[str, MemberResult] = {}
+        for thread in threads:
+            by_name |= thread.results()
+        return [by_name[one.member.name] for one in self.members]
+
+    def infer_on(self, device: str, shown: Pictures) -> dict[str, MemberResult]:
+        """Have the members on one device infer; return their results by name."""
+        with self.devices.hold(device, self.rank):
+            return {
+                one.member.name: one.run(shown, self._options.timer)
+                for one in self.members
+                if one.engine.device == device
+            }
 
     def _vote(
-        self,
-        items: Sequence[Item],
-        pictures: list[Picture | ImageError],
-        live: Sequence[int],
-        batch: Pictures,
-        over: Callable[[str], None],
-    ) -> list[Ballot]:
-        """Have every member vote; what is late by the time of their turn becomes ``LATE``."""
-
-        def current() -> Pictures:
-            late = _expired(items, live, self._options.clock.now())
-            for row in late:
-                pictures[row] = LATE
-            return self._shown(items, pictures) if late else batch
-
-        def names() -> list[bytes | str]:
-            return [
-                item.identity
-                for item, picture in zip(items, pictures, strict=True)
-                if isinstance(picture, Picture)
-            ]
-
-        return self._panel.vote(current, names, over)
-
-    def _judgement(
-        self,
-        items: Sequence[Item],
-        pictures: Sequence[Picture | ImageError],
-        ballots: Sequence[Ballot],
-        times: tuple[float, float, float],
-    ) -> Judgement:
-        began_at, decoding, inferring = times
+        self, batch: TierBatch, results: Sequence[MemberResult], began_at: float, timing: Timing
+    ) -> None:
+        """Make the votes of a batch, and say what calls for dead letters."""
         vote = self._voting.vote
-        votes: list[ImageVotes] = []
-        found = [ballot.found for ballot in ballots]
+        found = [result.found for result in results]
         columns, fused = zip(*found, strict=True), self._voting.fused(found)
-        for item, picture in zip(items, pictures, strict=True):
+        for item, picture in zip(batch.items, batch.pictures, strict=True):
             queued = max(0.0, began_at - item.arrived_at)
             if isinstance(picture, ImageError):
-                votes.append(unjudged(item.head, len(self.members), str(picture), queued))
+                said = unjudged(item.head, len(self.members), str(picture), queued)
             else:
-                timing = Timing(queued, decoding, inferring)
-                votes.append(vote(item.head, item.prior, next(columns), timing, next(fused)))
-        failures: list[Failure] = []
-        if not all(ballot.clean for ballot in ballots):
-            failures = self._failures(items, pictures, votes, ballots)
-        fits = min((b.fits for b in ballots if b.fits is not None), default=None)
-        return Judgement([ballot.run for ballot in ballots], votes, failures, fits)
+                took = timing._replace(queued=queued)
+                said = vote(item.head, item.prior, next(columns), took, next(fused))
+            batch.votes.append(said)
+        batch.runs = [result.run for result in results]
+        batch.fits = min([one.fits for one in results if one.fits is not None], default=None)
+        batch.judged = len(batch.items)
+        if not all(result.clean for result in results):
+            self._fail(batch, results)
 
-    def _failures(
-        self,
-        items: Sequence[Item],
-        pictures: Sequence[Picture | ImageError],
-        votes: Sequence[ImageVotes],
-        ballots: Sequence[Ballot],
-    ) -> list[Failure]:
-        """Return what calls for dead letters, of a batch in which a member gave no score."""
-        failures: list[Failure] = []
-        shown = [row for row, one in enumerate(pictures) if isinstance(one, Picture)]
+    def _fail(self, batch: TierBatch, results: Sequence[MemberResult]) -> None:
+        """Say which images of a batch call for dead letters, as a member gave no score."""
+        shown = [row for row, one in enumerate(batch.pictures) if isinstance(one, Picture)]
         with self._counting:
-            self.stats.unvoted += sum(votes[row].error is not None for row in shown)
+            self.stats.unvoted += sum(batch.votes[row].error is not None for row in shown)
         for column, row in enumerate(shown):
-            found = [(ballot.found[column], ballot.tries.get(column, 1)) for ballot in ballots]
-            failure = self._voting.failure(row, items[row].prior, votes[row], found)
+            found = [(result.found[column], result.tries.get(column, 1)) for result in results]
+            failure = self._voting.failure(row, batch.items[row].prior, batch.votes[row], found)
             if failure is not None:
-                failures.append(failure)
-        return failures
+                batch.failures.append(failure)
 
 
-def _expired(items: Sequence[Item], live: Sequence[int], now: float) -> list[int]:
+class _DeviceThread(threading.Thread):
+    """The members on one device, at one batch. A daemon: a model that hangs keeps no process."""
+
+    def __init__(self, judge: Judge, device: str, batch: TierBatch, shown: Pictures) -> None:
+        super().__init__(name=f"members on {device}", daemon=True)
+        self._judge, self._device, self._batch, self._shown = judge, device, batch, shown
+        # So that what it logs says for which tier.
+        self._context = copy_context()
+        self._results: dict[str, MemberResult] = {}
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Have the members infer, and give the device back."""
+        try:
+            self._results = self._context.run(self._judge.infer_on, self._device, self._shown)
+        except BaseException as error:
+            self._error = error
+        if (slot := self._batch.slot) is not None:
+            slot.over(self._device)
+
+    def results(self) -> dict[str, MemberResult]:
+        """Return what the members found, or raise what was raised."""
+        if self._error is not None:
+            raise self._error
+        return self._results
+
+
+def longest(runs: Iterable[Run]) -> float:
+    """Return how long the slowest device was busy, its members one after the other."""
+    spent: dict[str, float] = {}
+    for run in runs:
+        spent[run.device] = spent.get(run.device, 0.0) + run.seconds
+    return max(spent.values(), default=0.0)
+
+
+def _expired(items: Sequence[Item], now: float) -> list[int]:
     """Return the rows of live images whose deadline has passed."""
-    return [row for row in live if (items[row].deadline_at or 0.0) <= now]
+    return [
+        row
+        for row, item in enumerate(items)
+        if item.deadline_at is not None and item.deadline_at <= now
+    ]

@@ -4,7 +4,7 @@ import msgspec
 
 from roadstream.schemas.histogram import Histogram
 from roadstream.stages.breaker import SharePolicy
-from roadstream.workers.tier.batches import Outcome
+from roadstream.workers.tier.batch import TierBatch
 
 
 class WorkerLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,16 +63,20 @@ class TierStats(msgspec.Struct):
     service: Histogram = msgspec.field(default_factory=Histogram)
     waiting: Histogram = msgspec.field(default_factory=Histogram)
 
-    def add(self, outcome: Outcome, expired: int) -> None:
-        """Count what came of a batch, of which so many had expired before it was formed."""
-        if not outcome.finished:
-            self.fenced += len(outcome.items)
+    def add(self, batch: TierBatch) -> None:
+        """Count what came of a batch."""
+        self.out_of_memory += batch.fits is not None
+        if batch.alone:
+            self.replayed += batch.judged
+            self.killers += not batch.judged
+        if not batch.finished:
+            self.fenced += len(batch.images)
             return
         self.batches += 1
-        self.judged += len(outcome.items)
-        self.expired += expired
-        self.escalated += sum([said.next_tier is not None for said in outcome.judgement.votes])
-        self.dead_letters += outcome.letters
-        if outcome.judged:
-            self.service.observe(outcome.judgement.seconds)
-            self.waiting.observe(max([said.queued for said in outcome.judgement.votes]))
+        self.judged += len(batch.images)
+        self.expired += len(batch.expired)
+        self.escalated += sum([said.next_tier is not None for said in batch.votes])
+        self.dead_letters += len(batch.failures)
+        if batch.judged:
+            self.service.observe(batch.seconds)
+            self.waiting.observe(max([said.queued for said in batch.votes]))

@@ -28,9 +28,6 @@ from roadstream.workers.tier.hangs import Calls, Restarted
 logger = structlog.get_logger()
 
 
-Names = Callable[[], list[bytes | str]]
-
-
 class ModelStats(msgspec.Struct):
     """Counters of one member since its process began.
 
@@ -61,8 +58,8 @@ class ModelStats(msgspec.Struct):
     seconds: float = 0.0
 
 
-class Ballot(NamedTuple):
-    """A member's part in a batch.
+class MemberResult(NamedTuple):
+    """What came of a member's run over a batch.
 
     Attributes:
         run: For the pack.
@@ -103,50 +100,41 @@ class RunningMember:
         self.stats = ModelStats()
         # Where it runs elsewhere, two batches may be with it at once.
         self._books = threading.Lock()
-        self.out = OutOfServiceError(
-            f"model_failed: {member.name} is out of service, as it kept failing"
-        )
+        self.out = OutOfServiceError(member.name)
 
-    def vote(self, pictures: Pictures, names: Names, timer: Callable[[], float]) -> Ballot:
+    def run(self, pictures: Pictures, timer: Callable[[], float]) -> MemberResult:
         """Infer a batch, unless the breaker is open. Never raises for what the engine does.
 
         Args:
-            pictures: The batch.
-            names: Tells the pictures' identities, in order; asked when all of them failed.
+            pictures: The batch; by their heads the breaker tells the pictures of a failed batch
+                from those of the next.
             timer: Monotonic seconds.
         """
         began = timer()
         size = len(pictures)
         if not size:
-            return Ballot(self.absent(), [], True, {}, None)
+            return MemberResult(self.absent(), [], True, {}, None)
         with self._books:
             if not self.breaker.allows(began):
                 self.stats.skipped += size
-                return Ballot(self.absent(), [self.out] * size, False, {}, None)
+                return MemberResult(self.absent(), [self.out] * size, False, {}, None)
             trial = self.breaker.state == "half_open"
         with self._watched(size) as again:
             findings = infer_isolated(self.engine, pictures, again)
         now = timer()
         with self._books:
-            return self._ballot(findings, names, trial, (began, now))
+            found = findings.found
+            run = self._run_record(now - began, size)
+            scored = self._count(findings, now - began)
+            failed = not (scored or isinstance(found[0], EngineDownError) or _all_late(found))
+            if trial or self.breaker.state != "half_open":  # else the trial alone decides
+                self._learn(scored, found, pictures, now)
+            if failed and trial:  # what failed in a trial failed by the member's fault
+                return MemberResult(run, [self.out] * size, False, {}, findings.fits)
+            return MemberResult(run, found, scored == size, findings.tries, findings.fits)
 
-    def _ballot(
-        self, findings: Findings, names: Names, trial: bool, times: tuple[float, float]
-    ) -> Ballot:
-        """Keep the books of a batch, and return the member's part in it."""
-        (began, now), found, size = times, findings.found, len(findings.found)
-        run = self._run(now - began, size)
-        scored = self._count(findings, now - began)
-        failed = not scored and not isinstance(found[0], EngineDownError) and not _all_late(found)
-        if trial or self.breaker.state != "half_open":  # else the trial alone decides
-            self._learn(scored, findings, names, now)
-        if failed and trial:  # what failed in a trial failed by the member's fault
-            return Ballot(run, [self.out] * size, False, {}, findings.fits)
-        return Ballot(run, found, scored == size, findings.tries, findings.fits)
-
-    def _learn(self, scored: int, findings: Findings, names: Names, now: float) -> None:
+    def _learn(self, scored: int, found: Sequence[Finding], pictures: Pictures, now: float) -> None:
         """Tell the breaker what came of a batch."""
-        found = findings.found
         if scored:
             self._succeeded(now)
         elif isinstance(found[0], EngineDownError):
@@ -154,7 +142,7 @@ class RunningMember:
         elif _all_late(found):  # too slow for live images is not broken
             self.breaker.undecided(now)
         else:
-            self._failed(names(), now, found[0])
+            self._failed([picture.identity for picture in pictures], now, found[0])
 
     def prepare(self, pictures: Pictures) -> None:
         """Let the engine prepare a batch, unless the breaker is open."""
@@ -198,9 +186,9 @@ class RunningMember:
 
     def absent(self) -> MemberRun:
         """Return the run of a member that was not called."""
-        return self._run(0.0, 0)
+        return self._run_record(0.0, 0)
 
-    def _run(self, latency: float, size: int) -> MemberRun:
+    def _run_record(self, latency: float, size: int) -> MemberRun:
         member = self.member
         return MemberRun(
             member.name,

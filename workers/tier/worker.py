@@ -1,29 +1,65 @@
-"""A tier worker: polls images, batches them late, has them judged, publishes votes, commits."""
+"""A tier worker: polls images, batches them late, has them judged, publishes votes, commits.
+
+Batches are judged in threads. A thread cannot be killed, and a model that hangs must not keep its
+worker from leaving: so whoever waits for a batch may be cancelled. The slot of what hangs stays
+taken until it ends, which keeps the number of such threads bounded.
+"""
 
 import math
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.abc
+import msgspec
 import structlog
+from anyio import to_thread
 
+from roadstream.schemas.errors import ImageError
 from roadstream.schemas.topics import tier_group, tier_inputs
-from roadstream.stages.batching.batcher import Batch, Batcher, QueueState
+from roadstream.stages.batching.batcher import Batcher, QueueState
+from roadstream.stages.batching.device_queue import SlotRequest
 from roadstream.stages.breaker import ShareBreaker
+from roadstream.stages.voting.tier_votes import LATE, Failure, unjudged
+from roadstream.streams.clock import Clock, SystemClock
 from roadstream.streams.group.member import GroupMember, MemberOptions, repeat_until
 from roadstream.streams.log import Log, Polled, TopicPartition
 from roadstream.workers.tier.backpressure import Downstream
-from roadstream.workers.tier.batches import Batches, Outcome, Surroundings
-from roadstream.workers.tier.devices import Held
-from roadstream.workers.tier.jobs import Jobs
-from roadstream.workers.tier.judge import Judge, Judgement
+from roadstream.workers.tier.batch import TierBatch
+from roadstream.workers.tier.crash_notes import CrashNotes
+from roadstream.workers.tier.devices import Slot
+from roadstream.workers.tier.judge import Judge
 from roadstream.workers.tier.limits import TierStats, WorkerLimits
+from roadstream.workers.tier.outputs import outputs_of
 from roadstream.workers.tier.records import Item, RecordDecoder
 
 logger = structlog.get_logger()
+T = TypeVar("T")
 
-__all__ = ["TierStats", "TierWorker", "WorkerLimits"]
+__all__ = ["ProcessParts", "TierStats", "TierWorker", "WorkerLimits"]
+
+
+class RunBlocking(Protocol):
+    """Runs a blocking call away from the event loop. Cancelled, it returns at once."""
+
+    async def __call__(self, call: Callable[[], T], /) -> T:
+        """Return what ``call`` returns, or raise what it raises."""
+
+
+class ProcessParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tier worker shares with its process, or has from it.
+
+    Attributes:
+        notes: Notes of what runs, for the next process of this name.
+        clock: Wall clock, for deadlines and timestamps.
+        run_blocking: Runs the judging of a batch; by default in a worker thread.
+    """
+
+    notes: CrashNotes = msgspec.field(default_factory=CrashNotes)
+    clock: Clock = SystemClock()
+    run_blocking: RunBlocking = partial(to_thread.run_sync, abandon_on_cancel=True)
 
 
 class TierWorker:
@@ -34,7 +70,7 @@ class TierWorker:
         judge: The tier's judge, its engines loaded and warm.
         limits: What it may hold, and how long it waits.
         options: How it takes part in the group.
-        surroundings: What it shares with its process.
+        process: What it shares with its process.
 
     Attributes:
         tier: Name of the tier.
@@ -52,16 +88,18 @@ class TierWorker:
         *,
         limits: WorkerLimits | None = None,
         options: MemberOptions | None = None,
-        surroundings: Surroundings | None = None,
+        process: ProcessParts | None = None,
     ) -> None:
         self.tier, cascade = judge.tier, judge.cascade
         self._log, self.judge = log, judge
         self._limits = limits or WorkerLimits()
-        self._around = surroundings or Surroundings()
+        self._process = process or ProcessParts()
         first = self.tier == cascade.tier_names[0]
         self._inputs = tier_inputs(self.tier, first=first)
         self._decoder = RecordDecoder(self.tier, first=first, shapes=judge.shapes)
-        self._jobs = Jobs(judge.devices, judge.occupies, judge.rank, self._around.run_blocking)
+        self._devices = judge.devices
+        # Batches whose threads run on though nobody waits for them.
+        self._abandoned: list[TierBatch] = []
         self.queue: Batcher[Item] = Batcher(
             cascade.tier(self.tier).max_batch, judge.latency, judge.latencies
         )
@@ -77,7 +115,7 @@ class TierWorker:
         self.queue.drop()
         # Images that ran when the process died last; each runs alone.
         self._suspects: deque[Item] = deque()
-        self._batches = Batches(self.judge, self.member, self._jobs, self._around, self._adapt)
+        self._running: set[TierBatch] = set()
         self._changed, self._live_came = anyio.Event(), anyio.Event()
         # Whether the last poll left records on the log, and since when images wait with no batch.
         self._more_waits, self._idle_since = False, 0.0
@@ -86,14 +124,14 @@ class TierWorker:
     @property
     def running(self) -> int:
         """Number of batches on their way."""
-        return len(self._batches)
+        return len(self._running)
 
     def paused(self) -> list[str]:
         """Return why it takes no work now, or less than it should; nothing if all is well."""
         reasons = []
         if self.breaker.state != "closed":
             reasons.append("too many records became dead letters")
-        if left := self._jobs.left_running:
+        if left := sum([not batch.ended for batch in self._abandoned]):
             reasons.append(f"{left} batches hang in a model")
         return reasons
 
@@ -123,15 +161,15 @@ class TierWorker:
         """Let the batches that run finish, and stay a member of the group meanwhile."""
         self._drop()
         give_up_at = anyio.current_time() + self._limits.drain_timeout
-        while len(self._batches) and anyio.current_time() < give_up_at:
+        while self._running and anyio.current_time() < give_up_at:
             await self._change(min(1.0, give_up_at - anyio.current_time()))
-            if len(self._batches):
+            if self._running:
                 await self.member.poll(max_records=0, timeout=0)
-        self.stats.abandoned += await self._batches.drain(0)
+        self.stats.abandoned += await self._drain(0)
 
     async def _fill(self) -> None:
         """Poll once, for as many images as there is room for."""
-        self._jobs.reap()
+        self._reap()
         if (room := self._room()) <= 0:
             await self._change(self._limits.poll_timeout)
             await self.member.poll(max_records=0, timeout=0)
@@ -142,7 +180,7 @@ class TierWorker:
         self._more_waits = sum(map(len, polled.values())) >= room
         if polled:
             await self._enqueue(polled)
-        elif not len(self._batches):
+        elif not self._running:
             await self.member.flush()
 
     def _room(self) -> int:
@@ -175,9 +213,9 @@ class TierWorker:
         return live if self.stats.held_back else None
 
     async def _enqueue(self, polled: Polled) -> None:
-        now = self._around.clock.now()
+        now = self._process.clock.now()
         items, letters, unread = self._decoder.decode(polled, now)
-        known = self._around.notes
+        known = self._process.notes
         if len(known):
             self._suspects += [item for item in items if known.of(item) is not None]
             items = [item for item in items if known.of(item) is None]
@@ -200,15 +238,16 @@ class TierWorker:
             elif (patience := self._patience()) > 0.0:
                 await self._change(patience)
             else:
-                held = await self._jobs.acquire(self._state)
+                slot = await self._devices.acquire(self._request())
                 if not len(self.queue) or self._rests():  # revoked, or paused, meanwhile
-                    held.release()
+                    slot.release()
                     continue
-                batch = self.queue.next_batch(self._around.clock.now(), held.wait)
-                self._expect(batch.items, held)
+                items, expired = self.queue.next_batch(self._process.clock.now(), slot.wait)
                 self.breaker.allows(anyio.current_time())  # it may be the trial
-                scope = self._batches.launch()
-                tasks.start_soon(self._process, batch, self.member.epoch, held, scope)
+                batch = TierBatch(items, expired, epoch=self.member.epoch, slot=slot)
+                self._expect(batch, slot)
+                self._running.add(batch)
+                tasks.start_soon(self._run, batch)
                 self._signal()
 
     def _idle(self) -> bool:
@@ -228,17 +267,21 @@ class TierWorker:
         if not self._more_waits or self.judge.devices.in_flight:
             return 0.0
         waited = anyio.current_time() - self._idle_since
-        return self.queue.patience(self._around.clock.now(), waited)
+        return self.queue.patience(self._process.clock.now(), waited)
+
+    def _request(self, *, alone: bool = False) -> SlotRequest:
+        """Return a request for a slot on the devices that a batch of this tier occupies."""
+        return SlotRequest(self.judge.rank, self.judge.occupies, self._state, alone)
 
     def _state(self) -> QueueState:
-        return self.queue.state(self._around.clock.now())
+        return self.queue.state(self._process.clock.now())
 
-    def _expect(self, items: Sequence[Item], held: Held) -> None:
+    def _expect(self, batch: TierBatch, slot: Slot) -> None:
         """Say what a batch is expected to take."""
-        if items:
-            latency, size = self.judge.latency_of(items[0].shape), len(items)
+        if batch.items:
+            latency, size = self.judge.latency_of(batch.items[0].shape), len(batch.items)
             seconds = {name: latency.running(size, name) for name in self.judge.occupies}
-            held.expect(latency.preparing(size), seconds)
+            slot.expect(latency.preparing(size), seconds)
 
     def _until_trial(self) -> float:
         """Return the seconds until what waits may be tried; infinity if no pause keeps it."""
@@ -248,13 +291,12 @@ class TierWorker:
 
     async def _expire(self) -> None:
         """Answer live images whose deadline passes while they wait, even if no slot is free."""
-        clock = self._around.clock
+        clock = self._process.clock
         while True:
             if expired := self.queue.expired(clock.now()):
-                with self._batches.until_done(self._batches.launch()):
-                    outcome = await self._batches.pass_by(expired, self.member.epoch)
-                    self._learn(outcome, len(expired))
-                self._signal()
+                late = TierBatch([], expired, epoch=self.member.epoch)
+                self._running.add(late)
+                await self._run(late)
                 continue
             due = self.queue.next_deadline_at
             # In short steps, as the wall clock may be moved.
@@ -263,44 +305,128 @@ class TierWorker:
             with anyio.move_on_after(patience):
                 await self._live_came.wait()
 
-    async def _process(
-        self, batch: Batch[Item], epoch: int, held: Held, scope: anyio.CancelScope
-    ) -> None:
-        with self._batches.until_done(scope):
-            self._learn(await self._batches.run(batch, epoch, held), len(batch.expired))
-        self._signal()
-
     async def _replay(self) -> None:
-        """Judge the next suspect alone, with nothing else running in this process."""
-        async with self._around.notes.alone:
-            held = await self._jobs.acquire(self._state, alone=True)
-            if not self._suspects or self._rests():  # revoked, or paused, meanwhile
-                held.release()
-                return
-            item, epoch = self._suspects.popleft(), self.member.epoch
-            self.breaker.allows(anyio.current_time())
-            with self._batches.until_done(self._batches.launch()):
-                outcome = await self._batches.replay(item, epoch, held, self._limits.deaths_alone)
-                self.stats.replayed += outcome.judged
-                self.stats.killers += not outcome.judged
-                self._learn(outcome)
-        self._signal()
+        """Judge the next suspect alone, with nothing else running in this process.
 
-    def _adapt(self, items: Sequence[Item], judgement: Judgement) -> None:
+        One that killed so many processes alone is answered as failed, with a dead letter.
+        """
+        async with self._process.notes.alone:
+            slot = await self._devices.acquire(self._request(alone=True))
+            if not self._suspects or self._rests():  # revoked, or paused, meanwhile
+                slot.release()
+                return
+            item = self._suspects.popleft()
+            self.breaker.allows(anyio.current_time())
+            batch = TierBatch([item], epoch=self.member.epoch, slot=slot, alone=True)
+            suspect = self._process.notes.of(item)
+            if suspect is not None and suspect.alone >= self._limits.deaths_alone:
+                slot.release()
+                self._give_up_on(batch, suspect.deaths)
+            else:
+                logger.warning("suspect_replayed", tier=self.tier, uri=item.head.uri)
+            self._running.add(batch)
+            await self._run(batch)
+
+    def _give_up_on(self, batch: TierBatch, deaths: int) -> None:
+        """Let the image of a batch fail without being judged."""
+        head = batch.items[0].head
+        error = str(ImageError("process_killed", f"{deaths} processes died while they judged it"))
+        logger.error("process_killer", tier=self.tier, uri=head.uri, deaths=deaths)
+        batch.slot = None
+        batch.votes = [unjudged(head, len(self.judge.members), error)]
+        batch.failures = [Failure(0, None, error, deaths, True, "process_killed")]
+
+    async def _run(self, batch: TierBatch) -> None:
+        """Judge a batch in its slot, publish what comes of it, and finish it.
+
+        Raises:
+            LogUnavailableError: The outputs were not acknowledged.
+            OutputError: The log refuses them.
+        """
+        try:
+            with batch.scope:
+                if batch.slot is not None:
+                    await self._judge(batch, batch.slot)
+                await self._publish(batch)
+                self._learn(batch)
+        finally:
+            self._running.discard(batch)
+            self._signal()
+
+    async def _judge(self, batch: TierBatch, slot: Slot) -> None:
+        """Judge a batch in a thread; the slot goes to others once that has ended."""
+        try:
+            await self._process.run_blocking(partial(self._judge_in_thread, batch))
+            self._adapt(batch)
+        finally:
+            if batch.abandon():
+                self._abandoned.append(batch)
+            else:
+                slot.release()
+
+    def _judge_in_thread(self, batch: TierBatch) -> None:
+        if not batch.begin():
+            return
+        try:
+            with self._process.notes.running(batch.items, alone=batch.alone):
+                self.judge.judge(batch)
+        finally:
+            batch.ended = True
+
+    def _reap(self) -> None:
+        """Take back the slots of batches that were abandoned and have ended since."""
+        for batch in self._abandoned:
+            if batch.ended and batch.slot is not None:
+                batch.slot.release()
+        self._abandoned = [batch for batch in self._abandoned if not batch.ended]
+
+    async def _publish(self, batch: TierBatch) -> None:
+        """Publish what came of a batch, and commit its images."""
+        if not batch.runs:  # none was judged
+            batch.runs = [member.absent() for member in self.judge.members]
+        late = [unjudged(item.head, len(batch.runs), str(LATE)) for item in batch.expired]
+        batch.votes += late
+        outputs = outputs_of(batch, self.judge.cascade, self.tier, self._process.clock.now())
+        images = batch.images
+        done: dict[TopicPartition, list[int]] = {}
+        for item in images:
+            done.setdefault(item.tp, []).append(item.offset)
+        batch.finished = await self.member.finish(outputs, done, batch.epoch)
+        if batch.finished:
+            self._process.notes.settle(images)
+
+    async def _drain(self, timeout: float) -> int:
+        """Wait until no batch runs, or ``timeout`` is over; then let go of those that still do.
+
+        What is let go of is never published: its images are judged again by their next owner.
+
+        Returns:
+            The number of batches let go of.
+        """
+        with anyio.move_on_after(timeout):
+            while self._running:
+                await self._changed.wait()
+        left = list(self._running)
+        for batch in left:
+            batch.scope.cancel()
+        if left:
+            logger.error("drain_timed_out", tier=self.tier, batches=len(left), after=timeout)
+        return len(left)
+
+    def _adapt(self, batch: TierBatch) -> None:
         """Adapt the size of batches to what one took."""
         cap = self.queue.cap
-        if judgement.fits is not None:
-            cap.lower(judgement.fits)
+        if batch.fits is not None:
+            cap.lower(batch.fits)
             logger.warning("batch_cap", tier=self.tier, images=cap.now)
         else:
-            cap.fitted(len(items))
+            cap.fitted(len(batch.items))
 
-    def _learn(self, outcome: Outcome, expired: int = 0) -> None:
+    def _learn(self, batch: TierBatch) -> None:
         """Count what came of a batch."""
-        self.stats.out_of_memory += outcome.judgement.fits is not None
-        self.stats.add(outcome, expired)
-        records = max(outcome.judged, outcome.letters) if outcome.finished else 0
-        self._watch(outcome.lost, records)
+        self.stats.add(batch)
+        records = max(batch.judged, len(batch.failures)) if batch.finished else 0
+        self._watch(batch.lost, records)
 
     def _learn_unread(self, letters: int, items: int) -> None:
         """Count records that could not be read, and those that came with them.
@@ -344,4 +470,4 @@ class TierWorker:
     async def give_up(self, partitions: Collection[TopicPartition]) -> None:
         """Drop what is queued, and let the batches that run finish within the drain budget."""
         self._drop()
-        self.stats.abandoned += await self._batches.drain(self._limits.drain_timeout)
+        self.stats.abandoned += await self._drain(self._limits.drain_timeout)

@@ -30,9 +30,8 @@ from roadstream.stages.batching.device_queue import SLOTS, SlotRequest
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.log import Output, TopicPartition
 from roadstream.workers.tier import crash_notes as notes_module
-from roadstream.workers.tier.batches import Surroundings
 from roadstream.workers.tier.crash_notes import CrashNotes, _ranges
-from roadstream.workers.tier.worker import TierWorker
+from roadstream.workers.tier.worker import ProcessParts, TierWorker
 from tests.kits.crash_child import CASCADE, TOPIC
 from tests.kits.examples import examples
 from tests.kits.fake_engine import KILLER
@@ -263,8 +262,8 @@ async def test_suspects_run_one_by_one_with_nothing_beside_them(notes: Path) -> 
     await bench.send(TOPIC, *[image(f"{i}", 100 + i) for i in range(8)])
     died(notes, at(TopicPartition(TOPIC, 0), 1, 2))
     suspects = CrashNotes(notes)
-    around = Surroundings(notes=suspects)
-    worker = TierWorker(bench.log, judge, surroundings=around)
+    around = ProcessParts(notes=suspects)
+    worker = TierWorker(bench.log, judge, process=around)
     async with running(worker):
         assert await to_thread.run_sync(engine.reached.wait, DEADLINE)
         assert (worker.running, judge.devices.free("cpu"), engine.batches) == (1, 0, [[101]])
@@ -284,7 +283,7 @@ async def test_suspects_whose_partitions_went_are_left_to_their_next_owner(notes
     await bench.send(TOPIC, *[image(f"{i}") for i in range(6)])
     died(notes, at(TopicPartition(TOPIC, 0), *range(6)))
     suspects, judge = CrashNotes(notes), bench.judge()
-    worker = TierWorker(bench.log, judge, surroundings=Surroundings(notes=suspects))
+    worker = TierWorker(bench.log, judge, process=ProcessParts(notes=suspects))
     held = await judge.devices.acquire(SlotRequest(0, ("cpu",), QueueState, alone=True))
     async with running(worker):  # nothing can run
         with anyio.fail_after(DEADLINE):

@@ -11,12 +11,11 @@ from roadstream.stages.batching.batcher import QueueState
 from roadstream.stages.batching.device_queue import SLOTS, SlotRequest
 from roadstream.stages.batching.latency_model import Run
 from roadstream.stages.inference import Engine, Pictures, Said, Score
-from roadstream.workers.tier.devices import Devices, Held
-from roadstream.workers.tier.judge import Judge
-from roadstream.workers.tier.panel import longest
+from roadstream.workers.tier.devices import Devices, Slot
+from roadstream.workers.tier.judge import Judge, longest
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import picture
-from tests.kits.tier_bench import DEADLINE, until
+from tests.kits.tier_bench import DEADLINE, judged, until
 from tests.workers.tier.test_judge import items
 
 
@@ -58,7 +57,7 @@ async def test_whoever_stops_waiting_is_forgotten() -> None:
     held.release()
 
     with anyio.fail_after(DEADLINE):
-        assert isinstance(await devices.acquire(request(0)), Held)
+        assert isinstance(await devices.acquire(request(0)), Slot)
 
 
 async def test_a_batch_begins_when_the_one_before_it_is_expected_to_end() -> None:
@@ -131,21 +130,25 @@ class Meeting(Engine):
 CASCADE = cascade(tier("one", member("a"), member("b"), member("c")), tier("two"))
 
 
-def test_members_on_different_devices_run_side_by_side() -> None:
+async def test_members_on_different_devices_run_side_by_side_and_give_theirs_back() -> None:
     together = threading.Barrier(3)
     engines: dict[str, Engine] = {
         "a": Meeting("vllm:a", together), "b": Meeting("cpu", together),
         "c": Meeting("cuda:0", together),
     }  # fmt: skip
     judge = Judge(CASCADE, "one", engines)
-    over: list[str] = []
+    slot = await judge.devices.acquire(request(0, *judge.occupies))
+    assert [judge.devices.free(name) for name in judge.occupies] == [SLOTS - 1] * 3
 
-    judgement = judge.judge(items(Inline(picture(1))), over.append)
+    batch = await to_thread.run_sync(judged, judge, items(Inline(picture(1))), slot)
 
-    assert judgement.votes[0].raw == [2.0, 1.0, 2.0]
-    assert [run.member for run in judgement.runs] == ["a", "b", "c"]
+    assert batch.votes[0].raw == [2.0, 1.0, 2.0]
+    assert [run.member for run in batch.runs] == ["a", "b", "c"]
     assert judge.occupies == ("vllm:a", "cpu", "cuda:0")
-    assert sorted(over) == ["cpu", "cuda:0", "vllm:a"]
+    await until(lambda: all(judge.devices.free(name) == SLOTS for name in judge.occupies))
+    assert judge.devices.in_flight == 1  # until the batch itself has ended
+    slot.release()
+    assert judge.devices.in_flight == 0
 
 
 def test_what_runs_elsewhere_takes_several_batches_at_once() -> None:
@@ -153,7 +156,9 @@ def test_what_runs_elsewhere_takes_several_batches_at_once() -> None:
     engines: dict[str, Engine] = {"a": Meeting("triton:x", together)}
     judge = Judge(cascade(tier("one", member("a")), tier("two")), "one", engines)
     batch, found = items(Inline(picture(1))), []
-    threads = [threading.Thread(target=lambda: found.append(judge.judge(batch))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: found.append(judged(judge, batch))) for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -173,7 +178,7 @@ def test_a_bug_on_another_device_is_raised() -> None:
         for name, device in (("a", "cpu"), ("b", "vllm:b"), ("c", "vllm:c"))
     }
     with pytest.raises(KeyboardInterrupt):
-        Judge(CASCADE, "one", engines).judge(items(Inline(picture(1))))
+        judged(Judge(CASCADE, "one", engines), items(Inline(picture(1))))
 
 
 def test_the_slowest_device_counts() -> None:

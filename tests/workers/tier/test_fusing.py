@@ -28,6 +28,7 @@ from roadstream.workers.tier.records import Item, RecordDecoder
 from tests.kits.builders import cascade, member
 from tests.kits.command import roadstream
 from tests.kits.fake_engine import picture
+from tests.kits.tier_bench import judged as run
 
 TP = TopicPartition("images.archive", 0)
 LEFT, RIGHT = Box(0.0, 0.0, 0.25, 0.5, 0.75, "cone"), Box(0.5, 0.0, 0.75, 0.5, 0.5, "cone")
@@ -66,7 +67,7 @@ def tier_of(fusion: Fusion | None, **weights: float) -> Tier:
 
 
 def judged(chosen: Cascade, engines: dict[str, Engine], count: int = 2) -> VotesPack:
-    judgement = Judge(chosen, "one", engines).judge(items(count))
+    judgement = run(Judge(chosen, "one", engines), items(count))
     return VotesPack(
         tier="one",
         cascade="test",

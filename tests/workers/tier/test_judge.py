@@ -20,10 +20,11 @@ from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import MemoryRecord
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.judge import Judge, JudgeOptions
-from roadstream.workers.tier.outputs import Packer
+from roadstream.workers.tier.outputs import outputs_of
 from roadstream.workers.tier.records import Item, RecordDecoder
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import POISON, GreyEngine, picture
+from tests.kits.tier_bench import judged
 
 CASCADE = cascade(tier("one", member("a")))
 TP = TopicPartition("images.archive", 0)
@@ -77,7 +78,7 @@ def test_a_deadline_that_passes_while_the_batch_waits_for_the_device_is_kept() -
     )
     batch = grey(200, deadline_at=104.0) + grey(190) + grey(180, deadline_at=106.0)
 
-    said = judge.judge(batch).votes
+    said = judged(judge, batch).votes
 
     assert [one.error for one in said] == [LATE, None, None]
     assert engine.batches == [[190, 180]]
@@ -90,7 +91,7 @@ def test_an_image_that_is_late_already_is_not_even_read() -> None:
                   options=JudgeOptions(clock=clock))  # fmt: skip
     gone = Reference(path="/nowhere", size=1)
 
-    (said,) = judge.judge(items(gone, deadline_at=100.0)).votes
+    (said,) = judged(judge, items(gone, deadline_at=100.0)).votes
 
     assert said.error == LATE
     assert said.raw == [None]
@@ -118,13 +119,13 @@ def test_bytes_and_pixels_are_limited(tmp_path: Path) -> None:
         Reference(path="https://example.org/a.jpg", size=1),
     )
 
-    found = [(one.error or "").partition(":")[0] for one in judge.judge(batch).votes]
+    found = [(one.error or "").partition(":")[0] for one in judged(judge, batch).votes]
 
     assert found == ["too_many_pixels", "too_large", "too_many_pixels", "refused", "refused"]
     assert judge.stats.bad_pictures == 5
     roomy = Judge(CASCADE, "one", {"a": GreyEngine()},
                   options=replace(options, max_pixels=64))  # fmt: skip
-    assert roomy.judge(batch).votes[0].error is None
+    assert judged(roomy, batch).votes[0].error is None
 
 
 def test_a_picture_for_which_there_is_no_memory_harms_no_neighbour(
@@ -138,7 +139,7 @@ def test_a_picture_for_which_there_is_no_memory_harms_no_neighbour(
     monkeypatch.setattr("roadstream.workers.tier.judge.decode", scarce)
     judge = Judge(CASCADE, "one", {"a": GreyEngine()})
 
-    said = judge.judge(grey(200, 1, 190)).votes
+    said = judged(judge, grey(200, 1, 190)).votes
 
     assert [one.error for one in said] == [
         None,
@@ -162,11 +163,11 @@ def test_storage_that_fails_is_waited_for_once_per_batch(
     batch = items(*[Reference(path=str(path), size=path.stat().st_size)] * 100)
     with monkeypatch.context() as patch:
         patch.setattr("os.open", stale)
-        said = judge.judge(batch).votes
+        said = judged(judge, batch).votes
 
     assert {one.error for one in said[:3]} == {"unreadable: Stale file handle (tried 4 times)"}
     assert 0.5 < sum(waited) <= 2.0
-    assert not any(one.error for one in judge.judge(batch).votes)
+    assert not any(one.error for one in judged(judge, batch).votes)
 
 
 def test_dead_letters_are_asked_for_only_by_members_that_count() -> None:
@@ -175,8 +176,8 @@ def test_dead_letters_are_asked_for_only_by_members_that_count() -> None:
     judge = Judge(chosen, "one", {"a": calm, "shade": touchy})
     touchy.broken = True
 
-    assert judge.judge(grey(200, 190)).failures == []
-    (failure,) = judge.judge(grey(200, POISON)).failures
+    assert judged(judge, grey(200, 190)).failures == []
+    (failure,) = judged(judge, grey(200, POISON)).failures
     assert (failure.row, failure.member, failure.final) == (1, "a", True)
 
 
@@ -191,10 +192,10 @@ def test_what_fails_in_a_trial_is_no_fault_of_the_images() -> None:
         {"a": engine},
         options=JudgeOptions(breaker=MemberPolicy(pictures=2, batches=1), timer=lambda: now),
     )
-    assert len(judge.judge(grey(200, 190)).failures) == 2
+    assert len(judged(judge, grey(200, 190)).failures) == 2
     now = judge.breakers["a"].retry_at
 
-    trial = judge.judge(grey(200, 190))
+    trial = judged(judge, grey(200, 190))
 
     assert trial.failures == []
     assert [one.next_tier for one in trial.votes] == ["two", "two"]
@@ -206,10 +207,9 @@ def test_what_fails_in_a_trial_is_no_fault_of_the_images() -> None:
 @pytest.mark.parametrize("path", ["\0" * 32_768, "/" + "\0" * 32_000, "s3://" + "\x01" * 32_000])
 def test_votes_on_a_path_that_is_long_to_tell_decode(path: str) -> None:
     judge = Judge(CASCADE, "one", {"a": GreyEngine()})
-    wanted = items(Reference(path=path, size=1), Inline(picture(200)))
-    judgement = judge.judge(wanted)
+    judgement = judged(judge, items(Reference(path=path, size=1), Inline(picture(200))))
 
-    for output in Packer(CASCADE, "one").outputs(wanted, judgement, 0.0):
+    for output in outputs_of(judgement, CASCADE, "one", 0.0):
         pack = codec.decode_votes(output.value or b"")
         assert pack.images[0].error
         assert pack.images[0].error.startswith("refused: ")

@@ -15,6 +15,7 @@ from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.judge import Judge, JudgeOptions
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import GreyEngine, picture
+from tests.kits.tier_bench import judged
 from tests.workers.tier.test_judge import items
 
 CASCADE = cascade(tier("one", member("a"), member("b", 2.0)), tier("two"))
@@ -73,7 +74,7 @@ def test_engines_prepare_before_the_device_is_held_and_share_what_they_made() ->
     engines: dict[str, Engine] = {name: Speaker(says(1.0), diary) for name in "ab"}
     judge = Judge(CASCADE, "one", engines, devices=Noted(diary))
 
-    judge.judge(items(Inline(picture(1))))
+    judged(judge, items(Inline(picture(1))))
 
     assert diary == ["copy", "hold cpu", "infer", "infer", "release"]
 
@@ -86,7 +87,7 @@ def test_an_engine_that_cannot_prepare_still_gets_its_batch() -> None:
     diary: list[str] = []
     judge = Judge(CASCADE, "one", {"a": Clumsy(says(1.0), diary), "b": Clumsy(says(2.0), diary)})
 
-    (said,) = judge.judge(items(Inline(picture(1)))).votes
+    (said,) = judged(judge, items(Inline(picture(1)))).votes
 
     assert said.raw == [1.0, 2.0]
 
@@ -95,11 +96,11 @@ def test_an_engine_sees_who_a_picture_is_and_its_file_if_it_asks_for_it() -> Non
     diary: list[str] = []
     modest, curious = Speaker(says(1.0), diary), Speaker(says(1.0), diary)
     judge = Judge(CASCADE, "one", {"a": modest, "b": modest})
-    judge.judge(items(Inline(picture(7))))
+    judged(judge, items(Inline(picture(7))))
     curious.needs_encoded = True
     asking = Judge(CASCADE, "one", {"a": modest, "b": curious})
 
-    asking.judge(items(Inline(picture(7))))
+    judged(asking, items(Inline(picture(7))))
 
     assert [data for data, _ in curious.seen] == [picture(7)]
     assert [data for data, _ in modest.seen[:2]] == [None, None]
@@ -114,7 +115,7 @@ def test_a_member_that_abstains_is_left_out_and_at_nobodys_fault() -> None:
     judge = Judge(CASCADE, "one", engines, options=JudgeOptions(breaker=MemberPolicy(pictures=1)))
 
     for _ in range(5):
-        judgement = judge.judge(items(Inline(picture(1))))
+        judgement = judged(judge, items(Inline(picture(1))))
 
     (said,) = judgement.votes
     assert (said.raw, said.error, said.texts) == (
@@ -131,7 +132,7 @@ def test_when_all_abstain_the_votes_say_so_and_the_image_goes_on() -> None:
     silent: dict[str, Engine] = {
         name: Speaker(lambda batch: [Abstained("too dark")] * len(batch), []) for name in "ab"
     }
-    judgement = Judge(CASCADE, "one", silent).judge(items(Inline(picture(1))))
+    judgement = judged(Judge(CASCADE, "one", silent), items(Inline(picture(1))))
 
     (said,) = judgement.votes
     assert (said.error, said.next_tier) == ("model_abstained: too dark", "two")
@@ -151,7 +152,7 @@ def test_a_member_whose_engine_is_away_is_out_at_once_and_comes_back() -> None:
     judge = Judge(CASCADE, "one", engines, options=JudgeOptions(timer=lambda: now))
     batch = items(*[Inline(picture(level)) for level in range(20, 28)])
 
-    judgement = judge.judge(batch)
+    judgement = judged(judge, batch)
 
     assert [said.raw for said in judgement.votes] == [[None, 2.0]] * 8
     assert state(judge) == "open"
@@ -159,10 +160,10 @@ def test_a_member_whose_engine_is_away_is_out_at_once_and_comes_back() -> None:
     assert judge.members[0].stats.away == 8
     assert judgement.failures == []
 
-    judge.judge(batch)
+    judged(judge, batch)
     assert diary.count("infer") == 3
     now, away = judge.breakers["a"].retry_at, False
-    assert [said.raw for said in judge.judge(batch).votes] == [[1.0, 2.0]] * 8
+    assert [said.raw for said in judged(judge, batch).votes] == [[1.0, 2.0]] * 8
     assert state(judge) == "closed"
 
 
@@ -175,7 +176,7 @@ def test_a_member_too_slow_for_live_images_stays_in_service() -> None:
     policy = MemberPolicy(pictures=1, batches=1)
     judge = Judge(CASCADE, "one", engines, options=JudgeOptions(breaker=policy))
 
-    judgement = judge.judge(items(Inline(picture(1))))
+    judgement = judged(judge, items(Inline(picture(1))))
 
     assert [said.raw for said in judgement.votes] == [[None, 2.0]]
     assert judgement.failures == []
@@ -203,7 +204,7 @@ def test_a_picture_is_kept_whole_only_for_members_that_look_at_more_than_their_s
     alone = cascade(tier("one", member("a")))
 
     found = [
-        Judge(alone, "one", {"a": engine}).judge(items(Inline(picture(90)))).votes[0].raw
+        judged(Judge(alone, "one", {"a": engine}), items(Inline(picture(90)))).votes[0].raw
         for engine in (sized, whole)
     ]
 
@@ -241,15 +242,15 @@ def test_a_member_on_trial_gets_one_batch_and_the_others_do_without_it() -> None
     judge = Judge(cascade(tier("one", member("a"))), "one", {"a": engine}, options=options)
     one = items(Inline(picture(1)))
     engine.go.release()
-    judge.judge(one)
+    judged(judge, one)
     assert state(judge) == "open"
     now[0], broken[0] = 1000.0, False
 
     with ThreadPoolExecutor(1) as threads:
         assert engine.came.acquire(timeout=30)
-        trial = threads.submit(judge.judge, one)
+        trial = threads.submit(judged, judge, one)
         assert engine.came.acquire(timeout=30)
-        beside = judge.judge(one)
+        beside = judged(judge, one)
         engine.go.release()
 
     assert beside.votes[0].raw == [None]
@@ -268,6 +269,6 @@ def test_what_members_say_tells_the_tier_also_from_the_threads_of_other_devices(
     engines["b"].device = "elsewhere"
     judge = Judge(CASCADE, "one", engines)
     with bound_contextvars(tier="one"):
-        judge.judge(items(Inline(picture(1))))
+        judged(judge, items(Inline(picture(1))))
 
     assert told == [{"tier": "one"}] * 2

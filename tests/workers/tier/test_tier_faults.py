@@ -14,9 +14,8 @@ from roadstream.schemas.cascade.model import Route
 from roadstream.schemas.records.image import Inline
 from roadstream.schemas.topics import DEAD_LETTERS, tier_group
 from roadstream.stages.breaker import Cooldown, MemberPolicy, SharePolicy
-from roadstream.workers.tier.batches import Surroundings
 from roadstream.workers.tier.judge import Judge
-from roadstream.workers.tier.worker import WorkerLimits
+from roadstream.workers.tier.worker import ProcessParts, WorkerLimits
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import GIANT, NONSENSE, POISON
 from tests.kits.tier_bench import (
@@ -281,7 +280,7 @@ async def test_a_simulator_may_judge_without_threads() -> None:
     bench = Bench()
     await bench.create_topics()
     await bench.send("images.archive", *[image(f"{i}", UNSURE) for i in range(50)])
-    worker = bench.worker(around=Surroundings(run_blocking=inline))
+    worker = bench.worker(around=ProcessParts(run_blocking=inline))
     async with running(worker):
         packs = await bench.packs(50)
 

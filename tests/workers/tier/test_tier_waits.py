@@ -76,7 +76,7 @@ def test_suspects_that_wait_count_towards_images_and_bytes(tmp_path: Path) -> No
             assert worker.member.in_flight == most
             running.stop(worker)
             await anyio.sleep(3 * SECONDS)
-            worker._around.notes.close()
+            worker._process.notes.close()
             dies(notes, places)
 
     virtually(test)
