@@ -9,8 +9,8 @@ import anyio
 
 from roadstream.bench.faults.chaos.answers import Anomaly, Answers
 from roadstream.bench.faults.chaos.child import CLOCK
+from roadstream.bench.faults.chaos.children import Children, until
 from roadstream.bench.faults.chaos.controls import SharedClock
-from roadstream.bench.faults.chaos.crew import Crew, until
 from roadstream.bench.faults.chaos.disk import Disk
 from roadstream.bench.faults.chaos.ledgers import Ledgers
 from roadstream.bench.faults.chaos.load import Load
@@ -55,13 +55,13 @@ class Campaign:
     def __init__(
         self,
         setting: Setting,
-        crew: Crew,
+        children: Children,
         load: Load,
         answers: Answers,
         ledgers: Ledgers,
         disk: Disk,
     ) -> None:
-        self.setting, self.crew, self.panel = setting, crew, crew.panel
+        self.setting, self.children, self.panel = setting, children, children.panel
         self.load, self.answers, self.ledgers = load, answers, ledgers
         self.disk = disk
         self.cluster: Cluster | None = None
@@ -89,7 +89,7 @@ class Campaign:
         """Return the processes of these roles that run, have joined, and that no fault has."""
         return sorted(
             name
-            for name, child in self.crew.children.items()
+            for name, child in self.children.by_name.items()
             if child.duty.role in roles
             and group in {None, child.duty.group}
             and not child.ended
@@ -100,7 +100,7 @@ class Campaign:
     def spared(self, roles: Sequence[str]) -> list[str]:
         """Return those of the free ones whose group has another member that goes on."""
         found = self.free(roles)
-        group = {name: self.crew.children[name].duty.group for name in found}
+        group = {name: self.children.by_name[name].duty.group for name in found}
         return [name for name in found if list(group.values()).count(group[name]) > 1]
 
     async def take_spared(self, fault: Fault, *roles: str) -> str:
@@ -131,7 +131,7 @@ class Campaign:
     def parts(self) -> list[Callable[[], Coroutine[None, None, None]]]:
         """What has to run all the time."""
         return [
-            self.crew.keep,
+            self.children.keep,
             self.ledgers.follow,
             self.answers.follow,
             self.answers.follow_letters,
@@ -197,7 +197,7 @@ class Campaign:
 
     def of_group(self, group: str) -> list[str]:
         """Return the processes of a group that run."""
-        children = self.crew.children.values()
+        children = self.children.by_name.values()
         return [c.duty.name for c in children if c.duty.group == group and not c.ended]
 
     @contextmanager
@@ -212,7 +212,7 @@ class Campaign:
     @contextmanager
     def bounded_memory(self, fault: Fault, names: Sequence[str], budget: int) -> Iterator[None]:
         """Note it if the resident memory of a process grows by more than ``budget`` bytes."""
-        with self.crew.watched(names) as grown:
+        with self.children.watched(names) as grown:
             yield
         most = max(grown.values(), default=0)
         self.figure(f"memory grown by, MiB: {fault.kind}", most / 2**20)
@@ -230,7 +230,7 @@ class Campaign:
 
     async def joined(self, within: float) -> bool:
         """Wait until every process is in its group."""
-        return await until(lambda: len(self.free(MEMBERS)) == len(self.crew.children), within)
+        return await until(lambda: len(self.free(MEMBERS)) == len(self.children.by_name), within)
 
     async def inject(self, fault: Fault, scenario: Scenario, injected: anyio.Event) -> None:
         """Carry one fault out, to the end of its recovery."""

@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
 
 from roadstream.bench.faults.campaign import ANSWER_WITHIN, Campaign
-from roadstream.bench.faults.chaos.crew import ROOT, until
+from roadstream.bench.faults.chaos.children import ROOT, until
 from roadstream.bench.faults.facts import Happened
 from roadstream.bench.faults.stage import start_all, stop_all
 from roadstream.schemas.topics import images
@@ -41,7 +41,7 @@ async def retention(campaign: Campaign) -> None:
     ranges = {(e.topic, e.partition, e.first, e.oldest) for e in campaign.ledgers.missed[before:]}
     missed = sum(oldest - first for _, _, first, oldest in ranges)
     campaign.figure("records that retention took", missed)
-    alarms = sum("records_missed" in campaign.crew.log_of(n) for n in campaign.crew.children)
+    alarms = sum("records_missed" in campaign.children.log_of(n) for n in campaign.children.by_name)
     if missed != LEFT_BEHIND or not alarms:
         seen = f"{missed} of {LEFT_BEHIND} in the ledgers, alarms of {alarms} processes"
         campaign.note("silent loss", "retention", seen)
@@ -96,8 +96,8 @@ async def dead_log(campaign: Campaign) -> None:
 
 
 async def _end_all(campaign: Campaign) -> None:
-    campaign.crew.keeping = False
-    for name, (status, seconds) in (await campaign.crew.stop()).items():
+    campaign.children.keeping = False
+    for name, (status, seconds) in (await campaign.children.stop()).items():
         campaign.figure("SIGTERM to end, with a dead log", seconds)
         if seconds > DRAIN_TIMEOUT + STOP_MARGIN or status < 0:
             campaign.note("bad end", name, f"status {status} after {seconds:.1f} s, log dead")

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from roadstream.bench.faults.campaign import MEMBERS, Campaign, Place
-from roadstream.bench.faults.chaos.crew import Duty, until
+from roadstream.bench.faults.chaos.children import Duty, until
 from roadstream.bench.faults.plan import Fault
 
 # A worker comes by every point many times a second while there is load.
@@ -39,7 +39,7 @@ async def _kill(
 ) -> None:
     campaign.ledgers.read()
     group, partitions = campaign.ledgers.owned(name)
-    campaign.crew.kill(name, away=away)
+    campaign.children.kill(name, away=away)
     campaign.ledgers.read()
     since = time.monotonic()
     injected.set()
@@ -47,7 +47,7 @@ async def _kill(
         campaign.release(name)
     await campaign.recover(fault, name, Place(group, partitions, since))
     if away:
-        await until(lambda: not campaign.crew.children[name].ended, 2 * away)
+        await until(lambda: not campaign.children.by_name[name].ended, 2 * away)
         campaign.release(name)
 
 
@@ -72,13 +72,13 @@ async def kill_consensus_at(campaign: Campaign, fault: Fault, injected: anyio.Ev
 
 
 async def _kill_at(campaign: Campaign, fault: Fault, injected: anyio.Event, name: str) -> None:
-    crew, panel = campaign.crew, campaign.panel
-    child = crew.children[name]
-    crew.doom(name)
+    children, panel = campaign.children, campaign.panel
+    child = children.by_name[name]
+    children.doom(name)
     panel.give(name, f"die {fault.point}")
     if fault.point == "in-take-over":
         # It takes over when it comes back: a second death on top of the first.
-        crew.kill(name)
+        children.kill(name)
     if not await until(lambda: not panel.pending(name), POINT_WITHIN):
         panel.clear(name)
         campaign.note("not carried out", f"fault {fault.number}", f"{name} never {fault.point}")
@@ -86,7 +86,7 @@ async def _kill_at(campaign: Campaign, fault: Fault, injected: anyio.Event, name
     campaign.ledgers.read()
     group, partitions = campaign.ledgers.owned(name)
     since = time.monotonic()
-    crew.spare(name)
+    children.spare(name)
     injected.set()
     campaign.release(name)
     await campaign.recover(fault, name, Place(group, partitions, since))
@@ -95,13 +95,13 @@ async def _kill_at(campaign: Campaign, fault: Fault, injected: anyio.Event, name
 async def terminate(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:
     """End a member in order: its status is 0, in time; then it is started again."""
     name = await campaign.take(fault, *MEMBERS)
-    duty = campaign.crew.children[name].duty
+    duty = campaign.children.by_name[name].duty
     injected.set()
-    status, seconds = await campaign.crew.retire(name)
+    status, seconds = await campaign.children.retire(name)
     campaign.figure("SIGTERM to end", seconds)
     if status != 0 or seconds > DRAIN_BUDGET:
         campaign.note("bad end", name, f"status {status} after {seconds:.1f} s")
-    campaign.crew.start(duty)
+    campaign.children.start(duty)
     campaign.release(name)
 
 
@@ -110,7 +110,7 @@ async def zombie(campaign: Campaign, fault: Fault, injected: anyio.Event) -> Non
     name = await campaign.take_spared(fault, *MEMBERS)
     campaign.ledgers.read()
     group, partitions = campaign.ledgers.owned(name)
-    campaign.crew.freeze(name)
+    campaign.children.freeze(name)
     since = time.monotonic()
     injected.set()
     try:
@@ -118,7 +118,7 @@ async def zombie(campaign: Campaign, fault: Fault, injected: anyio.Event) -> Non
         left = since + campaign.setting.session_timeout + fault.seconds - time.monotonic()
         await anyio.sleep(max(0.0, left))
     finally:
-        campaign.crew.thaw(name)
+        campaign.children.thaw(name)
     # It has to find out, and to take its share again, without disturbing the others.
     await campaign.recover(fault, name, Place(group, partitions, time.monotonic()))
     campaign.release(name)
@@ -127,19 +127,19 @@ async def zombie(campaign: Campaign, fault: Fault, injected: anyio.Event) -> Non
 async def storm(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:
     """Let a member join, or leave, every second; answers never stop for more than seconds."""
     injected.set()
-    crew = campaign.crew
-    model = crew.children[await campaign.take(fault, "worker")].duty
+    children = campaign.children
+    model = children.by_name[await campaign.take(fault, "worker")].duty
     guests: list[str] = []
     began, turns = time.monotonic(), 0
     while time.monotonic() - began < fault.seconds:
         turns += 1
         if len(guests) < 2 or (len(guests) < 4 and turns % 2):
             guests.append(f"storm-{turns}")
-            crew.start(_renamed(model, guests[-1]))
+            children.start(_renamed(model, guests[-1]))
         elif turns % 4:
-            crew.dismiss(guests.pop(0))
+            children.dismiss(guests.pop(0))
         else:
-            await crew.retire(guests.pop(0))
+            await children.retire(guests.pop(0))
         await anyio.sleep(max(0.0, began + turns - time.monotonic()))
     gap = campaign.answers.gap_since(began)
     campaign.figure("longest gap in the storm", gap)
@@ -147,7 +147,7 @@ async def storm(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None
     if gap > STORM_GAP:
         campaign.note("stood still", "storm", f"no answer for {gap:.1f} s")
     for name in guests:
-        await crew.retire(name)
+        await children.retire(name)
     campaign.release(model.name)
 
 
@@ -158,17 +158,17 @@ def _renamed(duty: Duty, name: str) -> Duty:
 
 async def kill_supervisor(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:
     """Start `roadstream up`, kill it, and see its children end and others go on."""
-    setting, crew = campaign.setting, campaign.crew
+    setting, children = campaign.setting, campaign.children
     name = f"up{fault.number}"
     duty = Duty(name, "supervisor", "", ["up", "--name", name, *setting.state, *setting.common])
-    crew.start(duty)
+    children.start(duty)
     members = [f"{name}-first-0", f"{name}-second-0", f"{name}-consensus"]
     known = campaign.ledgers.members
     if not await until(lambda: all(member in known for member in members), 30):
         campaign.note("not carried out", name, f"its children never joined: {sorted(known)}")
     pids = [known[member].pid for member in members if member in known]
     await anyio.sleep(fault.seconds)
-    crew.dismiss(name)
+    children.dismiss(name)
     injected.set()
     if not await until(lambda: not any(map(_lives, pids)), DRAIN_BUDGET):
         campaign.note("orphans", name, f"its children did not end: {pids}")

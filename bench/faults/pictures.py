@@ -5,7 +5,7 @@ import time
 import anyio
 
 from roadstream.bench.faults.campaign import ANSWER_WITHIN, Campaign
-from roadstream.bench.faults.chaos.crew import until
+from roadstream.bench.faults.chaos.children import until
 from roadstream.bench.faults.chaos.pictures import Catalogue
 from roadstream.bench.faults.plan import Fault
 
@@ -31,8 +31,8 @@ async def odd_files(campaign: Campaign, fault: Fault, injected: anyio.Event) -> 
 
 async def killer_picture(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:
     """Send a picture that kills whoever judges it, until it is found out."""
-    crew = campaign.crew
-    crew.excuse(lambda duty: duty.role == "worker")
+    children = campaign.children
+    children.excuse(lambda duty: duty.role == "worker")
     try:
         (image_id,) = campaign.load.add_kinds(["kills-process"])
         began = time.monotonic()
@@ -42,7 +42,7 @@ async def killer_picture(campaign: Campaign, fault: Fault, injected: anyio.Event
         campaign.figure("killer picture to its answer", time.monotonic() - began)
         await campaign.settled(ANSWER_WITHIN)
     finally:
-        crew.excuse(None)
+        children.excuse(None)
 
 
 async def memory(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:

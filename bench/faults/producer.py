@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio
 
 from roadstream.bench.faults.campaign import ANSWER_WITHIN, Campaign
-from roadstream.bench.faults.chaos.crew import Duty, until
+from roadstream.bench.faults.chaos.children import Duty, until
 from roadstream.bench.faults.plan import Fault
 
 ARCHIVE = 400
@@ -14,7 +14,7 @@ PRODUCED_WITHIN = 60.0
 
 async def kill_producer(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:
     """Kill a producer while it sends a folder; started again, it sends what was not sent."""
-    name, crew = f"produce-{fault.number}", campaign.crew
+    name, children = f"produce-{fault.number}", campaign.children
     folder = _archive(campaign, campaign.setting.folder / name)
     note = campaign.setting.folder / f"{name}.sent"
     line = ["produce", str(folder), "--resume", str(note), *campaign.setting.common]
@@ -22,7 +22,7 @@ async def kill_producer(campaign: Campaign, fault: Fault, injected: anyio.Event)
     duty = Duty(name, "producer", "", line, once=True)
     if fault.point:
         campaign.panel.give("produce", f"die {fault.point}")
-    child = crew.start(duty)
+    child = children.start(duty)
     if fault.point:
         await until(lambda: child.ended, PRODUCED_WITHIN)
         campaign.panel.clear("produce")
@@ -30,13 +30,15 @@ async def kill_producer(campaign: Campaign, fault: Fault, injected: anyio.Event)
         await until(note.exists, PRODUCED_WITHIN)
         await anyio.sleep(fault.delay / 4)
         child.process.kill()
-    crew.dismiss(name)
+    children.dismiss(name)
     injected.set()
-    child = crew.start(duty)
+    child = children.start(duty)
     await until(lambda: child.ended, PRODUCED_WITHIN)
     if child.process.returncode != 0:
-        campaign.note("bad end", name, f"status {child.process.returncode}: {crew.log_of(name)}")
-    crew.dismiss(name)
+        campaign.note(
+            "bad end", name, f"status {child.process.returncode}: {children.log_of(name)}"
+        )
+    children.dismiss(name)
     produced = campaign.answers.produced
     if not await until(lambda: produced[str(folder)] >= ARCHIVE, ANSWER_WITHIN):
         seen = f"{produced[str(folder)]} of {ARCHIVE} answered"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from roadstream.bench.faults.chaos.answers import Anomaly
-from roadstream.bench.faults.chaos.crew import Death
+from roadstream.bench.faults.chaos.children import Death
 from roadstream.bench.faults.facts import Happened, Recovery
 from roadstream.bench.faults.plan import KINDS, Fault
 from roadstream.bench.harness import Spread, show, spread

@@ -18,8 +18,8 @@ from roadstream.bench.faults.chaos.child import (
     SESSION_TIMEOUT,
     launcher,
 )
+from roadstream.bench.faults.chaos.children import Children, until
 from roadstream.bench.faults.chaos.controls import ControlPanel, SharedClock
-from roadstream.bench.faults.chaos.crew import Crew, until
 from roadstream.bench.faults.chaos.disk import Disk
 from roadstream.bench.faults.chaos.expected import expected_verdicts
 from roadstream.bench.faults.chaos.ledgers import Ledgers
@@ -107,7 +107,8 @@ async def run_campaign(options: Options, tell: Tell) -> Result:
                 for part in campaign.parts:
                     tasks.start_soon(part)
                 await start_all(campaign)
-                tell(f"{len(campaign.crew.children)} processes, {options.rate:g} images a second")
+                running = len(campaign.children.by_name)
+                tell(f"{running} processes, {options.rate:g} images a second")
                 campaign.load.rate = options.rate
                 await until(lambda: len(campaign.answers.verdicts) > options.rate, START_WITHIN)
                 await run_plan(campaign, plan, SCENARIOS, options.minutes * 60, tell)
@@ -116,12 +117,12 @@ async def run_campaign(options: Options, tell: Tell) -> Result:
                 await run_epilogues(campaign, options.kinds, tell)
                 tasks.cancel_scope.cancel()
         finally:
-            campaign.crew.kill_all()
+            campaign.children.kill_all()
             campaign.load.close()
             campaign.ledgers.close()
-    crew = campaign.crew
+    children = campaign.children
     campaign.figure("load average of the machine at the end", os.getloadavg()[0])
-    deaths = [Anomaly("died", d.name, f"status {d.status}: {d.said}") for d in crew.deaths]
+    deaths = [Anomaly("died", d.name, f"status {d.status}: {d.said}") for d in children.deaths]
     return Result(
         seed=options.seed,
         log=options.log,
@@ -134,10 +135,10 @@ async def run_campaign(options: Options, tell: Tell) -> Result:
         recoveries=campaign.recoveries,
         images=verdict.images,
         figures=campaign.figures,
-        memory_peaks=crew.peaks,
-        restarts=crew.restarts,
+        memory_peaks=children.peaks,
+        restarts=children.restarts,
         fenced=campaign.ledgers.fenced,
-        deaths=crew.deaths,
+        deaths=children.deaths,
         verified=verdict.report,
         anomalies=verdict.anomalies + campaign.anomalies + deaths,
     )
@@ -202,8 +203,8 @@ async def _prepared(options: Options, url: str, log: Log) -> Campaign:
     events = EventLedger(ledger, "producer", member="campaign", log=await log.identity())
     load = Load(log, catalogue, namer, partitions, events)
     disk = Disk(folder / "log", options.disk_bytes)
-    crew = Crew(folder / "logs", panel)
-    campaign = Campaign(setting, crew, load, answers, Ledgers(ledger), disk)
+    children = Children(folder / "logs", panel)
+    campaign = Campaign(setting, children, load, answers, Ledgers(ledger), disk)
     campaign.harmless = options.bootstrap is not None
     return campaign
 

@@ -6,7 +6,7 @@ import anyio
 
 from roadstream.bench.faults.campaign import Campaign
 from roadstream.bench.faults.chaos.answers import verdict_is_late
-from roadstream.bench.faults.chaos.crew import until
+from roadstream.bench.faults.chaos.children import until
 from roadstream.bench.faults.plan import Fault
 from roadstream.schemas.topics import tier_group
 from roadstream.workers.tier.worker import WorkerLimits

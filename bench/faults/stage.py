@@ -1,7 +1,7 @@
 """The cascade that faults are injected into: which processes, their start, their end in order."""
 
 from roadstream.bench.faults.campaign import Campaign
-from roadstream.bench.faults.chaos.crew import STOP_BUDGET, Duty, until
+from roadstream.bench.faults.chaos.children import STOP_BUDGET, Duty, until
 from roadstream.bench.faults.chaos.pictures import TIERS
 from roadstream.bench.faults.facts import Setting
 from roadstream.schemas.errors import RunError
@@ -29,31 +29,31 @@ async def start_all(campaign: Campaign) -> None:
     Raises:
         RunError: One did not come up; its log says why.
     """
-    crew, ledgers = campaign.crew, campaign.ledgers
-    children = [crew.start(duty) for duty in duties(campaign.setting)]
-    crew.keeping = True
+    children, ledgers = campaign.children, campaign.ledgers
+    started = [children.start(duty) for duty in duties(campaign.setting)]
+    children.keeping = True
     idle: list[str] = []
 
     def ready() -> bool:
         idle[:] = [
             child.duty.name
-            for child in children
+            for child in started
             if ledgers.pid(child.duty.name) != child.process.pid
             or not ledgers.owned(child.duty.name)[1]
         ]
         return not idle
 
     if not await until(ready, START_WITHIN):
-        said = "; ".join(f"{name}: {crew.log_of(name)[-500:]}" for name in idle)
+        said = "; ".join(f"{name}: {children.log_of(name)[-500:]}" for name in idle)
         raise RunError(f"the campaign's processes did not start: {said}")
 
 
 async def stop_all(campaign: Campaign) -> None:
     """End every process in order, once each has joined; note those that do not end well."""
-    crew = campaign.crew
+    children = campaign.children
     # A process that has only just been started would not know yet what SIGTERM asks of it.
     await campaign.joined(START_WITHIN)
-    for name, (status, seconds) in (await crew.stop()).items():
+    for name, (status, seconds) in (await children.stop()).items():
         campaign.figure("SIGTERM to end", seconds)
         if status != 0 or seconds > STOP_BUDGET:
             campaign.note("bad end", name, f"status {status} after {seconds:.1f} s")

@@ -7,7 +7,7 @@ import time
 import anyio
 
 from roadstream.bench.faults.campaign import ANSWER_WITHIN, Campaign
-from roadstream.bench.faults.chaos.crew import ROOT, until
+from roadstream.bench.faults.chaos.children import ROOT, until
 from roadstream.bench.faults.plan import Fault
 
 # Services that could not reach the log try again at most every 15 s.
@@ -27,7 +27,7 @@ async def clock_step(campaign: Campaign, fault: Fault, injected: anyio.Event) ->
 
 async def disk_full(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:
     """Leave the log no room for a while."""
-    pids = [child.process.pid for child in campaign.crew.children.values()]
+    pids = [child.process.pid for child in campaign.children.by_name.values()]
     campaign.disk.fill(pids)
     injected.set()
     try:

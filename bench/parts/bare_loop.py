@@ -128,15 +128,15 @@ def run_bare(cascade_name: str, paths: Sequence[str], processes: int) -> list[Ba
     """Run the loop over the pictures in fresh processes, whose models are warm before it begins."""
     barrier, taken = _spawn.Barrier(processes), _spawn.Value("q", 0)
     pipes = [_spawn.Pipe() for _ in range(processes)]
-    crew = [
+    workers = [
         _spawn.Process(target=_process, args=(cascade_name, paths, barrier, taken, theirs))
         for _, theirs in pipes
     ]
-    for member in crew:
-        member.start()
+    for worker in workers:
+        worker.start()
     for _, theirs in pipes:
         theirs.close()
     timings: list[BareTiming] = [ours.recv() for ours, _ in pipes]
-    for member in crew:
-        member.join()
+    for worker in workers:
+        worker.join()
     return timings

@@ -61,13 +61,13 @@ async def send(log: MemoryLog, count: int, ledgers: Path) -> None:
     events.close()
 
 
-class Crew:
+class Parts:
     """Workers of every tier and two consensus members, each with a name, ledgers and a restart."""
 
     def __init__(self, log: MemoryLog, ledgers: Path) -> None:
         self._log, self._ledgers = log, ledgers
         self._members: dict[str, GroupMember] = {}
-        self.parts: dict[str, Part] = {}
+        self.by_name: dict[str, Part] = {}
         for number, tier in enumerate([*CASCADE.tier_names, "one", "two"]):
             self._add(f"{tier}-{number}", partial(self._work, tier))
         for number in range(2):
@@ -75,7 +75,7 @@ class Crew:
 
     def _add(self, name: str, start: Callable[[MemberOptions], Awaitable[None]]) -> None:
         options = MemberOptions(member_id=name, ledger=self._ledgers)
-        self.parts[name] = Part(lambda: start(options))
+        self.by_name[name] = Part(lambda: start(options))
 
     async def _work(self, tier: str, options: MemberOptions) -> None:
         judge = Judge(CASCADE, tier, ENGINES)
@@ -108,8 +108,7 @@ async def test_a_run_in_which_everybody_is_killed_again_and_again_is_clean(tmp_p
     count, kills = 120, 40
     log = MemoryLog()
     await send(log, count, tmp_path)
-    crew = Crew(log, tmp_path)
-    parts = list(crew.parts.values())
+    parts = list(Parts(log, tmp_path).by_name.values())
     async with anyio.create_task_group() as tasks:
         for part in parts:
             tasks.start_soon(part.run)
@@ -135,18 +134,18 @@ async def test_zombies_on_a_log_without_transactions_do_no_more_than_double_an_a
     count, now = 150, 0.0
     log = MemoryLog(atomic=False, session_timeout=SESSION, monotonic=lambda: now)
     await send(log, count, tmp_path)
-    crew = Crew(log, tmp_path)
+    parts = Parts(log, tmp_path)
     async with anyio.create_task_group() as tasks:
-        for part in crew.parts.values():
+        for part in parts.by_name.values():
             tasks.start_soon(part.run)
         for number, name in enumerate(["one-0", "consensus-0", "two-4", "consensus-1"]):
             await Answers(log).wait(count * number // 5)
             log.pause(name)
             for _ in range(2):
                 now += 0.6 * SESSION
-                await crew.polled_anew(crew.parts.keys() - {name})
+                await parts.polled_anew(parts.by_name.keys() - {name})
             log.resume(name)
-            await crew.polled_anew([name])
+            await parts.polled_anew([name])
             log.crash(name)
         await Answers(log).wait(count)
         await settled(log)
@@ -163,10 +162,10 @@ async def test_while_a_run_goes_on_nothing_is_called_lost(tmp_path: Path) -> Non
     count = 200
     log = MemoryLog()
     await send(log, count, tmp_path)
-    crew = Crew(log, tmp_path)
+    parts = Parts(log, tmp_path)
     seen: list[Report] = []
     async with anyio.create_task_group() as tasks:
-        for part in crew.parts.values():
+        for part in parts.by_name.values():
             tasks.start_soon(part.run)
         while not seen or not seen[-1].clean:
             seen.append(await verify(log, tmp_path, CASCADE))

@@ -80,7 +80,7 @@ class Child:
         return self.process.poll() is not None
 
 
-class Crew:
+class Children:
     """Starts processes of the sabotaged command line and keeps them running.
 
     Args:
@@ -91,7 +91,7 @@ class Crew:
     def __init__(self, folder: Path, panel: ControlPanel) -> None:
         self._folder, self.panel = folder, panel
         self._began = time.monotonic()
-        self.children: dict[str, Child] = {}
+        self.by_name: dict[str, Child] = {}
         self.deaths: list[Death] = []
         self.restarts = 0
         self.peaks: dict[str, int] = {}
@@ -120,7 +120,7 @@ class Crew:
                 stderr=log,
                 start_new_session=True,
             )
-        child = self.children[duty.name] = Child(duty, process)
+        child = self.by_name[duty.name] = Child(duty, process)
         return child
 
     def log_of(self, name: str) -> str:
@@ -132,7 +132,7 @@ class Crew:
         """Return the processes of a role that run, in the order of their start."""
         return [
             child.duty.name
-            for child in self.children.values()
+            for child in self.by_name.values()
             if child.duty.role == role
             and not child.ended
             and not child.frozen
@@ -141,7 +141,7 @@ class Crew:
 
     def kill(self, name: str, *, away: float = 0.0) -> Duty:
         """Kill a process at once; it is started again after ``away`` seconds."""
-        child = self.children[name]
+        child = self.by_name[name]
         child.expected = True
         self._away[name] = child.duty, time.monotonic() + away + RESTART_DELAY
         child.process.kill()
@@ -149,7 +149,7 @@ class Crew:
 
     def expect_end(self, name: str) -> None:
         """Hold the end of a process for our doing; it is started again at once."""
-        self.children[name].expected = True
+        self.by_name[name].expected = True
 
     def doom(self, name: str) -> None:
         """Hold every end of a process for our doing, also of its successors, until it is spared."""
@@ -166,17 +166,17 @@ class Crew:
 
     def freeze(self, name: str) -> None:
         """Stop a process where it stands (SIGSTOP)."""
-        self.children[name].frozen = True
-        self.children[name].process.send_signal(signal.SIGSTOP)
+        self.by_name[name].frozen = True
+        self.by_name[name].process.send_signal(signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
         """Let a frozen process go on (SIGCONT)."""
-        self.children[name].frozen = False
-        self.children[name].process.send_signal(signal.SIGCONT)
+        self.by_name[name].frozen = False
+        self.by_name[name].process.send_signal(signal.SIGCONT)
 
     async def retire(self, name: str) -> tuple[int, float]:
         """End a process in order (SIGTERM) for good; return its status and the seconds it took."""
-        child = self.children.pop(name)
+        child = self.by_name.pop(name)
         began = time.monotonic()
         child.process.terminate()
         if not await until(lambda: child.ended, STOP_BUDGET):
@@ -187,7 +187,7 @@ class Crew:
 
     def dismiss(self, name: str) -> None:
         """Kill a process for good."""
-        child = self.children.pop(name)
+        child = self.by_name.pop(name)
         child.process.kill()
         child.process.wait()
         _close(child)
@@ -205,14 +205,14 @@ class Crew:
                 self._sample()
 
     def _revive(self, now: float) -> None:
-        for name, child in list(self.children.items()):
+        for name, child in list(self.by_name.items()):
             if child.ended and name not in self._away and not child.duty.once:
                 ours = child.expected or name in self._doomed or self._excused(child.duty)
                 if not ours:
                     self._note(child)
                 self._away[name] = child.duty, now + RESTART_DELAY
         for name, (duty, at) in list(self._away.items()):
-            old = self.children.get(name)
+            old = self.by_name.get(name)
             if now >= at and (old is None or old.ended):
                 del self._away[name]
                 if old is not None:
@@ -232,7 +232,7 @@ class Crew:
         )
 
     def _sample(self) -> None:
-        for name, child in self.children.items():
+        for name, child in self.by_name.items():
             try:
                 size = resident_bytes(child.process.pid)
             except (OSError, ValueError, IndexError):
@@ -264,7 +264,7 @@ class Crew:
             found[name] = await self.retire(name)
 
         async with anyio.create_task_group() as tasks:
-            for name, child in list(self.children.items()):
+            for name, child in list(self.by_name.items()):
                 if child.frozen:
                     self.thaw(name)
                 tasks.start_soon(retire, name)
@@ -272,7 +272,7 @@ class Crew:
 
     def kill_all(self) -> None:
         """Kill whatever still runs: the campaign's own end."""
-        for child in self.children.values():
+        for child in self.by_name.values():
             if not child.ended:
                 child.process.kill()
             child.process.wait()
