@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.records.answer import Verdict
-from roadstream.stages.voting.calibration import calibrator
 from roadstream.stages.voting.route import Router
-from roadstream.stages.voting.vote import log_odds, verdict
+from roadstream.stages.voting.vote import calibrator, log_odds, verdict
 from training.judged import Judged
 
 Reals = NDArray[np.float64]

@@ -22,8 +22,7 @@ from roadstream.schemas import codec
 from roadstream.schemas.records.answer import Answer, AnswerTier
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import MemberRun
-from roadstream.stages.voting.calibration import sigmoid
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.vote import sigmoid, verdict
 
 RAW = 4.0
 BATCH = 500

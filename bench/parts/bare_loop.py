@@ -19,9 +19,8 @@ from roadstream.bench.harness import cpu_seconds
 from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.stages.decoding.decode import decode
 from roadstream.stages.inference import Engine, Picture, Pictures, Score
-from roadstream.stages.voting.calibration import calibrator
 from roadstream.stages.voting.route import Router
-from roadstream.stages.voting.vote import decision_confidence, disagreement, pooled
+from roadstream.stages.voting.vote import calibrator, decision_confidence, disagreement, pooled
 from roadstream.workers.service.runtime import load_engines
 
 _spawn = multiprocessing.get_context("spawn")

@@ -13,10 +13,9 @@ from roadstream.schemas.records.dead_letters import DeadLetterReason
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box, ImageVotes, PriorVote
 from roadstream.stages.inference import Abstained, Finding, Score, is_late
-from roadstream.stages.voting.calibration import calibrator
 from roadstream.stages.voting.fusion import fusion_of
 from roadstream.stages.voting.route import Router
-from roadstream.stages.voting.vote import decision_confidence, disagreement, pooled
+from roadstream.stages.voting.vote import calibrator, decision_confidence, disagreement, pooled
 
 logger = structlog.get_logger()
 

@@ -1,15 +1,52 @@
-"""How votes become one probability, a confidence and a measure of disagreement. Pure functions.
+"""How scores become votes, and votes one probability, a confidence and a measure of disagreement.
+
+Pure functions.
 
 Votes enter as two equal-long sequences: calibrated probabilities in [0, 1] and weights ≥ 0. A
 member that did not vote is simply not among them: it is neither 0 nor 0.5.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
-from roadstream.schemas.cascade.model import Pool
+from roadstream.schemas.cascade.model import Calibration, Isotonic, Pool
 from roadstream.schemas.records.answer import Verdict
-from roadstream.stages.voting.calibration import sigmoid
+
+Calibrator = Callable[[float], float]
+
+
+def sigmoid(x: float) -> float:
+    """Return ``1/(1+e^−x)`` in [0, 1] without overflow."""
+    if x >= 0:
+        return 1.0 / (1.0 + math.exp(-x))
+    e = math.exp(x)
+    return e / (1.0 + e)
+
+
+def calibrator(fitted: Calibration | None) -> Calibrator:
+    """Return the function from raw score to probability in [0, 1].
+
+    A member without a fitted calibrator is taken to give log-odds.
+    """
+    if fitted is None:
+        return sigmoid
+    if isinstance(fitted, Isotonic):
+        return lambda raw: _interpolate(raw, fitted)
+    slope, intercept = fitted.slope, fitted.intercept
+    return lambda raw: sigmoid(slope * raw + intercept)
+
+
+def _interpolate(raw: float, fitted: Isotonic) -> float:
+    xs, ys = fitted.raw, fitted.probability
+    i = bisect_right(xs, raw)
+    if i == 0:
+        return ys[0]
+    if i == len(xs):
+        return ys[-1]
+    share = (raw - xs[i - 1]) / (xs[i] - xs[i - 1])
+    return ys[i - 1] + share * (ys[i] - ys[i - 1])
+
 
 # One confident error must not veto a geometric pool: log-odds are clipped (cascade rules, ±6).
 MAX_LOG_ODDS = 6.0

@@ -7,7 +7,7 @@ import pytest
 
 from roadstream.schemas.cascade.model import Platt
 from roadstream.schemas.records.answer import Verdict
-from roadstream.stages.voting.calibration import sigmoid
+from roadstream.stages.voting.vote import sigmoid
 from tests.training.synthetic import TEMPLATE, pictures
 from training.cascade_fit import cross_fit, family_folds, fit
 from training.exits import Exit, Question, choose_exits

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roadstream.schemas.cascade.model import Isotonic, Platt
-from roadstream.stages.voting.calibration import calibrator, sigmoid
+from roadstream.stages.voting.vote import calibrator, sigmoid
 
 RAW = st.floats(allow_nan=False, allow_infinity=False)
 SMALL = st.floats(-30, 30)

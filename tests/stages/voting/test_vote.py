@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstream.schemas.cascade.model import Pool
-from roadstream.stages.voting.calibration import sigmoid
 from roadstream.stages.voting.vote import (
     MAX_LOG_ODDS,
     decision_confidence,
@@ -18,6 +17,7 @@ from roadstream.stages.voting.vote import (
     log_odds,
     losing_votes,
     pooled,
+    sigmoid,
     verdict,
 )
 from tests.kits.examples import examples

@@ -18,9 +18,9 @@ from roadstream.stages.decoding.decode import decode
 from roadstream.streams.clock import ManualClock
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import MemoryRecord
+from roadstream.workers.tier.batch import outputs_of
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.judge import Judge, JudgeOptions
-from roadstream.workers.tier.outputs import outputs_of
 from roadstream.workers.tier.records import Item, RecordDecoder
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import POISON, GreyEngine, picture

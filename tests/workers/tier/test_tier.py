@@ -13,7 +13,7 @@ from roadstream.schemas.records.image import Inline, Payload, Unreadable
 from roadstream.schemas.records.votes import Escalation, PriorVote
 from roadstream.schemas.topics import DEAD_LETTERS, VOTES, tier_group
 from roadstream.stages.batching.device_queue import SLOTS
-from roadstream.stages.voting.calibration import sigmoid
+from roadstream.stages.voting.vote import sigmoid
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import Fault
 from roadstream.workers.tier.worker import WorkerLimits
