@@ -35,7 +35,7 @@ SETTLE_WITHIN = 60.0
 FAULT_TIMEOUT = 180.0
 
 
-class Place(NamedTuple):
+class Standstill(NamedTuple):
     """Partitions of a group that stand still since a moment."""
 
     group: str
@@ -148,16 +148,18 @@ class Campaign:
         partitions = set(range(self.setting.partitions))
         async with anyio.create_task_group() as tasks:
             for group in (*map(tier_group, TIERS), CONSENSUS_GROUP):
-                tasks.start_soon(self.recover, fault, group, Place(group, partitions, since), bound)
+                tasks.start_soon(
+                    self.recover, fault, group, Standstill(group, partitions, since), bound
+                )
         if not await self.settled(ANSWER_WITHIN):
             what = f"fault {fault.number} ({fault.kind})"
             self.note("slow answer", what, f"{len(self.unanswered())} images wait")
 
     async def recover(
-        self, fault: Fault, name: str, place: Place, bound: float | None = None
+        self, fault: Fault, name: str, still: Standstill, bound: float | None = None
     ) -> None:
         """Wait until a group goes on on the partitions that a process had, and measure it."""
-        alone, (group, partitions, since) = self.running == 1, place
+        alone, (group, partitions, since) = self.running == 1, still
         if not partitions:
             return
         bound = bound or self.recovery_bound

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 
-from roadstream.bench.faults.campaign import MEMBERS, Campaign, Place
+from roadstream.bench.faults.campaign import MEMBERS, Campaign, Standstill
 from roadstream.bench.faults.chaos.children import Duty, until
 from roadstream.bench.faults.plan import Fault
 
@@ -45,7 +45,7 @@ async def _kill(
     injected.set()
     if not away:
         campaign.release(name)
-    await campaign.recover(fault, name, Place(group, partitions, since))
+    await campaign.recover(fault, name, Standstill(group, partitions, since))
     if away:
         await until(lambda: not campaign.children.by_name[name].ended, 2 * away)
         campaign.release(name)
@@ -89,7 +89,7 @@ async def _kill_at(campaign: Campaign, fault: Fault, injected: anyio.Event, name
     children.spare(name)
     injected.set()
     campaign.release(name)
-    await campaign.recover(fault, name, Place(group, partitions, since))
+    await campaign.recover(fault, name, Standstill(group, partitions, since))
 
 
 async def terminate(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:
@@ -114,13 +114,13 @@ async def zombie(campaign: Campaign, fault: Fault, injected: anyio.Event) -> Non
     since = time.monotonic()
     injected.set()
     try:
-        await campaign.recover(fault, name, Place(group, partitions, since))
+        await campaign.recover(fault, name, Standstill(group, partitions, since))
         left = since + campaign.setting.session_timeout + fault.seconds - time.monotonic()
         await anyio.sleep(max(0.0, left))
     finally:
         campaign.children.thaw(name)
     # It has to find out, and to take its share again, without disturbing the others.
-    await campaign.recover(fault, name, Place(group, partitions, time.monotonic()))
+    await campaign.recover(fault, name, Standstill(group, partitions, time.monotonic()))
     campaign.release(name)
 
 

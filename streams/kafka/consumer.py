@@ -22,7 +22,7 @@ from roadstream.streams.kafka.client import UNREACHABLE, KafkaLink, answering
 from roadstream.streams.kafka.committer import OffsetCommitter, Tenure
 from roadstream.streams.kafka.group_offsets import CommittedRequest, committed_in
 from roadstream.streams.kafka.membership import Membership
-from roadstream.streams.kafka.positions import Place, first_place, next_place
+from roadstream.streams.kafka.positions import StartPosition, first_position, next_position
 from roadstream.streams.kafka.producer import KafkaProducer
 from roadstream.streams.kafka.rebalances import Grant, Rebalances
 from roadstream.streams.log import (
@@ -233,17 +233,17 @@ class KafkaConsumer(Consumer):
 
     async def _take(self, grant: Grant) -> None:
         group = self.rebalances
-        committed, places = await self._find_places(grant.partitions)
+        committed, starts = await self._find_positions(grant.partitions)
         if group.granted is not grant:
             return  # the group has moved on meanwhile
         group.granted, group.held, group.lost = None, bool(grant.partitions), False
         group.give_up_at = math.inf
         self.membership.begin(grant.identity)
         self.committer.begin(Tenure(grant.identity, committed))
-        for tp, place in places.items():
-            self._go_to(tp, place.position)
-            if place.fault is not None:  # or the next owner would be told of it again
-                self.committer.put({tp: place.position})
+        for tp, start in starts.items():
+            self._go_to(tp, start.position)
+            if start.fault is not None:  # or the next owner would be told of it again
+                self.committer.put({tp: start.position})
         self._held = grant.partitions
         self._own(grant.partitions)
         log.info(
@@ -251,12 +251,12 @@ class KafkaConsumer(Consumer):
         )
         if self._listener is not None:
             await self._listener.assigned(grant.partitions)
-        for tp, place in places.items():
-            self._report(tp, committed.get(tp, 0), place)
+        for tp, start in starts.items():
+            self._report(tp, committed.get(tp, 0), start)
 
-    async def _find_places(
+    async def _find_positions(
         self, partitions: frozenset[TopicPartition]
-    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, Place]]:
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, StartPosition]]:
         """Return what the group has committed of these partitions, and where to start in each."""
         if not partitions:
             return {}, {}
@@ -266,7 +266,7 @@ class KafkaConsumer(Consumer):
                 [KafkaTopicPartition(*tp) for tp in partitions]
             )
         oldest = {TopicPartition(*tp): at for tp, at in found.items()}
-        return committed, {tp: first_place(committed.get(tp), oldest[tp]) for tp in partitions}
+        return committed, {tp: first_position(committed.get(tp), oldest[tp]) for tp in partitions}
 
     def _go_to(self, tp: TopicPartition, position: int) -> None:
         """Read from there, keeping what aiokafka has fetched from there already."""
@@ -285,18 +285,18 @@ class KafkaConsumer(Consumer):
             tp = TopicPartition(*target)
             if self.rebalances.moving or epoch != self._assignment.epoch:
                 return
-            place = next_place(position, oldest[target], ends[target])
-            self._client.seek(target, place.position)
-            self._report(tp, position, place)
+            start = next_position(position, oldest[target], ends[target])
+            self._client.seek(target, start.position)
+            self._report(tp, position, start)
 
-    def _report(self, tp: TopicPartition, first: int, place: Place) -> None:
+    def _report(self, tp: TopicPartition, first: int, start: StartPosition) -> None:
         """Say aloud that records are gone."""
-        oldest = place.position
-        if place.fault == "missed":
+        oldest = start.position
+        if start.fault == "missed":
             self._link.stats.records_missed += oldest - first
             if self._listener is not None:
                 self._listener.missed(tp, first, oldest)
-        elif place.fault == "beyond_end":
+        elif start.fault == "beyond_end":
             self._link.stats.offsets_beyond_end += 1
             log.error("offset_beyond_end", topic=tp.topic, partition=tp.partition, first=first)
             self.committer.lower(tp, oldest)

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 Fault = Literal["missed", "beyond_end"]
 
 
-class Place(NamedTuple):
+class StartPosition(NamedTuple):
     """Where to go on in a partition.
 
     Attributes:
@@ -18,19 +18,19 @@ class Place(NamedTuple):
     fault: Fault | None = None
 
 
-def first_place(committed: int | None, oldest: int) -> Place:
+def first_position(committed: int | None, oldest: int) -> StartPosition:
     """Return where a group starts that stands at ``committed``; at the oldest if nowhere yet."""
     if committed is None:
-        return Place(oldest)
-    return Place(oldest, "missed") if committed < oldest else Place(committed)
+        return StartPosition(oldest)
+    return StartPosition(oldest, "missed") if committed < oldest else StartPosition(committed)
 
 
-def next_place(position: int, oldest: int, end: int) -> Place:
+def next_position(position: int, oldest: int, end: int) -> StartPosition:
     """Return where to go on when Kafka has said that ``position`` is out of range.
 
     A partition that ends before it was made anew, or has lost records: going on from its end could
     skip records, so it is read from the oldest one, and answers known already are not given again.
     """
     if position < oldest:
-        return Place(oldest, "missed")
-    return Place(oldest, "beyond_end") if position > end else Place(position)
+        return StartPosition(oldest, "missed")
+    return StartPosition(oldest, "beyond_end") if position > end else StartPosition(position)

@@ -39,7 +39,7 @@ _TOPIC_WAIT = 1.0
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 """A batch is too large for its topic: perhaps all of it, perhaps one record."""
 
-Place = tuple[str, int]
+Target = tuple[str, int]
 
 
 Fence = Callable[[], None]
@@ -67,7 +67,7 @@ class _Sent(NamedTuple):
     """A batch that was handed over: the records of its partition from ``first`` to ``last``."""
 
     future: asyncio.Future[object]
-    place: Place
+    target: Target
     first: int
     last: int
 
@@ -174,25 +174,25 @@ class KafkaProducer(Producer):
         if not failed:
             return []
         if not any(isinstance(sent.future.exception(), _TOO_LARGE) for sent in failed):
-            await self._raise(failed[0].future.exception(), client, failed[0].place[0])
+            await self._raise(failed[0].future.exception(), client, failed[0].target[0])
         # A refused batch leaves a gap in the producer's numbers: those behind it fail for it.
         await self._rebuild(client)
         return await self._send_alone(part, self._rows(turn, part, failed))
 
     def _rows(self, turn: _Round, part: _Part, failed: Sequence[_Sent]) -> list[int]:
         """Return the positions of a part's outputs that were in batches that failed."""
-        at: dict[Place, int] = {}
+        at: dict[Target, int] = {}
         mine: list[int] = []
         for one in turn.parts:
             if one.fenced is not None:
                 continue
             for row, (topic, key, _, partition, _) in enumerate(one.outputs):
                 count = self._partitions.get(topic, 1)
-                place = topic, self._chosen(key, count, turn.keyless, partition)
-                number = at.get(place, 0)
-                at[place] = number + 1
+                target = topic, self._chosen(key, count, turn.keyless, partition)
+                number = at.get(target, 0)
+                at[target] = number + 1
                 if one is part and any(
-                    sent.place == place and sent.first <= number < sent.last for sent in failed
+                    sent.target == target and sent.first <= number < sent.last for sent in failed
                 ):
                     mine.append(row)
         return mine
@@ -212,7 +212,7 @@ class KafkaProducer(Producer):
                     refused.append(row)
                     await self._rebuild(client)
                 elif error is not None:
-                    await self._raise(error, client, sent.place[0])
+                    await self._raise(error, client, sent.target[0])
         return refused
 
     async def _send(self, turn: _Round) -> AIOKafkaProducer:
@@ -287,13 +287,13 @@ class KafkaProducer(Producer):
         firsts = dict.fromkeys(batches, 0)
         depth = 0
         while batches:
-            batches = {place: queue for place, queue in batches.items() if len(queue) > depth}
-            for place, queue in batches.items():
-                first, last = firsts[place], firsts[place] + queue[depth].record_count()
-                future = await client.send_batch(queue[depth], place[0], partition=place[1])
+            batches = {target: queue for target, queue in batches.items() if len(queue) > depth}
+            for target, queue in batches.items():
+                first, last = firsts[target], firsts[target] + queue[depth].record_count()
+                future = await client.send_batch(queue[depth], target[0], partition=target[1])
                 future.add_done_callback(_retrieve)
-                sent.append(_Sent(future, place, first, last))
-                firsts[place] = last
+                sent.append(_Sent(future, target, first, last))
+                firsts[target] = last
             depth += 1
         return sent
 

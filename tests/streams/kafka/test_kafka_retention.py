@@ -8,7 +8,7 @@ from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
-from roadstream.streams.kafka.positions import Place, first_place, next_place
+from roadstream.streams.kafka.positions import StartPosition, first_position, next_position
 from roadstream.streams.log import Offsets, TopicPartition
 from tests.kits.contract import Listener, Member, numbered, owning, texts, together
 
@@ -57,34 +57,34 @@ async def delete_before(servers: str, topic: str, offset: int) -> None:
 @pytest.mark.parametrize(
     ("committed", "oldest", "expected"),
     [
-        (None, 0, Place(0)),
-        (None, 7, Place(7)),
-        (7, 7, Place(7)),
-        (9, 7, Place(9)),
-        (6, 7, Place(7, "missed")),
-        (0, 1, Place(1, "missed")),
+        (None, 0, StartPosition(0)),
+        (None, 7, StartPosition(7)),
+        (7, 7, StartPosition(7)),
+        (9, 7, StartPosition(9)),
+        (6, 7, StartPosition(7, "missed")),
+        (0, 1, StartPosition(1, "missed")),
     ],
 )
 def test_a_group_starts_where_it_stands_or_at_the_oldest_record(
-    committed: int | None, oldest: int, expected: Place
+    committed: int | None, oldest: int, expected: StartPosition
 ) -> None:
-    assert first_place(committed, oldest) == expected
+    assert first_position(committed, oldest) == expected
 
 
 @pytest.mark.parametrize(
     ("position", "oldest", "end", "expected"),
     [
-        (3, 5, 9, Place(5, "missed")),
-        (5, 5, 9, Place(5)),
-        (9, 5, 9, Place(9)),
-        (10, 5, 9, Place(5, "beyond_end")),
-        (10, 0, 0, Place(0, "beyond_end")),
+        (3, 5, 9, StartPosition(5, "missed")),
+        (5, 5, 9, StartPosition(5)),
+        (9, 5, 9, StartPosition(9)),
+        (10, 5, 9, StartPosition(5, "beyond_end")),
+        (10, 0, 0, StartPosition(0, "beyond_end")),
     ],
 )
 def test_a_position_out_of_range_goes_on_at_the_oldest_record(
-    position: int, oldest: int, end: int, expected: Place
+    position: int, oldest: int, end: int, expected: StartPosition
 ) -> None:
-    assert next_place(position, oldest, end) == expected
+    assert next_position(position, oldest, end) == expected
 
 
 @pytest.mark.kafka
