@@ -28,7 +28,7 @@ TOLD_AGAIN = 60.0
 # A part that has worked for this long since its last failure has got over it.
 SETTLED_AFTER = 10.0
 
-Part = Callable[[anyio.Event], Awaitable[None]]
+Work = Callable[[anyio.Event], Awaitable[None]]
 # What passes by itself: a broker comes back, a lock is let go of, somebody makes room on the disk,
 # another process gives back its files.
 PASSING = (LogUnavailableError, OutputError, MachineError)
@@ -106,8 +106,8 @@ class Persistent:
             return None
         return now - self._down_since
 
-    async def run(self, part: Part, stopping: anyio.Event) -> None:
-        """Run ``part`` until it returns; after an error that passes, again.
+    async def run(self, work: Work, stopping: anyio.Event) -> None:
+        """Run ``work`` until it returns; after an error that passes, again.
 
         Raises:
             RoadstreamError: An error that does not pass, or that has lasted too long.
@@ -115,7 +115,7 @@ class Persistent:
         while True:
             began = time.monotonic()
             try:
-                await part(stopping)
+                await work(stopping)
                 return
             except (RunError, ExceptionGroup) as error:
                 reason = self._reason(error)

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +29,8 @@ from roadstream.workers.service.lifecycle import (
     supervised,
     until_stopped,
 )
-from roadstream.workers.service.outage import Persistent
-from roadstream.workers.service.status.health import Health, Part, keep_ticking
+from roadstream.workers.service.outage import Persistent, Work
+from roadstream.workers.service.status.health import Health, WatchedMember, keep_ticking
 from roadstream.workers.service.status.lag import Lags
 from roadstream.workers.service.status.minutes import (
     Minutes,
@@ -90,7 +90,7 @@ class Process:
         """Note that a worker begins to run, its models warm, on these topics."""
         self._workers.append((worker, running))
         self.lags.watch(worker.member, topics)
-        self.health.watch(Part(running, worker.paused))
+        self.health.watch(WatchedMember(running, worker.paused))
         who = {"tier": worker.tier, "group": self._log.real_name(worker.member.group)}
         lag = partial(self.lags.waiting, worker.member.group)
         self._minutes.append(Minutes(of_tier(worker, running, lag, who), time.monotonic()))
@@ -99,7 +99,7 @@ class Process:
         """Note that the consensus begins to run."""
         self._consensus.append((consensus, running))
         self.lags.watch(consensus.member, [CARRIED, VOTES])
-        self.health.watch(Part(running))
+        self.health.watch(WatchedMember(running))
         lag = partial(self.lags.waiting, consensus.member.group)
         self._minutes.append(Minutes(of_consensus(consensus, running, lag), time.monotonic()))
 
@@ -131,9 +131,6 @@ class Process:
             yield from consensus_samples(consensus)
         for group, lag in self.lags.known():
             yield from lag_samples(group, lag)
-
-
-Work = Callable[[anyio.Event], Awaitable[None]]
 
 
 async def serve(process: Process, log: Log, service: ServiceOptions, work: Work) -> None:
@@ -182,7 +179,7 @@ async def _opened(log: Log, health: Health, stopping: anyio.Event) -> AsyncItera
 
 
 async def wait_for_log(
-    part: Callable[[anyio.Event], Awaitable[None]],
+    work: Work,
     stopping: anyio.Event,
     health: Health | None = None,
 ) -> None:
@@ -193,6 +190,6 @@ async def wait_for_log(
     starting = Persistent("start", lambda: 0.0, passing=(LogUnavailableError,))
     if health is not None:
         health.starting = starting
-    await until_stopped(stopping, partial(starting.run, part, stopping))
+    await until_stopped(stopping, partial(starting.run, work, stopping))
     if health is not None:
         health.starting = None

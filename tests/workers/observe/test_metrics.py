@@ -88,7 +88,7 @@ async def test_a_process_shows_every_metric_that_is_not_a_log_s_or_a_supervisor_
         tasks.start_soon(running.run, consensus.run, stopping)
         with anyio.fail_after(30):
             # Two tiers and the consensus, which need not wait for models.
-            while len(process.health.parts) < 3 or process.health.unready(time.monotonic()):
+            while len(process.health.members) < 3 or process.health.unready(time.monotonic()):
                 await anyio.lowlevel.checkpoint()
         await process.lags.ask()
         samples = list(process.samples())

@@ -20,7 +20,7 @@ Answer = dict[str, NDArray[Any]]
 EXPIRED = "the deadline passed before triton answered"
 
 
-class Part(NamedTuple):
+class PictureRange(NamedTuple):
     """What goes into one request: pictures ``begin`` to ``end`` of a batch."""
 
     begin: int
@@ -101,28 +101,28 @@ class Requests:
         finally:
             self._portal.call(self._server.close)
 
-    def _parts(self, count: int, contract: Contract) -> list[Part]:
+    def _spans(self, count: int, contract: Contract) -> list[PictureRange]:
         most = contract.max_batch or count
         step = 1 if self._settings.batching == "server" else min(most, count)
-        return [Part(begin, min(begin + step, count)) for begin in range(0, count, step)]
+        return [PictureRange(begin, min(begin + step, count)) for begin in range(0, count, step)]
 
     def _ask(
         self, data: NDArray[Any], deadlines: Sequence[float | None], timeout: float
     ) -> list[Answer | ImageError]:
         contract = self._portal.call(self._server.ready)
-        parts = self._parts(len(data), contract)
+        spans = self._spans(len(data), contract)
         epoch, region = self._server.epoch, None
         if self._sharing:
             region = self._regions.take(data.nbytes, epoch)
         try:
             if region is None:
-                inputs = [self._tensor(data[part.begin : part.end], contract) for part in parts]
+                inputs = [self._tensor(data[span.begin : span.end], contract) for span in spans]
             else:
                 region.write(data)
-                inputs = [self._reference(region, data, part, contract) for part in parts]
+                inputs = [self._reference(region, data, span, contract) for span in spans]
             requests = [
-                Request(tensor, contract.outputs, deadlines[part.begin : part.end], timeout)
-                for tensor, part in zip(inputs, parts, strict=True)
+                Request(tensor, contract.outputs, deadlines[span.begin : span.end], timeout)
+                for tensor, span in zip(inputs, spans, strict=True)
             ]
             return self._portal.call(self._all, requests)
         finally:
@@ -137,12 +137,12 @@ class Requests:
         return tensor
 
     def _reference(
-        self, region: Region, data: NDArray[Any], part: Part, contract: Contract
+        self, region: Region, data: NDArray[Any], span: PictureRange, contract: Contract
     ) -> InferInput:
-        shape = (part.end - part.begin, *contract.per_picture)
+        shape = (span.end - span.begin, *contract.per_picture)
         tensor = InferInput(self._settings.input_name, shape, "UINT8")
         each = data[0].nbytes
-        tensor.set_shared_memory(region.name, shape[0] * each, offset=part.begin * each)
+        tensor.set_shared_memory(region.name, shape[0] * each, offset=span.begin * each)
         return tensor
 
     async def _all(self, requests: Sequence[Request]) -> list[Answer | ImageError]:

@@ -22,7 +22,7 @@ POLL_SILENT = 180.0
 POLL_LATE = 30.0
 
 
-class Part(NamedTuple):
+class WatchedMember(NamedTuple):
     """One group member that this process runs.
 
     Attributes:
@@ -39,16 +39,16 @@ class Health:
 
     def __init__(self) -> None:
         now = time.monotonic()
-        self.parts: list[Part] = []
+        self.members: list[WatchedMember] = []
         self.starting: Persistent | None = None
         self.warm = False
         self.stopping = False
         self._ticked_at = self.joined_at = now
 
-    def watch(self, part: Part) -> None:
-        """Note that the models are warm and that this part begins to run."""
+    def watch(self, member: WatchedMember) -> None:
+        """Note that the models are warm and that this member begins to run."""
         self.joined_at = time.monotonic()
-        self.parts.append(part)
+        self.members.append(member)
         self.warm = True
 
     def dead(self, now: float) -> list[str]:
@@ -56,10 +56,10 @@ class Health:
         reasons = []
         if now - self._ticked_at > LOOP_SILENT:
             reasons.append(f"the event loop stands still for {now - self._ticked_at:.0f} s")
-        for part in self.parts:
-            silent = self._silent(part, now)
-            if silent > POLL_SILENT and part.running.down_for(now) is None:
-                reasons.append(f"{part.running.name}: no poll for {silent:.0f} s")
+        for member in self.members:
+            silent = self._silent(member, now)
+            if silent > POLL_SILENT and member.running.down_for(now) is None:
+                reasons.append(f"{member.running.name}: no poll for {silent:.0f} s")
         return reasons
 
     def unready(self, now: float) -> list[str]:
@@ -71,19 +71,19 @@ class Health:
             reasons.append(f"it waits for its log: {self.starting.last_error}")
         elif not self.warm:
             reasons.append("its models are not warm yet")
-        for part in self.parts:
-            name, down_for = part.running.name, part.running.down_for(now)
+        for member in self.members:
+            name, down_for = member.running.name, member.running.down_for(now)
             if down_for is not None:
-                reasons.append(f"{name}: down for {down_for:.0f} s: {part.running.last_error}")
-            elif part.running.worked_at() == 0:
+                reasons.append(f"{name}: down for {down_for:.0f} s: {member.running.last_error}")
+            elif member.running.worked_at() == 0:
                 reasons.append(f"{name}: has not joined its group yet")
-            elif POLL_LATE < self._silent(part, now) <= POLL_SILENT:
-                reasons.append(f"{name}: no poll for {self._silent(part, now):.0f} s")
-            reasons += [f"{name}: {reason}" for reason in part.paused()]
+            elif POLL_LATE < self._silent(member, now) <= POLL_SILENT:
+                reasons.append(f"{name}: no poll for {self._silent(member, now):.0f} s")
+            reasons += [f"{name}: {reason}" for reason in member.paused()]
         return reasons
 
-    def _silent(self, part: Part, now: float) -> float:
-        return now - max(part.running.worked_at(), self.joined_at)
+    def _silent(self, member: WatchedMember, now: float) -> float:
+        return now - max(member.running.worked_at(), self.joined_at)
 
     def tick(self, now: float) -> None:
         """Note that the event loop turns."""
