@@ -9,7 +9,7 @@ import anyio
 
 from roadstream.schemas.errors import FencedError, UsageError
 from roadstream.streams.embedded.group import Membership
-from roadstream.streams.embedded.store import Found, Store
+from roadstream.streams.embedded.store import ReadResult, Store
 from roadstream.streams.log import (
     Assignment,
     Consumer,
@@ -42,7 +42,7 @@ async def _wait_for_records(
     """Read from ``positions`` and move them on; rotate them so that none starves."""
     pause = POLL_FIRST
     give_up_at = time.monotonic() + timeout
-    found = Found({}, {})
+    found = ReadResult({}, {})
     while True:
         if max_records:
             found = await store.database.run(store.read, positions, topics, max_records)

@@ -68,7 +68,7 @@ class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     headers: Headers = ()
 
 
-class Found(NamedTuple):
+class ReadResult(NamedTuple):
     """What a read found, and which positions pointed to records that were trimmed meanwhile.
 
     Attributes:
@@ -221,7 +221,7 @@ class Store:
 
     def read(
         self, positions: Mapping[TopicPartition, int], topics: Sequence[str], max_records: int
-    ) -> Found:
+    ) -> ReadResult:
         """Read on from these positions, topic by topic."""
         found: dict[TopicPartition, Sequence[Record]] = {}
         oldest: dict[TopicPartition, int] = {}
@@ -242,7 +242,7 @@ class Store:
                 found[tp] = records
                 room -= len(records)
                 size += taken
-        return Found(found, oldest)
+        return ReadResult(found, oldest)
 
     def _read_partition(
         self, tp: TopicPartition, offsets: tuple[int, int], room: int, max_bytes: int

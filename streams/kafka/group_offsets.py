@@ -32,7 +32,7 @@ _KEY, _VERSION = 9, 7
 _UNSTABLE = 88
 """``UNSTABLE_OFFSET_COMMIT``, which aiokafka does not know: a commit is under way."""
 
-Found = dict[TopicPartition, int]
+Committed = dict[TopicPartition, int]
 
 
 class _Answer(Response):  # type: ignore[misc]  # aiokafka is untyped
@@ -104,14 +104,14 @@ class CommittedRequest(Request[_Question]):  # type: ignore[misc]  # aiokafka is
         return request_struct_class(self._group, self._topics, True, {})
 
 
-def committed_in(answer: Any) -> Found:
+def committed_in(answer: Any) -> Committed:
     """Return the offsets that an answer names; partitions without one are absent.
 
     Raises:
         KafkaError: The coordinator could not say, for the group or for one of the partitions.
     """
     _check(answer.error_code)
-    found: Found = {}
+    found: Committed = {}
     for topic, partitions, _ in answer.topics:
         for partition, offset, _, _, error_code, _ in partitions:
             _check(error_code, topic)
