@@ -14,24 +14,24 @@ from roadstream.stages.inference import Picture, Pixels
 from roadstream.workers.engines.vlm.fitting import Limits
 
 
-class Likely(msgspec.Struct, frozen=True):
+class LikelyToken(msgspec.Struct, frozen=True):
     """A token that the model might have said."""
 
     token: str
     logprob: float
 
 
-class Said(msgspec.Struct, frozen=True):
+class TokenLogprobs(msgspec.Struct, frozen=True):
     """A token that the model said, and what it might have said instead."""
 
     token: str
-    top_logprobs: list[Likely] = []
+    top_logprobs: list[LikelyToken] = []
 
 
 class Logprobs(msgspec.Struct, frozen=True):
     """Log-probabilities of a choice."""
 
-    content: list[Said] | None = None
+    content: list[TokenLogprobs] | None = None
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -137,7 +137,7 @@ def answer_token(choice: Choice, settings: OpenAISettings) -> AnswerToken:
     return AnswerToken(_first_word(said, begin), " ".join(reasoning.split()))
 
 
-def _first_word(said: Sequence[Said], begin: int) -> list[tuple[str, float]]:
+def _first_word(said: Sequence[TokenLogprobs], begin: int) -> list[tuple[str, float]]:
     at = 0
     for one in said:
         if at >= begin and one.token.strip():
@@ -146,5 +146,5 @@ def _first_word(said: Sequence[Said], begin: int) -> list[tuple[str, float]]:
     return []
 
 
-def _top(said: Said) -> list[tuple[str, float]]:
+def _top(said: TokenLogprobs) -> list[tuple[str, float]]:
     return [(one.token, one.logprob) for one in said.top_logprobs]
