@@ -57,7 +57,11 @@ from roadstream.workers.service.process import ServiceOptions, wait_for_log
 from roadstream.workers.service.status.minutes import Minutes, of_supervisor, tell_each_minute
 from roadstream.workers.service.status.samples import supervisor_samples
 from roadstream.workers.service.supervision.pinned import given_cascade
-from roadstream.workers.service.supervision.supervisor import Care, ChildSpec, Supervisor
+from roadstream.workers.service.supervision.supervisor import (
+    ChildSpec,
+    Supervisor,
+    SupervisorOptions,
+)
 from roadstream.workers.tier.hangs import HANG_TIMEOUT
 
 logger = structlog.get_logger()
@@ -255,8 +259,8 @@ class _Up:
     ) -> None:
         self._url, self._cascade, self._partitions = url, cascade, partitions
         self._specs, self._addresses = specs, addresses
-        care = Care(drain_timeout=drain_timeout)
-        self._supervisor = Supervisor(specs, pass_on, care, cascade)
+        options = SupervisorOptions(drain_timeout=drain_timeout)
+        self._supervisor = Supervisor(specs, pass_on, options, cascade)
 
     async def run(self) -> None:
         async def make_topics(_: anyio.Event) -> None:

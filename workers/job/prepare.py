@@ -41,7 +41,12 @@ from roadstream.workers.service.option_checks import (
     check_paths,
     check_stream,
 )
-from roadstream.workers.service.supervision.supervisor import Care, ChildSpec, OnLine, Supervisor
+from roadstream.workers.service.supervision.supervisor import (
+    ChildSpec,
+    OnLine,
+    Supervisor,
+    SupervisorOptions,
+)
 from roadstream.workers.tier.hangs import HANG_TIMEOUT
 
 # Enough partitions for as many worker processes as a large machine has cores.
@@ -179,7 +184,7 @@ class ScoringJob:
             crew = Supervisor(
                 [self._worker(i, run_id, url) for i in range(self._workers)],
                 on_line,
-                Care(kind="job", progress=lambda: tally.total_answered),
+                SupervisorOptions(kind="job", progress=lambda: tally.total_answered),
                 cascade,
             )
             async with open_log(url) as log, open_log(url) as consensus_log:

@@ -51,8 +51,8 @@ class ChildSpec(NamedTuple):
     arguments: Sequence[str]
 
 
-class Care(msgspec.Struct, frozen=True, kw_only=True):
-    """How children are looked after.
+class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a supervisor looks after its children.
 
     Attributes:
         kind: What they are for; see ``Restarts``.
@@ -117,7 +117,7 @@ class Supervisor:
         specs: The children.
         on_line: Is given each line that a child writes to its standard error, with its name and
             process id. The error that a command ends with is told with its end instead.
-        care: How they are looked after.
+        options: How they are looked after.
         cascade: What they judge by, whenever they start; ``None`` lets each load what it is told.
     """
 
@@ -125,12 +125,12 @@ class Supervisor:
         self,
         specs: Sequence[ChildSpec],
         on_line: OnLine,
-        care: Care | None = None,
+        options: SupervisorOptions | None = None,
         cascade: Cascade | None = None,
     ) -> None:
         self._specs, self._on_line, self._cascade = specs, on_line, cascade
         self._inherited = Inherited({}, ())
-        self._care = care or Care()
+        self._options = options or SupervisorOptions()
         self.children = {spec.name: Child(spec.name) for spec in specs}
 
     async def run(self, stopping: anyio.Event) -> None:
@@ -158,7 +158,7 @@ class Supervisor:
         return reasons
 
     async def _keep(self, spec: ChildSpec, stopping: anyio.Event) -> None:
-        child, restarts = self.children[spec.name], Restarts(self._care.kind)
+        child, restarts = self.children[spec.name], Restarts(self._options.kind)
         while not stopping.is_set():
             try:
                 status = await self._run_once(spec, child, stopping)
@@ -168,7 +168,7 @@ class Supervisor:
             if stopping.is_set():
                 _log_end(child)
                 return
-            delay = restarts.after(Death(status, child.worked_for, self._care.progress()))
+            delay = restarts.after(Death(status, child.worked_for, self._options.progress()))
             if delay is None:
                 raise self._fault(status)(
                     f"{spec.name} ended with {_named(status)}: {child.last_words}"
@@ -182,7 +182,7 @@ class Supervisor:
         if status == ReplacedError.exit_status:
             return ReplacedError
         # A job keeps what was done; that is more to say than a usage error does.
-        usage = status == UsageError.exit_status and self._care.kind == "service"
+        usage = status == UsageError.exit_status and self._options.kind == "service"
         return UsageError if usage else RunError
 
     async def _run_once(self, spec: ChildSpec, child: Child, stopping: anyio.Event) -> int:
@@ -196,7 +196,7 @@ class Supervisor:
             where = "" if error.filename is None else f"{error.filename}: "
             child.words = f"cannot be started: {where}{error.strerror}"
             child.words_at, child.worked_for = time.monotonic(), 0.0
-            service = self._care.kind == "service"
+            service = self._options.kind == "service"
             child.status = TEMPORARY_STATUS if service else RunError.exit_status
             return child.status
         with ours:
@@ -236,7 +236,7 @@ class Supervisor:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env={**os.environ, SUPERVISED: self._care.kind, **self._inherited.environment},
+                env={**os.environ, SUPERVISED: self._options.kind, **self._inherited.environment},
                 pass_fds=self._inherited.descriptors,
                 start_new_session=True,
             )
@@ -265,7 +265,7 @@ class Supervisor:
 
     async def _listen(self, ours: socket.socket, child: Child, process: anyio.abc.Process) -> None:
         """Note the child's beats; kill it when they stay away."""
-        patience = max(STARTING_FOR, self._care.silent_for)
+        patience = max(STARTING_FOR, self._options.silent_for)
         while True:
             with anyio.move_on_after(patience):
                 await anyio.wait_readable(ours)
@@ -279,7 +279,7 @@ class Supervisor:
             if not beats:
                 return  # it has closed its end, which it does when it dies
             child.beat(beats.endswith(READY), time.monotonic())
-            patience = self._care.silent_for
+            patience = self._options.silent_for
         child.silenced += 1
         logger.error("child_silent", child=child.name, child_pid=process.pid, after=patience)
         with contextlib.suppress(ProcessLookupError):
@@ -294,7 +294,7 @@ class Supervisor:
         if process.returncode is not None:
             return
         process.send_signal(signal.SIGTERM)
-        with anyio.move_on_after(self._care.drain_timeout + GRACE):
+        with anyio.move_on_after(self._options.drain_timeout + GRACE):
             await process.wait()
         if process.returncode is None:
             logger.error(

@@ -17,10 +17,10 @@ from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.workers.service.supervision.supervisor import (
     LAST_WORDS,
     LONGEST_LINE,
-    Care,
     Child,
     ChildSpec,
     Supervisor,
+    SupervisorOptions,
 )
 
 DEADLINE = 60.0
@@ -128,7 +128,7 @@ async def test_a_job_whose_children_the_machine_cannot_start_ends_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-    supervisor = Supervisor([ChildSpec("one", [])], Lines(), Care(kind="job"))
+    supervisor = Supervisor([ChildSpec("one", [])], Lines(), SupervisorOptions(kind="job"))
     with pytest.RaisesGroup(pytest.RaisesExc(RunError, match=r"^one ended .*: cannot be started")):
         await supervisor.run(anyio.Event())
 
@@ -213,7 +213,7 @@ async def test_cancelling_the_supervisor_ends_its_children(tmp_path: Path) -> No
 
 async def test_a_child_that_stands_still_is_killed_and_started_again(tmp_path: Path) -> None:
     said, stopping = Lines(), anyio.Event()
-    supervisor = Supervisor([await consensus(tmp_path)], said, Care(silent_for=6.0))
+    supervisor = Supervisor([await consensus(tmp_path)], said, SupervisorOptions(silent_for=6.0))
     with capture_logs() as events, anyio.fail_after(DEADLINE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(supervisor.run, stopping)
@@ -245,7 +245,9 @@ async def test_a_child_whose_broker_is_away_ends_with_75_and_is_started_again() 
 
     # A service would wait for it; a command that reads the log ends.
     spec = ChildSpec("answers", ["answers", "--log", "kafka://127.0.0.1:1"])
-    supervisor = Supervisor([spec], said := Lines(), Care(kind="job", progress=progress))
+    supervisor = Supervisor(
+        [spec], said := Lines(), SupervisorOptions(kind="job", progress=progress)
+    )
     with capture_logs() as events, anyio.fail_after(DEADLINE):
         await supervisor.run(stopping)
 
