@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from roadstream.sinks.files.columns import AnswerRow
+from roadstream.sinks.columns import AnswerRow
 from roadstream.sinks.files.readers import read_answers
 from roadstream.stages.voting.vote import log_odds
 from training.judged import Judged, read_truth, write_judged

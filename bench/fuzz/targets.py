@@ -25,10 +25,10 @@ from roadstream.schemas.records.partial import (
     decode_partial_votes,
 )
 from roadstream.schemas.topics import VOTES
+from roadstream.sinks.columns import row
 from roadstream.sinks.consensus.join import Join
 from roadstream.sinks.consensus.refusal import check
 from roadstream.sinks.evaluation.labels import read_labels
-from roadstream.sinks.files.columns import row
 from roadstream.sinks.files.readers import read_answers
 from roadstream.stages.decoding import jpeg
 from roadstream.stages.decoding.decode import DecodeLimits, decode

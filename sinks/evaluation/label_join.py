@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roadstream.schemas.errors import UsageError
+from roadstream.sinks.columns import AnswerRow, VoteRow
 from roadstream.sinks.evaluation.labels import Label, Labels, Match, same_file, split_time
 from roadstream.sinks.evaluation.metrics import Bools, Reals
-from roadstream.sinks.files.columns import AnswerRow, VoteRow
 
 OPEN = -1
 """Stands for a label that says neither yes nor no, and for an answer that left at no tier."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from roadstream.schemas.errors import UsageError
-from roadstream.sinks.files.columns import COLUMNS, PROMISED, AnswerRow, defaults
+from roadstream.sinks.columns import COLUMNS, PROMISED, AnswerRow, defaults
 
 ROW_GROUP = 4096
 """Rows held back until they are written together: some MB with boxes, and scans stay fast."""

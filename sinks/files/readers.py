@@ -7,7 +7,7 @@ from typing import cast, get_type_hints
 import msgspec
 
 from roadstream.schemas.errors import RunError, UsageError
-from roadstream.sinks.files.columns import COLUMNS, PROMISED, AnswerRow, defaults
+from roadstream.sinks.columns import COLUMNS, PROMISED, AnswerRow, defaults
 from roadstream.sinks.files.csv_table import decimal, open_table, unmarked
 from roadstream.sinks.files.text_encoding import utf8_lines
 

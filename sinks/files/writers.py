@@ -11,8 +11,8 @@ import msgspec
 
 from roadstream.schemas.errors import UsageError
 from roadstream.schemas.records.answer import Answer
+from roadstream.sinks.columns import COLUMNS, AnswerRow, row
 from roadstream.sinks.files.atomic import AtomicFile
-from roadstream.sinks.files.columns import COLUMNS, AnswerRow, row
 from roadstream.sinks.files.csv_table import marked
 
 FORMATS = (".parquet", ".jsonl", ".csv")

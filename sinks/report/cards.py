@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from roadstream.sinks.files.columns import AnswerRow, BoxRow, VoteRow
+from roadstream.sinks.columns import AnswerRow, BoxRow, VoteRow
 from roadstream.sinks.report.markup import Html, escape, join, number, seconds
 from roadstream.sinks.report.summary import fault_of
 from roadstream.sinks.report.thumbnails import thumbnail

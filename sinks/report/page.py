@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from roadstream.sinks.columns import AnswerRow
 from roadstream.sinks.files.atomic import AtomicFile
-from roadstream.sinks.files.columns import AnswerRow
 from roadstream.sinks.files.readers import read_answers
 from roadstream.sinks.report.cards import LoadImage, Sheet
 from roadstream.sinks.report.charts import histogram, scale, span

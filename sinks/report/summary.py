@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from roadstream.sinks.files.columns import AnswerRow, VoteRow
+from roadstream.sinks.columns import AnswerRow, VoteRow
 from roadstream.sinks.report.percentiles import Durations
 
 BINS = 20

@@ -7,7 +7,7 @@ import msgspec
 from roadstream.schemas.records.answer import Answer, AnswerTier
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import MemberRun
-from roadstream.sinks.files.columns import AnswerRow, VoteRow, row
+from roadstream.sinks.columns import AnswerRow, VoteRow, row
 from roadstream.sinks.verification.findings import Kind
 
 TIMINGS: dict[type[msgspec.Struct], frozenset[str]] = {

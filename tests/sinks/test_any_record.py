@@ -20,9 +20,9 @@ from roadstream.schemas.records.votes import Escalation, VotesPack
 from roadstream.schemas.topics import VOTES, images
 from roadstream.schemas.topics import tier as tier_topic
 from roadstream.sinks import dead_letters
+from roadstream.sinks.columns import row
 from roadstream.sinks.evaluation.measure import evaluate, join_labels
 from roadstream.sinks.evaluation.table import render
-from roadstream.sinks.files.columns import row
 from roadstream.sinks.files.readers import read_answers
 from roadstream.sinks.files.writers import FORMATS, open_writer
 from roadstream.sinks.report.page import ReportOptions, write_report

@@ -11,7 +11,7 @@ from roadstream.schemas import codec
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import ANSWERS, VOTES
-from roadstream.sinks.files.columns import row
+from roadstream.sinks.columns import row
 from roadstream.sinks.files.writers import open_writer
 from roadstream.streams.log import Start
 from roadstream.workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async

@@ -18,7 +18,7 @@ from roadstream.schemas.errors import RunError, UsageError
 from roadstream.schemas.records.answer import Answer, Flag, Latency, TierLatency, Vote
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box
-from roadstream.sinks.files.columns import PROMISED, AnswerRow, defaults, row
+from roadstream.sinks.columns import PROMISED, AnswerRow, defaults, row
 from roadstream.sinks.files.csv_table import marked, unmarked
 from roadstream.sinks.files.parquet import SCHEMA
 from roadstream.sinks.files.readers import read_answers

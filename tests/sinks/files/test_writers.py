@@ -15,7 +15,7 @@ from roadstream.schemas.errors import OutputError, UsageError
 from roadstream.schemas.records.answer import Answer, Latency, TierLatency, Vote
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box
-from roadstream.sinks.files.columns import COLUMNS, PROMISED
+from roadstream.sinks.columns import COLUMNS, PROMISED
 from roadstream.sinks.files.parquet import ROW_GROUP, SCHEMA
 from roadstream.sinks.files.readers import read_answers
 from roadstream.sinks.files.writers import FORMATS, check_output, open_writer

@@ -19,7 +19,7 @@ from roadstream.schemas.errors import OutputError, UsageError
 from roadstream.schemas.records.answer import Answer, Latency, Status, TierLatency, Vote
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box
-from roadstream.sinks.files.columns import row
+from roadstream.sinks.columns import row
 from roadstream.sinks.files.writers import open_writer
 from roadstream.sinks.report.markup import escape, seconds
 from roadstream.sinks.report.page import ReportOptions, write_report
