@@ -32,7 +32,7 @@ from roadstream.schemas.records.votes import (
     VotesPack,
 )
 from roadstream.sinks.consensus.answer import Answerer
-from roadstream.sinks.files.writers import open_writer
+from roadstream.sinks.sink import open_writer
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.database import Database
 from roadstream.streams.embedded.log import EmbeddedLog

@@ -1,10 +1,13 @@
 """A file that appears whole: written beside its target and moved into place when complete."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from roadstream.schemas.errors import OutputError, UsageError
+from roadstream.sinks.sink import AnswerSink
 
 
 class AtomicFile:
@@ -15,7 +18,6 @@ class AtomicFile:
 
     Attributes:
         path: The target, with links resolved.
-        file: Where to write; ``OSError`` of its methods is for the caller to turn to ``failure``.
 
     Raises:
         UsageError: The target is there and no regular file, or its folder does not exist.
@@ -29,32 +31,67 @@ class AtomicFile:
         try:
             _check(path, self.path)
             _remove_stale(self.path)
-            self.file = self._part.open("wb")
+            self._file = self._part.open("wb")
         except OSError as problem:
-            raise self.failure(problem) from problem
+            raise self._failure(problem) from problem
+
+    @contextmanager
+    def writing(self) -> Iterator[BinaryIO]:
+        """Yield where to write; raise ``OutputError`` of an ``OSError`` within the block."""
+        try:
+            yield self._file
+        except OSError as problem:
+            raise self._failure(problem) from problem
 
     def commit(self) -> None:
-        """Put the file in place, durably; on ``OutputError`` the temporary file is gone."""
-        try:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
+        """Put the file in place, durably; raise ``OutputError`` if that cannot be."""
+        with self.writing() as file:
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
             self._part.replace(self.path)
-        except OSError as problem:
-            self.discard()
-            raise self.failure(problem) from problem
 
     def discard(self) -> None:
         """Drop the temporary file; never raises."""
         with suppress(OSError):
-            self.file.close()
+            self._file.close()
         with suppress(OSError):
             self._part.unlink(missing_ok=True)
 
-    def failure(self, problem: OSError) -> OutputError:
-        """Return the error that tells a person about ``problem`` with this file."""
+    def _failure(self, problem: OSError) -> OutputError:
         reason = problem.strerror or problem
         return OutputError(f"{self._given}: expected a file that can be written: {reason}")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield where to write a file that is in place at the end of the block, or not at all.
+
+    Raises:
+        UsageError: As ``AtomicFile``.
+        OutputError: It cannot be written.
+    """
+    atomic = AtomicFile(path)
+    try:
+        with atomic.writing() as file:
+            yield file
+        atomic.commit()
+    except BaseException:
+        atomic.discard()
+        raise
+
+
+class FileSink(AnswerSink):
+    """A sink whose target is a file, which appears whole when it is committed."""
+
+    def __init__(self, target: str) -> None:
+        self.file = AtomicFile(Path(target))
+
+    def commit(self) -> None:
+        self.file.commit()
+
+    def abort(self) -> None:
+        self.file.discard()
 
 
 def _check(path: Path, target: Path) -> None:

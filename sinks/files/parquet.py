@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from roadstream.schemas.errors import UsageError
 from roadstream.sinks.columns import COLUMNS, PROMISED, AnswerRow, defaults
+from roadstream.sinks.files.atomic import FileSink
 
 ROW_GROUP = 4096
 """Rows held back until they are written together: some MB with boxes, and scans stay fast."""
@@ -68,37 +69,36 @@ _TYPES: dict[str, pa.DataType] = {
 SCHEMA = pa.schema(_TYPES)
 
 
-class RowGroups:
-    """Write rows to an open binary file as typed Parquet, one row group at a time.
+class ParquetSink(FileSink):
+    """Typed Parquet, written a row group at a time; no more than that is held in memory."""
 
-    Nothing but the rows of one group is held in memory. Errors of the file are raised as they
-    come; after one, only ``abandon`` may be called.
-    """
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        with self.file.writing() as file:
+            self._writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
+        self._rows: list[AnswerRow] = []
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
-        self._held: list[AnswerRow] = []
+    def write(self, rows: Sequence[AnswerRow]) -> None:
+        self._rows += rows
+        while len(self._rows) >= ROW_GROUP:
+            self._write_group()
 
-    def add(self, rows: Sequence[AnswerRow]) -> None:
-        """Take rows; whole row groups go to the file at once."""
-        self._held.extend(rows)
-        while len(self._held) >= ROW_GROUP:
-            self._flush(ROW_GROUP)
+    def commit(self) -> None:
+        if self._rows:
+            self._write_group()
+        with self.file.writing():
+            self._writer.close()
+        super().commit()
 
-    def finish(self) -> None:
-        """Write what is held and the footer; the file itself stays open."""
-        if self._held:
-            self._flush(len(self._held))
-        self._writer.close()
-
-    def abandon(self) -> None:
-        """Let go of the file without a usable end."""
+    def abort(self) -> None:
         with suppress(OSError, pa.ArrowException):
             self._writer.close()
+        super().abort()
 
-    def _flush(self, count: int) -> None:
-        group, self._held = self._held[:count], self._held[count:]
-        self._writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+    def _write_group(self) -> None:
+        group, self._rows = self._rows[:ROW_GROUP], self._rows[ROW_GROUP:]
+        with self.file.writing():
+            self._writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
 
 
 def read_rows(path: Path, batch: int) -> Iterator[AnswerRow]:

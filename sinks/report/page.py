@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from roadstream.sinks.columns import AnswerRow
-from roadstream.sinks.files.atomic import AtomicFile
+from roadstream.sinks.files.atomic import atomic_file
 from roadstream.sinks.files.readers import read_answers
 from roadstream.sinks.report.cards import LoadImage, Sheet
 from roadstream.sinks.report.charts import histogram, scale, span
@@ -61,20 +61,11 @@ def write_report(answers_path: Path, out_path: Path, options: ReportOptions = PL
         RunError: The answers cannot be read.
         OutputError: The page cannot be written.
     """
-    out = AtomicFile(out_path)
-    try:
+    with atomic_file(out_path) as file:
         summary = Summary()
         for row in read_answers(answers_path):
             summary.add(row)
-        page = _page(answers_path.name, summary, options)
-        out.file.write(page.encode())
-    except OSError as problem:
-        out.discard()
-        raise out.failure(problem) from problem
-    except BaseException:
-        out.discard()
-        raise
-    out.commit()
+        file.write(_page(answers_path.name, summary, options).encode())
 
 
 def _page(source: str, summary: Summary, options: ReportOptions) -> str:

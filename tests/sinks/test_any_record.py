@@ -24,8 +24,8 @@ from roadstream.sinks.columns import row
 from roadstream.sinks.evaluation.measure import evaluate, join_labels
 from roadstream.sinks.evaluation.table import render
 from roadstream.sinks.files.readers import read_answers
-from roadstream.sinks.files.writers import FORMATS, open_writer
 from roadstream.sinks.report.page import ReportOptions, write_report
+from roadstream.sinks.sink import FORMATS, open_writer
 from roadstream.workers.commands.evaluate import load_image
 from tests.kits.examples import examples
 from tests.kits.records_kit import around, evened, packed, within

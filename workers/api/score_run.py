@@ -18,6 +18,7 @@ from roadstream.schemas import codec
 from roadstream.schemas.errors import UsageError
 from roadstream.schemas.records.answer import Answer
 from roadstream.sinks.consensus.worker import Consensus
+from roadstream.sinks.sink import scheme_of, target_of
 from roadstream.streams.log import Start
 from roadstream.streams.sources.identity import native
 from roadstream.workers.api.loop_thread import LoopThread
@@ -31,7 +32,7 @@ from roadstream.workers.service.supervision.supervisor import Supervisor
 MOST_WAITING = 4096
 FULL_FOR = 0.05
 # The output that nobody wants.
-NOWHERE = Path(gettempdir(), "answers.jsonl")
+NOWHERE = str(Path(gettempdir(), "answers.jsonl"))
 
 
 class ScoreRun:
@@ -136,8 +137,8 @@ def score(
 
     Args:
         paths: A folder, picture file, glob or video, or several.
-        out: The output file: .parquet, .jsonl or .csv. Without one nothing is written, and nothing
-            can be resumed.
+        out: The output file: .parquet, .jsonl or .csv; or ``SCHEME://…`` of a sink of your own.
+            Without one nothing is written, and nothing can be resumed.
         **options: By name, those of the command: ``cascade``, ``log``, ``namespace``, ``workers``,
             ``fps``, ``stream``, ``sort``, ``restart``, ``start`` (its ``--from``),
             ``hang_timeout``, ``ledger``, ``decode_memory``.
@@ -161,7 +162,7 @@ def _started(options: ScoreOptions) -> Iterator[ScoreRun]:
     with contextlib.ExitStack() as held:
         if options.out == NOWHERE:
             folder = held.enter_context(TemporaryDirectory(prefix="roadstream-"))
-            out = Path(folder, NOWHERE.name)
+            out = str(Path(folder, Path(NOWHERE).name))
             options = msgspec.structs.replace(options, out=out, kept=False)
         run = held.enter_context(contextlib.closing(ScoreRun(options)))
         run.start()
@@ -206,7 +207,7 @@ def _options(paths: Paths, out: str | os.PathLike[str] | None, given: _Options) 
     wanted: dict[str, Any] = {
         **given,
         "paths": [native(path) for path in several],
-        "out": NOWHERE if out is None else Path(out).absolute(),
+        "out": NOWHERE if out is None else _target(out),
     }
     if "-" in wanted["paths"]:
         raise UsageError("score: expected paths, got - (give the paths of the list themselves)")
@@ -224,3 +225,8 @@ def _options(paths: Paths, out: str | os.PathLike[str] | None, given: _Options) 
         raise UsageError(f"score: {error}") from None
     check(options)
     return options
+
+
+def _target(out: str | os.PathLike[str]) -> str:
+    target = target_of(out)
+    return target if scheme_of(target) else str(Path(target).absolute())

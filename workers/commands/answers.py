@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -12,7 +11,7 @@ from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import ANSWERS, VOTES
 from roadstream.sinks.columns import row
-from roadstream.sinks.files.writers import open_writer
+from roadstream.sinks.sink import open_writer, target_of
 from roadstream.streams.log import Start
 from roadstream.workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async
 from roadstream.workers.commands.follow import Kind, Span
@@ -35,7 +34,11 @@ def answers(
     log: LogUrl = DEFAULT_KAFKA,
     namespace: Namespace = None,
     out: Annotated[
-        Path | None, Parameter(help=".parquet, .jsonl or .csv; JSON lines on stdout if absent.")
+        str | None,
+        Parameter(
+            help=".parquet, .jsonl or .csv, or SCHEME://… of a sink of your own; JSON lines on "
+            "stdout if absent."
+        ),
     ] = None,
     start: Begin = None,
     follow: Annotated[
@@ -55,7 +58,7 @@ def answers(
         return
     with open_writer(out) as writer:
         strays = run_async(log_level, read_on, where, _ANSWERS, span, writer.write)
-    console().print(f"{writer.rows:,} answers: {out}", soft_wrap=True)
+    console().print(f"{writer.rows:,} answers: {target_of(out)}", soft_wrap=True)
     _warn(strays, ANSWERS)
 
 

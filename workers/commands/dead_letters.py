@@ -27,7 +27,7 @@ from roadstream.sinks.dead_letters import (
     votes_of,
 )
 from roadstream.sinks.dead_letters import replay as replayed
-from roadstream.sinks.files.atomic import AtomicFile
+from roadstream.sinks.files.atomic import atomic_file
 from roadstream.streams.log import Log, Output
 from roadstream.workers.commands.common import DEFAULT_KAFKA, LogLevel, LogUrl, Namespace, run_async
 from roadstream.workers.observe.terminal import console, screen
@@ -112,13 +112,8 @@ def show(
     sys.stdout.buffer.write(msgspec.json.format(codec.encode_json(_plain(one, letter))) + b"\n")
     if save is not None:
         data = picture(letter)
-        file = AtomicFile(save)
-        try:
-            file.file.write(data)
-        except OSError as problem:
-            file.discard()
-            raise file.failure(problem) from problem
-        file.commit()
+        with atomic_file(save) as file:
+            file.write(data)
         _say(f"{len(data):,} bytes: {save}")
 
 

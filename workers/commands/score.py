@@ -6,6 +6,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
+from roadstream.schemas.errors import UsageError
+from roadstream.sinks.sink import FORMATS, name_of, target_of
 from roadstream.workers.commands.common import (
     Beginning,
     CascadeName,
@@ -26,7 +28,9 @@ from roadstream.workers.tier.hangs import HANG_TIMEOUT
 
 STOPPED = 130
 
-Output = Annotated[Path, Parameter(help="Answers: .parquet, .jsonl or .csv.")]
+Output = Annotated[
+    str, Parameter(help="Answers: .parquet, .jsonl or .csv; or SCHEME://… of a sink of your own.")
+]
 JobLog = Annotated[str, Parameter(help="embedded (a file beside the output) or kafka://host:port.")]
 Workers = Annotated[
     int | None,
@@ -56,7 +60,7 @@ Restart = Annotated[
 
 def score(
     *paths: Paths,
-    out: Output = Path("answers.parquet"),
+    out: Output = "answers.parquet",
     cascade: CascadeName = "lite",
     log: JobLog = "embedded",
     namespace: Namespace = None,
@@ -87,7 +91,7 @@ def score(
     """
     options = ScoreOptions(
         paths=list(paths),
-        out=out,
+        out=target_of(out),
         cascade=cascade,
         log=log,
         namespace=namespace,
@@ -103,14 +107,19 @@ def score(
         log_level=log_level,
     )
     check(options)
+    if report and name_of(options.out) not in FORMATS:
+        raise UsageError(
+            f"--report: expected an --out that can be read again ({', '.join(FORMATS)}), "
+            f"got {options.out}"
+        )
     with prepared(options) as job:
         tally, finished = run_async(log_level, job.run, run_until_stopped, console())
     if finished and report:
         from roadstream.workers.commands.evaluate import report as write
 
-        write(out)
+        write(Path(options.out))
     # Last: a standard output that is full must not cost the report.
-    _summarise(tally, out, job.stats.left_out.lines(), finished=finished)
+    _summarise(tally, options.out, job.stats.left_out.lines(), finished=finished)
     if not finished:
         return STOPPED
     if not tally.submitted:
@@ -119,7 +128,7 @@ def score(
     return 0 if tally.answered.get("failed", 0) == 0 else 1
 
 
-def _summarise(tally: Tally, out: Path, left_out: list[str], *, finished: bool) -> None:
+def _summarise(tally: Tally, out: str, left_out: list[str], *, finished: bool) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     total = tally.total_answered
     table.add_row("images", f"{total:,}")

@@ -13,7 +13,7 @@ from rich.console import Console
 from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.schemas.errors import LogUnavailableError, RunError, UsageError
 from roadstream.sinks.consensus.worker import Consensus
-from roadstream.sinks.files.writers import check_output
+from roadstream.sinks.sink import check_output
 from roadstream.streams.group.member import MemberOptions
 from roadstream.streams.ledgers.event_ledger import EventLedger
 from roadstream.streams.ledgers.run_ledger import RunLedger
@@ -58,7 +58,7 @@ class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         paths: Folders, picture files, globs, videos, or ``-`` for a list on standard input.
-        out: The output file: .parquet, .jsonl or .csv.
+        out: The output file: .parquet, .jsonl or .csv; or the target of another sink.
         cascade: Name of a shipped cascade, or the path of a file.
         log: ``embedded``, or ``kafka://host:port``.
         namespace: Stands before the names of topics and groups on a shared log.
@@ -76,7 +76,7 @@ class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     paths: list[str]
-    out: Path
+    out: str
     cascade: str = "lite"
     log: str = "embedded"
     namespace: str | None = None
@@ -173,7 +173,7 @@ class ScoringJob:
             f"embedded:{folder.log}" if self._embedded else self._key.log, self._key.namespace
         )
         async with RunLedger(folder.ledger) as ledger:
-            run_id = await resume(ledger, self._key, folder.out)
+            run_id = await resume(ledger, self._key, folder)
             identify(member_id=run_id)
             progress = Progress(tally := Tally(), cascade.tier_names, shown)
             await self._look_back(url, ledger, progress)

@@ -5,7 +5,6 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import anyio
@@ -22,7 +21,7 @@ from roadstream.schemas.topics import (
     images,
 )
 from roadstream.sinks.consensus.worker import Consensus
-from roadstream.sinks.files.writers import open_writer
+from roadstream.sinks.sink import open_writer
 from roadstream.streams.ledgers.event_ledger import EventLedger
 from roadstream.streams.ledgers.run_ledger import LedgerRow, RunLedger
 from roadstream.streams.ledgers.run_places import UNREAD
@@ -314,11 +313,11 @@ def _patient(name: str, worked_at: Callable[[], float]) -> Persistent:
     return Persistent(name, worked_at, passing=(LogUnavailableError,), patience=PATIENCE)
 
 
-def export(ledger: RunLedger, out: Path, *, in_order: bool) -> int:
-    """Write the ledger's answers to a file (blocking); return how many.
+def export(ledger: RunLedger, out: str, *, in_order: bool) -> int:
+    """Write the ledger's answers to a sink (blocking); return how many.
 
     Raises:
-        OutputError: The file cannot be written; it is then what it was before.
+        OutputError: It takes no more, or not all; the sink has aborted.
     """
     with open_writer(out) as writer:
         for batch in ledger.answers(in_order=in_order):

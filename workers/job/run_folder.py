@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import BinaryIO, Literal
 import msgspec
 
 from roadstream.schemas.errors import OutputError, UsageError
+from roadstream.sinks.sink import scheme_of
 from roadstream.streams.ledgers.run_ledger import RunLedger
 from roadstream.streams.sources.listing import Readable, keep_list
 
@@ -36,11 +38,17 @@ class RunKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunFolder:
-    """``answers.parquet.roadstream/`` beside ``answers.parquet``: ledger, log, state, lock."""
+    """``answers.parquet.roadstream/`` beside ``answers.parquet``: ledger, log, state, lock.
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.path = out.with_name(out.name + ".roadstream")
+    Of a target that is no file it lies in the working folder, and does not show the target.
+    """
+
+    def __init__(self, out: str) -> None:
+        self.out = name = out
+        if scheme := scheme_of(out):
+            digest = hashlib.sha256(out.encode(errors="backslashreplace")).hexdigest()
+            name = f"{scheme}-{digest[:12]}"
+        self.path = Path(f"{name}.roadstream")
         self.ledger = self.path / "ledger.db"
         self.log = self.path / "log.db"
         self.state = self.path / "state"
@@ -101,7 +109,7 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-async def resume(ledger: RunLedger, key: RunKey, out: Path) -> str:
+async def resume(ledger: RunLedger, key: RunKey, folder: RunFolder) -> str:
     """Check that the ledger is of this very run; return the run's id, made on the first start.
 
     Raises:
@@ -121,8 +129,7 @@ async def resume(ledger: RunLedger, key: RunKey, out: Path) -> str:
             if name == "listed":
                 holds = "a run over another list on standard input"
             raise UsageError(
-                f"{out}.roadstream holds {holds}; "
-                "give another --out, or --restart to forget that run"
+                f"{folder.path} holds {holds}; give another --out, or --restart to forget that run"
             )
     if "listed" not in found:
         await ledger.set_facts({"key": json.dumps(wanted)})

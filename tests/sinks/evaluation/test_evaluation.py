@@ -20,7 +20,7 @@ from roadstream.sinks.evaluation.label_join import Counts
 from roadstream.sinks.evaluation.labels import Label, Labels
 from roadstream.sinks.evaluation.measure import Evaluation, evaluate, join_labels
 from roadstream.sinks.evaluation.table import render
-from roadstream.sinks.files.writers import open_writer
+from roadstream.sinks.sink import open_writer
 from tests.kits.builders import answered
 
 

@@ -22,7 +22,7 @@ from roadstream.sinks.columns import PROMISED, AnswerRow, defaults, row
 from roadstream.sinks.files.csv_table import marked, unmarked
 from roadstream.sinks.files.parquet import SCHEMA
 from roadstream.sinks.files.readers import read_answers
-from roadstream.sinks.files.writers import FORMATS, open_writer
+from roadstream.sinks.sink import FORMATS, open_writer
 from tests.kits.builders import answered
 from tests.kits.examples import examples
 

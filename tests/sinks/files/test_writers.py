@@ -18,7 +18,7 @@ from roadstream.schemas.records.votes import Box
 from roadstream.sinks.columns import COLUMNS, PROMISED
 from roadstream.sinks.files.parquet import ROW_GROUP, SCHEMA
 from roadstream.sinks.files.readers import read_answers
-from roadstream.sinks.files.writers import FORMATS, check_output, open_writer
+from roadstream.sinks.sink import FORMATS, check_output, open_writer
 from tests.kits.builders import answered
 
 
@@ -174,7 +174,7 @@ from pathlib import Path
 from roadstream.schemas.errors import OutputError
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.image import Head
-from roadstream.sinks.files.writers import open_writer
+from roadstream.sinks.sink import open_writer
 
 path = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

@@ -20,12 +20,12 @@ from roadstream.schemas.records.answer import Answer, Latency, Status, TierLaten
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box
 from roadstream.sinks.columns import row
-from roadstream.sinks.files.writers import open_writer
 from roadstream.sinks.report.markup import escape, seconds
 from roadstream.sinks.report.page import ReportOptions, write_report
 from roadstream.sinks.report.percentiles import LEAST, MOST, Durations
 from roadstream.sinks.report.summary import MOST_NAMES, SHOWN, Summary
 from roadstream.sinks.report.thumbnails import LARGEST, thumbnail
+from roadstream.sinks.sink import open_writer
 from tests.kits.builders import answered
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\n\u202e&amp;${title}"

@@ -8,7 +8,7 @@ import msgspec
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.events import Fenced, Revoked
 from roadstream.schemas.topics import ANSWERS, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
-from roadstream.sinks.files.writers import open_writer
+from roadstream.sinks.sink import open_writer
 from tests.kits.builders import head
 from tests.kits.sound_run import IMAGES, SoundRun, answer, retimed, worked
 from tests.kits.verify_kit import letter, only, unchecked, without

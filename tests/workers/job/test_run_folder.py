@@ -21,11 +21,11 @@ KEY = RunKey(
     cascade_hash="0123",
     fps=None,
 )
-OUT = Path("answers.parquet")
+FOLDER = RunFolder("answers.parquet")
 
 
 def test_the_folder_lies_beside_the_output(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "answers.parquet")
+    folder = RunFolder(str(tmp_path / "answers.parquet"))
     assert folder.path == tmp_path / "answers.parquet.roadstream"
     with folder.locked(restart=False):
         assert folder.path.is_dir()
@@ -34,20 +34,20 @@ def test_the_folder_lies_beside_the_output(tmp_path: Path) -> None:
 
 def test_only_one_process_scores_into_an_output(tmp_path: Path) -> None:
     out = tmp_path / "answers.csv"
-    with RunFolder(out).locked(restart=False):
+    with RunFolder(str(out)).locked(restart=False):
         with (
             pytest.raises(UsageError, match=r"answers\.csv: another roadstream is scoring into it"),
-            RunFolder(out).locked(restart=True),
+            RunFolder(str(out)).locked(restart=True),
         ):
             pass
-        with RunFolder(tmp_path / "other.csv").locked(restart=False):
+        with RunFolder(str(tmp_path / "other.csv")).locked(restart=False):
             pass
-    with RunFolder(out).locked(restart=False):
+    with RunFolder(str(out)).locked(restart=False):
         pass
 
 
 def test_the_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "answers.csv")
+    folder = RunFolder(str(tmp_path / "answers.csv"))
     with pytest.raises(RuntimeError, match="stop"), folder.locked(restart=False):
         raise RuntimeError("stop")
     with folder.locked(restart=False):
@@ -56,7 +56,7 @@ def test_the_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    folder = RunFolder(tmp_path / "file" / "answers.csv")
+    folder = RunFolder(str(tmp_path / "file" / "answers.csv"))
     with (
         pytest.raises(
             OutputError, match=r"file/answers\.csv\.roadstream: cannot be written: Not a"
@@ -68,7 +68,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_only_a_restart_forgets_what_an_earlier_run_left(tmp_path: Path, *, restart: bool) -> None:
-    folder = RunFolder(tmp_path / "answers.csv")
+    folder = RunFolder(str(tmp_path / "answers.csv"))
     left = [
         Path(f"{path}{suffix}")
         for path in (folder.ledger, folder.log)
@@ -82,7 +82,7 @@ def test_only_a_restart_forgets_what_an_earlier_run_left(tmp_path: Path, *, rest
 
 
 def test_removing_the_log_keeps_the_ledger(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "answers.csv")
+    folder = RunFolder(str(tmp_path / "answers.csv"))
     with folder.locked(restart=False):
         folder.ledger.write_bytes(b"x")
         folder.log.write_bytes(b"x")
@@ -95,11 +95,11 @@ def test_removing_the_log_keeps_the_ledger(tmp_path: Path) -> None:
 
 async def test_the_same_run_is_resumed_under_its_id(tmp_path: Path) -> None:
     async with RunLedger(tmp_path / "ledger.db") as ledger:
-        first = await resume(ledger, KEY, OUT)
+        first = await resume(ledger, KEY, FOLDER)
     async with RunLedger(tmp_path / "ledger.db") as ledger:
-        assert await resume(ledger, KEY, OUT) == first
+        assert await resume(ledger, KEY, FOLDER) == first
     async with RunLedger(tmp_path / "other.db") as ledger:
-        assert await resume(ledger, KEY, OUT) != first
+        assert await resume(ledger, KEY, FOLDER) != first
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ async def test_another_run_is_refused_and_the_difference_is_named(
     tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     async with RunLedger(tmp_path / "ledger.db") as ledger:
-        await resume(ledger, KEY, OUT)
+        await resume(ledger, KEY, FOLDER)
         with pytest.raises(UsageError, match=rf"answers\.parquet\.roadstream holds {said}; give"):
-            await resume(ledger, msgspec.structs.replace(KEY, **change), OUT)
+            await resume(ledger, msgspec.structs.replace(KEY, **change), FOLDER)
 
 
 async def test_a_run_that_noted_nothing_of_its_list_is_taken_at_its_word_once(
@@ -130,14 +130,14 @@ async def test_a_run_that_noted_nothing_of_its_list_is_taken_at_its_word_once(
     async with RunLedger(tmp_path / "ledger.db") as ledger:
         await ledger.set_facts({"run_id": "r", "key": json.dumps(old)})
         listed = msgspec.structs.replace(KEY, listed="0123")
-        assert await resume(ledger, listed, OUT) == "r"
+        assert await resume(ledger, listed, FOLDER) == "r"
         with pytest.raises(UsageError, match="another list on standard input"):
-            await resume(ledger, msgspec.structs.replace(KEY, listed="4567"), OUT)
+            await resume(ledger, msgspec.structs.replace(KEY, listed="4567"), FOLDER)
 
 
 @pytest.mark.parametrize("data", [b"a.jpg\nb.jpg\n", b"a.jpg\r\n\r\nb.jpg", b"a.jpg\0b.jpg\0"])
 def test_a_list_is_kept_and_told_from_others_by_its_paths(tmp_path: Path, data: bytes) -> None:
-    folder = RunFolder(tmp_path / "answers.csv")
+    folder = RunFolder(str(tmp_path / "answers.csv"))
     with folder.locked(restart=False):
         with folder.list_kept(io.BytesIO(data)) as (kept, listed):
             assert kept.read() == data
@@ -149,7 +149,7 @@ def test_a_list_is_kept_and_told_from_others_by_its_paths(tmp_path: Path, data: 
 
 
 def test_a_list_that_is_none_is_refused_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "answers.csv")
+    folder = RunFolder(str(tmp_path / "answers.csv"))
     with (
         folder.locked(restart=False),
         pytest.raises(UsageError, match="expected one path per line"),

@@ -16,8 +16,8 @@ from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.records.votes import Box, VotesPack
 from roadstream.sinks.consensus.answer import Answerer, TierVotes
 from roadstream.sinks.files.readers import read_answers
-from roadstream.sinks.files.writers import FORMATS, open_writer
 from roadstream.sinks.report.page import ReportOptions, write_report
+from roadstream.sinks.sink import FORMATS, open_writer
 from roadstream.stages.inference import Abstained, Engine, Pictures, Score
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.log import TopicPartition
