@@ -129,7 +129,7 @@ class Abstained(NamedTuple):
     reason: str
 
 
-Said = Score | Abstained | ImageError
+EngineResult = Score | Abstained | ImageError
 
 
 class Engine(ABC):
@@ -180,7 +180,7 @@ class Engine(ABC):
         del batch
 
     @abstractmethod
-    def infer(self, batch: Pictures) -> Sequence[Said]:
+    def infer(self, batch: Pictures) -> Sequence[EngineResult]:
         """Return a list of one finding per picture, in order.
 
         Raises:

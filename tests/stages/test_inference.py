@@ -14,10 +14,10 @@ from roadstream.stages.inference import (
     MAX_TEXT,
     Abstained,
     Engine,
+    EngineResult,
     Finding,
     Picture,
     Pictures,
-    Said,
     Score,
     infer_isolated,
     is_out_of_memory,
@@ -337,17 +337,17 @@ def test_an_engine_that_goes_away_is_not_asked_again() -> None:
 class Reader(Touchy):
     """Answers for each picture in its own way."""
 
-    def __init__(self, says: list[Said]) -> None:
+    def __init__(self, says: list[EngineResult]) -> None:
         super().__init__()
         self.says = says
 
-    def infer(self, batch: Pictures) -> list[Said]:  # type: ignore[override]
+    def infer(self, batch: Pictures) -> list[EngineResult]:  # type: ignore[override]
         return [self.says[int(picture.pixels[0, 0, 0])] for picture in batch]
 
 
 def test_a_member_may_say_why_it_gives_no_score_and_what_it_read() -> None:
     late = ImageError("expired", "too late")
-    says: list[Said] = [Score(1.0, [], "ROAD WORK"), Abstained("nothing\n to read"), late]
+    says: list[EngineResult] = [Score(1.0, [], "ROAD WORK"), Abstained("nothing\n to read"), late]
 
     assert infer(Reader(says), pictures(3)) == [says[0], Abstained("nothing to read"), late]
 

@@ -58,7 +58,7 @@ class Devices:
     def __init__(self, slots: int = SLOTS) -> None:
         self._queue = DeviceQueue(slots)
         self._changed = anyio.Event()
-        self._locks: dict[str, _Turn] = {}
+        self._locks: dict[str, _DeviceLock] = {}
         self._guard = threading.Lock()
         self._home = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,7 +87,7 @@ class Devices:
         with self._guard:
             turn = self._locks.get(device)
             if turn is None:
-                turn = self._locks[device] = _Turn()
+                turn = self._locks[device] = _DeviceLock()
         return turn.held(rank)
 
     async def acquire(self, request: SlotRequest) -> Slot:
@@ -147,7 +147,7 @@ class Devices:
                 self._loop.call_soon_threadsafe(call)
 
 
-class _Turn:
+class _DeviceLock:
     """A lock that goes to the most downstream of the threads that wait, then to the first."""
 
     def __init__(self) -> None:

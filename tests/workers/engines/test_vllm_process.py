@@ -16,7 +16,7 @@ from roadstream.schemas.cascade.model import Member, load_cascade
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.settings.vllm import VllmSettings
-from roadstream.stages.inference import Abstained, Picture, Pictures, Said, Score
+from roadstream.stages.inference import Abstained, EngineResult, Picture, Pictures, Score
 from roadstream.streams.clock import SystemClock
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vllm import engine as vllm_engine
@@ -77,7 +77,7 @@ def pictures(*levels: int, head: Head | None = None) -> Pictures:
     return Pictures([Picture(np.full((64, 64, 3), level, np.uint8), head=head) for level in levels])
 
 
-def revived(engine: VllmEngine) -> list[Said]:
+def revived(engine: VllmEngine) -> list[EngineResult]:
     """Return what it says of a picture, once it runs again."""
     assert engine.managed.reached("up", PATIENCE)
     return engine.infer(pictures(170))
@@ -113,7 +113,7 @@ def test_each_picture_gets_what_became_of_it(tmp_path: Path) -> None:
 
 def test_several_batches_are_under_way_at_once(tmp_path: Path) -> None:
     with loaded(tmp_path) as engine:
-        found: list[list[Said]] = []
+        found: list[list[EngineResult]] = []
         threads = [
             threading.Thread(target=lambda: found.append(engine.infer(pictures(200, 210))))
             for _ in range(8)

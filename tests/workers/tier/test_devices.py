@@ -10,7 +10,7 @@ from roadstream.schemas.records.image import Inline
 from roadstream.stages.batching.batcher import QueueState
 from roadstream.stages.batching.device_queue import SLOTS, SlotRequest
 from roadstream.stages.batching.latency_model import Run
-from roadstream.stages.inference import Engine, Pictures, Said, Score
+from roadstream.stages.inference import Engine, EngineResult, Pictures, Score
 from roadstream.workers.tier.devices import Devices, Slot
 from roadstream.workers.tier.judge import Judge, longest
 from tests.kits.builders import cascade, member, tier
@@ -119,7 +119,7 @@ class Meeting(Engine):
     def load(self) -> None:
         """Nothing to load."""
 
-    def infer(self, batch: Pictures) -> list[Said]:
+    def infer(self, batch: Pictures) -> list[EngineResult]:
         self._together.wait(DEADLINE)
         return [Score(1.0 if self.device == "cpu" else 2.0, [])] * len(batch)
 
@@ -170,7 +170,7 @@ def test_what_runs_elsewhere_takes_several_batches_at_once() -> None:
 
 def test_a_bug_on_another_device_is_raised() -> None:
     class Broken(Meeting):
-        def infer(self, batch: Pictures) -> list[Said]:
+        def infer(self, batch: Pictures) -> list[EngineResult]:
             raise KeyboardInterrupt
 
     engines: dict[str, Engine] = {

@@ -10,7 +10,7 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 from roadstream.schemas.errors import EngineDownError, ImageError
 from roadstream.schemas.records.image import Head, Inline
 from roadstream.stages.breaker import MemberPolicy
-from roadstream.stages.inference import Abstained, Engine, Pictures, Said, Score
+from roadstream.stages.inference import Abstained, Engine, EngineResult, Pictures, Score
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.judge import Judge, JudgeOptions
 from tests.kits.builders import cascade, member, tier
@@ -41,7 +41,9 @@ class Speaker(Engine):
 
     needs_pixels = False
 
-    def __init__(self, says: Callable[[Pictures], Sequence[Said]], diary: list[str]) -> None:
+    def __init__(
+        self, says: Callable[[Pictures], Sequence[EngineResult]], diary: list[str]
+    ) -> None:
         self._says, self._diary = says, diary
         self.seen: list[tuple[bytes | None, Head | None]] = []
 
@@ -51,7 +53,7 @@ class Speaker(Engine):
     def prepare(self, batch: Pictures) -> None:
         batch.share("copied", lambda: self._diary.append("copy"))
 
-    def infer(self, batch: Pictures) -> list[Said]:
+    def infer(self, batch: Pictures) -> list[EngineResult]:
         batch.share("copied", lambda: self._diary.append("copied late"))
         self._diary.append("infer")
         self.seen += [(None if p.encoded is None else bytes(p.encoded), p.head) for p in batch]
@@ -61,7 +63,7 @@ class Speaker(Engine):
         """Nothing to give back."""
 
 
-def says(score: float) -> Callable[[Pictures], Sequence[Said]]:
+def says(score: float) -> Callable[[Pictures], Sequence[EngineResult]]:
     return lambda batch: [Score(score, [])] * len(batch)
 
 
@@ -142,7 +144,7 @@ def test_when_all_abstain_the_votes_say_so_and_the_image_goes_on() -> None:
 def test_a_member_whose_engine_is_away_is_out_at_once_and_comes_back() -> None:
     now, away = 0.0, True
 
-    def fickle(batch: Pictures) -> list[Said]:
+    def fickle(batch: Pictures) -> list[EngineResult]:
         if away:
             raise EngineDownError("the server does not answer")
         return [Score(1.0, [])] * len(batch)
@@ -218,11 +220,11 @@ class Gated(Speaker):
 
     device = "elsewhere"
 
-    def __init__(self, says: Callable[[Pictures], Sequence[Said]]) -> None:
+    def __init__(self, says: Callable[[Pictures], Sequence[EngineResult]]) -> None:
         super().__init__(says, [])
         self.came, self.go = threading.Semaphore(0), threading.Semaphore(0)
 
-    def infer(self, batch: Pictures) -> list[Said]:
+    def infer(self, batch: Pictures) -> list[EngineResult]:
         self.came.release()
         assert self.go.acquire(timeout=30)
         return super().infer(batch)
@@ -231,7 +233,7 @@ class Gated(Speaker):
 def test_a_member_on_trial_gets_one_batch_and_the_others_do_without_it() -> None:
     now, broken = [0.0], [True]
 
-    def behave(batch: Pictures) -> Sequence[Said]:
+    def behave(batch: Pictures) -> Sequence[EngineResult]:
         if broken[0]:
             raise RuntimeError("gone")
         return [Score(1.0, [])] * len(batch)
@@ -261,7 +263,7 @@ def test_a_member_on_trial_gets_one_batch_and_the_others_do_without_it() -> None
 def test_what_members_say_tells_the_tier_also_from_the_threads_of_other_devices() -> None:
     told: list[dict[str, object]] = []
 
-    def says(batch: Pictures) -> Sequence[Said]:
+    def says(batch: Pictures) -> Sequence[EngineResult]:
         told.append(dict(get_contextvars()))
         return [Score(1.0, [])] * len(batch)
 

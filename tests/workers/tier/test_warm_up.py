@@ -4,7 +4,7 @@ import pytest
 
 from roadstream.schemas.cascade.model import Member
 from roadstream.stages.batching.shapes import Size
-from roadstream.stages.inference import Engine, Pictures, Said, Score
+from roadstream.stages.inference import Engine, EngineResult, Pictures, Score
 from roadstream.workers.tier.warm_up import learn
 
 MEMBER = Member(name="a", engine="noop", width=16, height=8, sizes=[(8, 16)])
@@ -24,7 +24,7 @@ class Timed(Engine):
     def load(self) -> None:
         """Nothing to load."""
 
-    def infer(self, batch: Pictures) -> list[Said]:
+    def infer(self, batch: Pictures) -> list[EngineResult]:
         self.batches.append((len(batch), batch.size_for(MEMBER)))
         assert batch.stack(*batch.size_for(MEMBER)).shape[0] == len(batch)
         if len(batch) > self.fits:

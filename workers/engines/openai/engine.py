@@ -14,7 +14,7 @@ import structlog
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
 from roadstream.schemas.settings.openai import OpenAISettings
-from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, Said
+from roadstream.stages.inference import Abstained, Engine, EngineResult, Picture, Pictures
 from roadstream.stages.rules.yes_no import read_words
 from roadstream.workers.engines.openai.messages import Completion, answer_token, jpeg_of, request
 from roadstream.workers.engines.options import EngineOptions
@@ -70,7 +70,7 @@ class OpenAIEngine(Engine):
         """Resize and encode the pictures."""
         self._asking.prepare(batch)
 
-    def infer(self, batch: Pictures) -> list[Said]:
+    def infer(self, batch: Pictures) -> list[EngineResult]:
         """Return the log-odds of yes per picture.
 
         Raises:
@@ -95,7 +95,7 @@ class OpenAIEngine(Engine):
         if client is not None:
             client.close()
 
-    def _said(self, question: Question, picture: Picture, began: float) -> Said:
+    def _said(self, question: Question, picture: Picture, began: float) -> EngineResult:
         from roadstream.workers.engines.openai.client import Late, Refusal
 
         left = question.patience
@@ -117,7 +117,7 @@ class OpenAIEngine(Engine):
         jpegs.append(jpeg_of(picture, last, limits, quality))
         return request(self._model, self._asking.prompt, jpegs, self._settings)
 
-    def _read(self, reply: dict[str, Any]) -> Said:
+    def _read(self, reply: dict[str, Any]) -> EngineResult:
         settings = self._settings
         try:
             completion = msgspec.convert(reply, Completion)

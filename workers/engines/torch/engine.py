@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.batching.shapes import Size, sizes_of
-from roadstream.stages.inference import Engine, Pictures, Said
+from roadstream.stages.inference import Engine, EngineResult, Pictures
 from roadstream.workers.engines.options import EngineOptions
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class TorchEngine(Engine):
         """Resize, stack, and start the copy to the device."""
         self._models[batch.size_for(self._member)].prepare(batch)
 
-    def infer(self, batch: Pictures) -> list[Said]:
+    def infer(self, batch: Pictures) -> list[EngineResult]:
         """Return a finding per picture."""
         return list(self._models[batch.size_for(self._member)].infer(batch))
 

@@ -15,7 +15,7 @@ from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ConfigError, EngineDownError, EngineError, ImageError
 from roadstream.schemas.records.votes import Box
 from roadstream.schemas.settings.triton import TritonSettings
-from roadstream.stages.inference import Engine, Picture, Pictures, Said, Score
+from roadstream.stages.inference import Engine, EngineResult, Picture, Pictures, Score
 from roadstream.streams.clock import Clock, SystemClock
 from roadstream.workers.engines.boxes import DETECTOR_OUTPUTS, Detector, from_heat
 from roadstream.workers.engines.options import EngineOptions
@@ -109,7 +109,7 @@ class TritonEngine(Engine):
         """Stack the pictures, or encode those that are no JPEG files."""
         self._data(batch)
 
-    def infer(self, batch: Pictures) -> list[Said]:
+    def infer(self, batch: Pictures) -> list[EngineResult]:
         """Return a score per picture; ``expired`` for one whose deadline came first.
 
         Raises:
@@ -120,13 +120,13 @@ class TritonEngine(Engine):
         """
         return self._infer(batch, self._settings.timeout)
 
-    def _infer(self, batch: Pictures, timeout: float) -> list[Said]:
+    def _infer(self, batch: Pictures, timeout: float) -> list[EngineResult]:
         requests = self._requests
         if requests is None:
             raise EngineError("expected load() before infer()")
         data = self._data(batch)
         rows = [row for row in range(len(batch)) if not isinstance(data[row], ImageError)]
-        found: list[Said] = [one if isinstance(one, ImageError) else _NONE for one in data]
+        found: list[EngineResult] = [one if isinstance(one, ImageError) else _NONE for one in data]
         deadlines = [_deadline(batch[row]) for row in rows]
         try:
             answers = requests.ask(_chosen(data, rows), deadlines, timeout)

@@ -22,7 +22,15 @@ from roadstream.schemas.errors import (
     ImageError,
 )
 from roadstream.schemas.settings.vllm import VllmSettings
-from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, Pixels, Said, Score
+from roadstream.stages.inference import (
+    Abstained,
+    Engine,
+    EngineResult,
+    Picture,
+    Pictures,
+    Pixels,
+    Score,
+)
 from roadstream.stages.rules.yes_no import AnswerTokens, answer_tokens, read_tokens, read_words
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vllm.child import engine_wire as wire
@@ -137,7 +145,7 @@ class VllmEngine(Engine):
         """Resize the pictures: vLLM has but one thread for it."""
         self._asking.prepare(batch)
 
-    def infer(self, batch: Pictures) -> list[Said]:
+    def infer(self, batch: Pictures) -> list[EngineResult]:
         """Return the log-odds of yes per picture.
 
         Raises:
@@ -148,7 +156,7 @@ class VllmEngine(Engine):
         with self.managed.using(wait) as process:
             tokens, how = self._prepared(process)
             pending = [_ask(process, how, one) for one in questions]
-            found: list[Said] = []
+            found: list[EngineResult] = []
             try:
                 for one, asked in zip(questions, pending, strict=True):
                     found.append(self._said(process, one, asked, tokens))
@@ -169,7 +177,7 @@ class VllmEngine(Engine):
 
     def _said(
         self, process: EngineProcess, question: Question, asked: Pending, tokens: AnswerTokens
-    ) -> Said:
+    ) -> EngineResult:
         if asked is None:
             return LATE
         match self._reply(process, question, asked):
