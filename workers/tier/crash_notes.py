@@ -32,11 +32,11 @@ _PLACE_BYTES = 1 << 18
 _FORGET_AFTER = 86_400.0
 _MOST = 4096
 
-Place = tuple[str, int, int]
+RecordKey = tuple[str, int, int]
 _Range = tuple[str, int, int, int]
 
 
-class Placed(Protocol):
+class Located(Protocol):
     """What must be known of an image: where its record stands."""
 
     @property
@@ -97,7 +97,7 @@ class CrashNotes:
         self.noted = 0
         self._serial = 0
         self._running: dict[int, tuple[bool, list[_Range]]] = {}
-        self._suspects: dict[Place, Suspect] = {}
+        self._suspects: dict[RecordKey, Suspect] = {}
         self._file: int | None = None
         self._path = path
         if path is not None:
@@ -107,12 +107,12 @@ class CrashNotes:
         """Return the number of suspects."""
         return len(self._suspects)
 
-    def of(self, item: Placed) -> Suspect | None:
+    def of(self, item: Located) -> Suspect | None:
         """Return what is held against an image, if anything is."""
         return self._suspects.get((*item.tp, item.offset))
 
     @contextmanager
-    def running(self, items: Sequence[Placed], *, alone: bool = False) -> Iterator[None]:
+    def running(self, items: Sequence[Located], *, alone: bool = False) -> Iterator[None]:
         """Note that these images run, for as long as the block does."""
         if self._file is None:
             yield
@@ -130,7 +130,7 @@ class CrashNotes:
                 del self._running[number]
                 self._write()
 
-    def settle(self, items: Sequence[Placed]) -> None:
+    def settle(self, items: Sequence[Located]) -> None:
         """Forget images that are done with."""
         if not self._suspects:
             return
@@ -218,7 +218,7 @@ class CrashNotes:
             self._file = None
 
 
-def _ranges(items: Sequence[Placed]) -> list[_Range]:
+def _ranges(items: Sequence[Located]) -> list[_Range]:
     """Return the places of the images as runs without gaps, as far as they come in order."""
     found: list[_Range] = []
     last_tp: TopicPartition | None = None
