@@ -29,7 +29,7 @@ from roadstream.schemas.topics import (
 )
 from roadstream.sinks.verification.findings import Report
 from roadstream.sinks.verification.run import verify
-from roadstream.streams.group.member import GroupMember, MemberOptions
+from roadstream.streams.group.member import GroupMember, GroupMemberOptions
 from roadstream.streams.ledgers.event_ledger import EventLedger
 from roadstream.streams.log import Log, Output
 from roadstream.streams.memory.log import MemoryLog
@@ -85,7 +85,7 @@ async def _batches(count: int, ledger: Path | None) -> float:
     log = MemoryLog()
     await log.create_topics([TOPIC], PARTITIONS)
     log.append([Output(TOPIC, None, b"", i % PARTITIONS) for i in range(count * BATCH)])
-    member = GroupMember(_Idle(), "worker", "bench", [TOPIC], MemberOptions(ledger=ledger))
+    member = GroupMember(_Idle(), "worker", "bench", [TOPIC], GroupMemberOptions(ledger=ledger))
     async with member.joined(log):
         began, left = cpu_seconds(), count * BATCH
         while left:
@@ -135,7 +135,7 @@ async def _commit_all(log: Log, ledger: Path) -> None:
         (tier_group(TIER), list(tier_inputs(TIER, first=True))),
         (CONSENSUS_GROUP, [VOTES]),
     ):
-        member = GroupMember(_Idle(), "worker", group, topics, MemberOptions(ledger=ledger))
+        member = GroupMember(_Idle(), "worker", group, topics, GroupMemberOptions(ledger=ledger))
         async with member.joined(log):
             while await log.lag(group, topics):
                 polled = await member.poll(max_records=BATCH, timeout=1.0)

@@ -39,7 +39,7 @@ from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.join import Join, JoinLimits
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.stages.voting.vote import verdict
-from roadstream.streams.group.member import GroupMember, MemberOptions
+from roadstream.streams.group.member import GroupMember, GroupMemberOptions
 from roadstream.streams.log import Log, Producer, TopicPartition
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.streams.memory.store import Operation
@@ -219,7 +219,7 @@ class World:
         worker = TierWorker(
             log,
             judge,
-            options=MemberOptions(member_id=member_id),
+            options=GroupMemberOptions(member_id=member_id),
             process=ProcessParts(clock=self.clock, run_blocking=self.threads),
         )
         self.members.append(worker.member)
@@ -232,7 +232,7 @@ class World:
             self.new_join(),
             clock=self.clock,
             steady=self.loop.time,
-            options=MemberOptions(member_id=member_id),
+            options=GroupMemberOptions(member_id=member_id),
         )
         self.members.append(sink.member)
         await sink.run(stopping)

@@ -25,7 +25,12 @@ from roadstream.sinks.consensus.join import Join, JoinStats, Resolved
 from roadstream.sinks.consensus.refusal import Buried, check, duplicate, without_exit
 from roadstream.sinks.consensus.restore import RESTORE_PATIENCE, Unacknowledged, answered_tail
 from roadstream.streams.clock import Clock, SystemClock
-from roadstream.streams.group.member import GroupMember, MemberOptions, OffsetsDone, repeat_until
+from roadstream.streams.group.member import (
+    GroupMember,
+    GroupMemberOptions,
+    OffsetsDone,
+    repeat_until,
+)
 from roadstream.streams.log import Log, Offsets, Output, Record, TopicPartition
 
 logger = structlog.get_logger()
@@ -106,13 +111,13 @@ class Consensus:
         *,
         clock: Clock | None = None,
         steady: Callable[[], float] = time.monotonic,
-        options: MemberOptions | None = None,
+        options: GroupMemberOptions | None = None,
     ) -> None:
         self._log, self._join = log, join
         self._clock: Clock = clock or SystemClock()
         self._steady = steady
         self.member = _Member(
-            self, "consensus", CONSENSUS_GROUP, [CARRIED, VOTES], options or MemberOptions()
+            self, "consensus", CONSENSUS_GROUP, [CARRIED, VOTES], options or GroupMemberOptions()
         )
         self.member.heard = self._acknowledged
         # Polled and not worked off.

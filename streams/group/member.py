@@ -83,7 +83,7 @@ class Owner(Protocol):
         """Finish or drop work on these partitions; what is finished is committed after this."""
 
 
-class MemberOptions(msgspec.Struct, frozen=True, kw_only=True):
+class GroupMemberOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a process takes part in a group.
 
     Attributes:
@@ -95,7 +95,7 @@ class MemberOptions(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Path | None = None
 
 
-class MemberStats(msgspec.Struct):
+class GroupMemberStats(msgspec.Struct):
     """Counters of a group member since its process began.
 
     Attributes:
@@ -190,13 +190,13 @@ class GroupMember:
         role: Role,
         group: str,
         topics: Collection[str],
-        options: MemberOptions,
+        options: GroupMemberOptions,
     ) -> None:
         self._owner, self._role, self._options = owner, role, options
         self.group, self._topics = group, list(topics)
         self._session: _Session  # since it has joined
         self._next_epoch = 0
-        self.stats = MemberStats()
+        self.stats = GroupMemberStats()
         self._tracker = OffsetTracker()
         self._open: Consumer | None = None
         self._came_at: float  # when records came last, or it joined its group

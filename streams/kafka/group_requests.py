@@ -196,7 +196,7 @@ class Describe(Request[_Describe]):  # type: ignore[misc]  # aiokafka is untyped
         return request_struct_class([self._group], True)
 
 
-class GroupMember(NamedTuple):
+class DescribedMember(NamedTuple):
     """A member of a group, as its coordinator knows it.
 
     Attributes:
@@ -224,7 +224,7 @@ class Group(NamedTuple):
     """
 
     state: str
-    members: Sequence[GroupMember]
+    members: Sequence[DescribedMember]
     operations: int = 0
 
 
@@ -238,7 +238,7 @@ def described_in(answer: Any) -> Group:
     if error_code:
         raise for_code(error_code)()
     found = [
-        GroupMember(member_id, name, client_id, host.lstrip("/"), _partitions(assignment))
+        DescribedMember(member_id, name, client_id, host.lstrip("/"), _partitions(assignment))
         for member_id, name, client_id, host, _, assignment in members
     ]
     return Group(state, found, operations)

@@ -27,8 +27,8 @@ from roadstream.streams.kafka.client import KafkaLink
 from roadstream.streams.kafka.group_requests import (
     FENCED,
     Describe,
+    DescribedMember,
     Group,
-    GroupMember,
     Leave,
     NamedHeartbeat,
     described_in,
@@ -195,12 +195,12 @@ class Membership:
             other = self._other(group, self._coordinator.member_id)
         return self._replaced_by(other)
 
-    def _other(self, group: Group, member_id: str) -> GroupMember | None:
+    def _other(self, group: Group, member_id: str) -> DescribedMember | None:
         """Return who is in the group under this member's name and is not ``member_id``."""
         named = (member for member in group.members if member.name == self.name)
         return next((member for member in named if member.member_id != member_id), None)
 
-    def _replaced_by(self, other: GroupMember | None) -> ReplacedError:
+    def _replaced_by(self, other: DescribedMember | None) -> ReplacedError:
         where = "another process"
         if other is not None:
             where = f"a process on {other.host} (client id {other.client_id})"

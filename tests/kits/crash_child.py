@@ -12,7 +12,7 @@ import anyio
 
 from roadstream.schemas.topics import tier_group
 from roadstream.streams.embedded.log import EmbeddedLog
-from roadstream.streams.group.member import MemberOptions
+from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.judge import Judge
 from roadstream.workers.tier.worker import ProcessParts, TierWorker, WorkerLimits
@@ -32,7 +32,7 @@ async def work(path: Path, notes: Path) -> None:
             log,
             judge,
             limits=WorkerLimits(poll_timeout=0.02),
-            options=MemberOptions(member_id="w"),
+            options=GroupMemberOptions(member_id="w"),
             process=ProcessParts(notes=CrashNotes(notes)),
         )
         async with anyio.create_task_group() as tasks:

@@ -25,7 +25,7 @@ from roadstream.schemas.topics import (
 from roadstream.sinks.verification.findings import Report
 from roadstream.sinks.verification.run import verify
 from roadstream.streams.clock import ManualClock
-from roadstream.streams.group.member import GroupMember, MemberOptions
+from roadstream.streams.group.member import GroupMember, GroupMemberOptions
 from roadstream.streams.ledgers.event_ledger import EventLedger, LedgerFile, sealed
 from roadstream.streams.log import Output, Record, TopicPartition
 from roadstream.streams.memory.log import Fault, MemoryLog
@@ -54,7 +54,7 @@ class Hand:
         self._is_worker = role == "worker"
         topics = [*tier_inputs("one", first=True)] if self._is_worker else [VOTES, CARRIED]
         group = ONE if self._is_worker else CONSENSUS_GROUP
-        options = MemberOptions(member_id=name, ledger=history.ledgers)
+        options = GroupMemberOptions(member_id=name, ledger=history.ledgers)
         self._member = GroupMember(self, role, group, topics, options)
         self._stack: AsyncExitStack | None = None
         self._held: list[tuple[TopicPartition, Record]] = []

@@ -11,7 +11,7 @@ from roadstream.bench.simulation.virtual_time import InlineThreads, VirtualClock
 from roadstream.schemas.topics import VOTES
 from roadstream.stages.batching.latency_model import AffineLatency, Run, TierLatency
 from roadstream.stages.breaker import MemberPolicy
-from roadstream.streams.group.member import MemberOptions
+from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.tier.crash_notes import CrashNotes
@@ -80,7 +80,7 @@ class Slow(Bench):
             self.log,
             judge or self.slow_judge(),
             limits=limits or WorkerLimits(),
-            options=MemberOptions(member_id=name, ledger=ledger),
+            options=GroupMemberOptions(member_id=name, ledger=ledger),
             process=around,
         )
 

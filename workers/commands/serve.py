@@ -14,7 +14,7 @@ from rich.table import Table
 from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.schemas.errors import UsageError
 from roadstream.schemas.topics import CONSENSUS_GROUP, tier_group
-from roadstream.streams.group.member import MemberOptions
+from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.workers.commands.common import (
     DEFAULT_KAFKA,
     AliveFile,
@@ -121,7 +121,7 @@ def work(
         threads=threads,
         roots=root if root or log.startswith("embedded:") else [],
         max_memory=check_decode_memory(decode_memory) << 20,
-        member=MemberOptions(member_id=member, ledger=ledger),
+        member=GroupMemberOptions(member_id=member, ledger=ledger),
         state=state_folder(state, member),
         start=start,
         hang_timeout=check_hang_timeout(hang_timeout),
@@ -145,7 +145,7 @@ def consensus(
 ) -> None:
     """Join the votes of each image into its one answer. Run as many as there are partitions."""
     where = address(log, namespace)
-    options = MemberOptions(member_id=member_name(member), ledger=ledger)
+    options = GroupMemberOptions(member_id=member_name(member), ledger=ledger)
     service, loaded = _service(metrics, alive_file, drain_timeout), given_cascade(cascade)
     identify(member_id=options.member_id)
     votes_log = open_log(where)

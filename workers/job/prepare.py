@@ -14,7 +14,7 @@ from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.schemas.errors import LogUnavailableError, RunError, UsageError
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.sinks.sink import check_output
-from roadstream.streams.group.member import MemberOptions
+from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.ledgers.event_ledger import EventLedger
 from roadstream.streams.ledgers.run_ledger import RunLedger
 from roadstream.streams.log import Log, Start
@@ -231,7 +231,7 @@ class ScoringJob:
         )
 
     def _consensus(self, log: Log, run_id: str) -> Consensus:
-        options = MemberOptions(member_id=run_id, ledger=self.options.ledger)
+        options = GroupMemberOptions(member_id=run_id, ledger=self.options.ledger)
         return build_consensus(log, self._cascade, options)
 
     def _worker(self, index: int, run_id: str, url: str) -> ChildSpec:

@@ -12,7 +12,7 @@ from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.join import Join
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.stages.voting.vote import verdict
-from roadstream.streams.group.member import MemberOptions
+from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.log import Log
 from roadstream.workers.service.access.entry import enter_service
 from roadstream.workers.service.access.rights import to_decide
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from roadstream.workers.tier.worker import TierWorker
 
 
-def build_consensus(log: Log, cascade: Cascade, options: MemberOptions | None = None) -> Consensus:
+def build_consensus(
+    log: Log, cascade: Cascade, options: GroupMemberOptions | None = None
+) -> Consensus:
     """Return a consensus sink for the cascade."""
     answerer = Answerer(cascade, verdict(cascade.pool))
     return Consensus(log, Join(answerer, cascade.tier_names), options=options)
@@ -56,7 +58,7 @@ async def trim_log(log: Log, tiers: Sequence[str]) -> None:
 
 
 async def serve_consensus(
-    log: Log, cascade: Cascade, options: MemberOptions, service: ServiceOptions
+    log: Log, cascade: Cascade, options: GroupMemberOptions, service: ServiceOptions
 ) -> None:
     """Be a consensus process: until a signal, or until the supervisor ends.
 

@@ -30,7 +30,7 @@ from roadstream.workers.service.lifecycle import (
     until_stopped,
 )
 from roadstream.workers.service.outage import Persistent, Work
-from roadstream.workers.service.status.health import Health, WatchedMember, keep_ticking
+from roadstream.workers.service.status.health import Health, WatchedGroupMember, keep_ticking
 from roadstream.workers.service.status.lag import Lags
 from roadstream.workers.service.status.minutes import (
     Minutes,
@@ -41,10 +41,10 @@ from roadstream.workers.service.status.minutes import (
 from roadstream.workers.service.status.samples import (
     build_samples,
     consensus_samples,
+    group_member_samples,
     health_samples,
     lag_samples,
     log_samples,
-    member_samples,
     worker_samples,
 )
 
@@ -90,7 +90,7 @@ class Process:
         """Note that a worker begins to run, its models warm, on these topics."""
         self._workers.append((worker, running))
         self.lags.watch(worker.member, topics)
-        self.health.watch(WatchedMember(running, worker.paused))
+        self.health.watch(WatchedGroupMember(running, worker.paused))
         who = {"tier": worker.tier, "group": self._log.real_name(worker.member.group)}
         lag = partial(self.lags.waiting, worker.member.group)
         self._minutes.append(Minutes(of_tier(worker, running, lag, who), time.monotonic()))
@@ -99,7 +99,7 @@ class Process:
         """Note that the consensus begins to run."""
         self._consensus.append((consensus, running))
         self.lags.watch(consensus.member, [CARRIED, VOTES])
-        self.health.watch(WatchedMember(running))
+        self.health.watch(WatchedGroupMember(running))
         lag = partial(self.lags.waiting, consensus.member.group)
         self._minutes.append(Minutes(of_consensus(consensus, running, lag), time.monotonic()))
 
@@ -124,10 +124,10 @@ class Process:
         yield from health_samples(self.health)
         yield from log_samples(self._log)
         for worker, running in self._workers:
-            yield from member_samples(worker.member, running)
+            yield from group_member_samples(worker.member, running)
             yield from worker_samples(worker)
         for consensus, running in self._consensus:
-            yield from member_samples(consensus.member, running)
+            yield from group_member_samples(consensus.member, running)
             yield from consensus_samples(consensus)
         for group, lag in self.lags.known():
             yield from lag_samples(group, lag)

@@ -17,7 +17,7 @@ from roadstream.stages.batching.shapes import Size
 from roadstream.stages.decoding.decode import DEFAULT
 from roadstream.stages.inference import Engine
 from roadstream.stages.voting.fusion import load_fusions
-from roadstream.streams.group.member import MemberOptions
+from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.log import Log, Start
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.registry import build_engine
@@ -63,7 +63,7 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int = 64 << 20
     max_memory: int = DEFAULT.max_memory
     limits: WorkerLimits = WorkerLimits()
-    member: MemberOptions = MemberOptions()
+    member: GroupMemberOptions = GroupMemberOptions()
     state: Path | None = None
     start: Start | None = None
     hang_timeout: float = HANG_TIMEOUT

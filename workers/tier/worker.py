@@ -24,7 +24,7 @@ from roadstream.stages.batching.device_queue import SlotRequest
 from roadstream.stages.breaker import ShareBreaker
 from roadstream.stages.voting.tier_votes import LATE, Failure, unjudged
 from roadstream.streams.clock import Clock, SystemClock
-from roadstream.streams.group.member import GroupMember, MemberOptions, repeat_until
+from roadstream.streams.group.member import GroupMember, GroupMemberOptions, repeat_until
 from roadstream.streams.log import Log, Polled, TopicPartition
 from roadstream.workers.tier.batch import TierBatch, outputs_of
 from roadstream.workers.tier.crash_notes import CrashNotes
@@ -127,7 +127,7 @@ class TierWorker:
         judge: Judge,
         *,
         limits: WorkerLimits | None = None,
-        options: MemberOptions | None = None,
+        options: GroupMemberOptions | None = None,
         process: ProcessParts | None = None,
     ) -> None:
         self.tier, cascade = judge.tier, judge.cascade
@@ -144,7 +144,7 @@ class TierWorker:
             cascade.tier(self.tier).max_batch, judge.latency, judge.latencies
         )
         self.member = GroupMember(
-            self, "worker", tier_group(self.tier), self._inputs, options or MemberOptions()
+            self, "worker", tier_group(self.tier), self._inputs, options or GroupMemberOptions()
         )
         self.breaker = ShareBreaker(self._limits.dead_letters)
         self.stats = TierStats()

@@ -22,7 +22,7 @@ from roadstream.sinks.consensus.join import Join, JoinLimits
 from roadstream.sinks.consensus.restore import RESTORE_PATIENCE
 from roadstream.sinks.consensus.worker import CASCADES_NAMED, POLL_RECORDS, Consensus
 from roadstream.stages.voting.vote import verdict
-from roadstream.streams.group.member import MemberOptions
+from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.ledgers.event_ledger import ledger_files
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import Fault, MemoryLog
@@ -45,7 +45,7 @@ class Bench:
         self.log = MemoryLog(self.clock, atomic=atomic, monotonic=loop.time)
         chosen = cascade()
         join = Join(Answerer(chosen, verdict(chosen.pool)), chosen.tier_names, limits)
-        options = MemberOptions(ledger=ledger)
+        options = GroupMemberOptions(ledger=ledger)
         self.member = Consensus(self.log, join, clock=self.clock, steady=loop.time, options=options)
 
     async def create_topics(self, partitions: int = 1) -> None:

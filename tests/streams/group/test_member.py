@@ -31,7 +31,7 @@ from roadstream.streams.group.member import (
     HURRY,
     IDLE_AFTER,
     GroupMember,
-    MemberOptions,
+    GroupMemberOptions,
     OffsetsDone,
     repeat_until,
 )
@@ -57,7 +57,9 @@ class Owner:
 
 
 def member(folder: Path | None, name: str = "m") -> GroupMember:
-    return GroupMember(Owner(), "worker", "g", ["in"], MemberOptions(member_id=name, ledger=folder))
+    return GroupMember(
+        Owner(), "worker", "g", ["in"], GroupMemberOptions(member_id=name, ledger=folder)
+    )
 
 
 async def filled(count: int = 6, *, atomic: bool = True) -> MemoryLog:
@@ -328,7 +330,7 @@ def test_a_member_with_nothing_to_do_for_a_while_does_well(
 ) -> None:
     async def test(loop: VirtualLoop) -> None:
         log = await filled(1 if holds else 0)
-        worker = GroupMember(Owner(), role, "g", ["in"], MemberOptions())
+        worker = GroupMember(Owner(), role, "g", ["in"], GroupMemberOptions())
         await anyio.sleep(1.0)
         async with worker.joined(log):
             await worker.poll(max_records=1, timeout=0.1)
@@ -393,7 +395,10 @@ async def test_a_flush_commits_what_ended_out_of_order_once() -> None:
 
 async def test_a_member_must_be_named_to_keep_its_place() -> None:
     log = await filled()
-    named, other = member(None, "a"), GroupMember(Owner(), "worker", "g", ["in"], MemberOptions())
+    named, other = (
+        member(None, "a"),
+        GroupMember(Owner(), "worker", "g", ["in"], GroupMemberOptions()),
+    )
     async with named.joined(log), other.joined(log):
         assert "a" in log.groups["g"].sessions
         assert len(log.groups["g"].sessions) == 2
@@ -457,7 +462,9 @@ async def test_a_flush_notes_its_commit_and_no_work(tmp_path: Path) -> None:
 async def test_a_ledger_says_whose_it_is(tmp_path: Path) -> None:
     log = await filled()
     named = member(tmp_path / "a", "a")
-    other = GroupMember(Owner(), "consensus", "h", ["in"], MemberOptions(ledger=tmp_path / "b"))
+    other = GroupMember(
+        Owner(), "consensus", "h", ["in"], GroupMemberOptions(ledger=tmp_path / "b")
+    )
     for worker in (named, other):
         async with worker.joined(log):
             await worker.poll(max_records=1, timeout=0.1)
@@ -489,7 +496,7 @@ async def test_what_a_member_has_yet_to_poll_is_told() -> None:
 async def test_a_member_may_ask_for_some_of_its_topics_only() -> None:
     log = await filled(2)
     log.append([Output("out", None, b"x", 0)])
-    worker = GroupMember(Owner(), "worker", "g", ["in", "out"], MemberOptions())
+    worker = GroupMember(Owner(), "worker", "g", ["in", "out"], GroupMemberOptions())
     async with worker.joined(log):
         polled = await worker.poll(max_records=9, timeout=0.1, topics=["out"])
         assert offsets(polled) == {TopicPartition("out", 0): [0]}

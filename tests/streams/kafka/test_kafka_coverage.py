@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from roadstream.schemas.errors import RegroupError
 from roadstream.streams.kafka import log as kafka_log
 from roadstream.streams.kafka.coverage import Coverage
-from roadstream.streams.kafka.group_requests import Group, GroupMember
+from roadstream.streams.kafka.group_requests import DescribedMember, Group
 from roadstream.streams.kafka.log import KafkaLog
 from roadstream.streams.kafka.settings import KafkaSettings
 from roadstream.streams.log import Consumer, Output, TopicPartition
@@ -21,7 +21,9 @@ def tps(topic: str, *partitions: int) -> frozenset[TopicPartition]:
 
 
 def group(*given: frozenset[TopicPartition], state: str = "Stable") -> Group:
-    return Group(state, [GroupMember(str(i), None, "c", "h", one) for i, one in enumerate(given)])
+    return Group(
+        state, [DescribedMember(str(i), None, "c", "h", one) for i, one in enumerate(given)]
+    )
 
 
 def test_a_group_with_every_partition_is_left_alone() -> None:

@@ -11,7 +11,7 @@ from roadstream.schemas.errors import RecordRefusedError
 from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.records.votes import Escalation, ImageVotes, MemberRun, VotesPack
 from roadstream.schemas.topics import VOTES, tier
-from roadstream.streams.group.member import GroupMember, MemberOptions
+from roadstream.streams.group.member import GroupMember, GroupMemberOptions
 from roadstream.streams.kafka.log import KafkaLog
 from roadstream.streams.kafka.settings import KafkaSettings
 from roadstream.streams.log import Output, TopicPartition
@@ -88,7 +88,7 @@ async def test_an_escalation_that_does_not_fit_ends_with_its_votes_and_is_commit
         await limit(own_kafka, SECOND, 1)
         await log.create_topics([FIRST, SECOND, VOTES], 1)
         await producer.publish([Output(FIRST, b"a", codec.encode(Image(head, picture)), 0)])
-        member = GroupMember(Idle(), "worker", "g", [FIRST], MemberOptions())
+        member = GroupMember(Idle(), "worker", "g", [FIRST], GroupMemberOptions())
         async with member.joined(log):
             with anyio.fail_after(DEADLINE):
                 while not (polled := await member.poll(max_records=10, timeout=0.5)):

@@ -24,7 +24,7 @@ from roadstream.sinks.consensus.worker import Consensus
 from roadstream.sinks.verification.findings import Report
 from roadstream.sinks.verification.run import verify
 from roadstream.streams.embedded.log import EmbeddedLog
-from roadstream.streams.group.member import GroupMember, MemberOptions
+from roadstream.streams.group.member import GroupMember, GroupMemberOptions
 from roadstream.streams.ledgers.event_ledger import EventLedger, ledger_files
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog
@@ -73,19 +73,19 @@ class Parts:
         for number in range(2):
             self._add(f"consensus-{number}", self._decide)
 
-    def _add(self, name: str, start: Callable[[MemberOptions], Awaitable[None]]) -> None:
-        options = MemberOptions(member_id=name, ledger=self._ledgers)
+    def _add(self, name: str, start: Callable[[GroupMemberOptions], Awaitable[None]]) -> None:
+        options = GroupMemberOptions(member_id=name, ledger=self._ledgers)
         self.by_name[name] = Part(lambda: start(options))
 
-    async def _work(self, tier: str, options: MemberOptions) -> None:
+    async def _work(self, tier: str, options: GroupMemberOptions) -> None:
         judge = Judge(CASCADE, tier, ENGINES)
         worker = TierWorker(self._log, judge, limits=LIMITS, options=options)
         await self._run(worker, options)
 
-    async def _decide(self, options: MemberOptions) -> None:
+    async def _decide(self, options: GroupMemberOptions) -> None:
         await self._run(build_consensus(self._log, CASCADE, options), options)
 
-    async def _run(self, worker: TierWorker | Consensus, options: MemberOptions) -> None:
+    async def _run(self, worker: TierWorker | Consensus, options: GroupMemberOptions) -> None:
         self._members[options.member_id or ""] = worker.member
         await worker.run(anyio.Event())
 

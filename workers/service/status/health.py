@@ -22,7 +22,7 @@ POLL_SILENT = 180.0
 POLL_LATE = 30.0
 
 
-class WatchedMember(NamedTuple):
+class WatchedGroupMember(NamedTuple):
     """One group member that this process runs.
 
     Attributes:
@@ -39,13 +39,13 @@ class Health:
 
     def __init__(self) -> None:
         now = time.monotonic()
-        self.members: list[WatchedMember] = []
+        self.members: list[WatchedGroupMember] = []
         self.starting: Persistent | None = None
         self.warm = False
         self.stopping = False
         self._ticked_at = self.joined_at = now
 
-    def watch(self, member: WatchedMember) -> None:
+    def watch(self, member: WatchedGroupMember) -> None:
         """Note that the models are warm and that this member begins to run."""
         self.joined_at = time.monotonic()
         self.members.append(member)
@@ -82,7 +82,7 @@ class Health:
             reasons += [f"{name}: {reason}" for reason in member.paused()]
         return reasons
 
-    def _silent(self, member: WatchedMember, now: float) -> float:
+    def _silent(self, member: WatchedGroupMember, now: float) -> float:
         return now - max(member.running.worked_at(), self.joined_at)
 
     def tick(self, now: float) -> None:

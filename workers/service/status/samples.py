@@ -54,7 +54,7 @@ def log_samples(log: Log) -> Iterator[Sample]:
             yield Sample(f"roadstream_{kind}_{name}_total", getattr(stats, name))
 
 
-def member_samples(member: GroupMember, running: Persistent) -> Iterator[Sample]:
+def group_member_samples(member: GroupMember, running: Persistent) -> Iterator[Sample]:
     """Yield the counters of a group member and of what keeps it running."""
     stats, of, now = member.stats, (member.group,), time.monotonic()
     yield Sample("roadstream_records_delivered_total", stats.delivered, of)

@@ -11,7 +11,7 @@ from roadstream.workers.service.status.health import (
     POLL_LATE,
     POLL_SILENT,
     Health,
-    WatchedMember,
+    WatchedGroupMember,
     keep_ticking,
 )
 
@@ -27,7 +27,7 @@ class Member:
 def working(now: float) -> tuple[Health, Member]:
     """Return the health of a process whose only part has just polled."""
     health, member = Health(), Member()
-    health.watch(WatchedMember(member.running))
+    health.watch(WatchedGroupMember(member.running))
     health.tick(now)
     member.polled_at = now
     return health, member
@@ -93,7 +93,7 @@ async def test_an_outage_makes_a_process_unready_but_never_dead() -> None:
 def test_what_pauses_a_part_makes_it_unready() -> None:
     now = time.monotonic()
     health, member = working(now)
-    health.members[0] = WatchedMember(member.running, lambda: ["too many dead letters"])
+    health.members[0] = WatchedGroupMember(member.running, lambda: ["too many dead letters"])
     assert health.unready(now) == ["glance: too many dead letters"]
     assert health.dead(now) == []
 
