@@ -1,4 +1,4 @@
-"""The engine alone: two hops that do nothing but move records, against a plain aiokafka program.
+"""The stream alone: two hops that do nothing but move records, against a plain aiokafka program.
 
 Image to two votes to one answer, one process per hop, no decoding, models that do nothing. The
 clock runs from the first record that the first hop is given to the last answer that the log has
@@ -134,7 +134,7 @@ def against(options: argparse.Namespace) -> int:
     rounds = check_rounds(options.rounds)
     with both_trees(options.before) as trees:
         found = in_turn(trees, rounds, lambda tree: _speeds(tree, options))
-    compared, slower = verdict(f"The engine alone, beside {options.before}", found)
+    compared, slower = verdict(f"The stream alone, beside {options.before}", found)
     result = {
         "options": {k: str(v) for k, v in vars(options).items()},
         "comparison": compared,

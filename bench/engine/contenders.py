@@ -1,4 +1,4 @@
-"""The contenders of the engine benchmark: where their records lie, and how one run is made."""
+"""The contenders of the stream benchmark: where their records lie, and how one run is made."""
 
 import os
 import re

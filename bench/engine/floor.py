@@ -1,4 +1,4 @@
-"""The physical limit of the engine benchmark: the same records only decoded and encoded.
+"""The physical limit of the stream benchmark: the same records only decoded and encoded.
 
 No engine that keeps these records can do less per image than decode it, encode its votes, decode
 these and encode its answer; the larger of the two hops bounds the rate of one process per hop.

@@ -1,4 +1,4 @@
-"""What one run of the engine benchmark is: its cascade, its images, the check of its answers."""
+"""What one run of the stream benchmark is: its cascade, its images, the check of its answers."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""One run of the engine benchmark: fresh processes for each hop, timed and checked."""
+"""One run of the stream benchmark: fresh processes for each hop, timed and checked."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
