@@ -27,6 +27,7 @@ class PlugIn:
         name: Its name.
         implementation: Where the class is, ``module:name``.
         origin: Distribution and version that bring it.
+        told: All of that, for a person.
 
     Raises:
         ConfigError: It cannot be imported, or is no class.
@@ -35,7 +36,7 @@ class PlugIn:
     def __init__(self, found: "EntryPoint", what: str, where: str) -> None:
         self.name, self.implementation = found.name, f"{found.module}:{found.attr}"
         self.origin = _origin(found)
-        self._where, self._told = where, f"{what} of {self.origin} ({found.value})"
+        self._where, self.told = where, f"{what} of {self.origin} ({found.value})"
         try:
             made = found.load()
         except (Exception, SystemExit) as error:  # whatever somebody else's module does on import
@@ -47,7 +48,7 @@ class PlugIn:
 
     def refused(self, expected: str, got: str) -> ConfigError:
         """Return the error that it is not what is expected of it."""
-        return ConfigError(self._where, f"{self._told} {expected}", got)
+        return ConfigError(self._where, f"{self.told} {expected}", got)
 
 
 class PlugIns(Generic[T]):

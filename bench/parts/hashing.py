@@ -1,6 +1,6 @@
 """What it costs to read files for their ids: in the first pass over a folder, and in later ones.
 
-One thread scans a folder of files that lie in memory: looking at them only; reading them for
+One thread scans a folder of files that lie in memory: counting them only; reading them for
 references; reading them inline; and once more with a ledger that knows them unchanged. The floor of
 the first pass is SHA-256 alone over the same bytes.
 """
@@ -20,12 +20,12 @@ from roadstream.bench.harness import Spread, show, spread, write_result
 from roadstream.schemas.topics import images
 from roadstream.streams.ledgers.run_ledger import RunLedger
 from roadstream.streams.memory.log import MemoryLog
-from roadstream.streams.sources.files import ScanOptions, scan_places
 from roadstream.streams.sources.places import SETTLING_NS
+from roadstream.streams.sources.scan import ScanOptions, count_ahead, scan_places
 from roadstream.workers.job.submit import Submitter, next_batch
 
 CASES = ((5000, 30_000), (1000, 300_000), (100, 4_000_000))
-WAYS = ("looked at only", "first pass, references", "first pass, inline", "unchanged", "SHA-256")
+WAYS = ("counted only", "first pass, references", "first pass, inline", "unchanged", "SHA-256")
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +72,7 @@ async def measure(folder: Path, ledger: Path, count: int, size: int, rounds: int
     async with RunLedger(ledger) as opened:
         await note(opened, folder)
         ways = (
-            scanned(folder, ScanOptions(counted=True)),
+            lambda: sum(count_ahead([str(folder)])),
             scanned(folder, ScanOptions()),
             scanned(folder, ScanOptions(carry="inline")),
             scanned(folder, ScanOptions(known=opened.known)),

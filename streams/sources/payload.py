@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from roadstream.schemas.errors import ImageError, MachineError
+from roadstream.schemas.errors import ConfigError, ImageError, MachineError
 from roadstream.schemas.records.image import Inline, Payload, Reference, Unreadable
 from roadstream.streams.sources.beneath import READING, open_inside
 from roadstream.streams.sources.identity import local
+from roadstream.streams.sources.schemes import open_reader
+from roadstream.streams.sources.source import PayloadReader
 
 T = TypeVar("T")
 
@@ -79,9 +81,9 @@ def read_payload(
         patience: For storage that fails in a way that may pass; by default, one of its own.
 
     Raises:
-        ImageError: ``refused`` outside the roots, and for URLs; ``changed`` where size or hash
-            differ from the record's; ``missing``, ``unreadable``, ``too_large``; an `Unreadable`'s
-            own fault.
+        ImageError: ``refused`` outside the roots, and for a scheme that nobody reads; ``changed``
+            where size or hash differ from the record's; ``missing``, ``unreadable``, ``too_large``;
+            an `Unreadable`'s own fault.
         MachineError: The machine has no file descriptor or no memory for it, after all patience.
     """
     match payload:
@@ -95,18 +97,14 @@ def read_payload(
             raise ImageError(fault, problem)
 
 
-def read_file(path: str, max_bytes: int, patience: Patience | None = None) -> bytes:
+def read_file(path: str, max_bytes: int) -> bytes:
     """Read a regular file of at most ``max_bytes`` bytes, again where an error may pass.
 
     Raises:
         ImageError: ``missing``, ``unreadable``, ``bad_name`` or ``too_large``.
         MachineError: As for ``read_payload``.
     """
-    return _read(lambda: os.open(path, READING), max_bytes, patience or Patience())
-
-
-def _read(opening: Callable[[], int], max_bytes: int, patience: Patience) -> bytes:
-    return patiently(lambda: _read_once(opening, max_bytes), patience)
+    return patiently(lambda: _read(path, None, max_bytes), Patience())
 
 
 def patiently(call: Callable[[], T], patience: Patience) -> T:
@@ -131,17 +129,32 @@ def patiently(call: Callable[[], T], patience: Patience) -> T:
             raise ImageError(fault.fault, f"{fault.problem}{tries}") from None
 
 
-def _read_once(opening: Callable[[], int], max_bytes: int) -> bytes:
-    descriptor = opening()
+def _read(path: str, roots: Sequence[Path] | None, max_bytes: int) -> bytes:
+    with open_file(path, roots) as file:
+        data = ready(file.read(max_bytes + 1))
+        if len(data) > max_bytes:
+            raise too_large(os.fstat(file.fileno()).st_size, max_bytes)
+        return data
+
+
+def open_file(path: str, roots: Sequence[Path] | None) -> BinaryIO:
+    """Open a regular file for reading, without ever waiting for it.
+
+    Args:
+        path: Absolute path.
+        roots: Folders that it must lie in, whatever links lead to it; ``None`` for any.
+
+    Raises:
+        ImageError: ``refused`` outside of them; ``unreadable`` for what is no regular file.
+        OSError: As ``os.open``.
+    """
+    descriptor = os.open(path, READING) if roots is None else open_inside(path, roots)
     try:
         check_regular(os.fstat(descriptor))
-        with open(descriptor, "rb", closefd=False) as file:
-            data = ready(file.read(max_bytes + 1))
-        if len(data) > max_bytes:
-            raise too_large(os.fstat(descriptor).st_size, max_bytes)
-        return data
-    finally:
+        return open(descriptor, "rb")
+    except BaseException:
         os.close(descriptor)
+        raise
 
 
 def look(path: str) -> os.stat_result:
@@ -263,21 +276,23 @@ def file_fault(error: OSError) -> ImageError:
     return ImageError("unreadable", error.strerror or type(error).__name__)
 
 
+class FileReader(PayloadReader):
+    """Reads what lies in files of this machine: absolute paths, and ``file:///…``."""
+
+    def read(self, path: str, roots: Sequence[Path] | None, max_bytes: int) -> bytes:
+        return _read(local(path), roots, max_bytes)
+
+
+FILES = FileReader()
+
+
 def _read_reference(
     reference: Reference, roots: Sequence[Path] | None, max_bytes: int, patience: Patience
 ) -> bytes:
-    path = local(reference.path)
-    if scheme := _SCHEME.match(path):
-        what = f"{scheme[0]} references are not followed"
-        raise ImageError("refused", f"{what}, expected an absolute path, got {path!r}")
-    if not os.path.isabs(path) or "\0" in path:
-        raise ImageError("refused", f"expected an absolute path, got {path!r}")
+    reader = _reader(reference.path)
     if reference.size > max_bytes:
         raise too_large(reference.size, max_bytes)
-    if roots is None:
-        data = read_file(path, max_bytes, patience)
-    else:
-        data = _read(lambda: open_inside(path, roots), max_bytes, patience)
+    data = patiently(lambda: reader.read(reference.path, roots, max_bytes), patience)
     if len(data) != reference.size:
         raise ImageError(
             "changed", f"expected {reference.size:,} bytes as when it was sent, got {len(data):,}"
@@ -285,3 +300,24 @@ def _read_reference(
     if reference.sha256 is not None and hashlib.sha256(data).digest() != reference.sha256:
         raise ImageError("changed", "its content is not what was sent (SHA-256 differs)")
     return data
+
+
+def _reader(reference: str) -> PayloadReader:
+    """Return what reads a reference, by its scheme.
+
+    Raises:
+        ImageError: ``refused``: it is no absolute path, and nobody reads its scheme;
+            ``unreadable``: what another distribution brings for it cannot be used.
+    """
+    path = local(reference)
+    if os.path.isabs(path) and "\0" not in path:
+        return FILES
+    try:
+        reader = open_reader(path)
+    except ConfigError as error:
+        raise ImageError("unreadable", str(error)) from error
+    if reader is None:
+        scheme = _SCHEME.match(path)
+        what = f"{scheme[0]} references are not followed, " if scheme else ""
+        raise ImageError("refused", f"{what}expected an absolute path, got {path!r}")
+    return reader

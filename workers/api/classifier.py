@@ -37,8 +37,8 @@ from roadstream.schemas.topics import (
 )
 from roadstream.streams.log import Output, Producer, Reader
 from roadstream.streams.memory.log import MemoryLog
-from roadstream.streams.sources.files import ScanOptions, scan_picture
 from roadstream.streams.sources.identity import native, owned_id
+from roadstream.streams.sources.scan import scan_picture
 from roadstream.workers.api.loop_thread import EndedError, LoopThread
 from roadstream.workers.service.deciding import build_consensus, persistent, trim_log
 from roadstream.workers.service.option_checks import MOST_MEBIBYTES, MOST_WORKERS, check_number
@@ -309,7 +309,7 @@ def as_image(picture: Any) -> Image:
         TypeError: It is no picture.
     """
     if isinstance(picture, str | os.PathLike):
-        return scan_picture(native(picture), ScanOptions())
+        return scan_picture(native(picture))
     if isinstance(picture, np.ndarray):
         return _inline(_as_file(picture))
     if isinstance(picture, bytes | bytearray | memoryview):

@@ -18,8 +18,8 @@ from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.ledgers.event_ledger import EventLedger
 from roadstream.streams.ledgers.run_ledger import RunLedger
 from roadstream.streams.log import Log, Start
-from roadstream.streams.sources.files import ScanOptions, ScanStats, scan, scan_places
 from roadstream.streams.sources.listing import StandardInput
+from roadstream.streams.sources.scan import ScanOptions, ScanStats, count_ahead, scan_places
 from roadstream.streams.sources.video_options import VideoOptions
 from roadstream.workers.job.progress import Progress, Tally
 from roadstream.workers.job.run import Found, Heard, Notes, Score, export, follow_back
@@ -224,11 +224,7 @@ class ScoringJob:
             known=ledger.known,
             owned=not self._embedded,
         )
-        return Found(
-            scan_places(key.paths, scanned, self.stats),
-            # A list on standard input can be read once only.
-            iter(()) if "-" in key.paths else scan(key.paths, ScanOptions(counted=True)),
-        )
+        return Found(scan_places(key.paths, scanned, self.stats), count_ahead(key.paths))
 
     def _consensus(self, log: Log, run_id: str) -> Consensus:
         options = GroupMemberOptions(member_id=run_id, ledger=self.options.ledger)

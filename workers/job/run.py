@@ -14,7 +14,6 @@ from anyio import to_thread
 from roadstream.schemas import codec
 from roadstream.schemas.errors import LogUnavailableError, RecordError
 from roadstream.schemas.records.answer import Answer
-from roadstream.schemas.records.image import Image
 from roadstream.schemas.topics import (
     ANSWERS,
     CONSENSUS_GROUP,
@@ -66,11 +65,11 @@ class Found(NamedTuple):
 
     Attributes:
         places: Where they are found, with what is scored.
-        ahead: The same once more, only counted, for the time left; empty if it cannot be had.
+        ahead: How many there are, step by step, for the time left; nothing if nobody knows.
     """
 
     places: Iterator[Scanned]
-    ahead: Iterator[Image]
+    ahead: Iterator[int]
 
 
 class Notes(NamedTuple):
@@ -262,8 +261,8 @@ async def _ends(log: Log, topic: str) -> Mapping[int, int]:
         return reader.positions
 
 
-def _count(found: Iterator[Image]) -> int:
-    return sum(1 for _ in itertools.islice(found, COUNT_SLICE))
+def _count(ahead: Iterator[int]) -> int:
+    return sum(itertools.islice(ahead, COUNT_SLICE))
 
 
 def ledger_row(answer: Answer, value: bytes) -> LedgerRow:

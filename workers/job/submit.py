@@ -19,8 +19,8 @@ from roadstream.streams.group.refused import instead
 from roadstream.streams.ledgers.event_ledger import EventLedger
 from roadstream.streams.ledgers.run_ledger import Count, RunLedger, SentContent
 from roadstream.streams.log import Output, Producer
-from roadstream.streams.sources.files import HASH_BYTES
 from roadstream.streams.sources.places import Scanned
+from roadstream.streams.sources.scan import HASH_BYTES
 
 if TYPE_CHECKING:
     from roadstream.stages.decoding.decode import Pixels

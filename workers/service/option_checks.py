@@ -4,6 +4,8 @@ from typing import Literal
 
 from roadstream.schemas.errors import UsageError
 from roadstream.streams.sources.listing import expand, is_glob
+from roadstream.streams.sources.schemes import open_source, scheme_of
+from roadstream.streams.sources.source import SourceOptions
 
 # Beyond any use, and small enough that times and products stay numbers.
 MOST_SECONDS = 1e9
@@ -79,7 +81,8 @@ def check_paths(command: str, paths: tuple[str, ...]) -> None:
     """Check the PATHS of a command.
 
     Raises:
-        UsageError: There are none, one looks like a mistyped option, or a glob matches nothing.
+        UsageError: There are none, one looks like a mistyped option, a glob matches nothing, or the
+            source of a word's scheme does not take it.
     """
     if not paths:
         raise UsageError(f"{command}: expected at least one PATH, got none (see --help)")
@@ -88,5 +91,7 @@ def check_paths(command: str, paths: tuple[str, ...]) -> None:
             raise UsageError(
                 f"{command}: unknown option {path} (see --help; a file of that name is ./{path})"
             )
-        if is_glob(path) and next(expand(path), None) is None:
+        if scheme_of(path) is not None:
+            open_source(path, SourceOptions())
+        elif is_glob(path) and next(expand(path), None) is None:
             raise UsageError(f"{command}: {path} matches no file")

@@ -6,8 +6,9 @@ before and after it are yielded as usual.
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import dropwhile, islice
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import av
 import numpy as np
@@ -18,9 +19,11 @@ from av.video.stream import VideoStream
 
 from roadstream.schemas.bounds import MOST_TIME
 from roadstream.schemas.errors import ImageError
-from roadstream.schemas.records.image import Head, Image, Inline, Payload, Unreadable
-from roadstream.streams.sources.identity import display, fault_content, frame_place, image_id
+from roadstream.schemas.records.image import Inline, Payload, Unreadable
+from roadstream.streams.sources.identity import fault_content, frame_place, image_id
+from roadstream.streams.sources.left_out import LeftOut
 from roadstream.streams.sources.payload import file_fault, video_content
+from roadstream.streams.sources.source import Container, Item, Source, unreadable
 from roadstream.streams.sources.video.frames import (
     FAR,
     Note,
@@ -43,72 +46,64 @@ _SEEK_LEADS = (0.0, 2.0, 20.0, float("inf"))
 _ISO_6709 = re.compile(r"([+-]\d+(?:\.\d+)?)([+-]\d+(?:\.\d+)?)")
 
 
-def read_video(path: str, options: VideoOptions, note: Note | None = None) -> Iterator[Image]:
-    """Yield a video's sampled pictures as inline records, stream by stream, in the order shown.
+class VideoSource(Source):
+    """Yields a video's sampled pictures, stream by stream, in the order shown.
 
-    Their uri is ``<path>#t=<seconds>``, the same on every run; those of a stream that is not the
-    largest end in ``&stream=<number>``. A file that is no video yields one `Unreadable` under its
-    own name.
+    Their place is ``<path>#t=<seconds>``, the same on every run; those of a stream that is not the
+    largest end in ``&stream=<number>``. A file that is no video is one `Unreadable` under its own
+    name.
 
     Args:
         path: The file.
         options: How it is sampled.
-        note: Told in words what is not judged.
+        sure: Whether it is called a video by its name; else one that holds none is left out.
     """
-    try:
-        content = video_content(path)
-    except ImageError as error:
-        yield unreadable_video(path, error)
-        return
-    yield from read_frames(path, content, options, note)
 
+    def __init__(self, path: str, options: VideoOptions, *, sure: bool = True) -> None:
+        self._path, self._options, self._sure = path, options, sure
 
-def unreadable_video(path: str, error: ImageError) -> Image:
-    """Return the record of a video of which nothing can be read."""
-    head = _head(path, fault_content(error.fault), _Moment(None, None, None), None)
-    return Image(head, Unreadable(error.fault, error.problem))
+    def scan(self, left_out: LeftOut) -> Iterator[Item | Container]:
+        path = self._path
+        try:
+            content = video_content(path)
+        except ImageError as error:
+            if error.fault != "missing":  # else its frames are still those of the file that was
+                yield Container(path, image_id(path, fault_content(error.fault)))
+            yield unreadable(path, error, session=path)
+            return
+        yield Container(path, image_id(path, content))
+        try:
+            yield from self._frames(content, partial(left_out.note, path))
+        except (ImageError, OSError) as error:
+            fault = error if isinstance(error, ImageError) else file_fault(error)
+            if fault.fault == "unsupported" and not self._sure:
+                left_out.add(fault.problem, path)
+            else:
+                yield unreadable(path, fault, session=path)
 
-
-def read_frames(
-    path: str, content: bytes, options: VideoOptions, note: Note | None = None
-) -> Iterator[Image]:
-    """Yield what ``read_video`` does, given what ``video_content`` returns for the file."""
-    note = note or (lambda _: None)
-    try:
-        yield from _frames(path, content, options, note)
-    except ImageError as error:
-        yield unreadable_video(path, error)
-    except OSError as error:
-        yield unreadable_video(path, file_fault(error))
-
-
-def _frames(path: str, content: bytes, options: VideoOptions, note: Note) -> Iterator[Image]:
-    opened = open_first(path)
-    place = _place(opened.container)
-    for number, stream in enumerate(_chosen(opened.container, options.stream, note)):
-        opened = open_first(path) if number else opened
-        with opened.container:
-            decoded = decode(path, opened, stream, note, keyframes=options.fps is None)
-            found = None
-            for index, found in enumerate(_sample(decoded, options.fps)):
-                moment = _Moment(found.at, index, stream)
-                payload = _payload(found, options)
-                yield _image(path, content, moment, payload, place)
-        if found is None:
-            what = "" if stream is None else f" of stream {stream}"
-            raise ImageError("damaged_video", f"no picture{what} can be decoded")
-
-
-def _image(
-    path: str,
-    content: bytes,
-    moment: "_Moment",
-    payload: Payload,
-    place: tuple[float, float] | None,
-) -> Image:
-    if isinstance(payload, Unreadable):
-        content = fault_content(payload.fault, content)
-    return Image(_head(path, content, moment, place), payload)
+    def _frames(self, content: bytes, note: Note) -> Iterator[Item]:
+        path, options = self._path, self._options
+        opened = open_first(path)
+        latitude, longitude = _position(opened.container)
+        for number, stream in enumerate(_chosen(opened.container, options.stream, note)):
+            opened = open_first(path) if number else opened
+            with opened.container:
+                decoded = decode(path, opened, stream, note, keyframes=options.fps is None)
+                found = None
+                for index, found in enumerate(_sample(decoded, options.fps)):
+                    yield Item(
+                        frame_place(path, found.at, stream),
+                        partial(_payload, found, options),
+                        content=content,
+                        session_id=path if stream is None else f"{path}#stream={stream}",
+                        frame_index=index,
+                        captured_at=found.at if abs(found.at) <= MOST_TIME else None,
+                        latitude=latitude,
+                        longitude=longitude,
+                    )
+            if found is None:
+                what = "" if stream is None else f" of stream {stream}"
+                raise ImageError("damaged_video", f"no picture{what} can be decoded")
 
 
 def _chosen(
@@ -176,7 +171,7 @@ def _upright(frame: VideoFrame) -> npt.NDArray[np.uint8]:
 def picture_at(
     path: str, seconds: float, stream: int | None = None
 ) -> npt.NDArray[np.uint8] | None:
-    """Return the frame that ``read_video`` called ``#t=<seconds>``, or ``None`` if it cannot.
+    """Return the frame that ``VideoSource`` called ``#t=<seconds>``, or ``None`` if it cannot.
 
     RGB uint8 [H, W, 3], upright. It seeks to the keyframe before and decodes from there.
 
@@ -222,39 +217,14 @@ def _seek(
     return None
 
 
-class _Moment(NamedTuple):
-    """What a picture shows of its video: the time, its number, and the stream if not the main."""
-
-    at: float | None
-    number: int | None
-    stream: int | None
-
-
-def _head(path: str, content: bytes, moment: _Moment, place: tuple[float, float] | None) -> Head:
-    uri, at = display(path), moment.at
-    latitude, longitude = place or (None, None)
-    identity = image_id(frame_place(path, at, moment.stream), content)
-    return Head(
-        image_id=identity,
-        uri=frame_place(uri, at, moment.stream),
-        session_id=uri if moment.stream is None else f"{uri}#stream={moment.stream}",
-        frame_index=moment.number,
-        captured_at=at if at is None or abs(at) <= MOST_TIME else None,
-        latitude=latitude,
-        longitude=longitude,
-        # Not of the JPEG: another version of the encoder makes another one of the same frame.
-        content_hash=None if at is None else bytes.fromhex(identity),
-    )
-
-
-def _place(container: InputContainer) -> tuple[float, float] | None:
-    """Read the one GPS point that phones and some cameras write into a QuickTime file."""
+def _position(container: InputContainer) -> tuple[float, float] | tuple[None, None]:
+    """Return the one GPS point that phones and some cameras write into a QuickTime file."""
     for key, value in container.metadata.items():
         if key.lower().startswith(("location", "com.apple.quicktime.location.iso6709")):
             found = _ISO_6709.match(value)
             if found and abs(float(found[1])) <= 90 and abs(float(found[2])) <= 180:
                 return float(found[1]), float(found[2])
-    return None
+    return None, None
 
 
 def _sample(found: Iterator[Picture | Damage], fps: float | None) -> Iterator[Picture | Damage]:

@@ -23,9 +23,9 @@ from roadstream.stages.decoding.decode import encode_jpeg
 from roadstream.streams.ledgers.run_ledger import Count, LedgerRow, RunLedger
 from roadstream.streams.memory.log import Fault, MemoryLog
 from roadstream.streams.sources import places
-from roadstream.streams.sources.files import ScanOptions, scan_places
 from roadstream.streams.sources.identity import path_id
 from roadstream.streams.sources.places import file_state
+from roadstream.streams.sources.scan import ScanOptions, scan_places
 from roadstream.streams.sources.video_options import VideoOptions
 from roadstream.workers.job.progress import Tally
 from roadstream.workers.job.run import ledger_row
