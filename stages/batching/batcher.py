@@ -1,19 +1,25 @@
-"""When to start a batch and what goes into it: pure decisions over a queue and the clock.
+"""The queue of a tier worker, which takes from it what its policy says.
 
-A batch is formed only when a slot of the device is free (late binding): live images first, earliest
-deadline first, as many as still finish in time; archive images fill the rest as far as live ones
-that come meanwhile still find time. A batch holds images of one shape. See docs/batching.md.
+A batch is formed only when a slot of the device is free (late binding). It holds images of one
+shape: that of the most urgent one. See docs/batching.md.
 """
 
-import heapq
 import math
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from numbers import Integral, Real
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from roadstream.stages.batching.arrivals import Arrivals
+from roadstream.schemas.errors import ConfigError
+from roadstream.stages.batching.deadline_policy import DeadlinePolicy
 from roadstream.stages.batching.latency_model import AffineLatency, LatencyModel
+from roadstream.stages.batching.policy import (
+    BatchPolicy,
+    Moment,
+    Queued,
+    ShapeQueue,
+    Take,
+    told,
+)
 
 
 class Waiting(Protocol):
@@ -47,8 +53,7 @@ class QueueState(NamedTuple):
 
     Attributes:
         size: About how many items its next batch would hold; 0 if nothing waits.
-        worth: Whether that makes good use of a device: 90 % of what batches without end would, or
-            as much as it may take.
+        worth: Whether that makes good use of a device; see ``BatchPolicy.enough``.
         slack: Seconds until its most urgent live item must begin; infinity if none waits.
         preparing: Seconds that the batch takes before it needs a device.
         running: Seconds that it takes on the device.
@@ -61,9 +66,8 @@ class QueueState(NamedTuple):
     running: float = 0.0
 
 
-def _whole(number: float, most: int) -> int:
-    """Return the next whole number, or ``most`` if that is less, or the number is none."""
-    return math.ceil(number) if number < most else most
+def _is_count(number: object) -> bool:
+    return isinstance(number, Integral) and int(number) >= 0
 
 
 class BatchCap:
@@ -105,31 +109,6 @@ class BatchCap:
             self.now = min(self.limit, self.now + max(1, self.now // 8))
 
 
-class _Lanes(Generic[W]):
-    """What waits of one shape.
-
-    Attributes:
-        live: Heap of (deadline, serial number, item).
-        archive: (serial number, item), oldest first.
-        latency: What batches of this shape take.
-    """
-
-    def __init__(self, latency: LatencyModel) -> None:
-        self.live: list[tuple[float, int, W]] = []
-        self.archive: deque[tuple[int, W]] = deque()
-        self.latency = latency
-
-    def __len__(self) -> int:
-        return len(self.live) + len(self.archive)
-
-    @property
-    def urgency(self) -> tuple[float, float]:
-        """Smaller goes first: the earliest deadline, then what came first."""
-        if self.live:
-            return self.live[0][:2]
-        return math.inf, self.archive[0][0]
-
-
 class Batcher(Generic[W]):
     """The queue of one tier worker.
 
@@ -137,32 +116,26 @@ class Batcher(Generic[W]):
         max_batch: Largest batch.
         latency: What batches are expected to take.
         latencies: The same for the shapes where it is another.
+        policy: Decides when a batch is due and what it holds.
 
     Attributes:
         cap: The largest batch that is handed out.
         latency: What a batch is expected to take.
-        arrivals: What is known of live items that come.
+        policy: As given.
     """
-
-    # A live item that comes just after a batch began waits for its end, then for its own: two of
-    # them must fit into its time.
-    ARCHIVE_SHARE = 0.5
-    # Standard deviations of a normal distribution that are exceeded in one case of ten.
-    CROWD = 1.28
-    # A batch is worth a turn from so many times β/α on: it does 90 % of what one without end does.
-    WORTH = 9.0
 
     def __init__(
         self,
         max_batch: int,
         latency: LatencyModel | None = None,
         latencies: Mapping[Hashable, LatencyModel] | None = None,
+        policy: BatchPolicy | None = None,
     ) -> None:
         self.cap = BatchCap(max_batch)
         self.latency = latency or AffineLatency()
-        self.arrivals = Arrivals()
+        self.policy = policy or DeadlinePolicy()
         self._latencies = latencies or {}
-        self._lanes: dict[Hashable, _Lanes[W]] = {}
+        self._queues: dict[Hashable, ShapeQueue] = {}
         self._serial = 0
         self._count = self._size = 0
 
@@ -185,29 +158,36 @@ class Batcher(Generic[W]):
         return self._latencies.get(shape, self.latency)
 
     def add(self, items: Iterable[W], now: float) -> None:
-        """Put items in the queue."""
+        """Put items in the queue.
+
+        Raises:
+            ConfigError: The policy fails; all the same with other methods. Nothing is lost.
+        """
+        deadlines = []
         for item in items:
             self._count += 1
             self._size += item.size
             self._serial += 1
-            lanes = self._lanes.get(item.shape)
-            if lanes is None:
-                lanes = self._lanes[item.shape] = _Lanes(self.latency_of(item.shape))
+            queue = self._queues.get(item.shape)
+            if queue is None:
+                latency = self.latency_of(item.shape)
+                queue = self._queues[item.shape] = ShapeQueue(latency, self.cap.now)
             deadline = item.deadline_at
-            # One without end is none, and what is no number would put the heap out of order.
+            # One without end is none, and what is no number would put the queue out of order.
             if deadline is None or not -math.inf < deadline < math.inf:
-                lanes.archive.append((self._serial, item))
+                queue.archive.append(Queued(math.inf, self._serial, now, item))
             else:
-                heapq.heappush(lanes.live, (deadline, self._serial, item))
-                self.arrivals.note(deadline - now, now)
+                queue.insert(Queued(deadline, self._serial, now, item))
+                deadlines.append(deadline)
+        if deadlines:
+            self._ask("live_came", deadlines, now)
 
     def drop(self) -> list[W]:
         """Empty the queue and return what was in it (the partitions were revoked)."""
         dropped: list[W] = []
-        for lanes in self._lanes.values():
-            dropped += [item for _, _, item in lanes.live]
-            dropped += [item for _, item in lanes.archive]
-        self._lanes.clear()
+        for queue in self._queues.values():
+            dropped += [one.item for one in (*queue.live, *queue.archive)]
+        self._queues.clear()
         self._count = self._size = 0
         return dropped
 
@@ -219,136 +199,103 @@ class Batcher(Generic[W]):
             wait: Seconds until the device is free; the batch is decoded meanwhile.
         """
         expired = self.expired(now)
-        lanes = self._next_lanes()
-        if lanes is None:
-            return Batch([], expired)
-        items = self._take_live(lanes, now, wait)
-        room = self._archive_room(lanes.latency, now, wait, items)
-        items += [lanes.archive.popleft()[1] for _ in range(min(room, len(lanes.archive)))]
+        return Batch(self.take(Moment(now, wait)), expired)
+
+    def take(self, moment: Moment) -> list[W]:
+        """Take the next batch, whether its deadlines have passed or not; empty if nothing waits."""
+        queue = self._next()
+        if queue is None:
+            return []
+        take = self._ask("take", queue, moment)
+        live, archive, skip = self._checked(take, queue)
+        items = [one.item for one in queue.live[skip : skip + live]]
+        del queue.live[skip : skip + live]
+        items += [queue.archive.popleft().item for _ in range(archive)]
         self._count -= len(items)
         self._size -= sum([item.size for item in items])
-        return Batch(items, expired)
-
-    def _next_lanes(self) -> _Lanes[W] | None:
-        waiting = [lanes for lanes in self._lanes.values() if lanes.live or lanes.archive]
-        if len(waiting) < 2:
-            return waiting[0] if waiting else None
-        return min(waiting, key=lambda lanes: lanes.urgency)
-
-    def _take_live(self, lanes: _Lanes[W], now: float, wait: float) -> list[W]:
-        """Take the live items that run now: most urgent first, as many as finish in time.
-
-        Those whose time is so short that the batch would be too small to keep up with what comes
-        are passed over (early drop: Shen et al., Nexus, SOSP 2019). They stay: if nothing else
-        waits they run late rather than not at all, as their answers may come just in time.
-        """
-        live, latency, cap = lanes.live, lanes.latency, self.cap.now
-        if not live:
-            return []
-        least = self._keeps_up(latency, now)
-        passed: list[tuple[float, int, W]] = []
-        while live:
-            room = latency.largest_within((live[0][0] - now) / latency.margin, cap, wait)
-            if room >= min(len(live), least):
-                break
-            passed.append(heapq.heappop(live))
-        else:
-            live[:], passed, room = passed, [], 1  # in order, and so a heap
-        items = [heapq.heappop(live)[2] for _ in range(min(room, len(live)))]
-        for entry in passed:
-            heapq.heappush(live, entry)
         return items
 
-    def _keeps_up(self, latency: LatencyModel, now: float) -> int:
-        """Return the least batch size at which the device keeps up with the live items that come.
+    def _checked(self, take: Take, queue: ShapeQueue) -> tuple[int, int, int]:
+        """Return how many live and archive images a policy takes, and how many it passes over."""
+        if not isinstance(take, Take) or not all(
+            map(_is_count, (take.size, take.live or 0, take.skip))
+        ):
+            raise self._refused("take", "a Take of numbers from 0 on", repr(take))
+        size = min(take.size, queue.most)
+        live = min(size, max(0, len(queue.live) - take.skip))
+        live = live if take.live is None else min(live, take.live)
+        archive = min(size - live, len(queue.archive))
+        if live + archive == 0:
+            got = f"{take}, where {len(queue.live)} live and {len(queue.archive)} archive ones wait"
+            raise self._refused("take", "a Take with an image at least", got)
+        return live, archive, take.skip
 
-        With λ of them a second that is ``λ·β / (1 − λ·α)``, and at most what leaves a second batch
-        in time.
-        """
-        rate, tightest = self.arrivals.rate(now), self.arrivals.tightest(now)
-        most = max(1, latency.largest_within(self.ARCHIVE_SHARE * tightest, self.cap.now))
-        left = 1.0 - rate * latency.alpha
-        return most if left <= 0.0 else max(1, _whole(rate * latency.beta / left, most))
+    def _number(self, question: str, *about: object) -> float:
+        """Ask the policy for a number."""
+        answer = self._ask(question, *about)
+        if not isinstance(answer, Real) or not answer < math.inf:
+            raise self._refused(question, "a number that is not infinite", repr(answer))
+        return float(answer)
 
-    def _archive_room(self, latency: LatencyModel, now: float, wait: float, taken: list[W]) -> int:
-        """Return how many archive items may go along with the live ones that were taken."""
-        limit = self._archive_limit(latency, now)
-        if taken:
-            slack = (taken[0].deadline_at or 0.0) - now
-            limit = latency.largest_within(slack / latency.margin, limit, wait)
-        return max(0, limit - len(taken))
+    def _ask(self, question: str, *about: object) -> Any:
+        try:
+            return getattr(self.policy, question)(*about)
+        except Exception as error:  # whatever somebody else's policy does
+            raise self._refused(question, "an answer", told(error)) from error
 
-    def _archive_limit(self, latency: LatencyModel, now: float) -> int:
-        """Return the largest batch with archive items; one of them runs whatever comes."""
-        limit, tightest = self.cap.now, self.arrivals.tightest(now)
-        if tightest < math.inf:
-            limit = latency.largest_within(self.ARCHIVE_SHARE * tightest, limit)
-            limit = self._leaves_time(latency, limit, tightest, self.arrivals.rate(now))
-        return limit
+    def _refused(self, question: str, expected: str, got: str) -> ConfigError:
+        kind = type(self.policy)
+        return ConfigError(f"{kind.__module__}:{kind.__qualname__}.{question}", expected, got)
 
-    def _leaves_time(self, latency: LatencyModel, limit: int, budget: float, rate: float) -> int:
-        """Return the largest batch after which what came meanwhile still finishes in time, or 1.
+    def _next(self) -> ShapeQueue | None:
+        """Return the queue whose turn it is, if anything waits."""
+        waiting = [queue for queue in self._queues.values() if len(queue)]
+        if not waiting:
+            return None
+        queue = waiting[0] if len(waiting) == 1 else min(waiting, key=lambda one: one.first)
+        queue.most = self.cap.now
+        return queue
 
-        Of the live items that come while it runs, so many are reckoned with as come in all but one
-        case in ten, if they come by chance alone.
-        """
-
-        def lasts(size: int) -> float:
-            seconds = latency.predict(size) * latency.margin
-            come = rate * seconds
-            most = _whole(come + self.CROWD * math.sqrt(come), self.cap.now)
-            return seconds + latency.predict(most) * latency.margin
-
-        return 1 + bisect_right(range(2, limit + 1), budget, key=lasts)
-
-    def patience(self, now: float, waited: float) -> float:
-        """Return how long archive items better wait for more, on a device that idles.
-
-        A full batch saves the β of another one, so that waiting β gains at best what it costs.
-        There is none with a live item, or with a batch that is worth its turn. To be asked only
-        while more is known to come.
-
-        Args:
-            now: Wall clock.
-            waited: Seconds for which the device has idled while something waited.
-        """
-        lanes = self._next_lanes()
-        if lanes is None or lanes.live or self._is_worth(lanes, now):
+    def patience(self, moment: Moment) -> float:
+        """Return how long the next batch better waits for more images; 0 to ask for a slot now."""
+        queue = self._next()
+        if queue is None:
             return 0.0
-        return max(0.0, lanes.latency.beta - waited)
+        return max(0.0, self._number("begin_at", queue, moment) - moment.now)
 
-    def _is_worth(self, lanes: _Lanes[W], now: float) -> bool:
-        latency, enough = lanes.latency, self.cap.now
-        if latency.alpha > 0.0:
-            enough = _whole(self.WORTH * latency.beta / latency.alpha, enough)
-        return len(lanes) >= min(enough, self._archive_limit(latency, now))
+    def ended(self, size: int, seconds: float, now: float) -> None:
+        """Tell the policy what a batch took, from its beginning to its end."""
+        self._ask("ended", size, seconds, now)
 
     def state(self, now: float) -> QueueState:
         """Return how the queue stands."""
-        lanes = self._next_lanes()
-        if lanes is None:
+        queue = self._next()
+        if queue is None:
             return QueueState()
-        latency, size = lanes.latency, min(len(lanes), self.cap.now)
-        slack = math.inf
-        if lanes.live:
-            size = min(len(lanes.live), self.cap.now)
-            slack = lanes.live[0][0] - now - latency.predict(size) * latency.margin
+        latency, size, slack = queue.latency, min(len(queue), queue.most), math.inf
+        if queue.live:
+            size = min(len(queue.live), queue.most)
+            slack = queue.live[0].deadline_at - now - latency.predict(size) * latency.margin
         preparing = latency.preparing(size)
         running = latency.predict(size) - preparing
-        return QueueState(size, self._is_worth(lanes, now), slack, preparing, running)
+        worth = len(queue) >= self._number("enough", queue, now)
+        return QueueState(size, worth, slack, preparing, running)
 
     @property
     def next_deadline_at(self) -> float | None:
         """The earliest deadline of a live item that waits; ``None`` if none does."""
-        return min([lanes.live[0][0] for lanes in self._lanes.values() if lanes.live], default=None)
+        live = [queue.live for queue in self._queues.values() if queue.live]
+        return min([queue[0].deadline_at for queue in live], default=None)
 
     def expired(self, now: float) -> list[W]:
         """Take the live items whose deadline has passed."""
         expired: list[W] = []
-        for lanes in self._lanes.values():
-            while lanes.live and lanes.live[0][0] <= now:
-                item = heapq.heappop(lanes.live)[2]
-                self._count -= 1
-                self._size -= item.size
-                expired.append(item)
+        for queue in self._queues.values():
+            live, passed = queue.live, 0
+            while passed < len(live) and live[passed].deadline_at <= now:
+                passed += 1
+            expired += [one.item for one in live[:passed]]
+            del live[:passed]
+        self._count -= len(expired)
+        self._size -= sum([item.size for item in expired])
         return expired

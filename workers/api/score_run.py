@@ -120,6 +120,7 @@ class _Options(TypedDict, total=False):
     hang_timeout: float
     ledger: str | os.PathLike[str] | None
     decode_memory: int
+    batch_policy: str | None
 
 
 Paths: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -141,7 +142,7 @@ def score(
             Without one nothing is written, and nothing can be resumed.
         **options: By name, those of the command: ``cascade``, ``log``, ``namespace``, ``workers``,
             ``fps``, ``stream``, ``sort``, ``restart``, ``start`` (its ``--from``),
-            ``hang_timeout``, ``ledger``, ``decode_memory``.
+            ``hang_timeout``, ``ledger``, ``decode_memory``, ``batch_policy``.
 
     Raises:
         UsageError: An option is not what it should be, or the output holds another run.

@@ -82,6 +82,14 @@ HangTimeout = Annotated[
         "then ends and is started again, and what it ran runs alone; 0 waits for ever.",
     ),
 ]
+PolicyPath = Annotated[
+    str | None,
+    Parameter(
+        name="--batch-policy",
+        help="A batching policy of your own, module:Class: when a batch is due and how many "
+        "pictures it holds.",
+    ),
+]
 DrainTimeout = Annotated[
     float,
     Parameter(

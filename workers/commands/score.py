@@ -17,6 +17,7 @@ from roadstream.workers.commands.common import (
     LogLevel,
     Namespace,
     Paths,
+    PolicyPath,
     run_async,
 )
 from roadstream.workers.job.prepare import ScoreOptions, check, prepared
@@ -74,6 +75,7 @@ def score(
     hang_timeout: HangTimeout = HANG_TIMEOUT,
     ledger: LedgerFolder = None,
     decode_memory: DecodeMemory = DECODE_MEMORY,
+    batch_policy: PolicyPath = None,
     log_level: LogLevel = "warning",
 ) -> int:
     """Score pictures and videos; write one answer per picture.
@@ -104,6 +106,7 @@ def score(
         hang_timeout=hang_timeout,
         ledger=ledger,
         decode_memory=decode_memory,
+        batch_policy=batch_policy,
         log_level=log_level,
     )
     check(options)

@@ -14,6 +14,7 @@ from rich.table import Table
 from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.schemas.errors import UsageError
 from roadstream.schemas.topics import CONSENSUS_GROUP, tier_group
+from roadstream.stages.batching.policy import load_policy
 from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.workers.commands.common import (
     DEFAULT_KAFKA,
@@ -30,6 +31,7 @@ from roadstream.workers.commands.common import (
     MemberName,
     MetricsAddress,
     Namespace,
+    PolicyPath,
     StateFolder,
     check_drain_timeout,
     member_name,
@@ -94,6 +96,7 @@ def work(
     ledger: LedgerFolder = None,
     metrics: MetricsAddress = None,
     alive_file: AliveFile = None,
+    batch_policy: PolicyPath = None,
     hang_timeout: HangTimeout = HANG_TIMEOUT,
     drain_timeout: DrainTimeout = DRAIN_TIMEOUT,
     log_level: LogLevel = "info",
@@ -111,6 +114,7 @@ def work(
     where = address(log, namespace)
     check_number("--threads", threads, 1, MOST_WORKERS, "threads")
     loaded, member = given_cascade(cascade), member_name(member)
+    load_policy(batch_policy)  # told now if it cannot be had, and not when all models are loaded
     tiers = [loaded.tier(name).name for name in tier or []]
     alone = tiers[0] if len(tiers) == 1 else None
     identify(tier=alone, member_id=member)
@@ -125,6 +129,7 @@ def work(
         state=state_folder(state, member),
         start=start,
         hang_timeout=check_hang_timeout(hang_timeout),
+        batch_policy=batch_policy,
     )
     service = _service(metrics, alive_file, drain_timeout)
     run_async(log_level, serve_workers, work_log, loaded, options, service, log_format=log_format)
@@ -183,6 +188,7 @@ def up(
     state: StateFolder = None,
     ledger: LedgerFolder = None,
     metrics: MetricsAddress = None,
+    batch_policy: PolicyPath = None,
     hang_timeout: HangTimeout = HANG_TIMEOUT,
     drain_timeout: DrainTimeout = DRAIN_TIMEOUT,
     log_level: LogLevel = "info",
@@ -205,6 +211,8 @@ def up(
     only_workers = [word for folder in root or [] for word in ("--root", str(folder))]
     only_workers += ["--hang-timeout", f"{check_hang_timeout(hang_timeout):g}"]
     only_workers += ["--decode-memory", str(check_decode_memory(decode_memory))]
+    if load_policy(batch_policy) is not None:
+        only_workers += ["--batch-policy", str(batch_policy)]
     if start is not None:
         only_workers += ["--from", start]
     if state is not None:

@@ -14,6 +14,7 @@ from roadstream.schemas.cascade.model import Cascade, load_cascade
 from roadstream.schemas.errors import LogUnavailableError, RunError, UsageError
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.sinks.sink import check_output
+from roadstream.stages.batching.policy import load_policy
 from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.ledgers.event_ledger import EventLedger
 from roadstream.streams.ledgers.run_ledger import RunLedger
@@ -71,6 +72,7 @@ class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
         hang_timeout: Seconds that a call of a model may take; 0 for no limit.
         ledger: Folder for the event ledgers that ``roadstream verify`` reads.
         decode_memory: Most MiB that decoding one picture may take.
+        batch_policy: Import path of the workers' batching policy; ``None`` for the usual one.
         log_level: Level from which workers log.
         kept: Whether the output stays, so that an interrupted run can be resumed.
     """
@@ -89,6 +91,7 @@ class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     hang_timeout: float = HANG_TIMEOUT
     ledger: Path | None = None
     decode_memory: int = DECODE_MEMORY
+    batch_policy: str | None = None
     log_level: Level = "warning"
     kept: bool = True
 
@@ -107,6 +110,7 @@ def check(options: ScoreOptions) -> None:
     check_above("--fps", options.fps, MOST_FPS, "pictures per second")
     check_hang_timeout(options.hang_timeout)
     check_decode_memory(options.decode_memory)
+    load_policy(options.batch_policy)
     check_stream(options.stream)
     check_output(options.out)
 
@@ -241,6 +245,9 @@ class ScoringJob:
         arguments += ["--member", f"score-{run_id[:12]}-{index}", "--log-level", options.log_level]
         arguments += ["--hang-timeout", f"{options.hang_timeout:g}"]
         arguments += ["--decode-memory", str(options.decode_memory)]
+        arguments += (
+            [] if options.batch_policy is None else ["--batch-policy", options.batch_policy]
+        )
         arguments += [] if options.ledger is None else ["--ledger", str(options.ledger)]
         return ChildSpec(f"worker {index}", ["work", *arguments])
 

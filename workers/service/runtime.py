@@ -13,6 +13,7 @@ from structlog.contextvars import bound_contextvars
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.topics import tier_inputs
 from roadstream.stages.batching.latency_model import AffineLatency
+from roadstream.stages.batching.policy import load_policy
 from roadstream.stages.batching.shapes import Size
 from roadstream.stages.decoding.decode import DEFAULT
 from roadstream.stages.inference import Engine
@@ -55,6 +56,7 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
             has a name; ``None`` keeps none.
         start: Where a first tier begins that is new where others have answered.
         hang_timeout: Seconds after which a call that does not return ends the process; 0 for never.
+        batch_policy: Import path of the batching policy; ``None`` for ``DeadlinePolicy``.
     """
 
     tiers: list[str] = []
@@ -67,6 +69,7 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
     state: Path | None = None
     start: Start | None = None
     hang_timeout: float = HANG_TIMEOUT
+    batch_policy: str | None = None
 
 
 def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[str, Engine]:
@@ -209,6 +212,7 @@ async def run_loaded(
                     limits=options.limits,
                     options=options.member,
                     process=parts,
+                    policy=load_policy(options.batch_policy),
                 )
                 running = persistent(worker, name)
                 if process is not None:

@@ -21,6 +21,7 @@ from roadstream.schemas.errors import ImageError
 from roadstream.schemas.topics import tier_group, tier_inputs
 from roadstream.stages.batching.batcher import Batcher, QueueState
 from roadstream.stages.batching.device_queue import SlotRequest
+from roadstream.stages.batching.policy import BatchPolicy, Moment
 from roadstream.stages.breaker import ShareBreaker
 from roadstream.stages.voting.tier_votes import LATE, Failure, unjudged
 from roadstream.streams.clock import Clock, SystemClock
@@ -111,6 +112,7 @@ class TierWorker:
         limits: What it may hold, and how long it waits.
         options: How it takes part in the group.
         process: What it shares with its process.
+        policy: Decides when a batch is due and what it holds; ``DeadlinePolicy`` by default.
 
     Attributes:
         tier: Name of the tier.
@@ -129,6 +131,7 @@ class TierWorker:
         limits: WorkerLimits | None = None,
         options: GroupMemberOptions | None = None,
         process: ProcessParts | None = None,
+        policy: BatchPolicy | None = None,
     ) -> None:
         self.tier, cascade = judge.tier, judge.cascade
         self._log, self.judge = log, judge
@@ -141,7 +144,7 @@ class TierWorker:
         # Batches whose threads run on though nobody waits for them.
         self._abandoned: list[TierBatch] = []
         self.queue: Batcher[Item] = Batcher(
-            cascade.tier(self.tier).max_batch, judge.latency, judge.latencies
+            cascade.tier(self.tier).max_batch, judge.latency, judge.latencies, policy
         )
         self.member = GroupMember(
             self, "worker", tier_group(self.tier), self._inputs, options or GroupMemberOptions()
@@ -301,13 +304,11 @@ class TierWorker:
         return self.running > 0 or not self.breaker.ready(anyio.current_time())
 
     def _patience(self) -> float:
-        """Return how long to wait for a fuller batch: only while the devices idle, and more images
-        were on the log than the last poll took.
-        """
-        if not self._more_waits or self.judge.devices.in_flight:
-            return 0.0
-        waited = anyio.current_time() - self._idle_since
-        return self.queue.patience(self._process.clock.now(), waited)
+        """Return how long to wait for a fuller batch before a slot is asked for."""
+        running = self.judge.devices.in_flight
+        idle = 0.0 if running else anyio.current_time() - self._idle_since
+        now = self._process.clock.now()
+        return self.queue.patience(Moment(now, 0.0, running, idle, self._more_waits))
 
     def _request(self, *, alone: bool = False) -> SlotRequest:
         """Return a request for a slot on the devices that a batch of this tier occupies."""
@@ -455,6 +456,7 @@ class TierWorker:
 
     def _adapt(self, batch: TierBatch) -> None:
         """Adapt the size of batches to what one took."""
+        self.queue.ended(len(batch.items), batch.seconds, self._process.clock.now())
         cap = self.queue.cap
         if batch.fits is not None:
             cap.lower(batch.fits)

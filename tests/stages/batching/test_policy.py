@@ -1,0 +1,159 @@
+"""A policy by import path, and what the batcher makes of its answers."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roadstream.schemas.errors import ConfigError
+from roadstream.stages.batching.batcher import Batcher
+from roadstream.stages.batching.latency_model import AffineLatency
+from roadstream.stages.batching.policy import (
+    BatchPolicy,
+    Moment,
+    ShapeQueue,
+    Take,
+    load_policy,
+)
+from tests.stages.batching.test_batcher import NOW, Waiting, archive, live
+
+SOURCE = """
+from roadstream.stages.batching.policy import BatchPolicy
+
+class NoTake(BatchPolicy):
+    pass
+
+class Picky(BatchPolicy):
+    take = begin = None
+    def __init__(self, size):
+        pass
+"""
+
+
+class Scripted(BatchPolicy):
+    """Answers what it is told to, or raises it."""
+
+    def __init__(self, take: Any = None, begin_at: Any = NOW, enough: Any = 1) -> None:
+        self._take, self._begin_at, self._enough = take, begin_at, enough
+        self.came: list[float] = []
+        self.asked: list[tuple[list[float], list[float], int]] = []
+
+    def live_came(self, deadlines: Any, now: float) -> None:
+        self.came += deadlines
+
+    def begin_at(self, queue: ShapeQueue, moment: Moment) -> float:
+        due_at: float = self._answer(self._begin_at)
+        return due_at
+
+    def take(self, queue: ShapeQueue, moment: Moment) -> Take:
+        waiting = [one.deadline_at for one in queue.live], [one.came_at for one in queue.archive]
+        self.asked.append((*waiting, queue.most))
+        take: Take = self._answer(self._take)
+        return take
+
+    def enough(self, queue: ShapeQueue, now: float) -> int:
+        enough: int = self._answer(self._enough)
+        return enough
+
+    def _answer(self, answer: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def filled(policy: BatchPolicy, max_batch: int = 8) -> Batcher[Waiting]:
+    """Return a queue of three live images, 1 the most urgent, and of four archive ones."""
+    batcher: Batcher[Waiting] = Batcher(max_batch, AffineLatency(0.1, 0.5), policy=policy)
+    batcher.add([live(2, NOW + 2), archive(4), live(1, NOW + 1), archive(5)], NOW)
+    batcher.add([archive(6), live(3, NOW + 3), archive(7)], NOW + 0.5)
+    return batcher
+
+
+@pytest.mark.parametrize(
+    ("take", "taken"),
+    [
+        (Take(1), [1]),
+        (Take(5), [1, 2, 3, 4, 5]),
+        (Take(99), [1, 2, 3, 4, 5, 6]),
+        (Take(4, live=1), [1, 4, 5, 6]),
+        (Take(3, live=0), [4, 5, 6]),
+        (Take(2, skip=1), [2, 3]),
+        (Take(3, skip=2), [3, 4, 5]),
+        (Take(2, skip=9), [4, 5]),
+    ],
+)
+def test_a_batch_holds_what_the_policy_says_as_far_as_there_is(
+    take: Take, taken: list[int]
+) -> None:
+    batcher = filled(Scripted(take), max_batch=6)
+
+    assert [item.serial for item in batcher.next_batch(NOW).items] == taken
+    assert len(batcher) == batcher.size == 7 - len(taken)
+    left = [item.serial for item in batcher.drop()]
+    assert sorted(left + taken) == [1, 2, 3, 4, 5, 6, 7]
+    assert left == sorted(left)
+
+
+def test_it_sees_deadlines_ages_and_how_many_may_go_at_once() -> None:
+    policy = Scripted(Take(2))
+    batcher = filled(policy)
+    batcher.cap.lower(3)
+    batcher.next_batch(NOW)
+
+    assert policy.came == [NOW + 2, NOW + 1, NOW + 3]
+    ages = [NOW, NOW, NOW + 0.5, NOW + 0.5]
+    assert policy.asked == [([NOW + 1, NOW + 2, NOW + 3], ages, 3)]
+    assert batcher.patience(Moment(NOW - 4)) == pytest.approx(4.0)
+    assert batcher.patience(Moment(NOW + 4)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (None, "a Take of numbers from 0 on, got None"),
+        (3, "a Take of numbers from 0 on, got 3"),
+        (Take(-1), "a Take of numbers from 0 on, got Take(size=-1, live=None, skip=0)"),
+        (Take(1.5), "a Take of numbers from 0 on, got Take(size=1.5"),  # type: ignore[arg-type]
+        (Take(2, skip=-1), "a Take of numbers from 0 on, got Take(size=2, live=None, skip=-1)"),
+        (Take(0), "a Take with an image at least, got Take(size=0, live=None, skip=0), where 3 l"),
+        (ValueError("two\nlines"), "an answer, got ValueError: two lines ("),
+    ],
+)
+def test_what_is_no_batch_is_refused_and_loses_nothing(answer: object, told: str) -> None:
+    batcher = filled(Scripted(answer))
+
+    with pytest.raises(ConfigError) as refused:
+        batcher.next_batch(NOW)
+    assert str(refused.value).startswith(f"{__name__}:Scripted.take: expected {told}")
+    assert [item.serial for item in batcher.drop()] == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("answer", [None, "soon", math.inf, math.nan, KeyError("x")])
+def test_so_is_what_is_no_time_and_no_number(answer: object) -> None:
+    with pytest.raises(ConfigError, match=r"Scripted\.begin_at: expected "):
+        filled(Scripted(begin_at=answer)).patience(Moment(NOW))
+    with pytest.raises(ConfigError, match=r"Scripted\.enough: expected "):
+        filled(Scripted(enough=answer)).state(NOW)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("some_policy", "expected module:Class, got 'some_policy'"),
+        ("nowhere:A", "expected nowhere:A to be importable, got ModuleNotFoundError: No module "),
+        ("some_policy:A", "expected some_policy:A to be importable, got AttributeError: "),
+        ("math:pi", "expected math:pi to be a BatchPolicy, got 3.14"),
+        ("some_policy:NoTake", "expected some_policy:NoTake to be a BatchPolicy, got one without "),
+        ("some_policy:Picky", "expected some_policy:Picky to be made without arguments, got Type"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_with_its_reason(
+    path: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "some_policy.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(ConfigError) as refused:
+        load_policy(path)
+    assert str(refused.value).startswith(f"--batch-policy: {told}")
