@@ -71,7 +71,7 @@ async def measure(folder: Path, ledger: Path, count: int, size: int, rounds: int
     taken: dict[str, list[float]] = {way: [] for way in WAYS}
     async with RunLedger(ledger) as opened:
         await note(opened, folder)
-        ways = (
+        ways: tuple[Callable[[], int], ...] = (
             lambda: sum(count_ahead([str(folder)])),
             scanned(folder, ScanOptions()),
             scanned(folder, ScanOptions(carry="inline")),
