@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from roadstream.schemas.backoff import Backoff, no_jitter
+
 State = Literal["closed", "open", "half_open"]
 Event = Literal["trip", "try", "recover"]
 
@@ -23,16 +25,14 @@ _NEXT: dict[tuple[State, Event], State] = {
 
 
 class Cooldown(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a breaker stays open: ``first`` seconds, times ``growth`` each time it reopens.
+    """How long a breaker stays open: ``first`` seconds, twice as long each time it reopens.
 
     Attributes:
         first: Seconds of the first pause.
-        growth: Factor from one pause to the next.
         longest: Seconds beyond which pauses do not grow.
     """
 
     first: float = 5.0
-    growth: float = 2.0
     longest: float = 300.0
 
 
@@ -51,7 +51,8 @@ class Breaker:
     """
 
     def __init__(self, cooldown: Cooldown | None = None) -> None:
-        self._cooldown = cooldown or Cooldown()
+        cooldown = cooldown or Cooldown()
+        self._pauses = Backoff(cooldown.first, cooldown.longest, no_jitter)
         self.state: State = "closed"
         self.opened = self.trials = 0
         self.retry_at = 0.0
@@ -87,10 +88,9 @@ class Breaker:
         """Open it. What is open already stays so: late news of old work changes nothing."""
         if self.state == "open":
             return
-        settings = self._cooldown
-        stable = self.state == "closed" and now - self._closed_at >= self._pause
-        grown = settings.first if stable or not self._pause else self._pause * settings.growth
-        self._pause = min(grown, settings.longest)
+        if self.state == "closed" and now - self._closed_at >= self._pause:
+            self._pauses.reset()
+        self._pause = self._pauses.next()
         self._move("trip")
         self.opened += 1
         self.retry_at = now + self._pause

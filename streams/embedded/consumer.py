@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import anyio
 
+from roadstream.schemas.backoff import Backoff, no_jitter
 from roadstream.schemas.errors import FencedError, UsageError
 from roadstream.streams.embedded.group import Membership
 from roadstream.streams.embedded.store import ReadResult, Store
@@ -40,16 +41,16 @@ async def _wait_for_records(
     timeout: float,
 ) -> _Read:
     """Read from ``positions`` and move them on; rotate them so that none starves."""
-    pause = POLL_FIRST
+    pauses = Backoff(POLL_FIRST, POLL_LAST, no_jitter)
     give_up_at = time.monotonic() + timeout
     found = ReadResult({}, {})
     while True:
         if max_records:
             found = await store.database.run(store.read, positions, topics, max_records)
+        pause = pauses.next()
         if found.records or found.oldest or time.monotonic() + pause > give_up_at:
             break
         await anyio.sleep(pause)
-        pause = min(2 * pause, POLL_LAST)
     missed = {tp: (positions[tp], oldest) for tp, oldest in found.oldest.items()}
     positions.update(found.oldest)
     for tp, records in found.records.items():

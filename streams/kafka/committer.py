@@ -13,6 +13,7 @@ import anyio
 import structlog
 from aiokafka.errors import KafkaError, for_code
 
+from roadstream.schemas.backoff import Backoff, no_jitter
 from roadstream.streams.kafka.client import KafkaLink
 from roadstream.streams.kafka.group_requests import FENCED, NamedCommit
 from roadstream.streams.kafka.membership import Identity, Membership
@@ -123,12 +124,14 @@ class OffsetCommitter:
 
     async def run(self) -> None:
         """Commit whenever there is something new, for ever."""
-        interval = pause = self._link.settings.commit_interval
+        interval = self._link.settings.commit_interval
+        again = Backoff(2 * interval + 0.1, _LONGEST_PAUSE, no_jitter)
         while True:
             await self._dirty.wait()
             done = await self._commit()
-            pause = interval if done else min(_LONGEST_PAUSE, pause * 2 + 0.1)
-            await anyio.sleep(pause)
+            if done:
+                again.reset()
+            await anyio.sleep(interval if done else again.next())
 
     async def flush(self, budget: float) -> None:
         """Commit what is pending or under way, within ``budget`` seconds."""

@@ -15,7 +15,7 @@ from roadstream.stages.breaker import (
 )
 from tests.kits.examples import examples
 
-COOLDOWN = Cooldown(first=4.0, growth=2.0, longest=20.0)
+COOLDOWN = Cooldown(first=4.0, longest=20.0)
 MEMBER = MemberPolicy(pictures=4, batches=2, cooldown=COOLDOWN)
 SHARE = SharePolicy(share=0.5, last=100, least=20, cooldown=COOLDOWN)
 

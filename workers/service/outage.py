@@ -3,13 +3,13 @@
 An outage must not cost the models: loading and warming them takes longer than most outages last.
 """
 
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 import structlog
 
+from roadstream.schemas.backoff import Backoff
 from roadstream.schemas.errors import (
     ForbiddenError,
     LogUnavailableError,
@@ -32,38 +32,6 @@ Work = Callable[[anyio.Event], Awaitable[None]]
 # What passes by itself: a broker comes back, a lock is let go of, somebody makes room on the disk,
 # another process gives back its files.
 PASSING = (LogUnavailableError, OutputError, MachineError)
-
-
-class Backoff:
-    """Growing delays: each is drawn between half of a bound and the bound, which then doubles.
-
-    The spread keeps processes that failed together from coming back together ("equal jitter",
-    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter).
-
-    Args:
-        first: First bound, in seconds.
-        last: The bound stops growing here.
-        draw: Returns a number in [0, 1).
-    """
-
-    def __init__(
-        self,
-        first: float = FIRST_DELAY,
-        last: float = LAST_DELAY,
-        draw: Callable[[], float] = random.random,
-    ) -> None:
-        self._first, self._last, self._draw = first, last, draw
-        self._bound = first
-
-    def next(self) -> float:
-        """Return the next delay in seconds."""
-        bound = self._bound
-        self._bound = min(2 * bound, self._last)
-        return bound * (1 + self._draw()) / 2
-
-    def reset(self) -> None:
-        """Begin again with the first bound."""
-        self._bound = self._first
 
 
 class Persistent:
@@ -94,7 +62,7 @@ class Persistent:
         self._done_at = done_at or worked_at
         self._told, self._told_at = "", 0.0
         self._passing, self._patience = passing, patience
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or Backoff(FIRST_DELAY, LAST_DELAY)
         self.failures = 0
         self.last_error = ""
         self._failed_at: float | None = None

@@ -282,13 +282,13 @@ def test_commits_keep_their_distance_and_tries_ever_more_of_it() -> None:
                 await anyio.sleep(0.02)
             await anyio.sleep(9.94)
             world.committer.put({TP: 5})
-            await anyio.sleep(7.81)
+            await anyio.sleep(7.01)
             world.committer.put({TP: 6})
             await anyio.sleep(1)
             tasks.cancel_scope.cancel()
 
-        tries = [10.0, 10.2, 10.7, 11.8, 13.8, 15.8, 17.8]
-        assert world.times == [0.0, 0.05, *tries, 17.85]
+        tries = [10.0, 10.2, 10.6, 11.4, 13.0, 15.0, 17.0]
+        assert world.times == [0.0, 0.05, *tries, 17.05]
         assert [offsets[TP] for offsets in world.offsets] == [1, 3, *[5] * 7, 6]
         assert world.stats.commit_failures == 6
 

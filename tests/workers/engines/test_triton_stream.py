@@ -68,7 +68,7 @@ async def test_a_server_that_is_killed_takes_out_its_member_until_it_is_back(
     bench = Bench(of_two(server, "gated"))
     await bench.create_topics()
     with engine_on(server, "gated") as engine:
-        policy = MemberPolicy(cooldown=Cooldown(first=5.0, growth=1.0))
+        policy = MemberPolicy(cooldown=Cooldown(first=5.0, longest=5.0))
         judging = judge(bench, engine, policy, timer)
         async with consensus(bench), running(bench.worker(judge=judging)):
             await bench.send("images.archive", *[image(f"before-{i}", 200) for i in range(3)])
@@ -139,7 +139,7 @@ async def test_a_member_that_need_not_be_there_joins_when_its_server_comes(
     await bench.create_topics()
     with engine_on(server, "grey", input="jpeg", required=False) as engine:
         engine.warm_up(4)
-        policy = MemberPolicy(cooldown=Cooldown(first=5.0, growth=1.0))
+        policy = MemberPolicy(cooldown=Cooldown(first=5.0, longest=5.0))
         judging = judge(bench, engine, policy, timer)
         async with running(bench.worker(judge=judging)):
             await bench.send("images.archive", image("alone", 200))

@@ -5,7 +5,7 @@ import pytest
 from roadstream.stages.breaker import Cooldown
 from roadstream.workers.engines.vllm.idle_policy import IdleOptions, IdlePolicy
 
-RESTARTS = Cooldown(first=1.0, growth=2.0, longest=4.0)
+RESTARTS = Cooldown(first=1.0, longest=4.0)
 
 
 def policy(idle_after: float | None = None) -> IdlePolicy:

@@ -34,7 +34,7 @@ from tests.kits.vllm_kit import pixels, vllm_member
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 PATIENCE = 300.0
 # Trials come soon, so that the test need not wait for them.
-POLICY = MemberPolicy(cooldown=Cooldown(first=0.05, growth=1.0))
+POLICY = MemberPolicy(cooldown=Cooldown(first=0.05, longest=0.05))
 
 
 class Stream:

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from roadstream.schemas.backoff import Backoff
 from roadstream.schemas.errors import (
     ForbiddenError,
     LogUnavailableError,
@@ -18,7 +17,7 @@ from roadstream.schemas.errors import (
     UsageError,
 )
 from roadstream.workers.service import outage
-from roadstream.workers.service.outage import Backoff, Persistent
+from roadstream.workers.service.outage import Persistent
 
 GONE = LogUnavailableError("no broker answers")
 FULL = OutputError("log.db: cannot be written: disk full")
@@ -40,17 +39,6 @@ class Part:
 
 def persistent(**options: object) -> Persistent:
     return Persistent("glance", lambda: 0.0, backoff=Backoff(*NO_DELAY), **options)  # type: ignore[arg-type]
-
-
-@given(st.lists(st.floats(0, 1, exclude_max=True), min_size=12, max_size=12))
-def test_delays_grow_to_a_limit_and_never_below_half_of_their_bound(draws: list[float]) -> None:
-    numbers = iter(draws)
-    backoff = Backoff(0.5, 15.0, lambda: next(numbers))
-    bounds = [0.5, 1, 2, 4, 8, 15, 15, 15, 15, 15, 15]
-    for bound in bounds:
-        assert bound / 2 <= backoff.next() <= bound
-    backoff.reset()
-    assert 0.25 <= backoff.next() <= 0.5
 
 
 @pytest.mark.parametrize(

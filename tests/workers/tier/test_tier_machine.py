@@ -8,8 +8,9 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
+from roadstream.schemas.backoff import Backoff
 from roadstream.schemas.records.image import Reference
-from roadstream.workers.service.outage import Backoff, Persistent
+from roadstream.workers.service.outage import Persistent
 from tests.kits.builders import cascade, member, tier
 from tests.kits.fake_engine import picture
 from tests.kits.tier_bench import OPTIONS, SURE, Bench, image

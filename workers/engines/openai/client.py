@@ -1,7 +1,6 @@
 """A chat server over HTTP: one request, sent again while the server is busy and there is time."""
 
 import os
-import random
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from urllib.request import getproxies_environment
 import httpx
 import msgspec
 
+from roadstream.schemas.backoff import Backoff
 from roadstream.schemas.errors import ConfigError, EngineDownError
 from roadstream.schemas.settings.openai import OpenAISettings
 from roadstream.workers.engines.nearby import on_this_machine
@@ -109,7 +109,7 @@ class ChatClient:
         """
         settings = self._settings
         ends_at = None if patience is None else time.monotonic() + patience
-        content = msgspec.json.encode(body)
+        content, backoff = msgspec.json.encode(body), Backoff(settings.backoff, _LONGEST_PAUSE)
         for attempt in range(settings.retries + 1):
             left = settings.request_timeout
             if ends_at is not None:
@@ -124,7 +124,7 @@ class ChatClient:
                 raise EngineDownError(f"{self._shown}: no answer in {left:g} s") from None
             if answer.status_code not in _BUSY:
                 return self._read(answer)
-            wait = _wait(answer, settings.backoff * 2**attempt)
+            wait = _wait(answer, backoff.next())
             if ends_at is not None and time.monotonic() + wait >= ends_at:
                 return Late()
             if attempt < settings.retries:
@@ -215,10 +215,9 @@ def _address(settings: OpenAISettings, where: str) -> httpx.URL:
 
 
 def _wait(answer: httpx.Response, otherwise: float) -> float:
-    """Return the seconds that the server asks for, or the given ones, a little scattered."""
+    """Return the seconds that the server asks for, or else the given ones."""
     try:
         asked = float(answer.headers.get("retry-after", ""))
     except ValueError:
-        # Those who were refused together must not come back together.
-        return min(otherwise, _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+        return otherwise
     return min(max(asked, 0.0), _LONGEST_PAUSE)

@@ -26,7 +26,7 @@ _NEXT: dict[tuple[State, Event], State] = {
     ("up", "stop"): "stopping",
 }
 
-RESTARTS = Cooldown(first=1.0, growth=2.0, longest=60.0)
+RESTARTS = Cooldown(first=1.0, longest=60.0)
 
 
 class IdleOptions(msgspec.Struct, frozen=True, kw_only=True):

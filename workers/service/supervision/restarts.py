@@ -2,9 +2,10 @@
 
 import msgspec
 
+from roadstream.schemas.backoff import Backoff
 from roadstream.schemas.errors import ChangedError, ReplacedError, UsageError
 from roadstream.workers.service.lifecycle import Kind
-from roadstream.workers.service.outage import Backoff
+from roadstream.workers.service.outage import FIRST_DELAY, LAST_DELAY
 
 # Deaths in a row after which the fault is taken to be permanent.
 MAX_DEATHS = 5
@@ -47,7 +48,7 @@ class Restarts:
     """
 
     def __init__(self, kind: Kind, backoff: Backoff | None = None) -> None:
-        self._kind, self._backoff = kind, backoff or Backoff()
+        self._kind, self._backoff = kind, backoff or Backoff(FIRST_DELAY, LAST_DELAY)
         self._deaths = 0
         self._progress = 0
         self._worked = self._settled = False

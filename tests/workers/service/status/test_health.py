@@ -4,8 +4,9 @@ import time
 
 import anyio
 
+from roadstream.schemas.backoff import Backoff
 from roadstream.schemas.errors import LogUnavailableError
-from roadstream.workers.service.outage import Backoff, Persistent
+from roadstream.workers.service.outage import Persistent
 from roadstream.workers.service.status.health import (
     LOOP_SILENT,
     POLL_LATE,

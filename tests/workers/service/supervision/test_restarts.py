@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roadstream.workers.service.outage import Backoff
+from roadstream.schemas.backoff import Backoff
 from roadstream.workers.service.supervision.restarts import (
     MAX_DEATHS,
     SETTLED_AFTER,
