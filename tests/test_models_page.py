@@ -63,7 +63,7 @@ MODELS = {
     "hub": "folder or hub id",
     "server": "name on the server",
 }
-OWN_ENGINE = ROOT / "examples" / "own_engine"
+OWN_RULE = ROOT / "examples" / "own_rule"
 TABLE = [row for row in rows(section("Families of the torch engine")) if "family" in row]
 SYSTEMS = list(rows(section("Systems of the plan")))
 
@@ -120,10 +120,10 @@ def test_the_table_of_engines_is_that_of_the_code() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "own_engine.py"])
+@pytest.mark.parametrize("name", ["pyproject.toml", "own_rule.py"])
 def test_the_engine_of_your_own_is_the_one_that_is_tried(name: str) -> None:
     language = {"py": "python"}.get(name.rpartition(".")[2], "toml")
-    block = f"```{language}\n{(OWN_ENGINE / name).read_text()}```\n"
+    block = f"```{language}\n{(OWN_RULE / name).read_text()}```\n"
     assert block in section("An engine of your own")
 
 

@@ -1,6 +1,6 @@
 """Hooks of mkdocs: what pages link to outside of ``docs/`` becomes pages of the site.
 
-``docs/`` is read on GitHub too, where ``../CONTRIBUTING.md`` and ``../../examples/own_engine`` lead
+``docs/`` is read on GitHub too, where ``../CONTRIBUTING.md`` and ``../../examples/own_rule`` lead
 to what they name. On the site all of that stands under ``repository/``: Markdown as it is, and any
 other file, or the files of a folder, shown on a page.
 """

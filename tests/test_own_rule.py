@@ -1,4 +1,4 @@
-"""The engine of ``examples/own_engine``, installed, runs in a cascade like one of ours."""
+"""The engine of ``examples/own_rule``, installed, runs in a cascade like one of ours."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from roadstream.sinks.files.readers import read_answers
 from roadstream.workers.demo.render import write_drive
 from tests.kits.command import roadstream
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "own_engine"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "own_rule"
 UV = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
 HASH = (
     "from roadstream.schemas.cascade.model import load_cascade; print(load_cascade({name!r}).hash)"
