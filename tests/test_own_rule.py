@@ -1,4 +1,4 @@
-"""The engine of ``examples/own_rule``, installed, runs in a cascade like one of ours."""
+"""The rule and the engine of ``examples``, installed, run in a cascade like ours."""
 
 import os
 import shutil
@@ -13,21 +13,25 @@ from roadstream.sinks.files.readers import read_answers
 from roadstream.workers.demo.render import write_drive
 from tests.kits.command import roadstream
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "own_rule"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLE = EXAMPLES / "own_rule"
 UV = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
 HASH = (
     "from roadstream.schemas.cascade.model import load_cascade; print(load_cascade({name!r}).hash)"
 )
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the example; return the folder of packages that it is in."""
-    folder = tmp_path_factory.mktemp("installed")
-    shutil.copytree(EXAMPLE, folder / "source")
+def installed(example: Path, folder: Path) -> Path:
+    """Install an example; return the folder of packages that it is in."""
+    shutil.copytree(example, folder / "source")
     command = [UV, "pip", "install", "--quiet", "--no-deps", "--target", "site", "./source"]
     subprocess.run(command, cwd=folder, check=True, timeout=100)
     return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return installed(EXAMPLE, tmp_path_factory.mktemp("installed"))
 
 
 def later(site: Path, folder: Path) -> Path:
@@ -104,3 +108,39 @@ def test_without_it_the_cascade_is_refused_with_the_engines_that_there_are(tmp_p
         "roadstream: cascade.toml: tiers[0].members[0].engine: expected one of onnx, torch, vllm, "
         "openai, triton, cones, noop, got 'orange'\n"
     )
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the example with weights; return the folder of packages that it is in."""
+    return installed(EXAMPLES / "own_engine", tmp_path_factory.mktemp("linear"))
+
+
+def test_an_engine_with_weights_scores_pictures_by_them(linear: Path, tmp_path: Path) -> None:
+    write_drive(tmp_path / "drive", 6, width=640, height=360)
+    cascade = str(EXAMPLES / "own_engine" / "cascade.toml")
+    arguments = ("score", "drive", "--cascade", cascade, "--out", "a.jsonl")
+
+    done = roadstream(*arguments, folder=tmp_path, environment={"PYTHONPATH": str(linear)})
+
+    assert done.returncode == 0, done.stderr
+    raws = {answer["votes"][0]["raw"] for answer in read_answers(tmp_path / "a.jsonl")}
+    assert len(raws) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [("1\n2\n", "an array of (2,)"), ("one\n", "could not convert string 'one'")],
+)
+def test_weights_that_do_not_fit_are_an_error_that_says_what_was_expected(
+    linear: Path, tmp_path: Path, text: str, got: str
+) -> None:
+    shutil.copy(EXAMPLES / "own_engine" / "cascade.toml", tmp_path)
+    (tmp_path / "weights.txt").write_text(text)
+    write_drive(tmp_path / "drive", 1, width=640, height=360)
+    arguments = ("score", "drive", "--cascade", "cascade.toml")
+
+    done = roadstream(*arguments, folder=tmp_path, environment={"PYTHONPATH": str(linear)})
+
+    assert done.returncode == 1
+    assert f"weights.txt: expected 97 numbers, one a line, got {got}" in done.stderr
