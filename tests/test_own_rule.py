@@ -12,26 +12,17 @@ from roadstream.schemas.cascade.model import load_cascade
 from roadstream.sinks.files.readers import read_answers
 from roadstream.workers.demo.render import write_drive
 from tests.kits.command import roadstream
+from tests.kits.installed import EXAMPLES, installed
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 EXAMPLE = EXAMPLES / "own_rule"
-UV = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
 HASH = (
     "from roadstream.schemas.cascade.model import load_cascade; print(load_cascade({name!r}).hash)"
 )
 
 
-def installed(example: Path, folder: Path) -> Path:
-    """Install an example; return the folder of packages that it is in."""
-    shutil.copytree(example, folder / "source")
-    command = [UV, "pip", "install", "--quiet", "--no-deps", "--target", "site", "./source"]
-    subprocess.run(command, cwd=folder, check=True, timeout=100)
-    return folder / "site"
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return installed(EXAMPLE, tmp_path_factory.mktemp("installed"))
+    return installed("own_rule", tmp_path_factory.mktemp("installed"))
 
 
 def later(site: Path, folder: Path) -> Path:
@@ -113,7 +104,7 @@ def test_without_it_the_cascade_is_refused_with_the_engines_that_there_are(tmp_p
 @pytest.fixture(scope="module")
 def linear(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the example with weights; return the folder of packages that it is in."""
-    return installed(EXAMPLES / "own_engine", tmp_path_factory.mktemp("linear"))
+    return installed("own_engine", tmp_path_factory.mktemp("linear"))
 
 
 def test_an_engine_with_weights_scores_pictures_by_them(linear: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The sink of ``examples/own_sink``, installed, takes answers like one of ours."""
 
-import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -12,7 +11,7 @@ import pytest
 
 import roadstream as library
 from tests.kits.command import CONES_CASCADE, roadstream, write_pictures
-from tests.test_own_engine import UV
+from tests.kits.installed import installed
 from tests.workers.commands.test_command_answers import prepare
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_sink"
@@ -28,12 +27,7 @@ BEGIN SELECT RAISE(ABORT, 'the table is full'); END
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the example; return the folder of packages that it is in."""
-    folder = tmp_path_factory.mktemp("installed")
-    shutil.copytree(EXAMPLE, folder / "source")
-    command = [UV, "pip", "install", "--quiet", "--no-deps", "--target", "site", "./source"]
-    subprocess.run(command, cwd=folder, check=True, timeout=100)
-    return folder / "site"
+    return installed("own_sink", tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture
