@@ -35,6 +35,9 @@ from roadstream.workers.tier.limits import TierStats, WorkerLimits
 from roadstream.workers.tier.records import Item, RecordDecoder
 
 logger = structlog.get_logger()
+T = TypeVar("T")
+
+__all__ = ["ProcessParts", "TierStats", "TierWorker", "WorkerLimits"]
 
 # Asking costs the log a little, and a lag does not grow by much in that time.
 _ASKED_EVERY = 1.0
@@ -74,12 +77,6 @@ class Downstream:
                 self.is_behind = not self.is_behind
                 logger.info("backpressure", tier=self._tier, on=self.is_behind, lag=lag)
         return self.is_behind
-
-
-logger = structlog.get_logger()
-T = TypeVar("T")
-
-__all__ = ["ProcessParts", "TierStats", "TierWorker", "WorkerLimits"]
 
 
 class RunBlocking(Protocol):
