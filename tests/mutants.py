@@ -20,6 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import tomli_w
+
 from tests.kits.examples import FULL
 
 ROOT = Path(__file__).parent.parent
@@ -115,8 +117,8 @@ def prepare(module: Module) -> None:
         "also_copy": ["src/roadstream/__init__.py"],
         "pytest_add_cli_args_test_selection": module.tests,
     }
-    lines = [*_toml("mutmut", own | _OPTIONS), *_toml("pytest.ini_options", about)]
-    (module.folder / "pyproject.toml").write_text("\n".join(lines) + "\n")
+    tools = {"mutmut": own | _OPTIONS, "pytest": {"ini_options": about}}
+    (module.folder / "pyproject.toml").write_text(tomli_w.dumps({"tool": tools}))
     # Which test reaches which function is learnt anew, and survivors may be killed by now.
     (module.folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
     if module.results.exists():
@@ -135,10 +137,6 @@ def _lay_out_package(module: Module) -> None:
     (package / "__init__.py").write_text(f"__path__.append({str(ROOT / 'src' / 'roadstream')!r})\n")
     if not (room := package / module.room).exists():
         room.symlink_to(ROOT / module.room)
-
-
-def _toml(table: str, values: Mapping[str, Any]) -> list[str]:
-    return [f"[tool.{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
 
 
 def run(module: Module, jobs: int) -> Verdict:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 TIMM = {"resnet18": "resnet18", "vit-small": "vit_small_patch16_224"}
 
 
@@ -28,17 +30,8 @@ def write_timm(folder: Path, architecture: str) -> Path:
 def cascade_file(folder: Path, name: str, *tiers: dict[str, Any]) -> Path:
     """Write a cascade of these tiers; all images go through all of them."""
     path = folder / f"{name}.toml"
-    path.write_text(f"name = {_toml(name)}\ntiers = {_toml(list(tiers))}\n")
+    path.write_text(tomli_w.dumps({"name": name, "tiers": tiers}))
     return path
-
-
-def _toml(value: object) -> str:
-    """Return a value as TOML: JSON, but for tables."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value)
 
 
 def member(name: str, engine: str, model: Path, side: tuple[int, int], **settings: Any) -> Any:
