@@ -71,7 +71,9 @@ def roadstream(
     )
 
 
-def started(*arguments: str, folder: Path) -> subprocess.Popen[str]:
+def started(
+    *arguments: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     """Start a command that goes on."""
     return subprocess.Popen(
         [ROADSTREAM, *arguments],
@@ -81,6 +83,7 @@ def started(*arguments: str, folder: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env={**os.environ, **(environment or {})},
     )
 
 

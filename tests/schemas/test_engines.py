@@ -10,6 +10,7 @@ import pytest
 from roadstream.schemas.cascade.model import Cascade, cascade_of, load_cascade
 from roadstream.schemas.engines import ENGINES, engine_named, plug_ins
 from roadstream.schemas.errors import ChangedError, ConfigError
+from tests.kits.plug_in_kit import write_distribution
 
 ROOT = Path(__file__).parents[2]
 PLAIN = """
@@ -53,18 +54,8 @@ def bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bring:
     monkeypatch.setattr(plug_ins, "_loaded", {})
 
     def install(name: str, version: str, source: str = PLAIN, **entry_points: str) -> None:
-        module = name.replace("-", "_")
-        site = tmp_path / f"{module}-{version}"
-        metadata = site / f"{module}-{version}.dist-info"
-        metadata.mkdir(parents=True)
-        (site / f"{module}.py").write_text(source)
-        (metadata / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        )
-        lines = [
-            f"{engine} = {module}{value and ':'}{value}" for engine, value in entry_points.items()
-        ]
-        (metadata / "entry_points.txt").write_text("\n".join(["[roadstream.engines]", *lines]))
+        group = "roadstream.engines"
+        site = write_distribution(tmp_path, (name, version), source, group, **entry_points)
         monkeypatch.syspath_prepend(site)
 
     return install

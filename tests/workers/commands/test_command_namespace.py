@@ -12,7 +12,6 @@ import pytest
 from roadstream.schemas.topics import ANSWERS
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.topics.namespace import NamespacedLog
-from roadstream.workers.cli import run
 from roadstream.workers.commands import answers, dead_letters, produce, score, serve, topics, verify
 from tests.kits.command import roadstream, write_cascade, write_pictures
 
@@ -68,15 +67,10 @@ def test_a_bad_name_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", ["dead-letters list", "verify", "answers --no-follow"])
-def test_a_missing_topic_has_its_real_name(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_missing_topic_has_its_real_name(tmp_path: Path, words: str) -> None:
     common = ["--log", "embedded:log.db"]
-    assert run(["topics", "create", *common, "--cascade", write_cascade(tmp_path)]) == 0
-    assert run([*words.split(), *common, "--namespace", "berlin"]) == 2
-    said = capsys.readouterr().err
-    assert re.search(r"topics? berlin\.", said), said
+    cascade = write_cascade(tmp_path)
+    made = roadstream("topics", "create", *common, "--cascade", cascade, folder=tmp_path)
+    done = roadstream(*words.split(), *common, "--namespace", "berlin", folder=tmp_path)
+    assert (made.returncode, done.returncode) == (0, 2)
+    assert re.search(r"topics? berlin\.", done.stderr), done.stderr
