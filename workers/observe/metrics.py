@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import msgspec
@@ -21,14 +21,13 @@ from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
-    Metric,
 )
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from roadstream.schemas.errors import UsageError
 from roadstream.schemas.histogram import Histogram
 from roadstream.workers.observe.addresses import Address, explained, family_of
-from roadstream.workers.observe.metric_names import METRICS, Sample
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -39,8 +38,25 @@ REQUEST_TIMEOUT = 5.0
 # A process that was killed may have its port a little longer than its successor likes.
 BIND_AGAIN = 1.0
 
-Read = Callable[[], Iterable[Sample]]
+Kind = Literal["counter", "gauge", "histogram"]
 Reasons = Callable[[float], list[str]]
+
+
+class Metric(NamedTuple):
+    """A metric: what it is and what its labels are."""
+
+    kind: Kind
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+class Sample(NamedTuple):
+    """A value of a metric, with the values of its labels in their order."""
+
+    metric: Metric
+    value: float | Histogram
+    labels: tuple[str, ...] = ()
 
 
 class Shown(NamedTuple):
@@ -52,7 +68,7 @@ class Shown(NamedTuple):
         unready: Likewise, why it does not do its work now.
     """
 
-    read: Read
+    read: Callable[[], Iterable[Sample]]
     dead: Reasons
     unready: Reasons
 
@@ -60,22 +76,19 @@ class Shown(NamedTuple):
 class _Collector(Collector):
     """Turns samples into the families of ``prometheus_client``."""
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
         self._read = read
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         families: dict[str, Any] = {}
-        for sample in self._read():
-            metric = METRICS[sample.name]
-            if sample.name not in families:
-                make = _FAMILIES[metric.kind]
-                families[sample.name] = make(sample.name, metric.meaning, labels=metric.labels)
-            value, labels = sample.value, [str(label) for label in sample.labels]
+        for (kind, name, text, names), value, labels in self._read():
+            if name not in families:
+                families[name] = _FAMILIES[kind](name, text, labels=names)
             if isinstance(value, Histogram):
                 buckets = list(value.cumulative())
-                families[sample.name].add_metric(labels, buckets=buckets, sum_value=value.sum)
+                families[name].add_metric(labels, buckets=buckets, sum_value=value.sum)
             else:
-                families[sample.name].add_metric(labels, value)
+                families[name].add_metric(labels, value)
         yield from families.values()
 
 
@@ -86,7 +99,7 @@ _FAMILIES: dict[str, Callable[..., Any]] = {
 }
 
 
-def registry(read: Read) -> CollectorRegistry:
+def registry(read: Callable[[], Iterable[Sample]]) -> CollectorRegistry:
     """Return a registry of these samples and of the process's own memory, CPU and files."""
     found = CollectorRegistry()
     ProcessCollector(registry=found)

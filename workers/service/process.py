@@ -17,8 +17,7 @@ from roadstream.schemas.topics import CARRIED, VOTES
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.streams.log import Log
 from roadstream.workers.observe.addresses import Address
-from roadstream.workers.observe.metric_names import Sample
-from roadstream.workers.observe.metrics import Shown, serving_metrics
+from roadstream.workers.observe.metrics import Sample, Shown, serving_metrics
 from roadstream.workers.service.lifecycle import (
     DRAIN_TIMEOUT,
     Deadline,

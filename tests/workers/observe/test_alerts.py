@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from roadstream.workers.observe.metric_names import METRICS
+from roadstream.workers.service.status.samples import METRICS
 
 REPOSITORY = Path(__file__).parents[3]
 RULES = REPOSITORY / "docs" / "operate" / "alerts.yml"

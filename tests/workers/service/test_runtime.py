@@ -61,7 +61,7 @@ async def run(log: MemoryLog, count: int) -> Outages:
             tasks.start_soon(running.run, consensus.run, stopping)
             found = await answered(log, count)
             stopping.set()
-    counted = [s.value for s in process.samples() if s.name == "roadstream_outages_total"]
+    counted = [s.value for s in process.samples() if s.metric.name == "roadstream_outages_total"]
     return Outages(
         found,
         [event for event in events if event["event"] == "waiting_out"],

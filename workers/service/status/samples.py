@@ -1,42 +1,297 @@
-"""Reads the plain counters of a process's parts, at the time of a scrape, as samples."""
+"""Every metric, declared once: its kind, its name, what it says, and where its value is read.
+
+Counters are plain attributes, to which the work only adds; they are read at the time of a scrape.
+``docs/operate/metrics.md`` says what to do about each.
+"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING
-
-import msgspec
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from roadstream.schemas.cascade.model import Cascade
+from roadstream.schemas.histogram import Histogram
 from roadstream.schemas.topics import CONSENSUS_GROUP
 from roadstream.sinks.consensus.worker import Consensus
-from roadstream.streams.embedded.log import EmbeddedLog
+from roadstream.streams.embedded.group import EmbeddedStats
 from roadstream.streams.group.member import GroupMember
 from roadstream.streams.kafka.stats import KafkaStats
 from roadstream.streams.log import Log
 from roadstream.streams.topics.namespace import NamespacedLog
-from roadstream.workers.observe.metric_names import Sample
+from roadstream.workers.observe.metrics import Kind, Metric, Sample
 from roadstream.workers.service.outage import Persistent
 from roadstream.workers.service.status.health import Health
 from roadstream.workers.service.status.lag import GroupLag
-from roadstream.workers.service.supervision.supervisor import Supervisor
+from roadstream.workers.service.supervision.supervisor import Child, Supervisor
 
 if TYPE_CHECKING:
     from roadstream.workers.tier.members import RunningMember
     from roadstream.workers.tier.worker import TierWorker
 
-
-def health_samples(health: Health) -> Iterator[Sample]:
-    """Yield what /healthz and /readyz say."""
-    now = time.monotonic()
-    yield Sample("roadstream_alive", not health.dead(now))
-    yield Sample("roadstream_ready", not health.unready(now))
+S = TypeVar("S")
+Value = float | Histogram | None
 
 
-def build_samples(cascade: Cascade) -> Iterator[Sample]:
-    """Yield which version of Roadstream runs which cascade."""
-    yield Sample("roadstream_build_info", 1, (_version(), cascade.name, cascade.hash))
+class _Read(NamedTuple, Generic[S]):
+    """A metric without its labels, and how it is read; ``None`` is not served."""
+
+    kind: Kind
+    name: str
+    read: Callable[[S], Value]
+    help: str
+
+
+class _Metrics(Generic[S]):
+    """Metrics that are read off objects of one type and have the same labels.
+
+    Args:
+        labels: Names of their labels.
+        reads: The metrics, in the order in which they are served.
+    """
+
+    def __init__(self, labels: tuple[str, ...], *reads: _Read[S]) -> None:
+        self._reads = [
+            (Metric(one.kind, f"roadstream_{one.name}", one.help, labels), one.read)
+            for one in reads
+        ]
+        METRICS.update({metric.name: metric for metric, _ in self._reads})
+
+    def samples(self, read_from: S, *labels: str) -> Iterator[Sample]:
+        """Yield the metrics of an object, which has these values of the labels."""
+        for metric, read in self._reads:
+            if (value := read(read_from)) is not None:
+                yield Sample(metric, value, labels)
+
+
+METRICS: dict[str, Metric] = {}
+"""Every metric by its name."""
+
+
+def _counter(name: str, read: Callable[[S], Value], help_: str) -> _Read[S]:
+    return _Read("counter", f"{name}_total", read, help_)
+
+
+def _gauge(name: str, read: Callable[[S], Value], help_: str) -> _Read[S]:
+    return _Read("gauge", name, read, help_)
+
+
+def _histogram(name: str, read: Callable[[S], Value], help_: str) -> _Read[S]:
+    return _Read("histogram", name, read, help_)
+
+
+def _poll_age(member: GroupMember) -> float | None:
+    polled_at = member.stats.polled_at
+    return time.monotonic() - polled_at if polled_at else None
+
+
+# fmt: off
+_HEALTH = _Metrics[Health](
+    (),
+    _gauge("alive", lambda h: not h.dead(time.monotonic()), "1 while /healthz says 200."),
+    _gauge("ready", lambda h: not h.unready(time.monotonic()), "1 while /readyz says 200."),
+)
+_BUILD = _Metrics[Cascade](
+    ("version", "cascade", "cascade_hash"),
+    _gauge("build_info", lambda _: 1, "1; its labels say what runs."),
+)
+_GROUP_MEMBER = _Metrics[GroupMember](
+    ("group",),
+    _counter("records_delivered", lambda m: m.stats.delivered, "Records polled."),
+    _counter("records_published", lambda m: m.stats.published, "Records published."),
+    _counter("commits", lambda m: m.stats.commits, "Commits that the log acknowledged."),
+    _counter("assignments", lambda m: m.stats.assignments, "Times it was given partitions."),
+    _counter("fenced", lambda m: m.stats.fenced,
+        "Times its work was refused: its partitions had another owner by then."),
+    _counter("records_missed", lambda m: m.stats.missed,
+        "Records that retention took before the group had committed them."),
+    _gauge("partitions", lambda m: m.stats.partitions, "Partitions owned, per topic."),
+    _gauge("records_in_flight", lambda m: m.in_flight, "Records polled and not finished."),
+    _gauge("poll_age_seconds", _poll_age, "Time since the last poll returned."),
+)
+_OUTAGES = _Metrics[Persistent](
+    ("group",),
+    _counter("outages", lambda p: p.failures, "Tries that the log or the disk has failed."),
+    _gauge("down_seconds", lambda p: p.down_for(time.monotonic()) or 0.0,
+        "Time for which the log or the disk has failed it; 0 if well."),
+)
+_DEAD_LETTERS = _Metrics[int](
+    ("group",),
+    _counter("dead_letters", int, "Dead letters written."),
+)
+_GROUP_LAG = _Metrics[int](
+    ("group",),
+    _gauge("group_lag_records", int,
+        "Records the whole group has not committed; absent if not known."),
+)
+_TOPIC_LAG = _Metrics[int](
+    ("group", "topic"),
+    _gauge("topic_lag_records", int,
+        "Records the whole group has not committed; absent if not known."),
+)
+_UNPOLLED = _Metrics[int](
+    ("group", "topic"),
+    _gauge("records_unpolled", int,
+        "Records of its own partitions that it has not polled; likewise."),
+)
+_TIER: "_Metrics[TierWorker]" = _Metrics(
+    ("tier",),
+    _counter("images_judged", lambda w: w.stats.judged, "Images that left the tier."),
+    _counter("images_escalated", lambda w: w.stats.escalated, "Images sent on to a later tier."),
+    _counter("images_expired", lambda w: w.stats.expired + w.judge.stats.expired,
+        "Live images whose deadline had passed before they were inferred."),
+    _counter("images_unvoted", lambda w: w.judge.stats.unvoted,
+        "Images for which no member of weight voted."),
+    _counter("images_fenced", lambda w: w.stats.fenced,
+        "Images judged for nothing: their partitions had another owner by then."),
+    _counter("pictures_unreadable", lambda w: w.judge.stats.bad_pictures,
+        "Images whose picture could not be read or decoded."),
+    _counter("batches", lambda w: w.stats.batches, "Batches finished."),
+    _counter("batches_abandoned", lambda w: w.stats.abandoned,
+        "Batches still running when the drain budget was spent."),
+    _counter("batches_out_of_memory", lambda w: w.stats.out_of_memory,
+        "Batches that did not fit into memory as a whole."),
+    _counter("suspects_replayed", lambda w: w.stats.replayed,
+        "Images run alone because the process had died with them."),
+    _counter("process_killers", lambda w: w.stats.killers,
+        "Images answered as failed because they kill the process."),
+    _counter("pauses", lambda w: w.breaker.opened,
+        "Times the tier paused because too much became dead letters."),
+    _counter("decoding_seconds", lambda w: w.judge.stats.decoding,
+        "Time spent reading and decoding pictures."),
+    _counter("inferring_seconds", lambda w: w.judge.stats.inferring, "Time spent in models."),
+    _gauge("paused", lambda w: w.breaker.state != "closed",
+        "1 while the tier takes less work, or none, because too much became dead letters."),
+    _gauge("archive_held_back", lambda w: w.stats.held_back,
+        "1 while archive images wait because a later tier is too far behind."),
+    _gauge("batches_running", lambda w: w.running, "Batches on their way."),
+    _histogram("batch_seconds", lambda w: w.stats.service,
+        "Time of a batch, from decoding to votes."),
+    _histogram("batch_wait_seconds", lambda w: w.stats.waiting,
+        "Time that the image of a batch that waited longest had waited."),
+    _gauge("queue_images", lambda w: len(w.queue), "Images waiting for a batch."),
+    _gauge("queue_bytes", lambda w: w.queue.size, "Bytes of the images waiting."),
+    _gauge("batch_cap_images", lambda w: w.queue.cap.now,
+        "Largest batch tried; below the cascade's after memory ran out."),
+    _gauge("service_alpha_seconds", lambda w: w.queue.latency.alpha,
+        "Learnt time per image of a batch."),
+    _gauge("service_beta_seconds", lambda w: w.queue.latency.beta, "Learnt time per batch."),
+)
+_MEMBER: "_Metrics[RunningMember]" = _Metrics(
+    ("tier", "member"),
+    _counter("member_pictures", lambda m: m.stats.pictures, "Pictures shown to the model."),
+    _counter("member_batches", lambda m: m.stats.batches, "Batches it was called for."),
+    _counter("member_runs", lambda m: m.stats.runs,
+        "Calls of its engine; above batches where pictures had to be told apart."),
+    _counter("member_failures", lambda m: m.stats.failures,
+        "Pictures on which it raised or gave no usable score."),
+    _counter("member_out_of_memory", lambda m: m.stats.out_of_memory,
+        "Batches that did not fit into memory."),
+    _counter("member_too_large", lambda m: m.stats.too_large,
+        "Pictures that did not fit even alone."),
+    _counter("member_abstained", lambda m: m.stats.abstained,
+        "Pictures on which it gave no vote, of its own accord."),
+    _counter("member_away", lambda m: m.stats.away,
+        "Pictures that it was not shown while its engine was away."),
+    _counter("member_late", lambda m: m.stats.late,
+        "Pictures whose deadline passed while its engine had them."),
+    _counter("member_skipped", lambda m: m.stats.skipped,
+        "Pictures not shown to it while it was out of service."),
+    _counter("member_seconds", lambda m: m.stats.seconds, "Time in its engine."),
+    _counter("member_breaker_opened", lambda m: m.breaker.opened,
+        "Times it was taken out of service because it kept failing."),
+    _gauge("member_out_of_service", lambda m: m.breaker.state != "closed",
+        "1 while it is out of service."),
+)
+_ANSWERS = _Metrics[int](
+    ("status", "label"),
+    _counter("answers", int, "Answers given; failed ones have no label."),
+)
+_CONSENSUS = _Metrics[Consensus](
+    (),
+    _counter("votes_late", lambda c: c.stats.join.late_votes,
+        "Votes for images answered already, and of tiers that had voted."),
+    _counter("votes_carried", lambda c: c.stats.join.carried,
+        "Votes of open images carried forward, which bounds what a restart rereads."),
+    _counter("duplicates_refused", lambda c: c.stats.join.refused_duplicates,
+        "Votes for a picture whose id belongs to another picture."),
+    _counter("foreign_packs", lambda c: c.stats.foreign_packs,
+        "Votes of another cascade, or of another version of this one."),
+    _counter("consensus_waits", lambda c: c.stats.held_back,
+        "Times the consensus waited for its offsets to be acknowledged."),
+    _counter("restores", lambda c: c.stats.restores, "Times it took over partitions."),
+    _counter("answers_restored", lambda c: c.stats.join.restored,
+        "Answered images read back at these times."),
+    _gauge("open_images", lambda c: c.stats.open_images, "Images that wait for votes of a tier."),
+    _gauge("oldest_open_seconds", lambda c: c.stats.oldest_open_seconds,
+        "Time for which the first of them has waited."),
+    _gauge("restore_seconds", lambda c: c.stats.restore_seconds,
+        "Time that the last restore took."),
+    _histogram("joining_seconds", lambda c: c.stats.answers.joining,
+        "From an image's first votes to its answer."),
+    _histogram("live_latency_seconds", lambda c: c.stats.answers.latency["live"],
+        "From submission to answer, of live images."),
+    _histogram("archive_latency_seconds", lambda c: c.stats.answers.latency["archive"],
+        "From submission to answer, of archive images."),
+    _histogram("answer_probability", lambda c: c.stats.answers.probability,
+        "Probability of roadwork of the answers that have one."),
+)
+_KAFKA = _Metrics[KafkaStats](
+    (),
+    _counter("kafka_producers_opened", lambda s: s.producers_opened,
+        "Producers connected, rebuilt ones included."),
+    _counter("kafka_producers_rebuilt", lambda s: s.producers_rebuilt,
+        "Producers given up because they failed."),
+    _counter("kafka_consumers_opened", lambda s: s.consumers_opened,
+        "Group members connected, again after each failure."),
+    _counter("kafka_admins_rebuilt", lambda s: s.admins_rebuilt,
+        "Clients for topics and offsets given up because they failed."),
+    _counter("kafka_rebalances", lambda s: s.rebalances,
+        "Times a member was given partitions, or none."),
+    _counter("kafka_drains_timed_out", lambda s: s.drains_timed_out,
+        "Partitions given up with work on them unfinished."),
+    _counter("kafka_commits", lambda s: s.commits, "Commits that Kafka acknowledged."),
+    _counter("kafka_commit_failures", lambda s: s.commit_failures,
+        "Commits that failed and were tried again."),
+    _counter("kafka_commits_dropped", lambda s: s.commits_dropped,
+        "Commits refused, or pending, as the group had moved on."),
+    _counter("kafka_fenced", lambda s: s.fenced,
+        "Publishes refused because the partitions may have another owner."),
+    _counter("kafka_freezes", lambda s: s.freezes,
+        "Times the process stood still for over half the session timeout."),
+    _counter("kafka_records_missed", lambda s: s.records_missed,
+        "Records that retention took before they were committed."),
+    _counter("kafka_offsets_beyond_end", lambda s: s.offsets_beyond_end,
+        "Partitions shorter than what was read of them."),
+    _counter("kafka_unavailable", lambda s: s.unavailable,
+        "Errors because Kafka did not answer, or not in time."),
+)
+_EMBEDDED = _Metrics[EmbeddedStats](
+    (),
+    _counter("embedded_lock_timeouts", lambda s: s.lock_timeouts,
+        "Calls given up as another process held the file's lock too long."),
+    _counter("embedded_write_errors", lambda s: s.write_errors,
+        "Calls that failed as the file could not be written."),
+    _counter("embedded_appended", lambda s: s.appended, "Records appended."),
+    _counter("embedded_evictions", lambda s: s.evictions,
+        "Members that this process declared dead."),
+    _counter("embedded_returns", lambda s: s.returns,
+        "Times a member here found itself declared dead, and came back."),
+    _counter("embedded_fenced", lambda s: s.fenced,
+        "Publishes refused because the partitions had another owner."),
+    _counter("embedded_missed", lambda s: s.missed,
+        "Records trimmed before a group of this process had committed them."),
+)
+_CHILD = _Metrics[Child](
+    ("child",),
+    _gauge("child_up", lambda c: c.pid is not None, "1 while a process of the child runs."),
+    _gauge("child_ready", lambda c: c.ready_since is not None,
+        "1 while it says that it does its work."),
+    _counter("child_restarts", lambda c: c.restarts, "Times the child was started again."),
+    _counter("child_silenced", lambda c: c.silenced,
+        "Times it was killed because it was silent for too long."),
+)
+# fmt: on
 
 
 @cache
@@ -44,125 +299,60 @@ def _version() -> str:
     return version("roadstream")
 
 
+def build_samples(cascade: Cascade) -> Iterator[Sample]:
+    """Yield which version of Roadstream runs which cascade."""
+    yield from _BUILD.samples(cascade, _version(), cascade.name, cascade.hash)
+
+
+def health_samples(health: Health) -> Iterator[Sample]:
+    """Yield what /healthz and /readyz say."""
+    yield from _HEALTH.samples(health)
+
+
 def log_samples(log: Log) -> Iterator[Sample]:
-    """Yield the counters of a log that has some: every field is a metric of its name."""
-    log = log.inner if isinstance(log, NamespacedLog) else log
-    stats = log.stats if isinstance(log, EmbeddedLog) else getattr(log, "stats", None)
-    kind = "kafka" if isinstance(stats, KafkaStats) else "embedded"
-    if isinstance(stats, msgspec.Struct):
-        for name in stats.__struct_fields__:
-            yield Sample(f"roadstream_{kind}_{name}_total", getattr(stats, name))
+    """Yield the counters of a log that has some."""
+    stats = getattr(log.inner if isinstance(log, NamespacedLog) else log, "stats", None)
+    if isinstance(stats, KafkaStats):
+        yield from _KAFKA.samples(stats)
+    elif isinstance(stats, EmbeddedStats):
+        yield from _EMBEDDED.samples(stats)
 
 
 def group_member_samples(member: GroupMember, running: Persistent) -> Iterator[Sample]:
     """Yield the counters of a group member and of what keeps it running."""
-    stats, of, now = member.stats, (member.group,), time.monotonic()
-    yield Sample("roadstream_records_delivered_total", stats.delivered, of)
-    yield Sample("roadstream_records_published_total", stats.published, of)
-    yield Sample("roadstream_commits_total", stats.commits, of)
-    yield Sample("roadstream_assignments_total", stats.assignments, of)
-    yield Sample("roadstream_fenced_total", stats.fenced, of)
-    yield Sample("roadstream_records_missed_total", stats.missed, of)
-    yield Sample("roadstream_partitions", stats.partitions, of)
-    yield Sample("roadstream_records_in_flight", member.in_flight, of)
-    if stats.polled_at:
-        yield Sample("roadstream_poll_age_seconds", now - stats.polled_at, of)
-    yield Sample("roadstream_outages_total", running.failures, of)
-    yield Sample("roadstream_down_seconds", running.down_for(now) or 0.0, of)
+    yield from _GROUP_MEMBER.samples(member, member.group)
+    yield from _OUTAGES.samples(running, member.group)
 
 
 def worker_samples(worker: "TierWorker") -> Iterator[Sample]:
     """Yield the counters of a tier worker, its queue, its judge and its models."""
-    stats, read, of = worker.stats, worker.judge.stats, (worker.tier,)
-    yield Sample("roadstream_dead_letters_total", stats.dead_letters, (worker.member.group,))
-    yield Sample("roadstream_images_judged_total", stats.judged, of)
-    yield Sample("roadstream_images_escalated_total", stats.escalated, of)
-    yield Sample("roadstream_images_expired_total", stats.expired + read.expired, of)
-    yield Sample("roadstream_images_unvoted_total", read.unvoted, of)
-    yield Sample("roadstream_images_fenced_total", stats.fenced, of)
-    yield Sample("roadstream_pictures_unreadable_total", read.bad_pictures, of)
-    yield Sample("roadstream_batches_total", stats.batches, of)
-    yield Sample("roadstream_batches_abandoned_total", stats.abandoned, of)
-    yield Sample("roadstream_batches_out_of_memory_total", stats.out_of_memory, of)
-    yield Sample("roadstream_suspects_replayed_total", stats.replayed, of)
-    yield Sample("roadstream_process_killers_total", stats.killers, of)
-    yield Sample("roadstream_pauses_total", worker.breaker.opened, of)
-    yield Sample("roadstream_decoding_seconds_total", read.decoding, of)
-    yield Sample("roadstream_inferring_seconds_total", read.inferring, of)
-    yield Sample("roadstream_paused", worker.breaker.state != "closed", of)
-    yield Sample("roadstream_archive_held_back", stats.held_back, of)
-    yield Sample("roadstream_batches_running", worker.running, of)
-    yield Sample("roadstream_batch_seconds", stats.service, of)
-    yield Sample("roadstream_batch_wait_seconds", stats.waiting, of)
-    yield from _queue_samples(worker)
+    yield from _DEAD_LETTERS.samples(worker.stats.dead_letters, worker.member.group)
+    yield from _TIER.samples(worker, worker.tier)
     for member in worker.judge.members:
-        yield from _model_samples(worker.tier, member)
-
-
-def _queue_samples(worker: "TierWorker") -> Iterator[Sample]:
-    queue, of = worker.queue, (worker.tier,)
-    yield Sample("roadstream_queue_images", len(queue), of)
-    yield Sample("roadstream_queue_bytes", queue.size, of)
-    yield Sample("roadstream_batch_cap_images", queue.cap.now, of)
-    yield Sample("roadstream_service_alpha_seconds", queue.latency.alpha, of)
-    yield Sample("roadstream_service_beta_seconds", queue.latency.beta, of)
-
-
-def _model_samples(tier: str, running: "RunningMember") -> Iterator[Sample]:
-    stats, of = running.stats, (tier, running.member.name)
-    yield Sample("roadstream_member_pictures_total", stats.pictures, of)
-    yield Sample("roadstream_member_batches_total", stats.batches, of)
-    yield Sample("roadstream_member_runs_total", stats.runs, of)
-    yield Sample("roadstream_member_failures_total", stats.failures, of)
-    yield Sample("roadstream_member_out_of_memory_total", stats.out_of_memory, of)
-    yield Sample("roadstream_member_too_large_total", stats.too_large, of)
-    yield Sample("roadstream_member_abstained_total", stats.abstained, of)
-    yield Sample("roadstream_member_away_total", stats.away, of)
-    yield Sample("roadstream_member_late_total", stats.late, of)
-    yield Sample("roadstream_member_skipped_total", stats.skipped, of)
-    yield Sample("roadstream_member_seconds_total", stats.seconds, of)
-    yield Sample("roadstream_member_breaker_opened_total", running.breaker.opened, of)
-    yield Sample("roadstream_member_out_of_service", running.breaker.state != "closed", of)
+        yield from _MEMBER.samples(member, worker.tier, member.member.name)
 
 
 def consensus_samples(consensus: Consensus) -> Iterator[Sample]:
     """Yield the counters of the consensus sink."""
     stats = consensus.stats
-    yield Sample("roadstream_dead_letters_total", stats.dead_letters, (CONSENSUS_GROUP,))
+    yield from _DEAD_LETTERS.samples(stats.dead_letters, CONSENSUS_GROUP)
     for (status, label), count in stats.answers.given.items():
-        yield Sample("roadstream_answers_total", count, (status, label or ""))
-    yield Sample("roadstream_votes_late_total", stats.join.late_votes)
-    yield Sample("roadstream_votes_carried_total", stats.join.carried)
-    yield Sample("roadstream_duplicates_refused_total", stats.join.refused_duplicates)
-    yield Sample("roadstream_foreign_packs_total", stats.foreign_packs)
-    yield Sample("roadstream_consensus_waits_total", stats.held_back)
-    yield Sample("roadstream_restores_total", stats.restores)
-    yield Sample("roadstream_answers_restored_total", stats.join.restored)
-    yield Sample("roadstream_open_images", stats.open_images)
-    yield Sample("roadstream_oldest_open_seconds", stats.oldest_open_seconds)
-    yield Sample("roadstream_restore_seconds", stats.restore_seconds)
-    yield Sample("roadstream_joining_seconds", stats.answers.joining)
-    for lane, latency in stats.answers.latency.items():
-        yield Sample(f"roadstream_{lane}_latency_seconds", latency)
-    yield Sample("roadstream_answer_probability", stats.answers.probability)
+        yield from _ANSWERS.samples(count, status, label or "")
+    yield from _CONSENSUS.samples(consensus)
 
 
 def supervisor_samples(supervisor: Supervisor, cascade: Cascade) -> Iterator[Sample]:
     """Yield what the children run, and the counters of each."""
     yield from build_samples(cascade)
     for child in supervisor.children.values():
-        of = (child.name,)
-        yield Sample("roadstream_child_up", child.pid is not None, of)
-        yield Sample("roadstream_child_ready", child.ready_since is not None, of)
-        yield Sample("roadstream_child_restarts_total", child.restarts, of)
-        yield Sample("roadstream_child_silenced_total", child.silenced, of)
+        yield from _CHILD.samples(child, child.name)
 
 
 def lag_samples(group: str, lag: GroupLag) -> Iterator[Sample]:
     """Yield the lag of a group, of each of its topics, and what waits for its member here."""
     by_topic = lag.by_topic(lag.uncommitted)
-    yield Sample("roadstream_group_lag_records", sum(by_topic.values()), (group,))
+    yield from _GROUP_LAG.samples(sum(by_topic.values()), group)
     for topic, count in by_topic.items():
-        yield Sample("roadstream_topic_lag_records", count, (group, topic))
+        yield from _TOPIC_LAG.samples(count, group, topic)
     for topic, count in lag.by_topic(lag.unpolled).items():
-        yield Sample("roadstream_records_unpolled", count, (group, topic))
+        yield from _UNPOLLED.samples(count, group, topic)
