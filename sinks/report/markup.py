@@ -1,29 +1,48 @@
-"""Makes HTML out of values that nobody has checked: file names, model texts, errors."""
+"""Makes a page out of values that nobody has checked: file names, model texts, errors."""
 
-import html
-from typing import NewType
+from typing import TYPE_CHECKING
 
-Html = NewType("Html", str)
-"""Text that is safe to stand in a page."""
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
-def escape(text: object, most: int = 400) -> Html:
-    """Return a value as text in which markup, quotes and control characters are harmless.
+def environment() -> "Environment":
+    """Return what renders the templates; values become text in which markup is harmless.
 
     Characters that do not print, among them line ends and those that turn the direction of
-    writing, are shown as Python escapes. What is longer than ``most`` characters loses its middle.
+    writing, are shown as Python escapes.
     """
-    plain = str(text)
-    if len(plain) > most:
-        plain = f"{plain[: most // 2]} … {plain[-most // 2 :]}"
-    if not plain.isprintable():
-        plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in plain)
-    return Html(html.escape(plain))
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "commas": "{:,}".format,
+        "cut": cut,
+        "number": number,
+        "percent": percent,
+        "seconds": seconds,
+    }
+    return made
 
 
-def join(parts: "list[Html] | tuple[Html, ...]") -> Html:
-    """Put pieces of a page one after another."""
-    return Html("".join(parts))
+def printable(value: object) -> object:
+    """Return a text with escapes for what does not print; markup of a template stays as it is."""
+    if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
+
+
+def cut(value: object, most: int) -> str:
+    """Return a value as a text; what is longer than ``most`` characters loses its middle."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
 def percent(part: int, whole: int) -> str:

@@ -1,29 +1,25 @@
 """Writes the report: one HTML page about a file of answers, which needs nothing but itself."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
-from string import Template
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from roadstream.sinks.columns import AnswerRow
 from roadstream.sinks.files.atomic import atomic_file
 from roadstream.sinks.files.readers import read_answers
-from roadstream.sinks.report.cards import LoadImage, Sheet
-from roadstream.sinks.report.charts import histogram, scale, span
-from roadstream.sinks.report.markup import Html, escape, join, percent, seconds
-from roadstream.sinks.report.summary import Member, Stage, Summary
+from roadstream.sinks.report.charts import Group, chart, spans
+from roadstream.sinks.report.markup import cut, environment, percent
+from roadstream.sinks.report.sheet import ContactSheet, LoadImage
+from roadstream.sinks.report.summary import Summary
 
 
-class Section(NamedTuple):
-    """A part of the page, and the link to it."""
+class Tile(NamedTuple):
+    """A total at the head of the page, and the CSS class of its colour."""
 
-    link: Html
-    page: Html
+    value: str
+    name: str
+    style: str = ""
 
 
 def _no_image(uri: str) -> None:
@@ -69,198 +65,55 @@ def write_report(answers_path: Path, out_path: Path, options: ReportOptions = PL
 
 
 def _page(source: str, summary: Summary, options: ReportOptions) -> str:
-    template = Template(
-        resources.files("roadstream.sinks.report").joinpath("report.html").read_text("utf-8")
-    )
-    sheet = Sheet(options.load_image)
-    sections = [
-        _overview(summary),
-        _latency(summary),
-        _members(summary),
-        _pictures("roadwork", "Most confident roadwork", summary, sheet),
-        _pictures("uncertain", "Least certain", summary, sheet),
-        _failures(summary, sheet),
+    sheet = ContactSheet(options.load_image)
+    tiers = [
+        Group(name, f"g{place % 6}") for place, name in enumerate(summary.tiers(summary.exits))
     ]
-    shown = [section for section in sections if section is not None]
-    return template.substitute(
-        title=escape(options.title, 120),
-        subtitle=_subtitle(source, summary, options),
-        tiles=_tiles(summary, options),
-        links=join([section.link for section in shown]),
-        sections=join([section.page for section in shown]),
-        panels=sheet.panels(),
-    )
+    labels = [Group("none", "g-none"), Group("roadwork", "g-roadwork")]
+    stages = summary.ordered_stages()
+    context: dict[str, Any] = {
+        "options": options,
+        "summary": summary,
+        "subtitle": _subtitle(source, summary, options),
+        "tiles": _tiles(summary, options),
+        "judged": summary.labels.total(),
+        "failed": summary.statuses["failed"],
+        "tiers": tiers,
+        "probability": chart(summary.probability, labels),
+        "confidence": chart(summary.confidence, tiers),
+        "stages": list(zip(stages, stages.values(), spans(stages.values()), strict=True)),
+        "members": summary.ordered_members(),
+        "roadwork": sheet.cards(summary.roadwork.rows()),
+        "uncertain": sheet.cards(summary.uncertain.rows()),
+        "failures": sheet.cards(summary.failures()),
+        "pictures": sheet.pictures.values(),
+    }
+    return environment().get_template("report.html").render(context)
 
 
-def _subtitle(source: str, summary: Summary, options: ReportOptions) -> Html:
-    parts = [escape(source, 120)]
-    parts += [Html(f"cascade {escape(name, 60)}") for name in summary.cascades if name]
-    parts += [Html(f"threshold {escape(each)}") for each in summary.thresholds]
+def _subtitle(source: str, summary: Summary, options: ReportOptions) -> list[str]:
+    parts = [cut(source, 120)]
+    parts += [f"cascade {cut(name, 60)}" for name in summary.cascades if name]
+    parts += [f"threshold {each}" for each in summary.thresholds]
     if options.made_at is not None:
-        made = datetime.fromtimestamp(options.made_at, UTC)
-        parts.append(escape(f"{made:%Y-%m-%d %H:%M} UTC"))
-    return Html(" · ".join(parts[:6]))
+        parts.append(f"{datetime.fromtimestamp(options.made_at, UTC):%Y-%m-%d %H:%M} UTC")
+    return parts[:6]
 
 
-def _tiles(summary: Summary, options: ReportOptions) -> Html:
-    total, judged = summary.answers, sum(summary.labels.values())
+def _tiles(summary: Summary, options: ReportOptions) -> list[Tile]:
+    total, judged = summary.answers, summary.labels.total()
     roadwork, partial = summary.labels["roadwork"], summary.statuses["partial"]
     failed, degraded = summary.statuses["failed"], summary.flags["degraded"]
     tiles = [
-        _tile(f"{total:,}", "images"),
-        _tile(f"{roadwork:,}", f"roadwork, {percent(roadwork, judged)}", "roadwork"),
-        _tile(f"{judged - roadwork:,}", "none", "none"),
-        _tile(f"{summary.statuses['answered']:,}", "answered in full"),
-        _tile(f"{partial:,}", "partial", "partial" if partial else ""),
-        _tile(f"{failed:,}", "failed", "failed" if failed else ""),
+        Tile(f"{total:,}", "images"),
+        Tile(f"{roadwork:,}", f"roadwork, {percent(roadwork, judged)}", "roadwork"),
+        Tile(f"{judged - roadwork:,}", "none", "none"),
+        Tile(f"{summary.statuses['answered']:,}", "answered in full"),
+        Tile(f"{partial:,}", "partial", "partial" if partial else ""),
+        Tile(f"{failed:,}", "failed", "failed" if failed else ""),
     ]
     if degraded:
-        tiles.append(_tile(f"{degraded:,}", "degraded", "partial"))
+        tiles.append(Tile(f"{degraded:,}", "degraded", "partial"))
     if options.images_per_second is not None:
-        tiles.append(_tile(f"{options.images_per_second:,.3g}", "images per second"))
-    return join(tiles)
-
-
-def _tile(value: str, name: str, style: str = "") -> Html:
-    return Html(f'<li class="tile {style}"><b>{value}</b><span>{escape(name)}</span></li>')
-
-
-def _section(name: str, title: str, body: Html, note: str = "") -> Section:
-    small = f'<p class="quiet">{escape(note)}</p>' if note else ""
-    page = f'<section id="{name}"><h2>{escape(title)}</h2>{small}{body}</section>'
-    return Section(Html(f'<a href="#{name}">{escape(title)}</a>'), Html(page))
-
-
-def _overview(summary: Summary) -> Section:
-    tiers = summary.tiers(summary.exits)
-    labels = [("none", "g-none"), ("roadwork", "g-roadwork")]
-    groups = [(tier, f"g{place % 6}") for place, tier in enumerate(tiers)]
-    body = [
-        Html(
-            f'<div class="box-card wide"><h3>Where images left</h3>{_exits(summary, tiers)}</div>'
-        ),
-        Html('<div class="box-card"><h3>Probability of roadwork</h3>'),
-        histogram(summary.probability, labels, "Images by probability of roadwork, by label"),
-        Html('</div><div class="box-card"><h3>Confidence of the answer</h3>'),
-        histogram(summary.confidence, groups, "Images by confidence, by the tier they left at"),
-        Html("</div>"),
-    ]
-    return _section("overview", "Answers", Html(f'<div class="grid">{join(body)}</div>'))
-
-
-def _exits(summary: Summary, tiers: Sequence[str]) -> Html:
-    judged = sum(summary.labels.values())
-    lines = []
-    for place, tier in enumerate(tiers):
-        counts = summary.exits[tier]
-        left = sum(counts.values())
-        share = left / judged if judged else 0.0
-        lines.append(
-            f"<tr><td>{escape(tier, 40)}</td>"
-            f'<td class="bar"><span class="g{place % 6}" style="width:{share:.2%}"></span></td>'
-            f'<td class="n">{left:,}</td><td class="n">{percent(left, judged)}</td>'
-            f'<td class="n">{percent(counts["roadwork"], left)}</td></tr>'
-        )
-    return _table(("Tier", "~", "#Images", "#Share", "#Roadwork"), lines)
-
-
-def _table(heads: Iterable[str], lines: Sequence[str]) -> Html:
-    """Return a table; heads of columns of numbers start with #, those of bars with ~."""
-    styles = {"#": "n", "~": "bar"}
-    cells = "".join(
-        f'<th class="{styles.get(head[:1], "")}">{head.lstrip("#~")}</th>' for head in heads
-    )
-    if not lines:
-        return Html('<p class="quiet">None.</p>')
-    return Html(
-        f'<div class="scroll"><table><thead><tr>{cells}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def _latency(summary: Summary) -> Section:
-    tiers = summary.tiers(summary.depth)
-    order = [Stage("", "total")]
-    order += [Stage(tier, name) for tier in tiers for name in ("queued", "decoding", "inferring")]
-    order.append(Stage("", "joining"))
-    stages = [stage for stage in order if stage in summary.stages]
-    limits = scale([summary.stages[stage] for stage in stages])
-    lines = []
-    for stage in stages:
-        times = summary.stages[stage]
-        marks = [seconds(times.percentile(share)) for share in (0.5, 0.9, 0.99)]
-        cells = "".join(f'<td class="n">{mark}</td>' for mark in marks)
-        lines.append(
-            f"<tr><td>{escape(stage.tier or 'overall', 40)}</td><td>{stage.name}</td>"
-            f'<td class="bar">{span(times, limits)}</td>{cells}'
-            f'<td class="n">{times.count:,}</td></tr>'
-        )
-    heads = ("Tier", "Stage", "~p50 to p90 to p99", "#p50", "#p90", "#p99", "#Images")
-    note = "Percentiles are right within 1 %; bars are on a logarithmic scale."
-    return _section("latency", "Where time went", _boxed(_table(heads, lines)), note)
-
-
-def _boxed(body: Html) -> Html:
-    return Html(f'<div class="box-card">{body}</div>')
-
-
-def _members(summary: Summary) -> Section | None:
-    if not summary.members:
-        return None
-    tiers = {tier: n for n, tier in enumerate(summary.tiers(summary.depth))}
-    members = sorted(summary.members.values(), key=lambda m: (tiers.get(m.tier, 99), m.shadow))
-    lines = [_member(member) for member in members]
-    heads = ("Tier", "Member", "#Votes", "#Says roadwork", "#With the answer", "#p50", "#p99")
-    note = "A vote says roadwork from 0.5; latencies are those of whole batches."
-    missing = "".join(
-        f"<li>{escape(name, 60)} was missing from {count:,} answers</li>"
-        for name, count in summary.missing.most_common(10)
-    )
-    body = Html(f'{_table(heads, lines)}<ul class="plain">{missing}</ul>')
-    return _section("members", "Members", _boxed(body), note)
-
-
-def _member(member: Member) -> str:
-    notes = [("shadow", member.shadow), ("not calibrated", not member.calibrated)]
-    small = ", ".join(note for note, holds in notes if holds)
-    return (
-        f"<tr><td>{escape(member.tier, 40)}</td><td>{escape(member.name, 60)} "
-        f'<small>{small}</small></td><td class="n">{member.votes:,}</td>'
-        f'<td class="n">{percent(member.roadwork, member.votes)}</td>'
-        f'<td class="n">{percent(member.agreeing, member.votes)}</td>'
-        f'<td class="n">{seconds(member.inference.percentile(0.5))}</td>'
-        f'<td class="n">{seconds(member.inference.percentile(0.99))}</td></tr>'
-    )
-
-
-def _pictures(name: str, title: str, summary: Summary, sheet: Sheet) -> Section:
-    roadwork = name == "roadwork"
-    rows = (summary.roadwork if roadwork else summary.uncertain).rows()
-    whole = summary.labels["roadwork"] if roadwork else sum(summary.labels.values())
-    note = f"{len(rows)} of {whole:,} images; open one for the votes behind it."
-    return _section(name, title, _cards(rows, sheet), note)
-
-
-def _cards(rows: Sequence[AnswerRow], sheet: Sheet) -> Html:
-    if not rows:
-        return Html('<p class="quiet">None.</p>')
-    return Html(f'<ul class="cards">{join([sheet.card(row) for row in rows])}</ul>')
-
-
-def _failures(summary: Summary, sheet: Sheet) -> Section | None:
-    failed = summary.statuses["failed"]
-    if not failed:
-        return None
-    rows = summary.failures()
-    note = f"{len(rows)} of {failed:,} failed images, of each kind in turn."
-    return _section(
-        "failures", "Failures", join([_faults(summary.faults), _cards(rows, sheet)]), note
-    )
-
-
-def _faults(faults: Counter[str]) -> Html:
-    items = [
-        f"<li><b>{count:,}</b> {escape(fault.replace('_', ' '), 40)}</li>"
-        for fault, count in faults.most_common()
-    ]
-    return Html(f'<ul class="faults">{"".join(items)}</ul>')
+        tiles.append(Tile(f"{options.images_per_second:,.3g}", "images per second"))
+    return tiles

@@ -1,12 +1,12 @@
 """What a report says about a file of answers, gathered row by row in bounded memory."""
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from roadstream.sinks.columns import AnswerRow, VoteRow
-from roadstream.sinks.report.percentiles import Durations
 
 BINS = 20
 """Bars of a histogram over [0, 1]."""
@@ -15,6 +15,49 @@ SHOWN = 24
 MOST_NAMES = 64
 """Different tiers, members or faults counted by name; further ones are put together."""
 OTHERS = "(others)"
+LEAST = 1e-6
+"""Seconds; anything shorter counts as this."""
+MOST = 1e6
+"""Seconds (eleven days); anything longer counts as this."""
+GROWTH = 1.02
+"""Ratio of neighbouring buckets: a percentile is right within 1 %."""
+
+_STEP = math.log(GROWTH)
+
+
+class Durations:
+    """Counts seconds in buckets that grow by 2 %, of which there are at most 1,400."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._buckets: dict[int, int] = {}
+
+    def add(self, seconds: float) -> None:
+        """Count one duration; negative ones, of clocks that disagree, count as the least."""
+        within = seconds if LEAST < seconds < MOST else min(MOST, max(LEAST, seconds))
+        place = round(math.log(within / LEAST) / _STEP)
+        self._buckets[place] = self._buckets.get(place, 0) + 1
+        self.count += 1
+
+    @property
+    def marks(self) -> tuple[float, float, float]:
+        """p50, p90 and p99, in seconds."""
+        return self.percentile(0.5), self.percentile(0.9), self.percentile(0.99)
+
+    def percentile(self, share: float) -> float:
+        """Return the seconds that ``share`` (0 to 1) of the durations do not exceed.
+
+        Raises:
+            ValueError: Nothing was counted.
+        """
+        if not self.count:
+            raise ValueError("no durations were counted")
+        rank, passed = max(1, math.ceil(share * self.count)), 0
+        for place in sorted(self._buckets):
+            passed += self._buckets[place]
+            if passed >= rank:
+                return LEAST * math.exp(place * _STEP)
+        raise AssertionError("ranks end within the count")
 
 
 class Best:
@@ -163,6 +206,18 @@ class Summary:
     def tiers(self, names: Iterable[str]) -> list[str]:
         """Return tier names from the first tier to the last."""
         return sorted(names, key=lambda name: (self.depth.get(name, MOST_NAMES), name))
+
+    def ordered_stages(self) -> dict[Stage, Durations]:
+        """Return where time went, in the order in which an image comes by."""
+        steps = ("queued", "decoding", "inferring")
+        order = [Stage(tier, step) for tier in self.tiers(self.depth) for step in steps]
+        order = [Stage("", "total"), *order, Stage("", "joining")]
+        return {stage: self.stages[stage] for stage in order if stage in self.stages}
+
+    def ordered_members(self) -> list[Member]:
+        """Return the members of the first tier, and so on; those that are shadows behind others."""
+        tiers = {tier: place for place, tier in enumerate(self.tiers(self.depth))}
+        return sorted(self.members.values(), key=lambda m: (tiers.get(m.tier, 99), m.shadow))
 
     def failures(self) -> list[AnswerRow]:
         """Return up to ``SHOWN`` failures: of each kind in turn, so that rare ones are seen."""

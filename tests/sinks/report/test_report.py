@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
 from numpy.typing import NDArray
 
 from roadstream.schemas.errors import OutputError, UsageError
@@ -20,15 +21,16 @@ from roadstream.schemas.records.answer import Answer, Latency, Status, TierLaten
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box
 from roadstream.sinks.columns import row
-from roadstream.sinks.report.markup import escape, seconds
+from roadstream.sinks.report.markup import environment, seconds
 from roadstream.sinks.report.page import ReportOptions, write_report
-from roadstream.sinks.report.percentiles import LEAST, MOST, Durations
-from roadstream.sinks.report.summary import MOST_NAMES, SHOWN, Summary
-from roadstream.sinks.report.thumbnails import LARGEST, thumbnail
+from roadstream.sinks.report.sheet import LARGEST, thumbnail
+from roadstream.sinks.report.summary import LEAST, MOST, MOST_NAMES, SHOWN, Durations, Summary
 from roadstream.sinks.sink import open_writer
 from tests.kits.builders import answered
 
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\n\u202e&amp;${title}"
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\n\u202e&amp;${title}{{title}}"
+PLAIN = environment().from_string("{{ text }}")
+CUT = environment().from_string("{{ text|cut(20) }}")
 NOISE = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
 
 
@@ -159,12 +161,27 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
 
 
 @given(st.text())
-def test_escaped_text_is_printable_and_without_markup(text: str) -> None:
-    safe = escape(text)
+def test_a_value_is_printable_and_without_markup(text: str) -> None:
+    safe = PLAIN.render(text=text)
+    short = CUT.render(text=text)
 
     assert safe.isprintable()
-    assert not re.search(r"[<>\"']", safe)
-    assert len(safe) < 400 * 12
+    assert not re.search(r"[<>\"']", safe + short)
+    assert len(short) < 23 * 12
+    assert short == safe if len(text) <= 20 else " … " in short
+
+
+def test_a_name_that_a_template_expects_in_vain_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        PLAIN.render(texts="")
+
+
+def test_nothing_but_a_report_that_is_written_imports_jinja() -> None:
+    modules = "roadstream.sinks.report.page, roadstream.workers.commands.evaluate"
+    code = f"import sys, {modules}; print('jinja2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
 
 
 def test_totals_tiers_and_rate_are_said(tmp_path: Path) -> None:
