@@ -76,7 +76,7 @@ engines: $(addprefix $(ENVIRONMENTS)/,$(addsuffix /installed,vllm triton ultraly
 test: $(UV) ## Run all checks, and all tests but those of test-engines (with a real Kafka, which it starts by itself; without Chromium, unless CI=true, and without promtool where there is none)
 	@$(UV) sync --quiet --locked --extra test
 	@$(MAKE) --no-print-directory lint $(ENVIRONMENTS)/node/installed
-	@$(MAKE) --no-print-directory types & types=$$!; \
+	@$(BIN)/mypy & types=$$!; \
 	  $(BIN)/pytest --stage test -n $(TEST_JOBS) --dist worksteal; tests=$$?; \
 	  wait $$types || { echo "mypy found something, see above" >&2; exit 1; }; exit $$tests
 
