@@ -9,10 +9,9 @@ be less than what was acknowledged.
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from aiokafka.errors import GroupLoadInProgressError, for_code
-from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     Boolean,
     CompactArray,
@@ -24,63 +23,51 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from roadstream.streams.kafka.requests import VersionedRequest
 from roadstream.streams.log import TopicPartition
 
-_KEY, _VERSION = 9, 7
-"""``OffsetFetch`` of KIP-447: the first version that can ask for stable offsets; Kafka 2.5."""
-
+_TEXT, _TAGS = CompactString("utf-8"), ("tags", TaggedFields)
 _UNSTABLE = 88
 """``UNSTABLE_OFFSET_COMMIT``, which aiokafka does not know: a commit is under way."""
 
 Committed = dict[TopicPartition, int]
 
 
-class _Answer(Response):  # type: ignore[misc]  # aiokafka is untyped
-    API_KEY, API_VERSION = _KEY, _VERSION
-    SCHEMA = Schema(
+def _many(name: str, *fields: Any) -> tuple[str, CompactArray]:
+    return name, CompactArray(*fields)
+
+
+class CommittedRequest(
+    VersionedRequest,
+    key=9,
+    version=7,  # of KIP-447: the first that can ask for stable offsets; Kafka 2.5
+    flexible=True,
+    question=Schema(
+        ("group", _TEXT),
+        _many("topics", ("topic", _TEXT), ("partitions", CompactArray(Int32)), _TAGS),
+        ("require_stable", Boolean),
+        _TAGS,
+    ),
+    answer=Schema(
         ("throttle_time_ms", Int32),
-        (
+        _many(
             "topics",
-            CompactArray(
-                ("topic", CompactString("utf-8")),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("offset", Int64),
-                        ("leader_epoch", Int32),
-                        ("metadata", CompactString("utf-8")),
-                        ("error_code", Int16),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("tags", TaggedFields),
+            ("topic", _TEXT),
+            _many(
+                "partitions",
+                ("partition", Int32),
+                ("offset", Int64),
+                ("leader_epoch", Int32),
+                ("metadata", _TEXT),
+                ("error_code", Int16),
+                _TAGS,
             ),
+            _TAGS,
         ),
         ("error_code", Int16),
-        ("tags", TaggedFields),
-    )
-
-
-class _Question(RequestStruct):  # type: ignore[misc]  # aiokafka is untyped
-    API_KEY, API_VERSION, FLEXIBLE_VERSION = _KEY, _VERSION, True
-    RESPONSE_TYPE: ClassVar[type[Response]] = _Answer
-    SCHEMA = Schema(
-        ("group", CompactString("utf-8")),
-        (
-            "topics",
-            CompactArray(
-                ("topic", CompactString("utf-8")),
-                ("partitions", CompactArray(Int32)),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("require_stable", Boolean),
-        ("tags", TaggedFields),
-    )
-
-
-class CommittedRequest(Request[_Question]):  # type: ignore[misc]  # aiokafka is untyped
+        _TAGS,
+    ),
+):
     """Asks a group's coordinator what the group has committed; ``committed_in`` reads the answer.
 
     Args:
@@ -88,20 +75,14 @@ class CommittedRequest(Request[_Question]):  # type: ignore[misc]  # aiokafka is
         partitions: Of which partitions; ``None`` for all that it has committed.
     """
 
-    API_KEY = _KEY
-
     def __init__(self, group: str, partitions: Iterable[TopicPartition] | None = None) -> None:
-        self._group = group
-        self._topics: list[tuple[str, list[int], dict[int, bytes]]] | None = None
+        topics: list[tuple[str, list[int], dict[int, bytes]]] | None = None
         if partitions is not None:
             numbers: dict[str, list[int]] = defaultdict(list)
             for topic, partition in partitions:
                 numbers[topic].append(partition)
-            self._topics = [(topic, found, {}) for topic, found in numbers.items()]
-
-    def build(self, request_struct_class: type[_Question]) -> _Question:
-        """Return what goes over the wire; aiokafka calls this."""
-        return request_struct_class(self._group, self._topics, True, {})
+            topics = [(topic, found, {}) for topic, found in numbers.items()]
+        super().__init__(group, topics, True, {})
 
 
 def committed_in(answer: Any) -> Committed:

@@ -6,94 +6,60 @@ can such a member leave. All versions here are Kafka 2.4's, the first with all o
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import for_code
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Int64, Schema, String
+from aiokafka.protocol.types import Boolean, Bytes, Int16, Int32, Int64, Schema, String
 
+from roadstream.streams.kafka.requests import VersionedRequest, many
 from roadstream.streams.log import TopicPartition
 
 FENCED = 82
 """``FENCED_INSTANCE_ID``: somebody else has joined the group under this member's name."""
 
 _TEXT = String("utf-8")
+_WHO = ("member_id", _TEXT), ("group_instance_id", _TEXT)
+_GIVEN = ("metadata", Bytes), ("assignment", Bytes)
+_OFFSET = ("partition", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", _TEXT)
+_DONE = ("partition", Int32), ("error_code", Int16)
 
 
-class _HeartbeatAnswer(Response):  # type: ignore[misc]  # aiokafka is untyped
-    API_KEY, API_VERSION = 12, 3
-    SCHEMA = Schema(("throttle_time_ms", Int32), ("error_code", Int16))
-
-
-class _Heartbeat(RequestStruct):  # type: ignore[misc]  # aiokafka is untyped
-    API_KEY, API_VERSION = 12, 3
-    RESPONSE_TYPE: ClassVar[type[Response]] = _HeartbeatAnswer
-    SCHEMA = Schema(
+class NamedHeartbeat(
+    VersionedRequest,
+    key=12,
+    version=3,
+    question=Schema(
         ("group", _TEXT),
         ("generation_id", Int32),
         ("member_id", _TEXT),
         ("group_instance_id", _TEXT),
-    )
-
-
-class NamedHeartbeat(Request[_Heartbeat]):  # type: ignore[misc]  # aiokafka is untyped
+    ),
+    answer=Schema(("throttle_time_ms", Int32), ("error_code", Int16)),
+):
     """A heartbeat of a member; ``name`` is its static name, if it has one."""
 
-    API_KEY = 12
-
     def __init__(self, group: str, generation: int, member_id: str, name: str | None) -> None:
-        self._fields = group, generation, member_id, name
-
-    def build(self, request_struct_class: type[_Heartbeat]) -> _Heartbeat:
-        """Return what goes over the wire; aiokafka calls this."""
-        return request_struct_class(*self._fields)
+        super().__init__(group, generation, member_id, name)
 
 
-class _CommitAnswer(Response):  # type: ignore[misc]  # aiokafka is untyped
-    API_KEY, API_VERSION = 8, 7
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "topics",
-            Array(
-                ("topic", _TEXT),
-                ("partitions", Array(("partition", Int32), ("error_code", Int16))),
-            ),
-        ),
-    )
-
-
-class _Commit(RequestStruct):  # type: ignore[misc]  # aiokafka is untyped
-    API_KEY, API_VERSION = 8, 7
-    RESPONSE_TYPE: ClassVar[type[Response]] = _CommitAnswer
-    SCHEMA = Schema(
+class NamedCommit(
+    VersionedRequest,
+    key=8,
+    version=7,
+    question=Schema(
         ("group", _TEXT),
         ("generation_id", Int32),
         ("member_id", _TEXT),
         ("group_instance_id", _TEXT),
-        (
-            "topics",
-            Array(
-                ("topic", _TEXT),
-                (
-                    "partitions",
-                    Array(
-                        ("partition", Int32),
-                        ("offset", Int64),
-                        ("leader_epoch", Int32),
-                        ("metadata", _TEXT),
-                    ),
-                ),
-            ),
-        ),
-    )
-
-
-class NamedCommit(Request[_Commit]):  # type: ignore[misc]  # aiokafka is untyped
+        many("topics", ("topic", _TEXT), many("partitions", *_OFFSET)),
+    ),
+    answer=Schema(
+        ("throttle_time_ms", Int32),
+        many("topics", ("topic", _TEXT), many("partitions", *_DONE)),
+    ),
+):
     """A commit of a member; ``name`` is its static name, if it has one."""
-
-    API_KEY = 8
 
     def __init__(
         self,
@@ -107,93 +73,49 @@ class NamedCommit(Request[_Commit]):  # type: ignore[misc]  # aiokafka is untype
             (topic, [(partition, at, -1, "") for partition, at in places])
             for topic, places in offsets.items()
         ]
-        self._fields = group, generation, member_id, name, topics
-
-    def build(self, request_struct_class: type[_Commit]) -> _Commit:
-        """Return what goes over the wire; aiokafka calls this."""
-        return request_struct_class(*self._fields)
+        super().__init__(group, generation, member_id, name, topics)
 
 
-class _LeaveAnswer(Response):  # type: ignore[misc]  # aiokafka is untyped
-    API_KEY, API_VERSION = 13, 3
-    SCHEMA = Schema(
+class Leave(
+    VersionedRequest,
+    key=13,
+    version=3,
+    question=Schema(("group", _TEXT), many("members", *_WHO)),
+    answer=Schema(
         ("throttle_time_ms", Int32),
         ("error_code", Int16),
-        (
-            "members",
-            Array(("member_id", _TEXT), ("group_instance_id", _TEXT), ("error_code", Int16)),
-        ),
-    )
-
-
-class _Leave(RequestStruct):  # type: ignore[misc]  # aiokafka is untyped
-    API_KEY, API_VERSION = 13, 3
-    RESPONSE_TYPE: ClassVar[type[Response]] = _LeaveAnswer
-    SCHEMA = Schema(
-        ("group", _TEXT),
-        ("members", Array(("member_id", _TEXT), ("group_instance_id", _TEXT))),
-    )
-
-
-class Leave(Request[_Leave]):  # type: ignore[misc]  # aiokafka is untyped
+        many("members", *_WHO, ("error_code", Int16)),
+    ),
+):
     """Takes a member out of its group at once, a static one too."""
 
-    API_KEY = 13
-
     def __init__(self, group: str, member_id: str, name: str | None) -> None:
-        self._fields = group, [(member_id, name)]
-
-    def build(self, request_struct_class: type[_Leave]) -> _Leave:
-        """Return what goes over the wire; aiokafka calls this."""
-        return request_struct_class(*self._fields)
+        super().__init__(group, [(member_id, name)])
 
 
-class _DescribeAnswer(Response):  # type: ignore[misc]  # aiokafka is untyped
-    API_KEY, API_VERSION = 15, 4
-    SCHEMA = Schema(
+class Describe(
+    VersionedRequest,
+    key=15,
+    version=4,
+    question=Schema(many("groups", _TEXT), ("include_authorized_operations", Boolean)),
+    answer=Schema(
         ("throttle_time_ms", Int32),
-        (
+        many(
             "groups",
-            Array(
-                ("error_code", Int16),
-                ("group", _TEXT),
-                ("state", _TEXT),
-                ("protocol_type", _TEXT),
-                ("protocol", _TEXT),
-                (
-                    "members",
-                    Array(
-                        ("member_id", _TEXT),
-                        ("group_instance_id", _TEXT),
-                        ("client_id", _TEXT),
-                        ("client_host", _TEXT),
-                        ("metadata", Bytes),
-                        ("assignment", Bytes),
-                    ),
-                ),
-                ("authorized_operations", Int32),
-            ),
+            ("error_code", Int16),
+            ("group", _TEXT),
+            ("state", _TEXT),
+            ("protocol_type", _TEXT),
+            ("protocol", _TEXT),
+            many("members", *_WHO, ("client_id", _TEXT), ("client_host", _TEXT), *_GIVEN),
+            ("authorized_operations", Int32),
         ),
-    )
-
-
-class _Describe(RequestStruct):  # type: ignore[misc]  # aiokafka is untyped
-    API_KEY, API_VERSION = 15, 4
-    RESPONSE_TYPE: ClassVar[type[Response]] = _DescribeAnswer
-    SCHEMA = Schema(("groups", Array(_TEXT)), ("include_authorized_operations", Boolean))
-
-
-class Describe(Request[_Describe]):  # type: ignore[misc]  # aiokafka is untyped
+    ),
+):
     """Asks a coordinator who is in a group; ``described_in`` reads the answer."""
 
-    API_KEY = 15
-
     def __init__(self, group: str) -> None:
-        self._group = group
-
-    def build(self, request_struct_class: type[_Describe]) -> _Describe:
-        """Return what goes over the wire; aiokafka calls this."""
-        return request_struct_class([self._group], True)
+        super().__init__([group], True)
 
 
 class DescribedMember(NamedTuple):

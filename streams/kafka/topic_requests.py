@@ -5,76 +5,56 @@ as if they were not there.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from aiokafka.errors import TopicAuthorizationFailedError
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
+from aiokafka.protocol.types import Boolean, Int16, Int32, Schema, String
 
-_KEY, _VERSION = 3, 8
-"""``Metadata`` of KIP-430: the first version that tells what is allowed; Kafka 2.3."""
+from roadstream.streams.kafka.requests import VersionedRequest, many
 
 _TEXT = String("utf-8")
 _FORBIDDEN = TopicAuthorizationFailedError.errno
 
 
-class _Answer(Response):  # type: ignore[misc]  # aiokafka is untyped
-    API_KEY, API_VERSION = _KEY, _VERSION
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "brokers",
-            Array(("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT)),
-        ),
-        ("cluster_id", _TEXT),
-        ("controller_id", Int32),
-        (
-            "topics",
-            Array(
-                ("error_code", Int16),
-                ("topic", _TEXT),
-                ("is_internal", Boolean),
-                (
-                    "partitions",
-                    Array(
-                        ("error_code", Int16),
-                        ("partition", Int32),
-                        ("leader", Int32),
-                        ("leader_epoch", Int32),
-                        ("replicas", Array(Int32)),
-                        ("isr", Array(Int32)),
-                        ("offline_replicas", Array(Int32)),
-                    ),
-                ),
-                ("authorized_operations", Int32),
-            ),
-        ),
-        ("cluster_operations", Int32),
-    )
-
-
-class _Question(RequestStruct):  # type: ignore[misc]  # aiokafka is untyped
-    API_KEY, API_VERSION = _KEY, _VERSION
-    RESPONSE_TYPE: ClassVar[type[Response]] = _Answer
-    SCHEMA = Schema(
-        ("topics", Array(_TEXT)),
+class DescribeTopics(
+    VersionedRequest,
+    key=3,
+    version=8,  # of KIP-430: the first that tells what is allowed; Kafka 2.3
+    question=Schema(
+        many("topics", _TEXT),
         ("allow_auto_topic_creation", Boolean),
         ("include_cluster_operations", Boolean),
         ("include_topic_operations", Boolean),
-    )
-
-
-class DescribeTopics(Request[_Question]):  # type: ignore[misc]  # aiokafka is untyped
+    ),
+    answer=Schema(
+        ("throttle_time_ms", Int32),
+        many("brokers", ("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT)),
+        ("cluster_id", _TEXT),
+        ("controller_id", Int32),
+        many(
+            "topics",
+            ("error_code", Int16),
+            ("topic", _TEXT),
+            ("is_internal", Boolean),
+            many(
+                "partitions",
+                ("error_code", Int16),
+                ("partition", Int32),
+                ("leader", Int32),
+                ("leader_epoch", Int32),
+                many("replicas", Int32),
+                many("isr", Int32),
+                many("offline_replicas", Int32),
+            ),
+            ("authorized_operations", Int32),
+        ),
+        ("cluster_operations", Int32),
+    ),
+):
     """Asks about topics, without creating any; ``topics_in`` reads the answer."""
 
-    API_KEY = _KEY
-
     def __init__(self, topics: Collection[str]) -> None:
-        self._topics = sorted(set(topics))
-
-    def build(self, request_struct_class: type[_Question]) -> _Question:
-        """Return what goes over the wire; aiokafka calls this."""
-        return request_struct_class(self._topics, False, False, True)
+        super().__init__(sorted(set(topics)), False, False, True)
 
 
 class Topic(NamedTuple):
