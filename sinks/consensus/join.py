@@ -41,7 +41,7 @@ from roadstream.schemas.topics import CARRIED
 from roadstream.sinks.consensus.answer import Answerer, TierVotes
 from roadstream.sinks.consensus.answered import ANSWERED_WINDOW, AnsweredIds, Content, differs
 from roadstream.sinks.consensus.deadlines import Deadlines
-from roadstream.sinks.consensus.held import HeldPack, OpenImage, OwnedPartition, Said
+from roadstream.sinks.consensus.open_images import OpenImage, OpenPack, OwnedPartition, Said
 from roadstream.sinks.consensus.refusal import Refused, Source
 from roadstream.streams.log import TopicPartition
 
@@ -54,7 +54,7 @@ Ending = Literal["complete", "expired", "orphan"]
 
 
 class JoinLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How long an open join may hold its packs, in answers of a partition; see the module.
+    """How long an open join may keep its packs, in answers of a partition; see the module.
 
     Attributes:
         window: Answers that are read back when a partition is taken over.
@@ -116,7 +116,7 @@ class Join:
     Args:
         answerer: Makes the answers.
         tiers: Names of the cascade's tiers, in order.
-        limits: How long packs are held.
+        limits: How long packs stay open.
     """
 
     def __init__(
@@ -185,24 +185,24 @@ class Join:
         """Take in a pack read at ``source``; return what it completes."""
         tp, offset = source
         part = self._partitions[tp.partition]
-        answered, opened = part.answered, self._open
+        answered, images = part.answered, self._open
         resolved = Resolved.nothing()
-        held: HeldPack | None = None
+        opened: OpenPack | None = None
         first = pack.tier == self._first
         for votes in pack.images:
             head = votes.head
             image_id = head.image_id
             if image_id in answered:
                 self._late(part, pack, votes, source, resolved)
-            elif first and votes.next_tier is None and image_id not in opened:
+            elif first and votes.next_tier is None and image_id not in images:
                 answer = self._answerer.answer([TierVotes(pack, votes)], first_at=now, now=now)
                 resolved.answers.append((tp.partition, answer))
                 answered.add(image_id, head.content_hash)
             else:
-                held = held or HeldPack(pack, source, answered.count)
-                self._hold(part, held, votes, now, resolved)
-        if held is not None and held.left:
-            part.held[source] = held
+                opened = opened or OpenPack(pack, source, answered.count)
+                self._keep_open(part, opened, votes, now, resolved)
+        if opened is not None and opened.left:
+            part.packs[source] = opened
         else:
             resolved.done.setdefault(tp, []).append(offset)
         self._carry_old(part, resolved)
@@ -240,31 +240,31 @@ class Join:
         alone = msgspec.structs.replace(pack, images=[votes])
         resolved.refused.append(Refused(source, alone, known))
 
-    def _hold(
+    def _keep_open(
         self,
         part: OwnedPartition,
-        held: HeldPack,
+        opened: OpenPack,
         votes: ImageVotes,
         now: float,
         resolved: Resolved,
     ) -> None:
         """Add votes to an open join; it may be complete then."""
-        head, tier = votes.head, held.pack.tier
+        head, tier = votes.head, opened.pack.tier
         found = self._open.get(head.image_id)
         if found is None:
-            partition = held.source[0].partition
+            partition = opened.source[0].partition
             found = self._open[head.image_id] = OpenImage(partition, now)
             if head.deadline_at is not None:
                 self._deadlines.push(head.deadline_at, head.image_id, now)
         elif differs(found.content_hash, head):
-            self._refuse(held.pack, votes, held.source, found.content_hash, resolved)
+            self._refuse(opened.pack, votes, opened.source, found.content_hash, resolved)
             return
         found.content_hash = found.content_hash or head.content_hash
-        found.sources.append(held)
-        held.left += 1
-        if not self._counts(part, found.said.get(tier), held, head.image_id):
+        found.sources.append(opened)
+        opened.left += 1
+        if not self._counts(part, found.said.get(tier), opened, head.image_id):
             return
-        found.said[tier] = Said(held, votes)
+        found.said[tier] = Said(opened, votes)
         if found.is_complete(self._first):
             self._resolve(head.image_id, now, "complete", resolved)
         else:
@@ -276,12 +276,12 @@ class Join:
             self._orphans.push(now + ORPHAN_AFTER, image_id, now)
 
     def _counts(
-        self, part: OwnedPartition, said: Said | None, held: HeldPack, image_id: str
+        self, part: OwnedPartition, said: Said | None, opened: OpenPack, image_id: str
     ) -> bool:
         """Return whether votes take the place of what their tier said before, if anything."""
-        if held.copied:
-            part.travelling.pop((held.pack.tier, image_id), None)
-            return said is None or said.held is None or said.held.copied
+        if opened.copied:
+            part.travelling.pop((opened.pack.tier, image_id), None)
+            return said is None or said.pack is None or said.pack.copied
         self.stats.late_votes += said is not None
         return True
 
@@ -303,15 +303,15 @@ class Join:
         )
         resolved.answers.append((found.partition, answer))
         part.answered.add(image_id, found.content_hash)
-        for held in found.sources:
-            held.left -= 1
-            if held.left == 0:
-                self._release(part, held, resolved)
+        for opened in found.sources:
+            opened.left -= 1
+            if opened.left == 0:
+                self._release(part, opened, resolved)
 
-    def _release(self, part: OwnedPartition, held: HeldPack, resolved: Resolved) -> None:
-        # A pack that is just being added is not held yet; its offset is done when it is through.
-        if part.held.pop(held.source, None) is not None:
-            tp, offset = held.source
+    def _release(self, part: OwnedPartition, opened: OpenPack, resolved: Resolved) -> None:
+        # A pack that is just being added is not there yet; its offset is done when it is through.
+        if part.packs.pop(opened.source, None) is not None:
+            tp, offset = opened.source
             resolved.done.setdefault(tp, []).append(offset)
 
     def expire(self, now: float, at_most: int | None = None) -> Resolved:
@@ -339,30 +339,30 @@ class Join:
                 yield image_id
 
     def _carry_old(self, part: OwnedPartition, resolved: Resolved) -> None:
-        """Carry forward what has been held for too many answers."""
+        """Carry forward what has been open for too many answers."""
         latest = part.answered.count - self.limits.carry_after
-        while part.held:
-            oldest = next(iter(part.held.values()))
+        while part.packs:
+            oldest = next(iter(part.packs.values()))
             if min(oldest.count, part.replayed_from) >= latest:
                 return
             self._carry(part, oldest, resolved)
         part.replayed_from = inf
 
-    def _carry(self, part: OwnedPartition, held: HeldPack, resolved: Resolved) -> None:
+    def _carry(self, part: OwnedPartition, opened: OpenPack, resolved: Resolved) -> None:
         """Let go of a pack; what only it holds of its open images goes out as a copy."""
-        tier, images = held.pack.tier, list[ImageVotes]()
-        for votes in held.pack.images:
+        tier, images = opened.pack.tier, list[ImageVotes]()
+        for votes in opened.pack.images:
             found = self._open.get(votes.head.image_id)
-            if found is None or held not in found.sources:
+            if found is None or opened not in found.sources:
                 continue
-            found.sources = [other for other in found.sources if other is not held]
+            found.sources = [other for other in found.sources if other is not opened]
             said = found.said[tier]
-            if said.held is held:
-                said.held = None
+            if said.pack is opened:
+                said.pack = None
                 images.append(said.voted.votes)
                 part.travelling[tier, votes.head.image_id] = part.answered.count
-        self._release(part, held, resolved)
+        self._release(part, opened, resolved)
         if images:
-            copy = msgspec.structs.replace(held.pack, images=images)
-            resolved.carried.append((held.source[0].partition, copy))
+            copy = msgspec.structs.replace(opened.pack, images=images)
+            resolved.carried.append((opened.source[0].partition, copy))
             self.stats.carried += len(images)

@@ -10,7 +10,7 @@ from roadstream.sinks.consensus.answered import AnsweredIds, Content
 from roadstream.sinks.consensus.refusal import Source
 
 
-class HeldPack:
+class OpenPack:
     """A pack with open images.
 
     Attributes:
@@ -33,15 +33,15 @@ class Said:
     """What a tier said of an image.
 
     Attributes:
-        held: The pack that holds it; ``None`` while a copy is on its way.
+        pack: The open pack that it is in; ``None`` while a copy is on its way.
         voted: The votes.
     """
 
-    __slots__ = ("held", "voted")
+    __slots__ = ("pack", "voted")
 
-    def __init__(self, held: HeldPack, votes: ImageVotes) -> None:
-        self.held: HeldPack | None = held
-        self.voted = TierVotes(held.pack, votes)
+    def __init__(self, pack: OpenPack, votes: ImageVotes) -> None:
+        self.pack: OpenPack | None = pack
+        self.voted = TierVotes(pack.pack, votes)
 
 
 class OpenImage:
@@ -61,7 +61,7 @@ class OpenImage:
         self.partition, self.first_at = partition, first_at
         self.content_hash: Content = None
         self.said: dict[str, Said] = {}
-        self.sources: list[HeldPack] = []
+        self.sources: list[OpenPack] = []
 
     def is_complete(self, first: str) -> bool:
         """Return whether the path that begins at the tier ``first`` ends in an exit."""
@@ -88,16 +88,16 @@ class OwnedPartition:
 
     Attributes:
         answered: The images answered on it lately.
-        held: Packs with open images, in order of delivery.
+        packs: Those with open images, in order of delivery.
         replayed_from: Lowest count at which an image was answered before the takeover whose votes
-            came again since anything is held: they stay uncommitted with it.
+            came again since any is open: they stay uncommitted with it.
         travelling: Copies on their way, by tier and image, with the count at which they left.
     """
 
-    __slots__ = ("answered", "held", "replayed_from", "travelling")
+    __slots__ = ("answered", "packs", "replayed_from", "travelling")
 
     def __init__(self, answered: AnsweredIds) -> None:
         self.answered = answered
-        self.held: OrderedDict[Source, HeldPack] = OrderedDict()
+        self.packs: OrderedDict[Source, OpenPack] = OrderedDict()
         self.replayed_from = inf
         self.travelling: dict[tuple[str, str], int] = {}
