@@ -15,7 +15,7 @@ VoteMath = Callable[[Sequence[float], Sequence[float]], Verdict]
 
 
 class TierVotes(msgspec.Struct, frozen=True, gc=False):
-    """What one tier said about one image, with the pack it came in."""
+    """A tier's votes for one image, with the pack they came in."""
 
     pack: VotesPack
     votes: ImageVotes
@@ -45,8 +45,8 @@ class _Tally:
             self.error = self.error or voted.votes.error
             self._add(voted.pack, voted.votes)
 
-    def _add(self, pack: VotesPack, said: ImageVotes) -> None:
-        for run, p in zip(pack.runs, said.probability, strict=True):
+    def _add(self, pack: VotesPack, votes: ImageVotes) -> None:
+        for run, p in zip(pack.runs, votes.probability, strict=True):
             weight = run.weight
             if p is None:
                 self.degraded = self.degraded or weight > 0
@@ -59,14 +59,14 @@ class _Tally:
             AnswerTier(
                 pack.tier,
                 pack.runs,
-                said.raw,
-                said.probability,
-                said.queued,
-                said.decoding,
-                said.inferring,
-                said.boxes,
-                said.texts,
-                said.fused,
+                votes.raw,
+                votes.probability,
+                votes.queued,
+                votes.decoding,
+                votes.inferring,
+                votes.boxes,
+                votes.texts,
+                votes.fused,
             )
         )
 

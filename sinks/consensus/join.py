@@ -41,7 +41,7 @@ from roadstream.schemas.topics import CARRIED
 from roadstream.sinks.consensus.answer import Answerer, TierVotes
 from roadstream.sinks.consensus.answered import ANSWERED_WINDOW, AnsweredIds, Content, differs
 from roadstream.sinks.consensus.deadlines import Deadlines
-from roadstream.sinks.consensus.open_images import OpenImage, OpenPack, OwnedPartition, Said
+from roadstream.sinks.consensus.open_images import OpenImage, OpenPack, OpenVotes, OwnedPartition
 from roadstream.sinks.consensus.refusal import Refused, Source
 from roadstream.streams.log import TopicPartition
 
@@ -262,9 +262,9 @@ class Join:
         found.content_hash = found.content_hash or head.content_hash
         found.sources.append(opened)
         opened.left += 1
-        if not self._counts(part, found.said.get(tier), opened, head.image_id):
+        if not self._counts(part, found.votes.get(tier), opened, head.image_id):
             return
-        found.said[tier] = Said(opened, votes)
+        found.votes[tier] = OpenVotes(opened, votes)
         if found.is_complete(self._first):
             self._resolve(head.image_id, now, "complete", resolved)
         else:
@@ -276,13 +276,13 @@ class Join:
             self._orphans.push(now + ORPHAN_AFTER, image_id, now)
 
     def _counts(
-        self, part: OwnedPartition, said: Said | None, opened: OpenPack, image_id: str
+        self, part: OwnedPartition, cast: OpenVotes | None, opened: OpenPack, image_id: str
     ) -> bool:
-        """Return whether votes take the place of what their tier said before, if anything."""
+        """Return whether votes take the place of those of their tier from before, if anything."""
         if opened.copied:
             part.travelling.pop((opened.pack.tier, image_id), None)
-            return said is None or said.pack is None or said.pack.copied
-        self.stats.late_votes += said is not None
+            return cast is None or cast.pack is None or cast.pack.copied
+        self.stats.late_votes += cast is not None
         return True
 
     def _resolve(self, image_id: str, now: float, ending: Ending, resolved: Resolved) -> None:
@@ -291,7 +291,7 @@ class Join:
         self._orphans.discard(image_id)
         part = self._partitions[found.partition]
         passed = sorted(
-            (said.voted for said in found.said.values()),
+            (cast.voted for cast in found.votes.values()),
             key=lambda voted: self._order[voted.pack.tier],
         )
         answer = self._answerer.answer(
@@ -335,7 +335,7 @@ class Join:
         for image_id in self._orphans.pop(now):
             found = self._open[image_id]
             if found.is_orphan(self._first):
-                logger.warning("orphan", image_id=image_id, tiers=list(found.said))
+                logger.warning("orphan", image_id=image_id, tiers=list(found.votes))
                 yield image_id
 
     def _carry_old(self, part: OwnedPartition, resolved: Resolved) -> None:
@@ -356,10 +356,10 @@ class Join:
             if found is None or opened not in found.sources:
                 continue
             found.sources = [other for other in found.sources if other is not opened]
-            said = found.said[tier]
-            if said.pack is opened:
-                said.pack = None
-                images.append(said.voted.votes)
+            cast = found.votes[tier]
+            if cast.pack is opened:
+                cast.pack = None
+                images.append(cast.voted.votes)
                 part.travelling[tier, votes.head.image_id] = part.answered.count
         self._release(part, opened, resolved)
         if images:

@@ -29,8 +29,8 @@ class OpenPack:
         self.left = 0
 
 
-class Said:
-    """What a tier said of an image.
+class OpenVotes:
+    """A tier's votes for an open image.
 
     Attributes:
         pack: The open pack that it is in; ``None`` while a copy is on its way.
@@ -51,36 +51,36 @@ class OpenImage:
         partition: Where its votes come from.
         content_hash: Hash of its content, if known.
         first_at: When its first votes came.
-        said: What its tiers said.
+        votes: Its votes, by tier.
         sources: The packs that wait for it, once per vote.
     """
 
-    __slots__ = ("content_hash", "first_at", "partition", "said", "sources")
+    __slots__ = ("content_hash", "first_at", "partition", "sources", "votes")
 
     def __init__(self, partition: int, first_at: float) -> None:
         self.partition, self.first_at = partition, first_at
         self.content_hash: Content = None
-        self.said: dict[str, Said] = {}
+        self.votes: dict[str, OpenVotes] = {}
         self.sources: list[OpenPack] = []
 
     def is_complete(self, first: str) -> bool:
         """Return whether the path that begins at the tier ``first`` ends in an exit."""
         tier: str | None = first
-        for _ in self.said:  # a path that goes in circles, as no router makes, ends too
-            said = self.said.get(tier) if tier is not None else None
-            if said is None:
+        for _ in self.votes:  # a path that goes in circles, as no router makes, ends too
+            cast = self.votes.get(tier) if tier is not None else None
+            if cast is None:
                 break
-            tier = said.voted.votes.next_tier
-        return tier is None or tier in self.said
+            tier = cast.voted.votes.next_tier
+        return tier is None or tier in self.votes
 
     def is_orphan(self, first: str) -> bool:
         """Return whether it may wait for ever: its path has no beginning, or misses an exit.
 
         To be asked of an image whose path is not complete.
         """
-        if first not in self.said:
+        if first not in self.votes:
             return True
-        return any(said.voted.votes.next_tier is None for said in self.said.values())
+        return any(cast.voted.votes.next_tier is None for cast in self.votes.values())
 
 
 class OwnedPartition:

@@ -20,7 +20,7 @@ from roadstream.streams.log import Offsets, TopicPartition
 Place = tuple[TopicPartition, int]
 
 
-class Said(NamedTuple):
+class TierVote(NamedTuple):
     """A tier's votes for an image: where the image goes next, and where the pack stands."""
 
     next_tier: str | None
@@ -47,7 +47,7 @@ class Trail(msgspec.Struct, kw_only=True, gc=False):
     hashes: set[bytes] = set()
     sent_at: int = 0
     escalated: dict[str, list[Place]] = {}
-    votes: dict[str, list[Said]] = {}
+    votes: dict[str, list[TierVote]] = {}
     letters: dict[Place, DeadLetterReason] = {}
     answers: list[tuple[Place, bytes]] = []
     replayed: bool = False
@@ -118,20 +118,20 @@ def follow(trail: Trail, log: Standing) -> Outcome:
         return _traceless(trail, log)
     tier, came, passed = log.tiers[0], trail.sent, list[str]()
     while True:
-        said = trail.votes.get(tier)
-        if not said:
+        votes = trail.votes.get(tier)
+        if not votes:
             return _unvoted(trail, log, tier, came, passed)
         passed.append(tier)
-        onward = _onward(said)
+        onward = _onward(votes)
         if onward is None or onward in passed:
             return _joining(trail, log, passed)
         tier, came = onward, trail.escalated.get(onward, [])
 
 
-def _onward(said: Sequence[Said]) -> str | None:
+def _onward(votes: Sequence[TierVote]) -> str | None:
     """Return the next tier by the votes that count: the latest, copies aside; ``None`` to exit."""
-    fresh = [vote for vote in said if vote.place[0].topic == VOTES] or said
-    return None if any(vote.next_tier is None for vote in said) else fresh[-1].next_tier
+    fresh = [vote for vote in votes if vote.place[0].topic == VOTES] or votes
+    return None if any(vote.next_tier is None for vote in votes) else fresh[-1].next_tier
 
 
 def _traceless(trail: Trail, log: Standing) -> Outcome:

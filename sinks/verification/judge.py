@@ -117,7 +117,7 @@ class Judge:
 
     def _by_zombie(self, trail: Trail) -> bool:
         history = self._log.histories.get(CONSENSUS_GROUP)
-        packs = [vote.place for said in trail.votes.values() for vote in said]
+        packs = [vote.place for votes in trail.votes.values() for vote in votes]
         return history is not None and history.by_zombie(packs)
 
     def _check_sent(self, image_id: str, trail: Trail) -> None:

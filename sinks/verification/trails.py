@@ -10,7 +10,7 @@ from roadstream.schemas.records.partial import (
     decode_partial_votes,
 )
 from roadstream.schemas.topics import ANSWERS, tier_inputs
-from roadstream.sinks.verification.images import Place, Said, Trail
+from roadstream.sinks.verification.images import Place, TierVote, Trail
 from roadstream.sinks.verification.topics import scan
 from roadstream.streams.group.intervals import Intervals
 from roadstream.streams.log import Log, Record, TopicPartition
@@ -94,8 +94,7 @@ class Trails:
         self._note(*place, [votes.head.image_id for votes in pack.images])
         for votes in pack.images:
             if (trail := self._trails.get(votes.head.image_id)) is not None:
-                said = Said(votes.next_tier, place)
-                trail.votes.setdefault(pack.tier, []).append(said)
+                trail.votes.setdefault(pack.tier, []).append(TierVote(votes.next_tier, place))
 
     def _answer(self, tp: TopicPartition, record: Record) -> None:
         value = record.value or b""
