@@ -37,6 +37,16 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+RecordId = tuple[TopicPartition, int]
+"""Which record of a log: its partition and offset."""
+
+
+def record_name(record: RecordId) -> str:
+    """Return which record is meant, as people write it: ``votes[3]@17``."""
+    (topic, partition), offset = record
+    return f"{topic}[{partition}]@{offset}"
+
+
 class Record(Protocol):
     """A record as it is read. Implementations may hand out their client's own objects."""
 

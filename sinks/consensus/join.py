@@ -42,8 +42,8 @@ from roadstream.sinks.consensus.answer import Answerer, TierVotes
 from roadstream.sinks.consensus.answered import ANSWERED_WINDOW, AnsweredIds, Content, differs
 from roadstream.sinks.consensus.deadlines import Deadlines
 from roadstream.sinks.consensus.open_images import OpenImage, OpenPack, OpenVotes, OwnedPartition
-from roadstream.sinks.consensus.refusal import Refused, Source
-from roadstream.streams.log import TopicPartition
+from roadstream.sinks.consensus.refusal import Refused
+from roadstream.streams.log import RecordId, TopicPartition
 
 logger = structlog.get_logger()
 
@@ -181,7 +181,7 @@ class Join:
         self._deadlines.tick(now, steady)
         self._orphans.tick(now, steady)
 
-    def add(self, pack: VotesPack, source: Source, now: float) -> Resolved:
+    def add(self, pack: VotesPack, source: RecordId, now: float) -> Resolved:
         """Take in a pack read at ``source``; return what it completes."""
         tp, offset = source
         part = self._partitions[tp.partition]
@@ -213,7 +213,7 @@ class Join:
         part: OwnedPartition,
         pack: VotesPack,
         votes: ImageVotes,
-        source: Source,
+        source: RecordId,
         resolved: Resolved,
     ) -> None:
         image_id = votes.head.image_id
@@ -232,7 +232,7 @@ class Join:
         self,
         pack: VotesPack,
         votes: ImageVotes,
-        source: Source,
+        source: RecordId,
         known: Content,
         resolved: Resolved,
     ) -> None:

@@ -7,7 +7,7 @@ from roadstream.schemas.records.votes import ImageVotes, VotesPack
 from roadstream.schemas.topics import CARRIED
 from roadstream.sinks.consensus.answer import TierVotes
 from roadstream.sinks.consensus.answered import AnsweredIds, Content
-from roadstream.sinks.consensus.refusal import Source
+from roadstream.streams.log import RecordId
 
 
 class OpenPack:
@@ -23,7 +23,7 @@ class OpenPack:
 
     __slots__ = ("copied", "count", "left", "pack", "source")
 
-    def __init__(self, pack: VotesPack, source: Source, count: int) -> None:
+    def __init__(self, pack: VotesPack, source: RecordId, count: int) -> None:
         self.pack, self.source, self.count = pack, source, count
         self.copied = source[0].topic == CARRIED
         self.left = 0
@@ -98,6 +98,6 @@ class OwnedPartition:
 
     def __init__(self, answered: AnsweredIds) -> None:
         self.answered = answered
-        self.packs: OrderedDict[Source, OpenPack] = OrderedDict()
+        self.packs: OrderedDict[RecordId, OpenPack] = OrderedDict()
         self.replayed_from = inf
         self.travelling: dict[tuple[str, str], int] = {}

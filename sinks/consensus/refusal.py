@@ -14,9 +14,7 @@ from roadstream.schemas.records.votes import ImageVotes, VotesPack
 from roadstream.schemas.topics import CONSENSUS_GROUP, DEAD_LETTERS
 from roadstream.sinks.consensus.answered import Content
 from roadstream.streams.group.dead_letter import UNREADABLE, Cause, dead_letter
-from roadstream.streams.log import Output, TopicPartition
-
-Source = tuple[TopicPartition, int]
+from roadstream.streams.log import Output, RecordId, record_name
 
 
 class Refused(NamedTuple):
@@ -28,7 +26,7 @@ class Refused(NamedTuple):
         known: Content of the picture that has the id.
     """
 
-    source: Source
+    source: RecordId
     pack: VotesPack
     known: Content
 
@@ -45,7 +43,7 @@ class Buried(NamedTuple):
         headers: Those of the record, or of votes.
     """
 
-    source: Source
+    source: RecordId
     key: bytes | None
     value: bytes | None
     error: str
@@ -64,7 +62,7 @@ class Buried(NamedTuple):
         return Output(DEAD_LETTERS, self.key, letter, tp.partition, headers.DEAD_LETTER)
 
 
-def check(pack: VotesPack, tiers: Container[str], source: Source) -> list[ImageVotes]:
+def check(pack: VotesPack, tiers: Container[str], source: RecordId) -> list[ImageVotes]:
     """Return the votes of a pack that would wait for a tier that nobody runs.
 
     Raises:
@@ -87,10 +85,11 @@ def check(pack: VotesPack, tiers: Container[str], source: Source) -> list[ImageV
     return lost
 
 
-def without_exit(pack: VotesPack, votes: ImageVotes, source: Source) -> Buried:
+def without_exit(pack: VotesPack, votes: ImageVotes, source: RecordId) -> Buried:
     """Return what becomes of votes that escalate to an unknown tier."""
     image_id = votes.head.image_id
-    error = f"{place(source)}: {image_id}: escalated to {votes.next_tier}, which is no tier here"
+    to = f"escalated to {votes.next_tier}, which is no tier here"
+    error = f"{record_name(source)}: {image_id}: {to}"
     cause = Cause(image_id=image_id, tier=pack.tier)
     alone = msgspec.structs.replace(pack, images=[votes])
     return Buried(source, votes.head.key, codec.encode(alone), error, cause)
@@ -100,18 +99,12 @@ def duplicate(refused: Refused) -> Buried:
     """Return what becomes of votes for a second picture of one id: an image has one answer."""
     head, tier = refused.pack.images[0].head, refused.pack.tier
     error = (
-        f"{place(refused.source)}: {head.image_id}: duplicate: expected content "
+        f"{record_name(refused.source)}: {head.image_id}: duplicate: expected content "
         f"{_hex(refused.known)}, as of the picture that came first under this id, "
         f"got {_hex(head.content_hash)} ({head.uri or 'no uri'})"
     )
     cause = Cause("duplicate", head.image_id, tier)
     return Buried(refused.source, head.key, codec.encode(refused.pack), error, cause)
-
-
-def place(source: Source) -> str:
-    """Return a place in the log as people write it: ``votes[3]@17``."""
-    (topic, partition), offset = source
-    return f"{topic}[{partition}]@{offset}"
 
 
 def _hex(content: Content) -> str:

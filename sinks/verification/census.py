@@ -9,9 +9,9 @@ from roadstream.schemas.records.image import LANES
 from roadstream.schemas.records.partial import decode_partial_answer, decode_partial_image
 from roadstream.schemas.topics import images
 from roadstream.sinks.verification.answers import Baseline
-from roadstream.sinks.verification.findings import Findings, place_name
-from roadstream.sinks.verification.images import Place, Trail
-from roadstream.streams.log import Offsets, Record, TopicPartition
+from roadstream.sinks.verification.findings import Findings
+from roadstream.sinks.verification.images import Trail
+from roadstream.streams.log import Offsets, Record, RecordId, TopicPartition, record_name
 
 _ANSWERED, _TWICE, _SENT, _RESENT, _ACKNOWLEDGED, _REPLAYED, _PASSED, _UNSURE = (
     1 << i for i in range(8)
@@ -58,10 +58,10 @@ class Census:
         self._changed: list[tuple[str, str]] = []
         self.acknowledged = self.answers = self.unreadable = 0
         self.since: dict[int, int] = {}
-        self.letters: dict[str, dict[Place, DeadLetterReason]] = {}
-        self.buried: set[Place] = set()
+        self.letters: dict[str, dict[RecordId, DeadLetterReason]] = {}
+        self.buried: set[RecordId] = set()
         self.letters_since: dict[int, int] = {}
-        self.unreadable_images: list[Place] = []
+        self.unreadable_images: list[RecordId] = []
 
     def __len__(self) -> int:
         """Return the number of distinct images."""
@@ -95,7 +95,7 @@ class Census:
         if answer.status == "answered" and head.deadline_at is not None:
             late = answer.answered_at - head.deadline_at
             if late > 0:
-                where = place_name(*tp, record.offset)
+                where = record_name((tp, record.offset))
                 detail = f"answered {late:.3f} s after its deadline ({where})"
                 self._findings.add("deadline ignored", head.image_id, detail)
         if whole is not None:

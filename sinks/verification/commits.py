@@ -22,10 +22,10 @@ from roadstream.schemas.records.events import (
     Range,
     Revoked,
 )
-from roadstream.sinks.verification.findings import Findings, Kind, place_name
+from roadstream.sinks.verification.findings import Findings, Kind
 from roadstream.streams.group.intervals import Intervals
 from roadstream.streams.ledgers.event_ledger import Damage
-from roadstream.streams.log import Offsets, TopicPartition
+from roadstream.streams.log import Offsets, TopicPartition, record_name
 
 CLOCK_TOLERANCE = 5.0
 """Seconds that the wall clocks of two hosts may differ by."""
@@ -229,7 +229,7 @@ class GroupHistory:
                     f"to {highest.member}"
                 )
                 found.append(
-                    Accusation(tp, "commit moved backwards", place_name(*tp, stands), detail)
+                    Accusation(tp, "commit moved backwards", record_name((tp, stands)), detail)
                 )
         return found
 
@@ -261,7 +261,7 @@ class GroupHistory:
     def _undone(
         self, tp: TopicPartition, first: Tenure, second: Tenure, *, surely: bool
     ) -> Accusation:
-        what = place_name(*tp, first.commit)
+        what = record_name((tp, first.commit))
         if surely:
             detail = (
                 f"acknowledged to {first.member}; later {self.name} stood at {second.position}, "
@@ -412,7 +412,7 @@ class _MemberReader:
         self._history.missed.setdefault(tp, Intervals()).add(event.first, event.oldest - 1)
 
     def _committed(self, tp: TopicPartition, offset: int) -> None:
-        tenure, what = self._held.get(tp), place_name(*tp, offset)
+        tenure, what = self._held.get(tp), record_name((tp, offset))
         if not self._certain:
             tenure = self._earlier.get(tp)
         if tenure is None:
@@ -432,7 +432,7 @@ class _MemberReader:
         tenure.commit, tenure.commit_at = offset, self._now
 
     def _check_work(self, tenure: Tenure, tp: TopicPartition, offset: int) -> None:
-        what = place_name(*tp, offset)
+        what = record_name((tp, offset))
         open_below = [run for run in tenure.pending if run[0] < offset]
         if open_below:
             lowest = open_below[0][0]

@@ -152,8 +152,3 @@ class Findings:
     def kept(self) -> list[Finding]:
         """The first of each kind, worst first."""
         return [finding for kind in MEANINGS for finding in self._kept.get(kind, ())]
-
-
-def place_name(topic: str, partition: int, offset: int) -> str:
-    """Return a place in the log as people see it."""
-    return f"{topic}[{partition}]@{offset}"

@@ -14,17 +14,15 @@ from roadstream.schemas.records.dead_letters import DeadLetterReason
 from roadstream.schemas.records.image import LANES
 from roadstream.schemas.topics import CONSENSUS_GROUP, VOTES, images, tier_group
 from roadstream.sinks.verification.commits import GroupHistory
-from roadstream.sinks.verification.findings import Side, place_name
-from roadstream.streams.log import Offsets, TopicPartition
-
-Place = tuple[TopicPartition, int]
+from roadstream.sinks.verification.findings import Side
+from roadstream.streams.log import Offsets, RecordId, TopicPartition, record_name
 
 
 class TierVote(NamedTuple):
     """A tier's votes for an image: where the image goes next, and where the pack stands."""
 
     next_tier: str | None
-    place: Place
+    place: RecordId
 
 
 class Trail(msgspec.Struct, kw_only=True, gc=False):
@@ -43,13 +41,13 @@ class Trail(msgspec.Struct, kw_only=True, gc=False):
     """
 
     acknowledged: bool = False
-    sent: list[Place] = []
+    sent: list[RecordId] = []
     hashes: set[bytes] = set()
     sent_at: int = 0
-    escalated: dict[str, list[Place]] = {}
+    escalated: dict[str, list[RecordId]] = {}
     votes: dict[str, list[TierVote]] = {}
-    letters: dict[Place, DeadLetterReason] = {}
-    answers: list[tuple[Place, bytes]] = []
+    letters: dict[RecordId, DeadLetterReason] = {}
+    answers: list[tuple[RecordId, bytes]] = []
     replayed: bool = False
 
 
@@ -70,11 +68,11 @@ class Standing(NamedTuple):
     committed: Mapping[str, Offsets]
     oldest: Mapping[TopicPartition, int]
     histories: Mapping[str, GroupHistory]
-    letters: Collection[Place]
+    letters: Collection[RecordId]
     patchy: Collection[str] = ()
     remade: Collection[TopicPartition] = ()
 
-    def passed(self, group: str, place: Place) -> bool:
+    def passed(self, group: str, place: RecordId) -> bool:
         """Return whether a group has committed past a record."""
         return self.committed.get(group, {}).get(place[0], 0) > place[1]
 
@@ -83,20 +81,20 @@ class Standing(NamedTuple):
         chosen = set(topics)
         return any(oldest > 0 for tp, oldest in self.oldest.items() if tp.topic in chosen)
 
-    def was_done(self, group: str, places: Iterable[Place]) -> bool:
+    def was_done(self, group: str, places: Iterable[RecordId]) -> bool:
         """Return whether a ledger says that the outputs of one of these were acknowledged."""
         history = self.histories.get(group)
         return history is not None and any(
             offset in history.done[tp] for tp, offset in places if tp in history.done
         )
 
-    def culprit(self, group: str, places: Iterable[Place]) -> Side:
+    def culprit(self, group: str, places: Iterable[RecordId]) -> Side:
         """Return who lost the outputs of records: the broker, if a ledger saw them acknowledged."""
         if self.was_done(group, places):
             return "broker"
         return "unknown" if group in self.patchy else "worker"
 
-    def was_missed(self, group: str, places: Iterable[Place]) -> bool:
+    def was_missed(self, group: str, places: Iterable[RecordId]) -> bool:
         """Return whether a ledger says that retention took one of these."""
         history = self.histories.get(group)
         return history is not None and any(
@@ -159,7 +157,7 @@ def _traceless(trail: Trail, log: Standing) -> Outcome:
 
 
 def _unvoted(
-    trail: Trail, log: Standing, tier: str, came: Sequence[Place], passed: Sequence[str]
+    trail: Trail, log: Standing, tier: str, came: Sequence[RecordId], passed: Sequence[str]
 ) -> Outcome:
     """Judge an image that reached a tier, or should have, and has no votes of it."""
     group = tier_group(tier)
@@ -179,10 +177,10 @@ def _unvoted(
     return _swallowed(log, tier, came)
 
 
-def _swallowed(log: Standing, tier: str, came: Sequence[Place]) -> Outcome:
+def _swallowed(log: Standing, tier: str, came: Sequence[RecordId]) -> Outcome:
     """Judge an image of which the record was committed and which has no votes."""
     done = log.was_done(tier_group(tier), came)
-    where = f"read by tier {tier} at {place_name(*came[-1][0], came[-1][1])} and committed"
+    where = f"read by tier {tier} at {record_name(came[-1])} and committed"
     if any(log.oldest.get(TopicPartition(VOTES, tp.partition), 0) > 0 for tp, _ in came):
         detail = f"{where}; its votes, if there were any, were trimmed"
         return Outcome("lost", detail, "sink" if done else "unknown")
@@ -228,10 +226,10 @@ def _dropped(passed: Sequence[str]) -> Outcome:
     return Outcome("lost", detail, "sink")
 
 
-def _buried(trail: Trail, log: Standing, places: Sequence[Place]) -> Outcome | None:
+def _buried(trail: Trail, log: Standing, places: Sequence[RecordId]) -> Outcome | None:
     """Return the outcome of an image of which one of these records became a dead letter."""
     for place in places:
         if place in trail.letters or place in log.letters:
             reason = trail.letters.get(place, "unreadable_record")
-            return Outcome("dead letter", f"{reason} at {place_name(*place[0], place[1])}")
+            return Outcome("dead letter", f"{reason} at {record_name(place)}")
     return None

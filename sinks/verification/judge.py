@@ -9,8 +9,9 @@ from roadstream.schemas import codec
 from roadstream.schemas.records.image import LANES
 from roadstream.schemas.topics import CONSENSUS_GROUP, images, tier_group
 from roadstream.sinks.verification.answers import compare
-from roadstream.sinks.verification.findings import Findings, place_name
+from roadstream.sinks.verification.findings import Findings
 from roadstream.sinks.verification.images import Standing, Trail, follow
+from roadstream.streams.log import record_name
 
 
 class Judged(msgspec.Struct):
@@ -105,7 +106,7 @@ class Judge:
             self._check_refusal(image_id, trail)
         first, *more = trail.answers
         for later in more:
-            places = " and ".join(place_name(*place[0], place[1]) for place, _ in (first, later))
+            places = " and ".join(record_name(place) for place, _ in (first, later))
             try:
                 kind, detail = compare(*(codec.decode_answer(value) for _, value in (first, later)))
             except codec.UNREADABLE:
@@ -127,7 +128,7 @@ class Judge:
         places = [tp._replace(topic=images(lane)) for lane in LANES]
         if any(self._log.oldest.get(at, 0) > 0 or at in self._log.remade for at in places):
             return  # what it answers was trimmed, or is gone with its topic; said once, for all
-        detail = f"answered at {place_name(*tp, offset)}, and on no images.* topic"
+        detail = f"answered at {record_name((tp, offset))}, and on no images.* topic"
         self._findings.add("phantom", image_id, detail)
 
     def _check_refusal(self, image_id: str, trail: Trail) -> None:

@@ -32,14 +32,14 @@ from roadstream.sinks.verification.answers import Baseline
 from roadstream.sinks.verification.census import Census
 from roadstream.sinks.verification.commits import Accusation
 from roadstream.sinks.verification.coverage import Coverage
-from roadstream.sinks.verification.findings import Findings, Report, place_name
+from roadstream.sinks.verification.findings import Findings, Report
 from roadstream.sinks.verification.images import Standing, Trail
 from roadstream.sinks.verification.judge import Judge
 from roadstream.sinks.verification.ledgers import Ledgers
 from roadstream.sinks.verification.topics import bounds, oldest_record, scan
 from roadstream.sinks.verification.trails import Trails, Undelivered
 from roadstream.streams.group.intervals import Intervals
-from roadstream.streams.log import Log, Offsets, TopicPartition
+from roadstream.streams.log import Log, Offsets, TopicPartition, record_name
 
 KEEP = 1000
 """Findings kept of each kind, and ids of waiting images."""
@@ -158,7 +158,7 @@ class _Verification:
             for tp, at in offsets.items():
                 if at > (end := self._ends.get(tp, 0)):
                     detail = f"{group} has committed {at}; the partition ends at {end}"
-                    yield Accusation(tp, "commit ahead of work", place_name(*tp, at), detail)
+                    yield Accusation(tp, "commit ahead of work", record_name((tp, at)), detail)
 
     async def _is_made_anew(self, tp: TopicPartition) -> bool:
         """Return whether a topic was deleted and made again since the ledgers tell of it.
@@ -231,7 +231,7 @@ class _Verification:
                 judge.result.letterless += 1
                 continue
             detail = f"cannot be read; tier {first} committed it without a dead letter"
-            self._findings.add("lost", place_name(*tp, offset), detail, "worker")
+            self._findings.add("lost", record_name((tp, offset)), detail, "worker")
 
     def _gaps(self) -> Iterator[tuple[TopicPartition, Intervals]]:
         """Yield the offsets below what a group has committed that no ledger saw delivered."""
@@ -258,7 +258,7 @@ class _Verification:
                 f"{group} stands at {self._committed[group][tp]}; nobody was given it "
                 f"({', '.join(ids[:3]) or 'unreadable'})"
             )
-            self._findings.add("skipped offset", place_name(*tp, offset), detail)
+            self._findings.add("skipped offset", record_name((tp, offset)), detail)
 
     def _written(self, census: Census, judge: Judge) -> Report:
         found, coverage = judge.result, self._coverage

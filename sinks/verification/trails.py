@@ -10,12 +10,12 @@ from roadstream.schemas.records.partial import (
     decode_partial_votes,
 )
 from roadstream.schemas.topics import ANSWERS, tier_inputs
-from roadstream.sinks.verification.images import Place, TierVote, Trail
+from roadstream.sinks.verification.images import TierVote, Trail
 from roadstream.sinks.verification.topics import scan
 from roadstream.streams.group.intervals import Intervals
-from roadstream.streams.log import Log, Record, TopicPartition
+from roadstream.streams.log import Log, Record, RecordId, TopicPartition
 
-Undelivered = dict[Place, list[str]]
+Undelivered = dict[RecordId, list[str]]
 
 
 class Trails:

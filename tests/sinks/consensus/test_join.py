@@ -15,9 +15,8 @@ from roadstream.schemas.records.votes import VotesPack
 from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.answered import AnsweredIds
 from roadstream.sinks.consensus.join import ORPHAN_AFTER, Join, Resolved
-from roadstream.sinks.consensus.refusal import Source
 from roadstream.stages.voting.vote import verdict
-from roadstream.streams.log import TopicPartition
+from roadstream.streams.log import RecordId, TopicPartition
 from tests.kits.builders import cascade, head, pack, votes
 from tests.kits.examples import examples
 from tests.kits.join_kit import NOW, TIERS, TP, hashed, ids, new_join
@@ -144,7 +143,7 @@ def test_every_image_with_a_deadline_is_answered_once_at_the_latest_then(
             rank = order[TIERS.index(tier)]
             deliveries.append((rank, pack(tier, votes(image, 0.8, next_tier=target))))
     deliveries.sort(key=lambda delivery: delivery[0])
-    join, now, done = new_join(), NOW, list[Source]()
+    join, now, done = new_join(), NOW, list[RecordId]()
     answers: dict[str, Answer] = {}
 
     def take(resolved: Resolved) -> None:
