@@ -64,7 +64,7 @@ def _said(answer: Answer) -> str:
     return f"{answer.status} {answer.label} {answer.probability!r}"
 
 
-class _Judged(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class _Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an answer decides, as far as a picture's neighbours must not change it."""
 
     status: str
@@ -76,7 +76,7 @@ class _Judged(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
-_decode = msgspec.msgpack.Decoder(_Judged).decode
+_decode = msgspec.msgpack.Decoder(_Decision).decode
 
 
 class Baseline:
@@ -97,14 +97,14 @@ class Baseline:
         self._by_uri: dict[str, bytes] = {}
         self.compared = self.in_part = self.unknown = 0
         for answer in rows:
-            judged = _encode(_judged(answer))
-            self._by_id[answer["image_id"]] = judged
+            decided = _encode(_decision(answer))
+            self._by_id[answer["image_id"]] = decided
             if answer["uri"]:
-                self._by_uri[answer["uri"]] = judged
+                self._by_uri[answer["uri"]] = decided
 
     def differs(self, answer: Answer) -> str | None:
         """Say how an answer differs from the clean run's, bit for bit; ``None`` if it does not."""
-        here = _judged(row(answer))
+        here = _decision(row(answer))
         kept = self._by_id.get(answer.head.image_id) or self._by_uri.get(answer.head.uri)
         if kept is None:
             self.unknown += 1
@@ -125,7 +125,7 @@ class Baseline:
         return other
 
 
-def _other_verdict(here: _Judged, there: _Judged) -> str | None:
+def _other_verdict(here: _Decision, there: _Decision) -> str | None:
     if here.votes.keys() != there.votes.keys():
         return f"votes of {_names(here)} here, of {_names(there)} in the clean run"
     if (here.label, here.probability) != (there.label, there.probability):
@@ -136,20 +136,20 @@ def _other_verdict(here: _Judged, there: _Judged) -> str | None:
     return None
 
 
-def _other_votes(here: _Judged, there: _Judged) -> str | None:
+def _other_votes(here: _Decision, there: _Decision) -> str | None:
     for name in here.votes.keys() & there.votes.keys():
         if _encode(here.votes[name]) != _encode(there.votes[name]):
             return f"{name} voted {here.votes[name]!r} here, {there.votes[name]!r} in the clean run"
     return None
 
 
-def _names(judged: _Judged) -> str:
-    return ", ".join(sorted(judged.votes)) or "nobody"
+def _names(decided: _Decision) -> str:
+    return ", ".join(sorted(decided.votes)) or "nobody"
 
 
-def _judged(answer: AnswerRow) -> _Judged:
+def _decision(answer: AnswerRow) -> _Decision:
     votes: list[VoteRow] = [*answer["votes"], *answer["shadow_votes"]]
-    return _Judged(
+    return _Decision(
         answer["status"],
         answer["label"],
         answer["probability"],

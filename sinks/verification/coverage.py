@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from roadstream.schemas.records.image import LANES
 from roadstream.schemas.topics import images
 from roadstream.sinks.verification.census import Census
-from roadstream.sinks.verification.judge import Judged
+from roadstream.sinks.verification.image_checks import ImageCounts
 from roadstream.sinks.verification.ledgers import Ledgers
 from roadstream.streams.log import Offsets, TopicPartition
 
@@ -71,7 +71,7 @@ class Coverage:
     def unchecked(
         self,
         census: Census,
-        judged: Judged,
+        counts: ImageCounts,
         oldest: Mapping[TopicPartition, int],
         committed: Mapping[str, Offsets],
         since: Mapping[str, Offsets],
@@ -80,7 +80,7 @@ class Coverage:
 
         Args:
             census: What is known of the images.
-            judged: What became of those in question.
+            counts: What became of those in question.
             oldest: Oldest offset that each partition still has.
             committed: What each group has committed.
             since: The same, asked after what is oldest was.
@@ -90,15 +90,15 @@ class Coverage:
         yield from self._damaged_ledgers(committed)
         yield from self._lost_commits()
         yield from self._lost_records(oldest, since)
-        unreadable = census.unreadable + judged.unreadable
+        unreadable = census.unreadable + counts.unreadable
         if unreadable:
             yield f"{unreadable:,} answers and dead letters that cannot be read"
-        if judged.unknown:
-            yield f"{judged.unknown:,} images older than the oldest answers that are left"
-        if judged.letterless:
-            yield f"{judged.letterless:,} images older than the oldest dead letters that are left"
-        if judged.gone:
-            yield f"{judged.gone:,} acknowledged images that are on no topic since it was made anew"
+        if counts.unknown:
+            yield f"{counts.unknown:,} images older than the oldest answers that are left"
+        if counts.letterless:
+            yield f"{counts.letterless:,} images older than the oldest dead letters that are left"
+        if counts.gone:
+            yield f"{counts.gone:,} acknowledged images that are on no topic since it was made anew"
 
     def _missing_ledgers(
         self,

@@ -159,7 +159,7 @@ def _traceless(trail: Trail, log: Standing) -> Outcome:
 def _unvoted(
     trail: Trail, log: Standing, tier: str, came: Sequence[RecordId], passed: Sequence[str]
 ) -> Outcome:
-    """Judge an image that reached a tier, or should have, and has no votes of it."""
+    """ImageChecker an image that reached a tier, or should have, and has no votes of it."""
     group = tier_group(tier)
     if passed and not _held(trail, log, passed):
         packs = [vote.place for tier in passed for vote in trail.votes[tier]]
@@ -178,7 +178,7 @@ def _unvoted(
 
 
 def _swallowed(log: Standing, tier: str, came: Sequence[RecordId]) -> Outcome:
-    """Judge an image of which the record was committed and which has no votes."""
+    """ImageChecker an image of which the record was committed and which has no votes."""
     done = log.was_done(tier_group(tier), came)
     where = f"read by tier {tier} at {record_name(came[-1])} and committed"
     if any(log.oldest.get(TopicPartition(VOTES, tp.partition), 0) > 0 for tp, _ in came):
@@ -190,7 +190,7 @@ def _swallowed(log: Standing, tier: str, came: Sequence[RecordId]) -> Outcome:
 
 
 def _unsent(trail: Trail, log: Standing, tier: str, passed: Sequence[str]) -> Outcome:
-    """Judge an image that was escalated to a tier and has no record there."""
+    """ImageChecker an image that was escalated to a tier and has no record there."""
     if not passed:  # its records on images.* were trimmed: the group had committed them
         return Outcome("lost", f"its records before tier {tier} were trimmed", "unknown")
     before = passed[-1]
@@ -214,7 +214,7 @@ def _held(trail: Trail, log: Standing, passed: Sequence[str]) -> bool:
 
 
 def _joining(trail: Trail, log: Standing, passed: Sequence[str]) -> Outcome:
-    """Judge an image whose votes are complete."""
+    """ImageChecker an image whose votes are complete."""
     packs = [vote.place for tier in passed for vote in trail.votes[tier]]
     if any(not log.passed(CONSENSUS_GROUP, place) for place in packs):
         return Outcome("waiting", "consensus")

@@ -1,4 +1,4 @@
-"""Gathers what ``verify`` judges: ledgers, committed offsets, and ids and places on the topics.
+"""Gathers what ``verify`` compares: ledgers, committed offsets, and ids and places on the topics.
 
 Everything is asked in an order that keeps a running system honest: committed offsets before the
 topics, and topics before those that follow from them. Then what a group had committed past has its
@@ -33,8 +33,8 @@ from roadstream.sinks.verification.census import Census
 from roadstream.sinks.verification.commits import Accusation
 from roadstream.sinks.verification.coverage import Coverage
 from roadstream.sinks.verification.findings import Findings, Report
+from roadstream.sinks.verification.image_checks import ImageChecker
 from roadstream.sinks.verification.images import Standing, Trail
-from roadstream.sinks.verification.judge import Judge
 from roadstream.sinks.verification.ledgers import Ledgers
 from roadstream.sinks.verification.topics import bounds, oldest_record, scan
 from roadstream.sinks.verification.trails import Trails, Undelivered
@@ -123,7 +123,7 @@ class _Verification:
         self._committed_since = await self._ask_committed()
         await self._check_commits(stand)
         await self._read(census)
-        return self._written(census, await self._judge(census))
+        return self._written(census, await self._check_images(census))
 
     async def _ask_committed(self) -> dict[str, Offsets]:
         return {
@@ -187,7 +187,7 @@ class _Verification:
         await scan(log, DEAD_LETTERS, "beginning", census.take_letter)
         census.check_neighbours()
 
-    async def _judge(self, census: Census) -> Judge:
+    async def _check_images(self, census: Census) -> ImageChecker:
         ledgers = self._ledgers
         standing = Standing(
             self._tiers,
@@ -200,19 +200,20 @@ class _Verification:
         )
         trimmed = {tp.partition for tp, at in self._oldest.items() if tp.topic == ANSWERS and at}
         since = {partition: census.since.get(partition, 1 << 62) for partition in trimmed}
-        judge = Judge(standing, self._findings, since, self._letters_since(census), self._keep)
+        letters_since = self._letters_since(census)
+        checker = ImageChecker(standing, self._findings, since, letters_since, self._keep)
         for image_id in census.waiting():
-            judge.wait(image_id, f"tier {self._tiers[0]}")
+            checker.wait(image_id, f"tier {self._tiers[0]}")
         trails, gaps = census.questions(), dict(self._gaps())
         second = Trails(trails, gaps)
         if trails or gaps:
             await second.gather(self._log, self._tiers, self._inputs[CONSENSUS_GROUP])
         census.count_answered_since(trails)
         for image_id, trail in trails.items():
-            judge.judge(image_id, trail)
+            checker.check(image_id, trail)
         self._check_undelivered(second.undelivered, trails, census)
-        self._check_unreadable(second.undelivered, judge, census)
-        return judge
+        self._check_unreadable(second.undelivered, checker, census)
+        return checker
 
     def _letters_since(self, census: Census) -> int:
         """Return the time before which dead letters may have been trimmed."""
@@ -221,14 +222,16 @@ class _Verification:
         ]
         return max((census.letters_since.get(p, 1 << 62) for p in trimmed), default=0)
 
-    def _check_unreadable(self, skipped: Undelivered, judge: Judge, census: Census) -> None:
+    def _check_unreadable(
+        self, skipped: Undelivered, checker: ImageChecker, census: Census
+    ) -> None:
         """Look for records that cannot be read and were committed without a dead letter."""
         first = self._tiers[0]
         for tp, offset in census.unreadable_images:
             if (tp, offset) in census.buried or (tp, offset) in skipped:
                 continue
             if any(at and where.topic == DEAD_LETTERS for where, at in self._oldest.items()):
-                judge.result.letterless += 1
+                checker.result.letterless += 1
                 continue
             detail = f"cannot be read; tier {first} committed it without a dead letter"
             self._findings.add("lost", record_name((tp, offset)), detail, "worker")
@@ -260,15 +263,15 @@ class _Verification:
             )
             self._findings.add("skipped offset", record_name((tp, offset)), detail)
 
-    def _written(self, census: Census, judge: Judge) -> Report:
-        found, coverage = judge.result, self._coverage
+    def _written(self, census: Census, checker: ImageChecker) -> Report:
+        found, coverage = checker.result, self._coverage
         return Report(
             anomalies=self._findings.counts,
             findings=self._findings.kept,
             lost=self._findings.lost,
             waiting=dict(found.waiting.most_common()),
             waiting_ids=found.waiting_ids,
-            explained=[*self._explained(judge), *coverage.explained(self._oldest)],
+            explained=[*self._explained(checker), *coverage.explained(self._oldest)],
             unchecked=[
                 *coverage.unchecked(
                     census, found, self._oldest, self._committed, self._committed_since
@@ -287,8 +290,8 @@ class _Verification:
         if clean_run is not None and clean_run.unknown and not clean_run.compared:
             yield f"none of the {clean_run.unknown:,} answers is in the clean run"
 
-    def _explained(self, judge: Judge) -> Iterator[str]:
-        found = judge.result
+    def _explained(self, checker: ImageChecker) -> Iterator[str]:
+        found = checker.result
         if found.letters:
             yield f"{found.letters:,} images ended as dead letters, unanswered"
         if found.refused:

@@ -1,4 +1,4 @@
-"""Judges the images that need a second look: no answer, more than one, or sent more than once."""
+"""Checks the images that need a second look: no answer, more than one, or sent more than once."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from roadstream.sinks.verification.images import Standing, Trail, follow
 from roadstream.streams.log import record_name
 
 
-class Judged(msgspec.Struct):
+class ImageCounts(msgspec.Struct):
     """What came of it, apart from anomalies.
 
     Attributes:
@@ -38,8 +38,8 @@ class Judged(msgspec.Struct):
     unreadable: int = 0
 
 
-class Judge:
-    """Judges trails, one image after the other.
+class ImageChecker:
+    """Checks trails, one image after the other.
 
     Args:
         log: How the log stands.
@@ -60,10 +60,10 @@ class Judge:
     ) -> None:
         self._log, self._findings, self._since = log, findings, answers_since
         self._letters_since, self._keep = letters_since, keep
-        self.result = Judged()
+        self.result = ImageCounts()
 
-    def judge(self, image_id: str, trail: Trail) -> None:
-        """Judge one image."""
+    def check(self, image_id: str, trail: Trail) -> None:
+        """ImageChecker one image."""
         if trail.answers:
             self._answered(image_id, trail)
         elif self._may_have_been_trimmed(trail):
