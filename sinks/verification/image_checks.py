@@ -10,7 +10,7 @@ from roadstream.schemas.records.image import LANES
 from roadstream.schemas.topics import CONSENSUS_GROUP, images, tier_group
 from roadstream.sinks.verification.answers import compare
 from roadstream.sinks.verification.findings import Findings
-from roadstream.sinks.verification.images import Standing, Trail, follow
+from roadstream.sinks.verification.images import LogState, Trail, follow
 from roadstream.streams.log import record_name
 
 
@@ -42,7 +42,7 @@ class ImageChecker:
     """Checks trails, one image after the other.
 
     Args:
-        log: How the log stands.
+        log: The state of the log: what was committed, trimmed and given up.
         findings: Where anomalies go.
         answers_since: Per partition, the time (in milliseconds since the epoch) before which
             answers may have been trimmed; absent where all are there.
@@ -52,7 +52,7 @@ class ImageChecker:
 
     def __init__(
         self,
-        log: Standing,
+        log: LogState,
         findings: Findings,
         answers_since: Mapping[int, int],
         letters_since: int,

@@ -51,8 +51,8 @@ class Trail(msgspec.Struct, kw_only=True, gc=False):
     replayed: bool = False
 
 
-class Standing(NamedTuple):
-    """How the log stands.
+class LogState(NamedTuple):
+    """The state of the log: what was committed, trimmed and given up.
 
     Attributes:
         tiers: Tiers of the cascade, in order.
@@ -110,7 +110,7 @@ class Outcome(NamedTuple):
     side: Side | None = None
 
 
-def follow(trail: Trail, log: Standing) -> Outcome:
+def follow(trail: Trail, log: LogState) -> Outcome:
     """Say what became of an image that has no answer."""
     if not (trail.sent or trail.votes or trail.escalated):
         return _traceless(trail, log)
@@ -132,7 +132,7 @@ def _onward(votes: Sequence[TierVote]) -> str | None:
     return None if any(vote.next_tier is None for vote in votes) else fresh[-1].next_tier
 
 
-def _traceless(trail: Trail, log: Standing) -> Outcome:
+def _traceless(trail: Trail, log: LogState) -> Outcome:
     if trail.letters:
         return Outcome("dead letter", next(iter(trail.letters.values())))
     if trail.replayed:
@@ -157,7 +157,7 @@ def _traceless(trail: Trail, log: Standing) -> Outcome:
 
 
 def _unvoted(
-    trail: Trail, log: Standing, tier: str, came: Sequence[RecordId], passed: Sequence[str]
+    trail: Trail, log: LogState, tier: str, came: Sequence[RecordId], passed: Sequence[str]
 ) -> Outcome:
     """ImageChecker an image that reached a tier, or should have, and has no votes of it."""
     group = tier_group(tier)
@@ -177,7 +177,7 @@ def _unvoted(
     return _swallowed(log, tier, came)
 
 
-def _swallowed(log: Standing, tier: str, came: Sequence[RecordId]) -> Outcome:
+def _swallowed(log: LogState, tier: str, came: Sequence[RecordId]) -> Outcome:
     """ImageChecker an image of which the record was committed and which has no votes."""
     done = log.was_done(tier_group(tier), came)
     where = f"read by tier {tier} at {record_name(came[-1])} and committed"
@@ -189,7 +189,7 @@ def _swallowed(log: Standing, tier: str, came: Sequence[RecordId]) -> Outcome:
     return Outcome("lost", f"{where} without votes", log.culprit(tier_group(tier), came))
 
 
-def _unsent(trail: Trail, log: Standing, tier: str, passed: Sequence[str]) -> Outcome:
+def _unsent(trail: Trail, log: LogState, tier: str, passed: Sequence[str]) -> Outcome:
     """ImageChecker an image that was escalated to a tier and has no record there."""
     if not passed:  # its records on images.* were trimmed: the group had committed them
         return Outcome("lost", f"its records before tier {tier} were trimmed", "unknown")
@@ -205,7 +205,7 @@ def _unsent(trail: Trail, log: Standing, tier: str, passed: Sequence[str]) -> Ou
     return Outcome("lost", detail, log.culprit(group, came))
 
 
-def _held(trail: Trail, log: Standing, passed: Sequence[str]) -> bool:
+def _held(trail: Trail, log: LogState, passed: Sequence[str]) -> bool:
     """Return whether the consensus has yet to commit the votes of every tier passed so far."""
     return all(
         any(not log.passed(CONSENSUS_GROUP, vote.place) for vote in trail.votes[tier])
@@ -213,7 +213,7 @@ def _held(trail: Trail, log: Standing, passed: Sequence[str]) -> bool:
     )
 
 
-def _joining(trail: Trail, log: Standing, passed: Sequence[str]) -> Outcome:
+def _joining(trail: Trail, log: LogState, passed: Sequence[str]) -> Outcome:
     """ImageChecker an image whose votes are complete."""
     packs = [vote.place for tier in passed for vote in trail.votes[tier]]
     if any(not log.passed(CONSENSUS_GROUP, place) for place in packs):
@@ -226,7 +226,7 @@ def _dropped(passed: Sequence[str]) -> Outcome:
     return Outcome("lost", detail, "sink")
 
 
-def _buried(trail: Trail, log: Standing, places: Sequence[RecordId]) -> Outcome | None:
+def _buried(trail: Trail, log: LogState, places: Sequence[RecordId]) -> Outcome | None:
     """Return the outcome of an image of which one of these records became a dead letter."""
     for place in places:
         if place in trail.letters or place in log.letters:

@@ -34,7 +34,7 @@ from roadstream.sinks.verification.commits import Accusation
 from roadstream.sinks.verification.coverage import Coverage
 from roadstream.sinks.verification.findings import Findings, Report
 from roadstream.sinks.verification.image_checks import ImageChecker
-from roadstream.sinks.verification.images import Standing, Trail
+from roadstream.sinks.verification.images import LogState, Trail
 from roadstream.sinks.verification.ledgers import Ledgers
 from roadstream.sinks.verification.topics import bounds, oldest_record, scan
 from roadstream.sinks.verification.trails import Trails, Undelivered
@@ -189,7 +189,7 @@ class _Verification:
 
     async def _check_images(self, census: Census) -> ImageChecker:
         ledgers = self._ledgers
-        standing = Standing(
+        state = LogState(
             self._tiers,
             self._committed,
             self._oldest,
@@ -201,7 +201,7 @@ class _Verification:
         trimmed = {tp.partition for tp, at in self._oldest.items() if tp.topic == ANSWERS and at}
         since = {partition: census.since.get(partition, 1 << 62) for partition in trimmed}
         letters_since = self._letters_since(census)
-        checker = ImageChecker(standing, self._findings, since, letters_since, self._keep)
+        checker = ImageChecker(state, self._findings, since, letters_since, self._keep)
         for image_id in census.waiting():
             checker.wait(image_id, f"tier {self._tiers[0]}")
         trails, gaps = census.questions(), dict(self._gaps())
