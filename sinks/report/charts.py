@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from roadstream.sinks.report.summary import BINS, Durations, Histogram
+from roadstream.sinks.report.summary import BINS, BinCounts, Durations
 
 HEIGHT = 100.0
 WIDTH = 400.0
@@ -58,14 +58,14 @@ class Span(NamedTuple):
     p99: float
 
 
-def chart(values: Histogram, groups: Sequence[Group]) -> Chart:
+def chart(values: BinCounts, groups: Sequence[Group]) -> Chart:
     """Return the bars of a histogram."""
     tallest = max((sum(counts.values()) for counts in values.bins), default=0) or 1
     places = [place for place, counts in enumerate(values.bins) if counts]
     return Chart(tallest, [_bar(values, groups, place, tallest) for place in places], groups)
 
 
-def _bar(values: Histogram, groups: Sequence[Group], place: int, tallest: int) -> Bar:
+def _bar(values: BinCounts, groups: Sequence[Group], place: int, tallest: int) -> Bar:
     counts, top = values.bins[place], HEIGHT
     pieces = []
     for group in groups:

@@ -82,7 +82,7 @@ class Best:
         return [entry[2] for entry in sorted(self._heap, reverse=True)]
 
 
-class Histogram:
+class BinCounts:
     """Counts of values in [0, 1] by bin, and within a bin by group."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Histogram:
         self.bins[min(max(int(value * BINS), 0), BINS - 1)][group] += 1
 
 
-class Member:
+class MemberTotals:
     """One member's votes over the whole file."""
 
     def __init__(self, tier: str, name: str, *, shadow: bool) -> None:
@@ -133,9 +133,9 @@ class Summary:
         self.thresholds: Counter[str] = Counter()
         self.exits: dict[str, Counter[str]] = {}
         self.depth: dict[str, int] = {}
-        self.probability, self.confidence = Histogram(), Histogram()
+        self.probability, self.confidence = BinCounts(), BinCounts()
         self.stages: dict[tuple[str, str], Durations] = {}
-        self.members: dict[tuple[str, str, bool], Member] = {}
+        self.members: dict[tuple[str, str, bool], MemberTotals] = {}
         self.roadwork, self.uncertain = Best(SHOWN), Best(SHOWN)
         self._failures: dict[str, list[AnswerRow]] = {}
 
@@ -176,7 +176,7 @@ class Summary:
         if key not in self.members and len(self.members) >= MOST_NAMES:
             key = (OTHERS, OTHERS, shadow)
         if key not in self.members:
-            self.members[key] = Member(key[0], key[1], shadow=shadow)
+            self.members[key] = MemberTotals(key[0], key[1], shadow=shadow)
         self.members[key].add(vote, label)
 
     def _add_failure(self, row: AnswerRow) -> None:
@@ -214,7 +214,7 @@ class Summary:
         order = [Stage("", "total"), *order, Stage("", "joining")]
         return {stage: self.stages[stage] for stage in order if stage in self.stages}
 
-    def ordered_members(self) -> list[Member]:
+    def ordered_members(self) -> list[MemberTotals]:
         """Return the members of the first tier, and so on; those that are shadows behind others."""
         tiers = {tier: place for place, tier in enumerate(self.tiers(self.depth))}
         return sorted(self.members.values(), key=lambda m: (tiers.get(m.tier, 99), m.shadow))
