@@ -21,7 +21,7 @@ _PLACE = re.compile(r"(?:dead-letters)?\[?([0-9]{1,9})\]?@([0-9]{1,18})")
 _REPLAY = re.compile(r"~replay-\d+$")
 
 
-class Place(NamedTuple):
+class LetterPosition(NamedTuple):
     """Where a dead letter stands; written ``dead-letters[3]@17``."""
 
     partition: int
@@ -31,7 +31,7 @@ class Place(NamedTuple):
         return f"{DEAD_LETTERS}[{self.partition}]@{self.offset}"
 
 
-def parse_place(text: str) -> Place:
+def parse_position(text: str) -> LetterPosition:
     """Return the place that a person wrote; ``3@17`` will do.
 
     Raises:
@@ -40,7 +40,7 @@ def parse_place(text: str) -> Place:
     match = _PLACE.fullmatch(text)
     if match is None:
         raise UsageError(f"expected a place such as {DEAD_LETTERS}[3]@17 or 3@17, got {text!r}")
-    return Place(int(match[1]), int(match[2]))
+    return LetterPosition(int(match[1]), int(match[2]))
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
         content: Hash of the second picture, of a refused duplicate.
     """
 
-    place: Place
+    place: LetterPosition
     letter: DeadLetter
     size: int
     settled: DeadLetterSettled | None = None
@@ -84,12 +84,12 @@ class Letters:
     """
 
     def __init__(self) -> None:
-        self._found: dict[Place, Listed] = {}
-        self._firsts: dict[tuple[object, ...], Place] = {}
-        self._same: dict[Place, Place] = {}
-        self.unreadable: list[Place] = []
+        self._found: dict[LetterPosition, Listed] = {}
+        self._firsts: dict[tuple[object, ...], LetterPosition] = {}
+        self._same: dict[LetterPosition, LetterPosition] = {}
+        self.unreadable: list[LetterPosition] = []
 
-    def add(self, place: Place, value: bytes | None) -> None:
+    def add(self, place: LetterPosition, value: bytes | None) -> None:
         """Take in a record of the topic."""
         try:
             record = codec.decode(codec.decode_dead_letter_or_settled, value, DEAD_LETTERS, *place)
@@ -97,7 +97,7 @@ class Letters:
             self.unreadable.append(place)
             return
         if isinstance(record, DeadLetterSettled):
-            self._settle(Place(place.partition, record.offset), record)
+            self._settle(LetterPosition(place.partition, record.offset), record)
             return
         source = (record.topic, record.partition, record.offset, record.image_id, record.reason)
         first = self._firsts.setdefault(source, place)
@@ -107,7 +107,7 @@ class Letters:
             size, content = len(record.value), _content(record)
             self._found[place] = Listed(place=place, letter=without, size=size, content=content)
 
-    def _settle(self, place: Place, settled: DeadLetterSettled) -> None:
+    def _settle(self, place: LetterPosition, settled: DeadLetterSettled) -> None:
         place = self._same.get(place, place)
         if place in self._found and self._found[place].settled is None:
             self._found[place] = msgspec.structs.replace(self._found[place], settled=settled)
@@ -121,7 +121,7 @@ class Letters:
         """Return the letters that nobody has settled yet, as far as they are meant."""
         return [one for one in self.all() if one.settled is None and choice.takes(one.letter)]
 
-    def at(self, place: Place) -> Listed:
+    def at(self, place: LetterPosition) -> Listed:
         """Return the letter at a place, or the one that it repeats.
 
         Raises:
@@ -132,7 +132,7 @@ class Letters:
             raise UsageError(f"{place}: there is no dead letter (see roadstream dead-letters list)")
         return found
 
-    def unsettled(self, places: Iterable[Place]) -> list[Listed]:
+    def unsettled(self, places: Iterable[LetterPosition]) -> list[Listed]:
         """Return the letters at these places, each once.
 
         Raises:
@@ -170,7 +170,7 @@ class Letters:
         return min(other.place.offset for other in self.all() if _picture(other) == key)
 
 
-def _by_place(one: Listed) -> Place:
+def _by_place(one: Listed) -> LetterPosition:
     return one.place
 
 

@@ -134,4 +134,4 @@ def test_a_replayed_image_whose_id_is_as_long_as_one_may_be_keeps_its_letters_nu
 @pytest.mark.parametrize("place", ["9" * 5000 + "@1", "1@" + "9" * 5000, "1@-1", "٣@٣", "1@"])
 def test_a_place_that_no_log_has_is_wrong_usage(place: str) -> None:
     with pytest.raises(UsageError, match="expected a place such as"):
-        dead_letters.parse_place(place)
+        dead_letters.parse_position(place)

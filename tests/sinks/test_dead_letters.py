@@ -12,11 +12,11 @@ from roadstream.schemas.records.image import Head, Image, Inline, Reference
 from roadstream.schemas.records.votes import Escalation, PriorVote
 from roadstream.sinks.dead_letters import (
     Choice,
+    LetterPosition,
     Letters,
-    Place,
     contents,
     is_whole,
-    parse_place,
+    parse_position,
     picture,
     replay,
 )
@@ -61,7 +61,7 @@ def letters(*records: DeadLetter | DeadLetterSettled | bytes) -> Letters:
     found = Letters()
     for offset, record in enumerate(records):
         value = record if isinstance(record, bytes) else codec.encode(record)
-        found.add(Place(2, offset), value)
+        found.add(LetterPosition(2, offset), value)
     return found
 
 
@@ -75,22 +75,22 @@ def test_settled_letters_wait_no_longer() -> None:
     assert places(found) == [1]
     assert [one.settled is not None for one in found.all()] == [True, False]
     with pytest.raises(UsageError, match=r"dead-letters\[2\]@0: was discarded already"):
-        found.unsettled([Place(2, 0)])
+        found.unsettled([LetterPosition(2, 0)])
 
 
 def test_a_letter_written_twice_counts_once_and_is_settled_once() -> None:
     found = letters(letter(), letter(), DeadLetterSettled(1, "replayed", 1.0))
 
     assert places(found) == []
-    assert found.at(Place(2, 1)).place == Place(2, 0)
+    assert found.at(LetterPosition(2, 1)).place == LetterPosition(2, 0)
 
 
 def test_settling_in_one_partition_leaves_the_others() -> None:
     found = letters(letter())
-    found.add(Place(0, 0), codec.encode(letter("z")))
-    found.add(Place(0, 1), codec.encode(DeadLetterSettled(0, "discarded", 1.0)))
+    found.add(LetterPosition(0, 0), codec.encode(letter("z")))
+    found.add(LetterPosition(0, 1), codec.encode(DeadLetterSettled(0, "discarded", 1.0)))
 
-    assert [one.place for one in found.waiting(Choice())] == [Place(2, 0)]
+    assert [one.place for one in found.waiting(Choice())] == [LetterPosition(2, 0)]
 
 
 def test_letters_are_chosen_by_reason_tier_and_image() -> None:
@@ -104,23 +104,23 @@ def test_letters_are_chosen_by_reason_tier_and_image() -> None:
 def test_strangers_records_are_told_apart() -> None:
     found = letters(b"garbage", letter())
 
-    assert (found.unreadable, places(found)) == ([Place(2, 0)], [1])
+    assert (found.unreadable, places(found)) == ([LetterPosition(2, 0)], [1])
 
 
 @pytest.mark.parametrize("text", ["dead-letters[2]@0", "2@0", "[2]@0"])
 def test_places_are_read_as_they_are_written(text: str) -> None:
-    assert str(letters(letter()).at(parse_place(text)).place) == "dead-letters[2]@0"
+    assert str(letters(letter()).at(parse_position(text)).place) == "dead-letters[2]@0"
 
 
 @pytest.mark.parametrize("text", ["", "3", "votes[1]@2", "-1@2", "1@x"])
 def test_a_wrong_place_says_what_is_expected(text: str) -> None:
     with pytest.raises(UsageError, match=r"expected a place such as dead-letters\[3\]@17"):
-        parse_place(text)
+        parse_position(text)
 
 
 def test_a_place_without_a_letter_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"dead-letters\[2\]@9: there is no dead letter"):
-        letters(letter()).at(Place(2, 9))
+        letters(letter()).at(LetterPosition(2, 9))
 
 
 def test_a_failed_image_begins_again_under_an_id_of_its_own() -> None:
@@ -208,11 +208,11 @@ def test_votes_of_a_refused_picture_go_together_under_one_id() -> None:
         letter("b"),
         duplicate("two", None, b"2", 6),
     )
-    chosen = found.with_companions(found.unsettled([Place(2, 3)]))
+    chosen = found.with_companions(found.unsettled([LetterPosition(2, 3)]))
 
     assert [one.place.offset for one in chosen] == [0, 3]
     assert {found.number(one) for one in chosen} == {0}
-    assert found.number(found.at(Place(2, 2))) == 2
+    assert found.number(found.at(LetterPosition(2, 2))) == 2
     assert [len(group) for group in found.together(found.waiting(Choice()))] == [2, 1, 1]
     again = replay(duplicate("two", None, b"2", 6), 0, 9.0)
     pack_again = codec.decode_votes(again.output.value)

@@ -17,12 +17,12 @@ from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterReason
 from roadstream.schemas.topics import DEAD_LETTERS
 from roadstream.sinks.dead_letters import (
     Choice,
+    LetterPosition,
     Letters,
     Listed,
-    Place,
     contents,
     is_whole,
-    parse_place,
+    parse_position,
     picture,
     votes_of,
 )
@@ -108,7 +108,7 @@ def show(
 ) -> None:
     """Print everything about one dead letter, as JSON, and save the picture that it holds."""
     where = address(log, namespace)
-    one, letter = run_async(log_level, _read_one, where, parse_place(place))
+    one, letter = run_async(log_level, _read_one, where, parse_position(place))
     sys.stdout.buffer.write(msgspec.json.format(codec.encode_json(_plain(one, letter))) + b"\n")
     if save is not None:
         data = picture(letter)
@@ -157,7 +157,9 @@ def discard(
     run_async(log_level, _discard, where, _parsed(places, everything, choice), choice)
 
 
-def _parsed(places: tuple[str, ...], everything: bool, choice: Choice) -> list[Place] | None:
+def _parsed(
+    places: tuple[str, ...], everything: bool, choice: Choice
+) -> list[LetterPosition] | None:
     """Return the places that were named, or ``None`` for all.
 
     Raises:
@@ -167,7 +169,7 @@ def _parsed(places: tuple[str, ...], everything: bool, choice: Choice) -> list[P
         raise UsageError("dead-letters: expected either PLACEs or --all (see --help)")
     if places and choice != Choice():
         raise UsageError("dead-letters: --reason, --tier and --image go with --all")
-    return None if everything else [parse_place(place) for place in places]
+    return None if everything else [parse_position(place) for place in places]
 
 
 async def _read(url: str) -> Letters:
@@ -190,25 +192,25 @@ async def _letters(log: Log) -> Letters:
                 break  # the rest was trimmed or is no data record
             for tp, records in polled.items():
                 for record in records:
-                    letters.add(Place(tp.partition, record.offset), record.value)
+                    letters.add(LetterPosition(tp.partition, record.offset), record.value)
     for place in letters.unreadable:
         console().print(f"{place}: is no dead letter", style="yellow")
     return letters
 
 
-async def _read_one(url: str, place: Place) -> tuple[Listed, DeadLetter]:
+async def _read_one(url: str, place: LetterPosition) -> tuple[Listed, DeadLetter]:
     async with open_log(url) as log:
         one = (await _letters(log)).at(place)
         return one, (await _whole(log, [one.place]))[one.place]
 
 
-async def _whole(log: Log, places: Collection[Place]) -> dict[Place, DeadLetter]:
+async def _whole(log: Log, places: Collection[LetterPosition]) -> dict[LetterPosition, DeadLetter]:
     """Read letters of one partition with their bytes.
 
     Raises:
         UsageError: One has gone since.
     """
-    found: dict[Place, DeadLetter] = {}
+    found: dict[LetterPosition, DeadLetter] = {}
     first, last = min(places), max(places)
     async with log.reader(DEAD_LETTERS, "end") as reader:
         start = dict(await reader.ends()) | {first.partition: first.offset}
@@ -219,7 +221,7 @@ async def _whole(log: Log, places: Collection[Place]) -> dict[Place, DeadLetter]
                 break
             for tp, records in polled.items():
                 for record in records:
-                    place = Place(tp.partition, record.offset)
+                    place = LetterPosition(tp.partition, record.offset)
                     if place in places:
                         found[place] = codec.decode(
                             codec.decode_dead_letter, record.value, DEAD_LETTERS, *place
@@ -230,7 +232,7 @@ async def _whole(log: Log, places: Collection[Place]) -> dict[Place, DeadLetter]
     return found
 
 
-async def _replay(url: str, places: list[Place] | None, choice: Choice) -> None:
+async def _replay(url: str, places: list[LetterPosition] | None, choice: Choice) -> None:
     async with open_log(url) as log:
         await log.check_rights(to_settle())
         letters = await _letters(log)
@@ -273,11 +275,11 @@ def _say(line: str) -> None:
     console().print(line, soft_wrap=True)
 
 
-def _mark(place: Place, settled: DeadLetterSettled) -> Output:
+def _mark(place: LetterPosition, settled: DeadLetterSettled) -> Output:
     return Output(DEAD_LETTERS, None, codec.encode(settled), place.partition, headers.SETTLED)
 
 
-async def _discard(url: str, places: list[Place] | None, choice: Choice) -> None:
+async def _discard(url: str, places: list[LetterPosition] | None, choice: Choice) -> None:
     now = time.time()
     async with open_log(url) as log:
         await log.check_rights(to_settle())
