@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import anyio
 import msgspec
@@ -66,15 +66,12 @@ def opened_here(status: os.stat_result) -> bool:
 
 
 class DatabaseStats(msgspec.Struct):
-    """Counters of one open file, since it was opened in this process.
+    """Counters of one open file, since it was opened in this process."""
 
-    Attributes:
-        lock_timeouts: Calls that gave up as another process held the file's lock for too long.
-        write_errors: Calls that failed as the file could not be written (disk full).
-    """
-
-    lock_timeouts: int = 0
-    write_errors: int = 0
+    lock_timeouts: Annotated[
+        int, "Calls given up as another process held the file's lock too long."
+    ] = 0
+    write_errors: Annotated[int, "Calls that failed as the file could not be written."] = 0
 
 
 class Database:

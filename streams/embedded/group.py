@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from roadstream.schemas.errors import ReplacedError
 from roadstream.streams.database import Database, DatabaseStats
@@ -32,21 +32,13 @@ CREATE TABLE IF NOT EXISTS owners(
 
 
 class EmbeddedStats(DatabaseStats):
-    """Counters of an embedded log, since this process opened it.
+    """Counters of an embedded log, since this process opened it; each is a metric."""
 
-    Attributes:
-        appended: Records appended.
-        evictions: Members that this process declared dead.
-        returns: Times that a member of this process found itself declared dead, and came back.
-        fenced: Publishes refused because the partitions had another owner.
-        missed: Records that were trimmed before a group of this process committed them.
-    """
-
-    appended: int = 0
-    evictions: int = 0
-    returns: int = 0
-    fenced: int = 0
-    missed: int = 0
+    appended: Annotated[int, "Records appended."] = 0
+    evictions: Annotated[int, "Members that this process declared dead."] = 0
+    returns: Annotated[int, "Times a member here found itself declared dead, and came back."] = 0
+    fenced: Annotated[int, "Publishes refused because the partitions had another owner."] = 0
+    missed: Annotated[int, "Records trimmed before a group of this process had committed them."] = 0
 
 
 class Membership:

@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, get_type_hints
+
+import msgspec
 
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.histogram import Histogram
@@ -236,52 +239,6 @@ _CONSENSUS = _Metrics[Consensus](
     _histogram("answer_probability", lambda c: c.stats.answers.probability,
         "Probability of roadwork of the answers that have one."),
 )
-_KAFKA = _Metrics[KafkaStats](
-    (),
-    _counter("kafka_producers_opened", lambda s: s.producers_opened,
-        "Producers connected, rebuilt ones included."),
-    _counter("kafka_producers_rebuilt", lambda s: s.producers_rebuilt,
-        "Producers given up because they failed."),
-    _counter("kafka_consumers_opened", lambda s: s.consumers_opened,
-        "Group members connected, again after each failure."),
-    _counter("kafka_admins_rebuilt", lambda s: s.admins_rebuilt,
-        "Clients for topics and offsets given up because they failed."),
-    _counter("kafka_rebalances", lambda s: s.rebalances,
-        "Times a member was given partitions, or none."),
-    _counter("kafka_drains_timed_out", lambda s: s.drains_timed_out,
-        "Partitions given up with work on them unfinished."),
-    _counter("kafka_commits", lambda s: s.commits, "Commits that Kafka acknowledged."),
-    _counter("kafka_commit_failures", lambda s: s.commit_failures,
-        "Commits that failed and were tried again."),
-    _counter("kafka_commits_dropped", lambda s: s.commits_dropped,
-        "Commits refused, or pending, as the group had moved on."),
-    _counter("kafka_fenced", lambda s: s.fenced,
-        "Publishes refused because the partitions may have another owner."),
-    _counter("kafka_freezes", lambda s: s.freezes,
-        "Times the process stood still for over half the session timeout."),
-    _counter("kafka_records_missed", lambda s: s.records_missed,
-        "Records that retention took before they were committed."),
-    _counter("kafka_offsets_beyond_end", lambda s: s.offsets_beyond_end,
-        "Partitions shorter than what was read of them."),
-    _counter("kafka_unavailable", lambda s: s.unavailable,
-        "Errors because Kafka did not answer, or not in time."),
-)
-_EMBEDDED = _Metrics[EmbeddedStats](
-    (),
-    _counter("embedded_lock_timeouts", lambda s: s.lock_timeouts,
-        "Calls given up as another process held the file's lock too long."),
-    _counter("embedded_write_errors", lambda s: s.write_errors,
-        "Calls that failed as the file could not be written."),
-    _counter("embedded_appended", lambda s: s.appended, "Records appended."),
-    _counter("embedded_evictions", lambda s: s.evictions,
-        "Members that this process declared dead."),
-    _counter("embedded_returns", lambda s: s.returns,
-        "Times a member here found itself declared dead, and came back."),
-    _counter("embedded_fenced", lambda s: s.fenced,
-        "Publishes refused because the partitions had another owner."),
-    _counter("embedded_missed", lambda s: s.missed,
-        "Records trimmed before a group of this process had committed them."),
-)
 _CHILD = _Metrics[Child](
     ("child",),
     _gauge("child_up", lambda c: c.pid is not None, "1 while a process of the child runs."),
@@ -292,6 +249,21 @@ _CHILD = _Metrics[Child](
         "Times it was killed because it was silent for too long."),
 )
 # fmt: on
+
+
+def _of_log(kind: str, stats: type[KafkaStats | EmbeddedStats]) -> "_Metrics[msgspec.Struct]":
+    """Return the counters of a log: every field is one of its name, which says what it counts."""
+    hints = get_type_hints(stats, include_extras=True)
+    return _Metrics(
+        (),
+        *(
+            _counter(f"{kind}_{name}", attrgetter(name), *hints[name].__metadata__)
+            for name in stats.__struct_fields__
+        ),
+    )
+
+
+_KAFKA, _EMBEDDED = _of_log("kafka", KafkaStats), _of_log("embedded", EmbeddedStats)
 
 
 @cache
