@@ -24,7 +24,7 @@ from roadstream.streams.sources.identity import native
 from roadstream.workers.api.loop_thread import LoopThread
 from roadstream.workers.job.prepare import ScoreOptions, check, prepared
 from roadstream.workers.job.progress import Progress
-from roadstream.workers.job.run import STOP_BUDGET, Score
+from roadstream.workers.job.run import STOP_BUDGET, ScoringRun
 from roadstream.workers.observe.logging import read_event, tell_library
 from roadstream.workers.service.supervision.supervisor import Supervisor
 
@@ -78,9 +78,12 @@ class ScoreRun:
 
     async def _main(self, ready: Callable[[], object], stopping: anyio.Event) -> None:
         async def run(
-            score: Score, crew: Supervisor, consensus: Consensus | None, progress: Progress
+            scoring: ScoringRun,
+            supervisor: Supervisor,
+            consensus: Consensus | None,
+            progress: Progress,
         ) -> bool:
-            await score.run(crew, consensus, progress, stopping)
+            await scoring.run(supervisor, consensus, progress, stopping)
             return not stopping.is_set()
 
         async def heard(answers: Sequence[bytes]) -> None:

@@ -23,7 +23,7 @@ from roadstream.streams.sources.listing import StandardInput
 from roadstream.streams.sources.scan import ScanOptions, ScanStats, count_ahead, scan_places
 from roadstream.streams.sources.video_options import VideoOptions
 from roadstream.workers.job.progress import Progress, Tally
-from roadstream.workers.job.run import Found, Heard, Notes, Score, export, follow_back
+from roadstream.workers.job.run import Heard, Images, Notes, ScoringRun, export, follow_back
 from roadstream.workers.job.run_folder import RunFolder, RunKey, resume, working_folder
 from roadstream.workers.job.submit import encoded
 from roadstream.workers.observe.logging import Level, identify, pass_on
@@ -116,7 +116,7 @@ def check(options: ScoreOptions) -> None:
 
 
 # Runs a scoring run to its end, or until it is told to stop; tells whether it came to its end.
-Runner = Callable[[Score, Supervisor, Consensus | None, Progress], Awaitable[bool]]
+Runner = Callable[[ScoringRun, Supervisor, Consensus | None, Progress], Awaitable[bool]]
 
 
 class ScoringJob:
@@ -185,7 +185,7 @@ class ScoringJob:
                 tally.count(group)
             if tally.total_answered:
                 progress.say(f"going on: {tally.total_answered:,} images were answered before")
-            crew = Supervisor(
+            supervisor = Supervisor(
                 [self._worker(i, run_id, url) for i in range(self._workers)],
                 on_line,
                 SupervisorOptions(kind="job", progress=lambda: tally.total_answered),
@@ -197,10 +197,10 @@ class ScoringJob:
                 identity = await log.identity()
                 events = EventLedger(self.options.ledger, "producer", member=run_id, log=identity)
                 notes = Notes(ledger, run_id, events, own_log=self._embedded, heard=heard)
-                job = Score(log, cascade.tier_names, notes, self._found(ledger, run_id), tally)
+                job = ScoringRun(log, cascade.tier_names, notes, self._found(ledger, run_id), tally)
                 consensus = self._consensus(consensus_log, run_id) if self._workers else None
                 with contextlib.closing(events):
-                    finished = await run(job, crew, consensus, progress)
+                    finished = await run(job, supervisor, consensus, progress)
             in_order = self.options.sort
             await to_thread.run_sync(partial(export, ledger, folder.out, in_order=in_order))
             if finished and heard is not None:  # those of an earlier run too
@@ -218,7 +218,7 @@ class ScoringJob:
         elif self._embedded and await _follow_back(url, ledger):
             progress.say("the log was put back to an older state: what has no answer is sent again")
 
-    def _found(self, ledger: RunLedger, run_id: str) -> Found:
+    def _found(self, ledger: RunLedger, run_id: str) -> Images:
         key = self._key
         scanned = ScanOptions(
             run_id=run_id,
@@ -228,7 +228,7 @@ class ScoringJob:
             known=ledger.known,
             owned=not self._embedded,
         )
-        return Found(scan_places(key.paths, scanned, self.stats), count_ahead(key.paths))
+        return Images(scan_places(key.paths, scanned, self.stats), count_ahead(key.paths))
 
     def _consensus(self, log: Log, run_id: str) -> Consensus:
         options = GroupMemberOptions(member_id=run_id, ledger=self.options.ledger)

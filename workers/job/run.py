@@ -60,7 +60,7 @@ STOP_BUDGET = DRAIN_TIMEOUT + GRACE + 2 * LEAVING
 Heard = Callable[[Sequence[bytes]], Awaitable[None]]
 
 
-class Found(NamedTuple):
+class Images(NamedTuple):
     """The images to be scored, in input order, as blocking iterators.
 
     Attributes:
@@ -90,7 +90,7 @@ class Notes(NamedTuple):
     heard: Heard | None = None
 
 
-class Score:
+class ScoringRun:
     """One run of scoring, from ``scan`` to the last answer in the ledger.
 
     Args:
@@ -106,7 +106,7 @@ class Score:
         log: Log,
         tiers: list[str],
         notes: Notes,
-        found: Found,
+        found: Images,
         tally: Tally,
     ) -> None:
         self._log, self._tiers, self._ledger, self._run_id = log, tiers, notes.ledger, notes.run_id
@@ -119,7 +119,7 @@ class Score:
 
     async def run(
         self,
-        crew: Supervisor,
+        supervisor: Supervisor,
         consensus: Consensus | None,
         progress: Progress,
         stopping: anyio.Event,
@@ -136,7 +136,7 @@ class Score:
             await self._ledger.record([], reader.positions)
         submit = partial(self._submit, partitions)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(crew.run, halting)
+            tasks.start_soon(supervisor.run, halting)
             if consensus is not None:
                 stats = consensus.member.stats
                 deciding = _patient("consensus", lambda: stats.polled_at)
@@ -291,7 +291,7 @@ async def _show(progress: Progress, halting: anyio.Event) -> None:
 
 
 async def run_until_stopped(
-    score: Score, crew: Supervisor, consensus: Consensus | None, progress: Progress
+    scoring: ScoringRun, supervisor: Supervisor, consensus: Consensus | None, progress: Progress
 ) -> bool:
     """Run a scoring run; return whether it ended by itself and not by Ctrl-C."""
     stopping, deadline = anyio.Event(), Deadline(STOP_BUDGET)
@@ -300,7 +300,7 @@ async def run_until_stopped(
             tasks.start_soon(stop_on_signal, stopping)
             tasks.start_soon(drain_within, deadline, stopping, tasks.cancel_scope)
             with progress:
-                await score.run(crew, consensus, progress, stopping)
+                await scoring.run(supervisor, consensus, progress, stopping)
             tasks.cancel_scope.cancel()
     finally:
         deadline.take_back()
