@@ -33,8 +33,8 @@ from roadstream.workers.commands.common import (
 from roadstream.workers.job.submit import Submitter, encoded, next_batch
 from roadstream.workers.observe.terminal import console
 from roadstream.workers.service.access.connect import address, open_log
-from roadstream.workers.service.access.entry import enter
 from roadstream.workers.service.access.rights import to_produce
+from roadstream.workers.service.access.topics import enter
 from roadstream.workers.service.option_checks import (
     MOST_FPS,
     MOST_SECONDS,

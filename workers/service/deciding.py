@@ -14,8 +14,8 @@ from roadstream.sinks.consensus.worker import Consensus
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.log import Log
-from roadstream.workers.service.access.entry import enter_service
 from roadstream.workers.service.access.rights import to_decide
+from roadstream.workers.service.access.topics import enter_service
 from roadstream.workers.service.lifecycle import supervised
 from roadstream.workers.service.outage import PASSING, Persistent
 from roadstream.workers.service.process import Process, ServiceOptions, serve, wait_for_log

@@ -24,9 +24,8 @@ from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.registry import build_engine
 from roadstream.workers.observe.logging import speaking_as
 from roadstream.workers.service.access.beginning import begin_tier
-from roadstream.workers.service.access.entry import enter_service
 from roadstream.workers.service.access.rights import to_work
-from roadstream.workers.service.access.topics import check_topics
+from roadstream.workers.service.access.topics import check_topics, enter_service
 from roadstream.workers.service.deciding import persistent
 from roadstream.workers.service.lifecycle import in_thread_until_stopped
 from roadstream.workers.service.machine import trim_heap

@@ -24,7 +24,7 @@ from roadstream.stages.inference import Abstained, Picture, Pictures, Pixels, Sc
 from roadstream.streams.clock import SystemClock
 from roadstream.workers.engines.openai.engine import OpenAIEngine
 from roadstream.workers.engines.options import EngineOptions
-from roadstream.workers.engines.vllm.interpreter import find_interpreter
+from roadstream.workers.engines.vllm.process import find_interpreter
 from tests.kits.builders import cascade, tier
 from tests.kits.checkpoints.qwen3_vl import write_qwen3_vl
 from tests.kits.vllm_kit import SIZE, Reference, pixels, raws

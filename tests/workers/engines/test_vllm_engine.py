@@ -23,7 +23,7 @@ from roadstream.stages.inference import Abstained, Picture, Pictures, Score
 from roadstream.streams.clock import SystemClock
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vllm.engine import SCRIPT, VllmEngine
-from roadstream.workers.engines.vllm.interpreter import find_interpreter
+from roadstream.workers.engines.vllm.process import find_interpreter
 from tests.kits.checkpoints.qwen3_vl import write_qwen3_vl
 from tests.kits.vllm_kit import Reference, asked_by, pictures, pixels, raws, vllm_member
 

@@ -21,7 +21,7 @@ from roadstream.streams.clock import SystemClock
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vllm import engine as vllm_engine
 from roadstream.workers.engines.vllm.engine import VllmEngine
-from roadstream.workers.engines.vllm.interpreter import find_interpreter
+from roadstream.workers.engines.vllm.process import find_interpreter
 from tests.kits import grey_vllm
 from tests.kits.builders import cascade, tier
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from roadstream.schemas.errors import DeviceMemoryError
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.workers.engines.torch.device_link import CudaLink, DeviceLink
-from roadstream.workers.engines.torch.graphs import Graph
 from roadstream.workers.engines.torch.memory import memory_told
 
 logger = structlog.get_logger()
@@ -46,6 +45,49 @@ class Buckets:
         for begin in range(0, size, most):
             end = min(begin + most, size)
             yield begin, end, self.sizes[bisect_left(self.sizes, end - begin)]
+
+
+# Runs before recording, in which libraries choose kernels and take their workspaces.
+REHEARSALS = 3
+
+
+class Graph:
+    """A function recorded as a CUDA graph for one batch size, with buffers of its own.
+
+    Args:
+        call: What is recorded. It must not wait for the device.
+        inputs: Of the batch size that it is recorded for.
+        link: To the device; a turn on it is held.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+        inputs: dict[str, Tensor],
+        link: CudaLink,
+    ) -> None:
+        self._inputs = {name: value.clone() for name, value in inputs.items()}
+        for _ in range(REHEARSALS):
+            call(self._inputs)
+        torch.cuda.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        # Other threads may copy meanwhile; only what this one does is recorded.
+        with torch.cuda.graph(
+            self._graph,
+            pool=link.pool,
+            stream=link.compute,
+            capture_error_mode="thread_local",
+        ):
+            self._outputs = call(self._inputs)
+
+    def run(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the outputs for a batch of at most the size recorded; they are the caller's."""
+        size = 0
+        for name, value in inputs.items():
+            size = len(value)
+            self._inputs[name][:size].copy_(value, non_blocking=True)
+        self._graph.replay()
+        return {name: value[:size].clone() for name, value in self._outputs.items()}
 
 
 class Network:

@@ -35,9 +35,8 @@ from roadstream.stages.rules.yes_no import AnswerTokens, answer_tokens, read_tok
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vllm.child import engine_wire as wire
 from roadstream.workers.engines.vllm.idle_policy import IdleOptions
-from roadstream.workers.engines.vllm.interpreter import find_interpreter
 from roadstream.workers.engines.vllm.managed import ManagedEngine
-from roadstream.workers.engines.vllm.process import EngineProcess, Reply
+from roadstream.workers.engines.vllm.process import EngineProcess, Reply, find_interpreter
 from roadstream.workers.engines.vlm.asking import LATE, Asking, Question, shortest
 
 SCRIPT = Path(__file__).parent / "child" / "engine_server.py"

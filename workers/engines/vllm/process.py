@@ -1,19 +1,22 @@
 """A vLLM process as its worker sees it: asked from any thread, ended with all it started."""
 
+import importlib.util
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 import structlog
 
-from roadstream.schemas.errors import EngineDownError
+from roadstream.schemas.errors import ConfigError, EngineDownError
 from roadstream.workers.engines.vllm.child import engine_wire as wire
 
 logger = structlog.get_logger()
@@ -206,3 +209,32 @@ class EngineProcess:
                 if text:
                     self._last_words.append(text)
                     logger.debug("vllm_says", engine=self._name, line=text)
+
+
+VARIABLE = "ROADSTREAM_VLLM_PYTHON"
+
+
+def find_interpreter(given: str | None, where: str) -> str:
+    """Return the path of the interpreter that runs the engine.
+
+    Args:
+        given: The member's setting.
+        where: The setting's place, for errors.
+
+    Raises:
+        ConfigError: There is none; the text says how to make one.
+    """
+    for source, named in ((f"{where}.python", given), (VARIABLE, os.environ.get(VARIABLE))):
+        if named:
+            if os.access(named, os.X_OK) and Path(named).is_file():
+                return named
+            raise ConfigError(source, "an interpreter that can be run", named)
+    if importlib.util.find_spec("vllm") is not None:
+        return sys.executable
+    raise ConfigError(
+        f"{where}.python",
+        f"an interpreter with vLLM in its environment, here or in {VARIABLE}; make one with"
+        " `uv venv --python 3.12 vllm && uv pip install --python vllm/bin/python vllm`"
+        " (see docs/guide/vllm.md)",
+        "nothing",
+    )

@@ -1,7 +1,7 @@
 """Whether the topics of a cascade are there, alike, and set so that no record is lost."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 import structlog
@@ -9,8 +9,9 @@ import structlog
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ForbiddenError, UsageError
 from roadstream.schemas.topics import CASCADES, all_topics
-from roadstream.streams.log import Log, TopicFault
-from roadstream.streams.topics.claims import claim_topics
+from roadstream.streams.log import Log, Right, TopicFault
+from roadstream.streams.topics.claims import check_owner, claim_topics
+from roadstream.workers.service.lifecycle import supervised
 
 logger = structlog.get_logger()
 
@@ -104,3 +105,34 @@ async def check_settings(log: Log, cascade: Cascade) -> None:
             logger.warning("topic_fault", **fault._asdict())
     except ForbiddenError as error:
         logger.warning("topics_unchecked", reason=str(error))
+
+
+async def enter(log: Log, cascade: Cascade, rights: Collection[Right]) -> int:
+    """Check that the cascade's topics exist, and that they are its own; return their partitions.
+
+    Args:
+        log: The log, open.
+        cascade: What is judged.
+        rights: What this process will need.
+
+    Raises:
+        UsageError: Some are missing, their counts differ, or they are another cascade's.
+        ForbiddenError: Rights are missing.
+    """
+    await log.check_rights(rights)
+    await check_owner(log, cascade)
+    partitions = await check_topics(log, cascade)
+    await claim_topics(log, cascade, time.time())
+    return partitions
+
+
+async def enter_service(log: Log, cascade: Cascade, rights: Collection[Right]) -> None:
+    """Enter as ``enter`` does, and say what about the topics could cost records.
+
+    Raises:
+        UsageError: As ``enter``; or records would be lost for certain.
+        ForbiddenError: Rights are missing.
+    """
+    await enter(log, cascade, rights)
+    if supervised() is None:  # else the supervisor has said it
+        await check_settings(log, cascade)

@@ -18,7 +18,6 @@ from roadstream.sinks.files.readers import read_answers
 from roadstream.streams.kafka.log import KafkaLog
 from roadstream.streams.kafka.settings import KafkaSettings
 from roadstream.streams.log import Log, Output, Reader, TopicPartition
-from roadstream.workers.service.access.entry import enter
 from roadstream.workers.service.access.rights import (
     to_decide,
     to_produce,
@@ -26,7 +25,7 @@ from roadstream.workers.service.access.rights import (
     to_verify,
     to_work,
 )
-from roadstream.workers.service.access.topics import create_topics, settings_faults
+from roadstream.workers.service.access.topics import create_topics, enter, settings_faults
 from tests.kits.acl_kit import (
     PASSWORD,
     Acl,

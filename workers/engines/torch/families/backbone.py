@@ -13,7 +13,7 @@ from roadstream.stages.inference import Score
 from roadstream.workers.engines.torch.checkpoint import Checkpoint
 from roadstream.workers.engines.torch.classes import Verdict
 from roadstream.workers.engines.torch.families.readers import READERS, Reader, TimmReader
-from roadstream.workers.engines.torch.families.timm_checkpoint import timm_statistics
+from roadstream.workers.engines.torch.families.timm import timm_statistics
 from roadstream.workers.engines.torch.family import Family, Outputs, Statistics
 from roadstream.workers.engines.torch.heads import HeadFile
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
-from roadstream.workers.engines.torch.families.timm_checkpoint import read_timm
+from roadstream.workers.engines.torch.families.timm import read_timm
 
 Vectors = tuple[Tensor, Tensor]
 # Where the last normalisation is.
