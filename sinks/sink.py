@@ -78,8 +78,8 @@ class SinkEntry(NamedTuple):
 _FILES = "roadstream.sinks.files"
 OURS = {
     ".parquet": SinkEntry(f"{_FILES}.parquet:ParquetSink"),
-    ".jsonl": SinkEntry(f"{_FILES}.text:JsonLinesSink"),
-    ".csv": SinkEntry(f"{_FILES}.text:CsvSink"),
+    ".jsonl": SinkEntry(f"{_FILES}.text_output:JsonLinesSink"),
+    ".csv": SinkEntry(f"{_FILES}.text_output:CsvSink"),
 }
 FORMATS = tuple(OURS)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)

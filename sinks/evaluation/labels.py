@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from roadstream.schemas.errors import RunError, UsageError
-from roadstream.sinks.files.csv_table import Table, decimal, open_table, unmarked
+from roadstream.sinks.files.text_input import Table, decimal, open_table, unmarked
 
 FILE_COLUMNS = ("file", "uri", "image", "path")
 LABEL_COLUMNS = ("label", "roadwork", "y")

@@ -19,9 +19,9 @@ from roadstream.schemas.records.answer import Answer, Flag, Latency, TierLatency
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box
 from roadstream.sinks.columns import PROMISED, AnswerRow, defaults, row
-from roadstream.sinks.files.csv_table import marked, unmarked
 from roadstream.sinks.files.parquet import SCHEMA
 from roadstream.sinks.files.readers import read_answers
+from roadstream.sinks.files.text_input import marked, unmarked
 from roadstream.sinks.sink import FORMATS, open_writer
 from tests.kits.builders import answered
 from tests.kits.examples import examples

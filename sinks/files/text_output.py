@@ -8,7 +8,7 @@ import msgspec
 
 from roadstream.sinks.columns import COLUMNS, AnswerRow
 from roadstream.sinks.files.atomic import FileSink
-from roadstream.sinks.files.csv_table import marked
+from roadstream.sinks.files.text_input import marked
 
 
 class JsonLinesSink(FileSink):
