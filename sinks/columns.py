@@ -7,7 +7,10 @@ JSONL as JSON values, CSV as text with JSON in the cells of lists and structs.
 import math
 from typing import NotRequired, TypedDict
 
+import msgspec
+
 from roadstream.schemas.records.answer import Answer, Latency, TierLatency, Vote
+from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box
 
 
@@ -102,34 +105,7 @@ PROMISED = COLUMNS[: COLUMNS.index("votes") + 1]
 
 def defaults() -> AnswerRow:
     """Return a row of defaults, with fresh lists, for columns that an older file lacks."""
-    return {
-        "image_id": "",
-        "uri": "",
-        "session_id": None,
-        "frame_index": None,
-        "status": "failed",
-        "label": None,
-        "probability": None,
-        "confidence": None,
-        "exit_tier": None,
-        "flags": [],
-        "error": None,
-        "latency": {"total": 0.0, "joining": 0.0, "tiers": []},
-        "votes": [],
-        "threshold": 0.5,
-        "disagreement": None,
-        "missing": [],
-        "shadow_votes": [],
-        "captured_at": None,
-        "latitude": None,
-        "longitude": None,
-        "sequence": None,
-        "submitted_at": 0.0,
-        "answered_at": 0.0,
-        "cascade": "",
-        "cascade_hash": "",
-        "boxes": [],
-    }
+    return _decode(_DEFAULTS)
 
 
 def row(answer: Answer) -> AnswerRow:
@@ -222,3 +198,7 @@ def _box(box: Box) -> BoxRow:
         "confidence": float(box.confidence),
         "label": _text(box.label),
     }
+
+
+_DEFAULTS = msgspec.msgpack.encode(row(Answer(Head(image_id=""), "failed")))
+_decode = msgspec.msgpack.Decoder(AnswerRow).decode

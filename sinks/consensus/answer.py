@@ -1,4 +1,4 @@
-"""Making the one answer of an image from the votes of the tiers it passed. Pure."""
+"""Making the one answer of an image from the votes of the tiers it passed, and counting. Pure."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,12 +6,27 @@ import msgspec
 
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ImageError
-from roadstream.schemas.records.answer import Answer, AnswerTier, Flag, Verdict
+from roadstream.schemas.histogram import (
+    ARCHIVE_BOUNDS,
+    LATENCY_BOUNDS,
+    PROBABILITY_BOUNDS,
+    Histogram,
+)
+from roadstream.schemas.records.answer import Answer, AnswerTier, Flag, Label, Status, Verdict
+from roadstream.schemas.records.image import Lane
 from roadstream.schemas.records.votes import ImageVotes, VotesPack
 
 LATE = str(ImageError("expired", "the deadline passed before any member voted"))
 
 VoteMath = Callable[[Sequence[float], Sequence[float]], Verdict]
+
+
+class Times(msgspec.Struct, frozen=True, gc=False):
+    """When an answer was given, and after how many seconds: as the answer has them."""
+
+    answered_at: float
+    took: float
+    joining: float
 
 
 class TierVotes(msgspec.Struct, frozen=True, gc=False):
@@ -108,7 +123,7 @@ class Answerer:
         last = passed[-1]
         head = last.votes.head
         took = now - head.submitted_at if head.submitted_at else 0.0
-        times = (now, max(0.0, took), now - first_at if now > first_at else 0.0)
+        times = Times(now, max(0.0, took), now - first_at if now > first_at else 0.0)
         if not tally.ps:
             return self._failed(tally, last, times, LATE if expired else None)
         late = head.deadline_at is not None and now > head.deadline_at
@@ -130,7 +145,9 @@ class Answerer:
             tally.error,
             last.pack.cascade,
             last.pack.cascade_hash,
-            *times,
+            times.answered_at,
+            times.took,
+            times.joining,
         )
 
     def _flags(self, tally: _Tally, *, whole: bool) -> list[Flag]:
@@ -145,10 +162,9 @@ class Answerer:
         self,
         tally: _Tally,
         last: TierVotes,
-        times: tuple[float, float, float],
+        times: Times,
         late: str | None,
     ) -> Answer:
-        answered_at, took, joining = times
         said = last.votes.error
         if late is None and said is not None and said.startswith("expired:"):
             late = said
@@ -162,7 +178,54 @@ class Answerer:
             error=late or tally.error or "model_failed: no member voted",
             cascade=last.pack.cascade,
             cascade_hash=last.pack.cascade_hash,
-            answered_at=answered_at,
-            took=took,
-            joining=joining,
+            answered_at=times.answered_at,
+            took=times.took,
+            joining=times.joining,
         )
+
+
+# All that there are, so that each is shown from the beginning, as 0.
+_KINDS: tuple[tuple[Status, Label | None], ...] = (
+    ("answered", "roadwork"),
+    ("answered", "none"),
+    ("partial", "roadwork"),
+    ("partial", "none"),
+    ("failed", None),
+)
+
+
+class AnswerStats:
+    """Counters of the answers that were given since the process began.
+
+    Attributes:
+        given: Answers by status and label.
+        probability: Probabilities of roadwork, in [0, 1], of the answers that have one.
+        joining: Seconds from an image's first votes to its answer, of images that had to wait.
+        latency: Per lane, seconds from submission to answer, of images that tell when they were
+            submitted.
+    """
+
+    def __init__(self) -> None:
+        self.given = dict.fromkeys(_KINDS, 0)
+        self.probability = Histogram(PROBABILITY_BOUNDS)
+        self.joining = Histogram()
+        self.latency: dict[Lane, Histogram] = {
+            "live": Histogram(LATENCY_BOUNDS),
+            "archive": Histogram(ARCHIVE_BOUNDS),
+        }
+
+    @property
+    def total(self) -> int:
+        """Number of answers given."""
+        return sum(self.given.values())
+
+    def count(self, answer: Answer) -> None:
+        """Count an answer."""
+        self.given[answer.status, answer.label] += 1
+        if answer.probability is not None:
+            self.probability.observe(answer.probability)
+        if answer.joining:
+            self.joining.observe(answer.joining)
+        head = answer.head
+        if head.submitted_at > 0:
+            self.latency[head.lane].observe(answer.took)

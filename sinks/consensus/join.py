@@ -199,7 +199,7 @@ class Join:
                 resolved.answers.append((tp.partition, answer))
                 answered.add(image_id, head.content_hash)
             else:
-                opened = opened or OpenPack(pack, source, answered.count)
+                opened = opened or OpenPack(pack, source, answered.count, tp.topic == CARRIED)
                 self._keep_open(part, opened, votes, now, resolved)
         if opened is not None and opened.left:
             part.packs[source] = opened
@@ -264,7 +264,7 @@ class Join:
         opened.left += 1
         if not self._counts(part, found.votes.get(tier), opened, head.image_id):
             return
-        found.votes[tier] = OpenVotes(opened, votes)
+        found.votes[tier] = OpenVotes(opened, TierVotes(opened.pack, votes))
         if found.is_complete(self._first):
             self._resolve(head.image_id, now, "complete", resolved)
         else:

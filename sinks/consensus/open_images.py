@@ -1,16 +1,16 @@
 """What the join keeps of images whose path has not ended, and of the packs that wait for them."""
 
-from collections import OrderedDict
 from math import inf
 
-from roadstream.schemas.records.votes import ImageVotes, VotesPack
-from roadstream.schemas.topics import CARRIED
+import msgspec
+
+from roadstream.schemas.records.votes import VotesPack
 from roadstream.sinks.consensus.answer import TierVotes
 from roadstream.sinks.consensus.answered import AnsweredIds, Content
 from roadstream.streams.log import RecordId
 
 
-class OpenPack:
+class OpenPack(msgspec.Struct, eq=False):
     """A pack with open images.
 
     Attributes:
@@ -21,15 +21,14 @@ class OpenPack:
         left: Votes in it whose images are open.
     """
 
-    __slots__ = ("copied", "count", "left", "pack", "source")
+    pack: VotesPack
+    source: RecordId
+    count: int
+    copied: bool
+    left: int = 0
 
-    def __init__(self, pack: VotesPack, source: RecordId, count: int) -> None:
-        self.pack, self.source, self.count = pack, source, count
-        self.copied = source[0].topic == CARRIED
-        self.left = 0
 
-
-class OpenVotes:
+class OpenVotes(msgspec.Struct, eq=False):
     """A tier's votes for an open image.
 
     Attributes:
@@ -37,14 +36,11 @@ class OpenVotes:
         voted: The votes.
     """
 
-    __slots__ = ("pack", "voted")
-
-    def __init__(self, pack: OpenPack, votes: ImageVotes) -> None:
-        self.pack: OpenPack | None = pack
-        self.voted = TierVotes(pack.pack, votes)
+    pack: OpenPack | None
+    voted: TierVotes
 
 
-class OpenImage:
+class OpenImage(msgspec.Struct, eq=False):
     """An image whose path has not ended.
 
     Attributes:
@@ -55,13 +51,11 @@ class OpenImage:
         sources: The packs that wait for it, once per vote.
     """
 
-    __slots__ = ("content_hash", "first_at", "partition", "sources", "votes")
-
-    def __init__(self, partition: int, first_at: float) -> None:
-        self.partition, self.first_at = partition, first_at
-        self.content_hash: Content = None
-        self.votes: dict[str, OpenVotes] = {}
-        self.sources: list[OpenPack] = []
+    partition: int
+    first_at: float
+    content_hash: Content = None
+    votes: dict[str, OpenVotes] = {}
+    sources: list[OpenPack] = []
 
     def is_complete(self, first: str) -> bool:
         """Return whether the path that begins at the tier ``first`` ends in an exit."""
@@ -83,7 +77,7 @@ class OpenImage:
         return any(cast.voted.votes.next_tier is None for cast in self.votes.values())
 
 
-class OwnedPartition:
+class OwnedPartition(msgspec.Struct, eq=False):
     """What is kept of one partition.
 
     Attributes:
@@ -94,10 +88,7 @@ class OwnedPartition:
         travelling: Copies on their way, by tier and image, with the count at which they left.
     """
 
-    __slots__ = ("answered", "packs", "replayed_from", "travelling")
-
-    def __init__(self, answered: AnsweredIds) -> None:
-        self.answered = answered
-        self.packs: OrderedDict[RecordId, OpenPack] = OrderedDict()
-        self.replayed_from = inf
-        self.travelling: dict[tuple[str, str], int] = {}
+    answered: AnsweredIds
+    packs: dict[RecordId, OpenPack] = {}
+    replayed_from: float = inf
+    travelling: dict[tuple[str, str], int] = {}

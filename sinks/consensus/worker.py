@@ -20,7 +20,7 @@ from roadstream.schemas.records import headers
 from roadstream.schemas.records.headers import with_headers
 from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, VOTES
-from roadstream.sinks.consensus.answer_stats import AnswerStats
+from roadstream.sinks.consensus.answer import AnswerStats
 from roadstream.sinks.consensus.join import Join, JoinStats, Resolved
 from roadstream.sinks.consensus.refusal import Buried, check, duplicate, without_exit
 from roadstream.sinks.consensus.restore import RESTORE_PATIENCE, Unacknowledged, answered_tail

@@ -1,5 +1,7 @@
 """Prints an evaluation as tables that fit 80 columns, on a terminal and in a file."""
 
+from collections.abc import Iterable
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -9,6 +11,9 @@ from roadstream.sinks.evaluation.label_join import Counts
 from roadstream.sinks.evaluation.measure import Evaluation
 from roadstream.sinks.evaluation.metrics import Confusion, Scores
 from roadstream.sinks.evaluation.reward import Reward
+
+Cell = str | float | None
+"""A text as it is, a rate, or a dash."""
 
 
 def render(evaluation: Evaluation) -> Group:
@@ -47,81 +52,63 @@ def _counts(counts: Counts) -> Text:
 
 
 def _overall(scores: Scores) -> Table:
-    names = ("MCC", "F1", "precision", "recall", "accuracy", "AUC", "ECE", "Brier")
-    values = (
-        *(scores.mcc, scores.f1, scores.precision, scores.recall),
-        *(scores.accuracy, scores.auc, scores.ece, scores.brier),
-    )
-    table = _table("Overall")
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_row(*(_rate(value) for value in values))
-    return table
+    values = {
+        "MCC": scores.mcc,
+        "F1": scores.f1,
+        "precision": scores.precision,
+        "recall": scores.recall,
+        "accuracy": scores.accuracy,
+        "AUC": scores.auc,
+        "ECE": scores.ece,
+        "Brier": scores.brier,
+    }
+    return _table("Overall", [], values, [values.values()])
 
 
 def _confusion(confusion: Confusion) -> Table:
-    table = _table("Confusion")
-    table.add_column("")
-    table.add_column("called roadwork", justify="right")
-    table.add_column("called none", justify="right")
-    table.add_row("is roadwork", f"{confusion.true_positive:,}", f"{confusion.false_negative:,}")
-    table.add_row("is none", f"{confusion.false_positive:,}", f"{confusion.true_negative:,}")
-    return table
+    rows = (
+        ("is roadwork", f"{confusion.true_positive:,}", f"{confusion.false_negative:,}"),
+        ("is none", f"{confusion.false_positive:,}", f"{confusion.true_negative:,}"),
+    )
+    return _table("Confusion", [""], ["called roadwork", "called none"], rows)
 
 
 def _tiers(evaluation: Evaluation) -> Table:
-    table = _table("By exit tier")
-    table.add_column("tier", overflow="fold")
-    for name in ("left", "share", "judged", "MCC", "F1", "accuracy", "ECE"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for tier in evaluation.tiers:
-        scores = tier.scores
-        table.add_row(
-            Text(tier.tier),
-            f"{tier.exits:,}",
-            f"{tier.share:.1%}",
-            f"{scores.images:,}",
-            *(_if_any(scores, value) for value in (scores.mcc, scores.f1, scores.accuracy)),
-            _rate(scores.ece),
-        )
-    return table
+    rows = (
+        (tier.tier, f"{tier.exits:,}", f"{tier.share:.1%}", *_decided(tier.scores), tier.scores.ece)
+        for tier in evaluation.tiers
+    )
+    numbers = ("left", "share", "judged", "MCC", "F1", "accuracy", "ECE")
+    return _table("By exit tier", ["tier"], numbers, rows)
 
 
 def _members(evaluation: Evaluation) -> Table:
-    table = _table("By member, its own vote from 0.5")
-    table.add_column("tier", overflow="fold")
-    table.add_column("member", overflow="fold")
-    for name in ("votes", "MCC", "F1", "accuracy", "AUC", "ECE"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for member in evaluation.members:
-        scores = member.scores
-        table.add_row(
-            Text(member.tier),
-            Text(f"{member.member} (shadow)" if member.shadow else member.member),
-            f"{scores.images:,}",
-            *(_if_any(scores, value) for value in (scores.mcc, scores.f1, scores.accuracy)),
-            _rate(scores.auc),
-            _rate(scores.ece),
+    rows = (
+        (
+            member.tier,
+            f"{member.member} (shadow)" if member.shadow else member.member,
+            *_decided(member.scores),
+            member.scores.auc,
+            member.scores.ece,
         )
-    return table
+        for member in evaluation.members
+    )
+    numbers = ("votes", "MCC", "F1", "accuracy", "AUC", "ECE")
+    return _table("By member, its own vote from 0.5", ["tier", "member"], numbers, rows)
 
 
 def _reward(reward: Reward) -> Table:
-    table = _table("Subnet 72 reward for these answers, in row order")
-    for name in ("challenges", "silent", "mean reward", "last reward", "final score"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_row(
-        f"{reward.challenges:,}",
-        f"{reward.silent:,}",
-        _rate(reward.mean),
-        _rate(reward.last),
-        _rate(reward.score),
-    )
-    return table
+    title = "Subnet 72 reward for these answers, in row order"
+    numbers = ("challenges", "silent", "mean reward", "last reward", "final score")
+    counts = (f"{reward.challenges:,}", f"{reward.silent:,}")
+    return _table(title, [], numbers, [(*counts, reward.mean, reward.last, reward.score)])
 
 
-def _table(title: str) -> Table:
-    return Table(
+def _table(
+    title: str, names: Iterable[str], numbers: Iterable[str], rows: Iterable[Iterable[Cell]]
+) -> Table:
+    """Return a table with columns of names, and then of numbers."""
+    table = Table(
         title=title,
         title_justify="left",
         title_style="bold",
@@ -130,11 +117,20 @@ def _table(title: str) -> Table:
         show_edge=False,
         padding=(0, 1),
     )
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell if isinstance(cell, str) else _rate(cell)) for cell in row))
+    return table
 
 
 def _rate(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _if_any(scores: Scores, value: float) -> str:
-    return _rate(value if scores.images else None)
+def _decided(scores: Scores) -> tuple[Cell, ...]:
+    """Return the number of images, and what is only to be said of some."""
+    measured = (scores.mcc, scores.f1, scores.accuracy) if scores.images else (None,) * 3
+    return f"{scores.images:,}", *measured

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from types import NoneType
+from typing import Any, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,57 +17,25 @@ ROW_GROUP = 4096
 """Rows held back until they are written together: some MB with boxes, and scans stay fast."""
 
 
-def _struct(**types: pa.DataType) -> pa.DataType:
-    return pa.struct(list(types.items()))
-
-
-_TEXT, _REAL, _WHOLE, _TIME = pa.string(), pa.float64(), pa.int64(), pa.float64()
-_BOX = _struct(x1=_REAL, y1=_REAL, x2=_REAL, y2=_REAL, confidence=_REAL, label=_TEXT)
-_FUSED = _struct(x1=_REAL, y1=_REAL, x2=_REAL, y2=_REAL, confidence=_REAL, label=_TEXT, tier=_TEXT)
-_VOTE = _struct(
-    tier=_TEXT,
-    member=_TEXT,
-    model_version=_TEXT,
-    raw=_REAL,
-    probability=_REAL,
-    weight=_REAL,
-    calibrated=pa.bool_(),
-    latency=_TIME,
-    batch_size=_WHOLE,
-    boxes=pa.list_(_BOX),
-    text=_TEXT,
-)
-_TIER = _struct(tier=_TEXT, queued=_TIME, decoding=_TIME, inferring=_TIME)
-
-_TYPES: dict[str, pa.DataType] = {
-    "image_id": _TEXT,
-    "uri": _TEXT,
-    "session_id": _TEXT,
-    "frame_index": _WHOLE,
-    "status": _TEXT,
-    "label": _TEXT,
-    "probability": _REAL,
-    "confidence": _REAL,
-    "exit_tier": _TEXT,
-    "flags": pa.list_(_TEXT),
-    "error": _TEXT,
-    "latency": _struct(total=_TIME, joining=_TIME, tiers=pa.list_(_TIER)),
-    "votes": pa.list_(_VOTE),
-    "threshold": _REAL,
-    "disagreement": _REAL,
-    "missing": pa.list_(_TEXT),
-    "shadow_votes": pa.list_(_VOTE),
-    "captured_at": _TIME,
-    "latitude": _REAL,
-    "longitude": _REAL,
-    "sequence": _WHOLE,
-    "submitted_at": _TIME,
-    "answered_at": _TIME,
-    "cascade": _TEXT,
-    "cascade_hash": _TEXT,
-    "boxes": pa.list_(_FUSED),
+_SIMPLE: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    float: pa.float64(),
+    int: pa.int64(),
+    bool: pa.bool_(),
 }
-SCHEMA = pa.schema(_TYPES)
+
+
+def _type(hint: Any) -> pa.DataType:
+    """Return the type of a column, or of a field in it, as a row declares it; all may be null."""
+    if (simple := _SIMPLE.get(hint)) is not None:
+        return simple
+    if is_typeddict(hint):
+        return pa.struct([(name, _type(of)) for name, of in get_type_hints(hint).items()])
+    inner = next(of for of in get_args(hint) if of is not NoneType)
+    return pa.list_(_type(inner)) if get_origin(hint) is list else _type(inner)
+
+
+SCHEMA = pa.schema([(name, _type(of)) for name, of in get_type_hints(AnswerRow).items()])
 
 
 class ParquetSink(FileSink):

@@ -8,8 +8,7 @@ import msgspec
 
 from roadstream.schemas.errors import RunError, UsageError
 from roadstream.sinks.columns import COLUMNS, PROMISED, AnswerRow, defaults
-from roadstream.sinks.files.text_encoding import utf8_lines
-from roadstream.sinks.files.text_input import decimal, open_table, unmarked
+from roadstream.sinks.files.text_input import decimal, open_table, unmarked, utf8_lines
 
 BATCH = 512
 """Rows of a Parquet file held in memory at a time."""

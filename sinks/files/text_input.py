@@ -1,5 +1,6 @@
-"""CSV files as people keep them, and cells that no spreadsheet takes for a formula."""
+"""Text files as people keep them: their encoding, CSV, and cells that are no formula."""
 
+import codecs
 import csv
 import io
 import re
@@ -8,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from roadstream.schemas.errors import UsageError
-from roadstream.sinks.files.text_encoding import encoding_of
 
 LONGEST_CELL = 1 << 27
 """Bytes: the votes of an image stand in one CSV cell, where the csv module allows 128 KiB."""
@@ -111,3 +111,32 @@ def _from(line: str, rest: io.TextIOBase) -> Iterator[str]:
 def _delimiter(header: str) -> str:
     """Return what ends the cells of a header: it gives more of them than anything else would."""
     return max(_DELIMITERS, key=lambda one: len(next(csv.reader([header], delimiter=one), [])))
+
+
+def encoding_of(file: io.BufferedReader) -> str:
+    """Return the encoding of a file that nothing was read from yet; a pipe is fine.
+
+    UTF-16 is recognised by its byte order mark, or by the zero in its first character.
+    """
+    start = file.peek(2)[:2]
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    if len(start) == 2 and 0 in start and any(start):
+        return "utf-16-be" if start[0] == 0 else "utf-16-le"
+    return "utf-8-sig"  # with a mark or without
+
+
+def utf8_lines(file: io.BufferedReader) -> Iterator[bytes]:
+    """Yield the lines of a file in UTF-8, whatever it is in.
+
+    Raises:
+        UnicodeError: UTF-16 that is none; UTF-8 is not checked.
+    """
+    encoding = encoding_of(file)
+    if encoding == "utf-8-sig":
+        yield file.readline().removeprefix(codecs.BOM_UTF8)
+        yield from file
+        return
+    with io.TextIOWrapper(file, encoding, newline="\n") as text:
+        for line in text:
+            yield line.encode()

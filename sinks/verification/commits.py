@@ -10,6 +10,8 @@ a ledger that cannot be read: what follows it is compared again from the next as
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from roadstream.schemas.records.events import (
     Assigned,
     Closed,
@@ -60,7 +62,7 @@ class Accusation(NamedTuple):
     detail: str
 
 
-class Tenure:
+class Tenure(msgspec.Struct, eq=False):
     """One member's time with one partition.
 
     Attributes:
@@ -80,33 +82,20 @@ class Tenure:
         commit_at: When.
     """
 
-    __slots__ = (
-        "begin",
-        "commit",
-        "commit_at",
-        "delivered",
-        "end",
-        "epoch",
-        "fed_from",
-        "fed_to",
-        "fresh",
-        "late",
-        "member",
-        "over",
-        "pending",
-        "position",
-    )
-
-    def __init__(self, member: str, epoch: int, position: int, begin: Moment) -> None:
-        self.member, self.epoch = member, epoch
-        # Nothing committed and offset 0 are one: a log need not tell them apart.
-        self.position, self.fresh = max(0, position), position < 0
-        self.begin = self.end = begin
-        self.fed_from = self.fed_to = 0.0
-        self.over = False
-        self.delivered, self.pending, self.late = Intervals(), Intervals(), Intervals()
-        self.commit = -1
-        self.commit_at: Moment | None = None
+    member: str
+    epoch: int
+    position: int
+    begin: Moment
+    end: Moment
+    fresh: bool
+    over: bool = False
+    delivered: Intervals = msgspec.field(default_factory=Intervals)
+    fed_from: float = 0.0
+    fed_to: float = 0.0
+    pending: Intervals = msgspec.field(default_factory=Intervals)
+    late: Intervals = msgspec.field(default_factory=Intervals)
+    commit: int = -1
+    commit_at: Moment | None = None
 
 
 class GroupHistory:
@@ -369,7 +358,9 @@ class _MemberReader:
             if not self._is_ours(topic):
                 continue
             tp = TopicPartition(topic, partition)
-            tenure = Tenure(self._name, event.epoch, position, self._now)
+            now = self._now
+            # Nothing committed and offset 0 are one: a log need not tell them apart.
+            tenure = Tenure(self._name, event.epoch, max(0, position), now, now, position < 0)
             self._held[tp] = tenure
             self._history.tenures.setdefault(tp, []).append(tenure)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from roadstream.schemas.records.image import LANES
 from roadstream.schemas.topics import images
 from roadstream.sinks.verification.census import Census
-from roadstream.sinks.verification.image_checks import ImageCounts
+from roadstream.sinks.verification.images import ImageCounts
 from roadstream.sinks.verification.ledgers import Ledgers
 from roadstream.streams.log import Offsets, TopicPartition
 

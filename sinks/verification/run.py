@@ -33,8 +33,7 @@ from roadstream.sinks.verification.census import Census
 from roadstream.sinks.verification.commits import Accusation
 from roadstream.sinks.verification.coverage import Coverage
 from roadstream.sinks.verification.findings import Findings, Report
-from roadstream.sinks.verification.image_checks import ImageChecker
-from roadstream.sinks.verification.images import LogState, Trail
+from roadstream.sinks.verification.images import ImageChecker, LogState, Trail
 from roadstream.sinks.verification.ledgers import Ledgers
 from roadstream.sinks.verification.topics import bounds, oldest_record, scan
 from roadstream.sinks.verification.trails import Trails, Undelivered
