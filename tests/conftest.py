@@ -17,7 +17,9 @@ from roadstream.streams.clock import ManualClock
 from roadstream.streams.memory.log import MemoryLog
 from tests.kits.examples import examples
 
-pytest_plugins = ["tests.kits.kafka_fixture", "tests.kits.triton_server"]
+pytest_plugins = [
+    "tests.kits.kafka_fixture", "tests.kits.fusion_kit", "tests.kits.triton_server"
+]  # fmt: skip
 ENVIRONMENTS = Path(__file__).parent.parent / ".environments"
 ENGINE_MARKS = {"gpu", "triton", "ultralytics", "vllm"}
 # Nothing here may ask the hub.

@@ -30,7 +30,7 @@ def detections(scene: str, images: int, detectors: int, boxes: int, seed: int) -
     return Detections(
         np.concatenate([shifted - half, shifted + half], axis=3).clip(0, 1).reshape(count, 4),
         rng.uniform(0.05, 1.0, count),
-        np.broadcast_to(labels, whole[:3]).reshape(count),
+        np.broadcast_to(labels, whole[:3]).flatten(),
         np.tile(np.arange(detectors).repeat(boxes), images),
         np.arange(images + 1) * detectors * boxes,
         np.ones((images, detectors), np.bool_),

@@ -18,6 +18,8 @@ from roadstream.stages.voting.fusion_arrays import Detections, Flags, Fused, Rea
 _NOTHING = 1e-100
 # Positions in ``CONFIDENCES``; else: aware of absent models.
 _AVG, _MAX, _BOX_AND_MODEL = 0, 1, 2
+# Where a count begins that is given to others: numba compiles those for a literal 0, and again.
+_ZERO = np.int64(0)
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
@@ -201,7 +203,7 @@ join = _compiled(_join)
 
 def _cluster(rows: _Rows, order: Wholes, clusters: _Clusters, iou: float) -> int:
     """Put every box into a cluster, label by label; return how many clusters there are."""
-    count, size = 0, order.size
+    count, size = _ZERO, order.size
     taken = np.zeros(size, np.bool_)
     for i in range(size):
         if taken[i]:
@@ -219,7 +221,7 @@ def _cluster(rows: _Rows, order: Wholes, clusters: _Clusters, iou: float) -> int
             else:
                 begin(clusters, count, rows, row)
                 count += 1
-    return count
+    return int(count)
 
 
 cluster = _compiled(_cluster)
@@ -263,7 +265,7 @@ confidence = _compiled(_confidence)
 def _fuse(found: Detections, rules: Rules) -> Fused:
     """Fuse every image's boxes; see ``BoxFusion``."""
     images, size = found.offsets.size - 1, found.scores.size
-    largest = 0
+    largest = _ZERO
     for image in range(images):
         largest = max(largest, found.offsets[image + 1] - found.offsets[image])
     rows, clusters = make_rows(largest), make_clusters(largest, rules.weights.size)

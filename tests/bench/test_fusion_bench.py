@@ -7,6 +7,8 @@ from roadstream.bench.parts import fusion
 from roadstream.bench.parts.fusion_scenes import SCENES, detections, fuse_in_numpy
 from roadstream.schemas.records.votes import Box
 
+pytestmark = pytest.mark.usefixtures("compiled_fusion")
+
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_the_product_gives_what_the_package_gives(scene: str) -> None:

@@ -1,17 +1,12 @@
 """Box fusion: the same as ensemble-boxes where that is right, and what is promised beyond it."""
 
-import os
-import pickle
-import shutil
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from ensemble_boxes import weighted_boxes_fusion
@@ -28,6 +23,7 @@ from roadstream.stages.voting.fusion import CONFIDENCES, BoxFusion
 from roadstream.stages.voting.fusion_arrays import Detections
 from tests.kits.examples import examples
 
+pytestmark = pytest.mark.usefixtures("compiled_fusion")
 Found = list[list[Box] | None]
 LABELS = ("cone", "barrier", "sign")
 # A coarse grid, so that equal boxes, equal confidences and equal overlaps happen.
@@ -342,48 +338,14 @@ def test_without_numba_the_error_says_what_to_install(monkeypatch: pytest.Monkey
     fusion._compiled.cache_clear()
 
 
-def test_a_second_process_does_not_compile_anew() -> None:
-    """The machine code of the loop comes from the disk, so a start does not wait for it."""
+def test_kept_machine_code_that_does_not_load_is_compiled_anew_and_kept() -> None:
+    """As after an update that renamed the modules which it names; no other start waits for it."""
     code = (
         "from roadstream.stages.voting.fusion import load_fusion; load_fusion('x');"
-        "from roadstream.stages.voting import fusion_kernel;"
-        "print(sum(fusion_kernel.fuse.stats.cache_hits.values()),"
-        "sum(fusion_kernel.fuse.stats.cache_misses.values()))"
+        "from roadstream.stages.voting.fusion_kernel import fuse;"
+        "print(sum(fuse.stats.cache_hits.values()), sum(fuse.stats.cache_misses.values()))"
     )
-    fusion.load_fusion("here")
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["1", "0"]
-
-
-@pytest.mark.timeout(300)  # it compiles twice
-def test_kept_machine_code_that_does_not_load_is_compiled_anew(tmp_path: Path) -> None:
-    """As after an update that renamed the modules which it names, or when it was cut off."""
-    from roadstream.stages.voting.fusion_kernel import fuse
-
-    def told(code: str) -> str:
-        kernel = "from roadstream.stages.voting.fusion_kernel import fuse; "
-        command = [sys.executable, "-P", "-c", kernel + code]
-        env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-        return done.stdout.strip()
-
-    def hits() -> str:
-        return told(
-            "from roadstream.stages.voting.fusion import load_fusion; load_fusion('x');"
-            "print(sum(fuse.stats.cache_hits.values()))"
-        )
-
-    fusion.load_fusion("here")
-    folder = Path(told("print(fuse.stats.cache_path)"))
-    for file in Path(fuse.stats.cache_path).glob("*.nb?"):
-        shutil.copy2(file, folder)
-    kept = list(folder.glob("*.nbi"))
-    assert len(kept) > 3
-    assert hits() == "1"
-    for index in kept:
-        version = pickle.dumps(numba.__version__)
-        index.write_bytes(version + b"cmodule_that_is_gone\nName\n.")
-
-    assert [hits(), hits()] == ["0", "1"]

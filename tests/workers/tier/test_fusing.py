@@ -30,6 +30,7 @@ from tests.kits.command import roadstream
 from tests.kits.fake_engine import picture
 from tests.kits.tier_bench import judged as run
 
+pytestmark = pytest.mark.usefixtures("compiled_fusion")
 TP = TopicPartition("images.archive", 0)
 LEFT, RIGHT = Box(0.0, 0.0, 0.25, 0.5, 0.75, "cone"), Box(0.5, 0.0, 0.75, 0.5, 0.5, "cone")
 
