@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: what pages link to outside of ``docs/`` becomes pages of the site.
+"""Hooks of mkdocs: the reference, and what pages link to outside of ``docs/``, become pages.
 
 ``docs/`` is read on GitHub too, where ``../CONTRIBUTING.md`` and ``../../examples/own_rule`` lead
 to what they name. On the site all of that stands under ``repository/``: Markdown as it is, and any
@@ -6,6 +6,7 @@ other file, or the files of a folder, shown on a page.
 """
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
@@ -15,14 +16,19 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+from docs.tools import reference  # noqa: E402 (mkdocs runs this file by itself)
+
 _CODE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:)[^()\s#]+")
 _LANGUAGES = {".mjs": "js", ".py": "python", ".toml": "toml", ".yml": "yaml"}
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add a page for each file and folder outside of ``docs/`` that a page leads to."""
+    """Add the reference, and a page for what pages lead to outside of ``docs/``."""
     todo = [f"docs/{file.src_uri}" for file in files.documentation_pages()]
+    for uri, content in reference.pages().items():
+        files.append(File.generated(config, uri, content=content))
     while todo:
         for path in _linked(todo.pop()):
             uri = _uri(path)
