@@ -1,7 +1,7 @@
 """Make records of what sources find: their ids, their order, and what is unchanged and not read."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import BinaryIO
@@ -66,11 +66,12 @@ class ScanStats:
 
 def scan_places(
     words: Iterable[str], options: ScanOptions, stats: ScanStats | None = None
-) -> Iterator[Scanned]:
+) -> Generator[Scanned, None, None]:
     """Yield a record per picture or sampled video frame, with its place; and what is unchanged.
 
     Each record is made when it is asked for: a picture is read for its id then, and a bad one is an
-    `Unreadable`. Memory does not grow with the number of pictures.
+    `Unreadable`. Memory does not grow with the number of pictures. Closed early, it lets go of what
+    its sources have opened.
 
     Args:
         words: Folders, files, globs, videos, ``-`` for a list of folders and files on standard

@@ -96,7 +96,7 @@ class _Checked(Source):
 
     def count(self) -> Iterator[int]:
         with self._named():
-            yield from self._source.count()
+            yield from map(int, self._source.count())
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -111,23 +111,18 @@ class _Checked(Source):
             raise RunError(f"{self.word}: {self._plug_in.told} failed: {_told(error)}") from error
 
     def _item(self, found: Item | Container) -> Item | Container:
-        """Return what it has yielded, with what ``load`` returns checked too.
-
-        Raises:
-            ConfigError: It is no item, or not as a record can have it.
-        """
+        """Return what it has yielded, with what ``load`` returns checked too."""
         if not isinstance(found, Item | Container):
-            raise self._plug_in.refused("to yield items and containers", repr(found))
+            raise self._refused("to yield items and containers", repr(found))
         place = native(found.place) if isinstance(found.place, str) else repr(found.place)
         if scheme_of(place) != self._plug_in.name:
-            raise self._plug_in.refused(f"to yield places in {self._plug_in.name}://", place)
+            raise self._refused(f"to yield places in {self._plug_in.name}://", place)
         if isinstance(found, Container):
             return found._replace(place=place)
         try:
             msgspec.convert(msgspec.structs.asdict(found), Item)
         except msgspec.ValidationError as error:
-            expected = f"to yield items with fields in their bounds, at {place}"
-            raise self._plug_in.refused(expected, str(error)) from None
+            raise self._refused(f"to yield what records can hold, at {place}", str(error)) from None
         return msgspec.structs.replace(found, place=place, load=partial(self._load, found))
 
     def _load(self, item: Item) -> bytes | Payload:
@@ -137,11 +132,14 @@ class _Checked(Source):
             loaded = item.load()
         if not isinstance(loaded, bytes | Inline | Reference | Unreadable):
             expected = f"to load bytes or a payload, at {item.place}"
-            raise self._plug_in.refused(expected, type(loaded).__name__)
+            raise self._refused(expected, type(loaded).__name__)
         if isinstance(loaded, Reference) and not (loaded.sha256 or item.content):
-            expected = f"to tell the content of {item.place}, or the SHA-256 of its reference"
-            raise self._plug_in.refused(expected, "neither")
+            expected = f"to tell the content or the SHA-256 of the reference, at {item.place}"
+            raise self._refused(expected, "neither")
         return loaded
+
+    def _refused(self, expected: str, got: str) -> RunError:
+        return RunError(str(self._plug_in.refused(expected, got)))
 
 
 class _CheckedReader(PayloadReader):

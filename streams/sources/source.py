@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
 
+from roadstream.schemas.bounds import Count, Latitude, Longitude, Time, Uri
 from roadstream.schemas.errors import ImageError
 from roadstream.schemas.records.image import Payload, Unreadable
 from roadstream.streams.sources.left_out import LeftOut
@@ -79,13 +80,13 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     place: str
     load: Callable[[], bytes | Payload]
     state: FileState | None = None
-    content: bytes | None = None
-    reference: str | None = None
-    session_id: str | None = None
-    frame_index: int | None = None
-    captured_at: float | None = None
-    latitude: float | None = None
-    longitude: float | None = None
+    content: Annotated[bytes, msgspec.Meta(min_length=1, max_length=32)] | None = None
+    reference: Uri | None = None
+    session_id: Uri | None = None
+    frame_index: Count | None = None
+    captured_at: Time | None = None
+    latitude: Latitude | None = None
+    longitude: Longitude | None = None
 
 
 class Container(NamedTuple):

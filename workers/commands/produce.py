@@ -201,8 +201,9 @@ class _Sending:
         )
         async with _ledger(self._notes.resume) as ledger:
             known = ledger.known if ledger else None
-            self._found = scan_places(self._paths, replace(self._options, known=known), self._stats)
-            await waiting.run(partial(self._send, url, ledger), anyio.Event())
+            options = replace(self._options, known=known)
+            with contextlib.closing(scan_places(self._paths, options, self._stats)) as self._found:
+                await waiting.run(partial(self._send, url, ledger), anyio.Event())
         if self._events is not None:
             self._events.close()
 

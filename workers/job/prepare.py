@@ -197,9 +197,10 @@ class ScoringJob:
                 identity = await log.identity()
                 events = EventLedger(self.options.ledger, "producer", member=run_id, log=identity)
                 notes = Notes(ledger, run_id, events, own_log=self._embedded, heard=heard)
-                job = ScoringRun(log, cascade.tier_names, notes, self._found(ledger, run_id), tally)
+                found = self._found(ledger, run_id)
+                job = ScoringRun(log, cascade.tier_names, notes, found, tally)
                 consensus = self._consensus(consensus_log, run_id) if self._workers else None
-                with contextlib.closing(events):
+                with contextlib.closing(events), contextlib.closing(found.places):
                     finished = await run(job, supervisor, consensus, progress)
             in_order = self.options.sort
             await to_thread.run_sync(partial(export, ledger, folder.out, in_order=in_order))

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -68,7 +68,7 @@ class Images(NamedTuple):
         ahead: How many there are, step by step, for the time left; nothing if nobody knows.
     """
 
-    places: Iterator[Scanned]
+    places: Generator[Scanned, None, None]
     ahead: Iterator[int]
 
 
