@@ -78,10 +78,11 @@ class Inline(msgspec.Struct, frozen=True, tag_field="kind", tag="inline", gc=Fal
 class Reference(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="reference", gc=False
 ):
-    """A picture kept outside the log, by file path.
+    """A picture kept outside the log, by file path, or by a scheme that an installed source reads.
 
     Attributes:
-        path: Absolute path of the file; as a URI, ``file:///…``, where it is not UTF-8.
+        path: Absolute path of the file; as a URI, ``file:///…``, where it is not UTF-8. Of a source of
+            another distribution, ``SCHEME://…``.
         size: Its size in bytes when it was sent; another size on reading is an error.
         sha256: Content hash, checked on reading; ``None`` leaves only the size to be checked.
     """
