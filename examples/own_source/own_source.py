@@ -6,9 +6,15 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from roadstream.schemas.errors import ImageError, RunError, UsageError
-from roadstream.streams.sources.left_out import LeftOut
 from roadstream.streams.sources.payload import open_file
-from roadstream.streams.sources.source import Item, PayloadReader, Source, SourceOptions, state_of
+from roadstream.streams.sources.source import (
+    Item,
+    LeftOut,
+    PayloadReader,
+    Source,
+    SourceOptions,
+    state_of,
+)
 
 SCHEME, SUFFIXES = "zip://", (".jpg", ".jpeg", ".png", ".webp")
 

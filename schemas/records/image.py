@@ -81,8 +81,8 @@ class Reference(
     """A picture kept outside the log, by file path, or by a scheme that an installed source reads.
 
     Attributes:
-        path: Absolute path of the file; as a URI, ``file:///…``, where it is not UTF-8. Of a source of
-            another distribution, ``SCHEME://…``.
+        path: Absolute path of the file; as a URI, ``file:///…``, where it is not UTF-8; or
+            ``SCHEME://…``, which a source of another distribution reads.
         size: Its size in bytes when it was sent; another size on reading is an error.
         sha256: Content hash, checked on reading; ``None`` leaves only the size to be checked.
     """

@@ -19,12 +19,12 @@ from roadstream.schemas.records.image import Payload, Reference
 from roadstream.streams.sources import listing
 from roadstream.streams.sources.identity import bad_name, display, portable
 from roadstream.streams.sources.kinds import IMAGE_SUFFIXES, VIDEO, VIDEO_SUFFIXES, kind_of, suffix
-from roadstream.streams.sources.left_out import LeftOut
 from roadstream.streams.sources.payload import file_fault, hash_file, look, read_file, too_large
 from roadstream.streams.sources.places import file_state, settled
 from roadstream.streams.sources.source import (
     Container,
     Item,
+    LeftOut,
     Source,
     SourceOptions,
     unreadable,

@@ -18,11 +18,10 @@ from roadstream.schemas.records.image import (
 )
 from roadstream.streams.sources.files import FileSource, picture_item
 from roadstream.streams.sources.identity import display, fault_content, image_id, owned_id
-from roadstream.streams.sources.left_out import LeftOut
 from roadstream.streams.sources.payload import Patience, patiently, too_large
 from roadstream.streams.sources.places import Known, Scanned
 from roadstream.streams.sources.schemes import open_source, scheme_of
-from roadstream.streams.sources.source import Item, Source, SourceOptions
+from roadstream.streams.sources.source import Item, LeftOut, Source, SourceOptions
 
 # Bytes of a SHA-256 that tell two pictures apart, as ``Head.content_hash`` has them.
 HASH_BYTES = 16

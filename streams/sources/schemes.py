@@ -12,10 +12,10 @@ from roadstream.schemas.errors import ImageError, RoadstreamError, RunError
 from roadstream.schemas.plugins import PlugIn, PlugIns, unlike
 from roadstream.schemas.records.image import Inline, Payload, Reference, Unreadable
 from roadstream.streams.sources.identity import bad_name, native
-from roadstream.streams.sources.left_out import LeftOut
 from roadstream.streams.sources.source import (
     Container,
     Item,
+    LeftOut,
     PayloadReader,
     Source,
     SourceOptions,

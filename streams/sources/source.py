@@ -13,19 +13,49 @@ Then ``roadstream score sea://buoy-7`` takes pictures from it, and so do ``produ
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
 
 from roadstream.schemas.bounds import Count, Latitude, Longitude, Time, Uri
-from roadstream.schemas.errors import ImageError
+from roadstream.schemas.errors import ImageError, UsageError
 from roadstream.schemas.records.image import Payload, Unreadable
-from roadstream.streams.sources.left_out import LeftOut
+from roadstream.streams.sources.identity import display
 from roadstream.streams.sources.places import FileState
-from roadstream.streams.sources.video_options import VideoOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_MOST_NOTES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class VideoOptions:
+    """How videos are sampled.
+
+    Attributes:
+        encode: Turns RGB uint8 [H, W, 3] into a picture file's bytes; called once per picture.
+        fps: Pictures per second of video; ``None`` takes the keyframes, and one picture in 10 s
+            where they are farther apart.
+        stream: The video stream to be taken, by its number in the file; ``None`` for the largest.
+    """
+
+    encode: "Callable[[npt.NDArray[np.uint8]], bytes]"
+    fps: float | None = None
+    stream: int | Literal["all"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no rate.
+
+        Raises:
+            UsageError: ``fps`` is not above 0.
+        """
+        if self.fps is not None and not self.fps > 0:
+            raise UsageError(f"pictures per second of video: expected more than 0, got {self.fps}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +79,43 @@ class SourceOptions:
     def limit(self) -> int:
         """Bytes of the largest picture that is not refused as ``too_large``."""
         return self.max_inline if self.carry == "inline" else self.max_bytes
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """What a scan comes by and does not give to be judged: by reason, and remarks on videos.
+
+    Attributes:
+        files: Per reason, how many there are and the first path of them.
+        notes: What is missing of videos, each with its path; of very many, the first ones.
+        more_notes: How many there are beyond them.
+    """
+
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    more_notes: int = 0
+
+    def add(self, reason: str, path: str) -> None:
+        """Count a file or folder that is left out."""
+        number, first = self.files.get(reason, (0, path))
+        self.files[reason] = (number + 1, min(first, path))
+
+    def note(self, path: str, remark: str) -> None:
+        """Keep a remark on a video."""
+        if len(self.notes) < _MOST_NOTES:
+            self.notes.append(f"{display(path)}: {remark}")
+        else:
+            self.more_notes += 1
+
+    def lines(self) -> list[str]:
+        """Say all of it for a person."""
+        lines = list(self.notes)
+        if self.more_notes:
+            lines.append(f"… and {self.more_notes:,} more remarks on videos")
+        for reason, (number, path) in sorted(self.files.items()):
+            example = display(path) if number == 1 else f"e.g. {display(path)}"
+            lines.append(f"{number:,} left out: {reason} ({example})")
+        return lines
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):

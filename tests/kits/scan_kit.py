@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Iterator
 
 from roadstream.schemas.records.image import Image
-from roadstream.streams.sources.left_out import LeftOut
 from roadstream.streams.sources.scan import Records, ScanOptions, ScanStats, scan_places
+from roadstream.streams.sources.source import LeftOut, VideoOptions
 from roadstream.streams.sources.video.source import VideoSource
-from roadstream.streams.sources.video_options import VideoOptions
 
 
 def scan(

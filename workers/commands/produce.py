@@ -19,7 +19,7 @@ from roadstream.streams.ledgers.event_ledger import EventLedger
 from roadstream.streams.ledgers.run_ledger import RunLedger
 from roadstream.streams.sources.places import Scanned
 from roadstream.streams.sources.scan import ScanOptions, ScanStats, scan_places
-from roadstream.streams.sources.video_options import VideoOptions
+from roadstream.streams.sources.source import VideoOptions
 from roadstream.workers.commands.common import (
     DEFAULT_KAFKA,
     CascadeName,

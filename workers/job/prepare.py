@@ -21,7 +21,7 @@ from roadstream.streams.ledgers.run_ledger import RunLedger
 from roadstream.streams.log import Log, Start
 from roadstream.streams.sources.listing import StandardInput
 from roadstream.streams.sources.scan import ScanOptions, ScanStats, count_ahead, scan_places
-from roadstream.streams.sources.video_options import VideoOptions
+from roadstream.streams.sources.source import VideoOptions
 from roadstream.workers.job.progress import Progress, Tally
 from roadstream.workers.job.run import Heard, Images, Notes, ScoringRun, export, follow_back
 from roadstream.workers.job.run_folder import RunFolder, RunKey, resume, working_folder

@@ -21,9 +21,15 @@ from roadstream.schemas.bounds import MOST_TIME
 from roadstream.schemas.errors import ImageError
 from roadstream.schemas.records.image import Inline, Payload, Unreadable
 from roadstream.streams.sources.identity import fault_content, frame_place, image_id
-from roadstream.streams.sources.left_out import LeftOut
 from roadstream.streams.sources.payload import file_fault, video_content
-from roadstream.streams.sources.source import Container, Item, Source, unreadable
+from roadstream.streams.sources.source import (
+    Container,
+    Item,
+    LeftOut,
+    Source,
+    VideoOptions,
+    unreadable,
+)
 from roadstream.streams.sources.video.frames import (
     FAR,
     Note,
@@ -38,7 +44,6 @@ from roadstream.streams.sources.video.frames import (
     recording_at,
 )
 from roadstream.streams.sources.video.packets import Damage, words
-from roadstream.streams.sources.video_options import VideoOptions
 
 _MAX_SEEK_FRAMES = 900  # between a keyframe and the frame sought: half a minute
 # Seconds before a frame at which seeking begins: MPEG streams have no index and come out later.

@@ -209,9 +209,7 @@ def test_what_no_record_can_hold_ends_the_run_and_names_the_distribution(
 @pytest.mark.parametrize("counted", ["'two'", "1/0"])
 def test_a_count_that_is_none_ends_the_run_too(bring: Bring, counted: str) -> None:
     bring("brought-count", sea().replace("yield 2", f"yield {counted}"))
-    with pytest.raises(
-        RunError, match=r"^sea://7: the source sea of brought-count 1.0 .* failed"
-    ):
+    with pytest.raises(RunError, match=r"^sea://7: the source sea of brought-count 1.0 .* failed"):
         sum(count_ahead(["sea://7"]))
 
 

@@ -27,7 +27,7 @@ from roadstream.streams.sources.scan import (
     count_ahead,
     scan_places,
 )
-from roadstream.streams.sources.video_options import VideoOptions
+from roadstream.streams.sources.source import VideoOptions
 from tests.kits.scan_kit import scan
 from tests.kits.video_kit import film, tenths
 

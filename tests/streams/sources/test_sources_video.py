@@ -12,8 +12,8 @@ import pytest
 from roadstream.schemas.errors import UsageError
 from roadstream.schemas.records.image import Image, Inline, Unreadable
 from roadstream.streams.sources.scan import ScanOptions, ScanStats
+from roadstream.streams.sources.source import VideoOptions
 from roadstream.streams.sources.video.source import picture_at
-from roadstream.streams.sources.video_options import VideoOptions
 from tests.kits.scan_kit import read_video, scan
 from tests.kits.video_kit import X264
 

@@ -8,10 +8,9 @@ import numpy.typing as npt
 import pytest
 
 from roadstream.schemas.records.image import Image, Inline
-from roadstream.streams.sources.left_out import LeftOut
+from roadstream.streams.sources.source import LeftOut, VideoOptions
 from roadstream.streams.sources.video.recordings import recordings
 from roadstream.streams.sources.video.source import picture_at
-from roadstream.streams.sources.video_options import VideoOptions
 from tests.kits.scan_kit import read_video
 from tests.kits.video_kit import X264, film, grey, join, picture, problems, seconds, tenths
 

@@ -26,7 +26,7 @@ from roadstream.streams.sources import places
 from roadstream.streams.sources.identity import path_id
 from roadstream.streams.sources.places import file_state
 from roadstream.streams.sources.scan import ScanOptions, scan_places
-from roadstream.streams.sources.video_options import VideoOptions
+from roadstream.streams.sources.source import VideoOptions
 from roadstream.workers.job.progress import Tally
 from roadstream.workers.job.run import ledger_row
 from roadstream.workers.job.submit import Submitter, next_batch
