@@ -7,6 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from roadstream.schemas.errors import ImageError, RoadstreamError, RunError
 from roadstream.schemas.plugins import PlugIn, PlugIns, unlike
@@ -20,6 +21,8 @@ from roadstream.streams.sources.source import (
     Source,
     SourceOptions,
 )
+
+logger = structlog.get_logger()
 
 OURS = "file"
 _WORD = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -95,8 +98,10 @@ class _Checked(Source):
                 yield self._item(found)
 
     def count(self) -> Iterator[int]:
-        with self._named():
+        try:
             yield from map(int, self._source.count())
+        except Exception as error:  # it is for the time left only: a scan will say what is wrong
+            logger.warning("count_failed", source=self.word, error=_told(error))
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

@@ -232,7 +232,8 @@ class Source(ABC):
     def count(self) -> Iterator[int]:
         """Yield how many pictures there are, in steps, without reading them: for the time left.
 
-        It is called on an object of its own, while another one scans. Nothing: nobody knows.
+        It is called on an object of its own, while another one scans. Nothing: nobody knows. An
+        error is logged, and the run goes on.
         """
         return iter(())
 

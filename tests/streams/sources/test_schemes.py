@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from roadstream.schemas.errors import ConfigError, ImageError, RunError, UsageError
 from roadstream.schemas.records.image import Image, Inline, Reference, Unreadable
@@ -207,10 +208,13 @@ def test_what_no_record_can_hold_ends_the_run_and_names_the_distribution(
 
 
 @pytest.mark.parametrize("counted", ["'two'", "1/0"])
-def test_a_count_that_is_none_ends_the_run_too(bring: Bring, counted: str) -> None:
-    bring("brought-count", sea().replace("yield 2", f"yield {counted}"))
-    with pytest.raises(RunError, match=r"^sea://7: the source sea of brought-count 1.0 .* failed"):
-        sum(count_ahead(["sea://7"]))
+def test_a_count_that_fails_is_logged_and_keeps_nobody_from_going_on(
+    bring: Bring, counted: str
+) -> None:
+    bring("brought-count", sea().replace("yield 2", f"yield 1\n        yield {counted}"))
+    with structlog.testing.capture_logs() as logged:
+        assert sum(count_ahead(["sea://7"])) == 1
+    assert [(line["event"], line["source"]) for line in logged] == [("count_failed", "sea://7")]
 
 
 REFUSED = {
