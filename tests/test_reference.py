@@ -25,8 +25,11 @@ def test_every_command_and_option_is_told(name: str) -> None:
     assert [option for option in options if option not in section] == []
 
 
-def test_each_command_tells_all_that_its_help_does() -> None:
-    assert "Ctrl-C" in PAGES["reference/commands.md"].partition("## roadstream evaluate")[0]
+def test_each_command_is_listed_with_what_it_does_and_tells_all_that_its_help_does() -> None:
+    page = PAGES["reference/commands.md"]
+
+    assert "* [`topics`](#roadstream-topics): Make the topics" in page
+    assert "Ctrl-C" in page.partition("## roadstream evaluate")[0]
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -59,10 +59,8 @@ def pages() -> dict[str, str]:
 def commands() -> str:
     """Return what `--help` of every command says."""
     for name in app:
-        if name[0] != "-":
-            app[
-                name
-            ].help = None  # all that its function says, not the line in the list of commands
+        if name[0] != "-" and app[name].default_command:
+            app[name].help = None  # all that its function says, not its line in the list
     text = app.generate_docs().replace("# roadstream\n", "# Commands\n", 1)
     contents = re.compile(r"## Table of Contents\n.*?(?=\*\*Commands\*\*)", re.DOTALL)
     return contents.sub("", text).replace(" *[default: False]*", "")
@@ -162,7 +160,7 @@ def _described(name: str, what: Any, heading: str = "##") -> str:
     parts = [f"{heading} {name}\n", f"`{where}`\n", _body(name, what)]
     if inspect.isclass(what) and not issubclass(what, Exception):
         parts += [
-            f"{heading}# {name}.{key}\n\n{_body(key, method)}" for key, method in _methods(what)
+            f"{heading}# `{name}.{key}`\n\n{_body(key, method)}" for key, method in _methods(what)
         ]
     return "\n".join(parts)
 
