@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+ARCHITECTURE = DOCS / "architecture.md"
 README, INDEX = ROOT / "README.md", DOCS / "index.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
 MOST_WORDS = 700
@@ -16,6 +17,7 @@ _CODE = re.compile(r"`[^`\n]+`")
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _ELSEWHERE = re.compile(r"[a-z]+:")
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+_PLACEHOLDER = re.compile(r"<\w+>|(?<=-)[A-Z]+")
 _ROOMS = "schemas|streams|stages|sinks|workers|cascades|training|bench|tests|examples"
 
 
@@ -67,8 +69,9 @@ def test_make_targets_that_are_named_are_there(page: Path) -> None:
     assert set(named) <= targets
 
 
-def test_architecture_names_files_that_are_there() -> None:
-    named = re.findall(rf"`((?:{_ROOMS})/[^`]*)`", (DOCS / "architecture.md").read_text())
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_are_named_are_there(page: Path) -> None:
+    named = re.findall(rf"`((?:{_ROOMS})/[^`\s]*)`", page.read_text())
 
-    assert len(named) > 50
-    assert [path for path in named if not any(ROOT.glob(path))] == []
+    assert len(named) > 50 or page != ARCHITECTURE
+    assert [path for path in named if not any(ROOT.glob(_PLACEHOLDER.sub("*", path)))] == []

@@ -51,7 +51,7 @@ OTHERS_OPTIONS = {
     "--api-server-count",  # vllm serve
     *("--bootstrap-server", "--command-config", "--group", "--resource-pattern-type", "--topic"),
     *("--init", "--ipc", "--scale"),  # docker
-    "--no-deps",  # pip
+    *("--editable", "--no-deps"),  # pip
 }
 EXAMPLES = [
     path.read_text("utf-8")

@@ -30,7 +30,7 @@ PORTS: dict[str, list[type]] = {
 }
 RECORDS = ("image", "escalation", "votes", "answer", "dead-letter")
 _SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
-_ENTRY = re.compile(r"^ {4}(\w[\w., ]*): (.*)")
+_ENTRY = re.compile(r"^ {4}(\*{0,2}\w[\w., ]*): (.*)")
 _BOUNDS = {
     "minimum": "≥ {}",
     "exclusiveMinimum": "> {}",
