@@ -4,8 +4,9 @@ Each scenario has a device whose batches take α·b + β and some noise, a deadl
 are the same for every policy. Goodput is the highest rate at which 99 % of the images are done by
 their deadline. In the mixed scenario half of the peak comes live, over an archive backlog without
 end: what counts is the live share on time, and the images per second of both lanes. The product's
-batcher is run itself; the others are small policies after the code or the paper of the systems they
-are named for. The defaults take about half a minute on two cores; ``--full`` takes some minutes.
+queue runs all of them, by its port for policies: its own, and small ones after the code or the
+paper of the systems they are named for. The defaults take about half a minute on two cores;
+``--full`` takes some minutes.
 
 In a third table the batcher has a decoder before its device, with one batch in flight, or two: the
 second one bound as soon as there is room for it, or when the first is about to end.
@@ -69,9 +70,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def row_of_goodput(scenario: Scenario, options: argparse.Namespace) -> dict[str, float]:
     """Return the goodput per policy."""
     found: dict[str, float] = {}
-    for name, make in POLICIES.items():
+    for name in POLICIES:
         rounds = [
-            goodput(scenario, make, Load(options.images, options.seed + i), options.step)
+            goodput(scenario, name, Load(options.images, options.seed + i), options.step)
             for i in range(options.rounds)
         ]
         found[name] = statistics.median(rounds)

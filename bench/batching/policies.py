@@ -1,191 +1,151 @@
 """What others do: small policies, each after the code or the paper of the system it stands for.
 
-In the mixed scenario each of them is given a queue per lane, live first, which most of them lack.
+Their settings are constructor arguments with defaults, so that each can be named to a worker too:
+``--batch-policy roadstream.bench.batching.policies:Timer``. Live images go before archive images,
+in which most of those systems make no difference.
 """
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 
-from roadstream.bench.batching.world import Item
+from roadstream.stages.batching.policy import BatchPolicy, Moment, Queued, ShapeQueue, Take
 
 
-class Greedy:
-    """Late binding without a timer: when the device is free, all that waits (Triton, delay 0).
+class Greedy(BatchPolicy):
+    """Late binding without a timer: when the device is free, all that waits (Triton, delay 0)."""
 
-    Args:
-        max_batch: Most images of a batch.
-    """
-
-    def __init__(self, max_batch: int) -> None:
-        self.max_batch = max_batch
-        self.live: deque[Item] = deque()
-        self.archive: deque[Item] = deque()
-
-    def add(self, item: Item, now: float) -> None:
-        """Put an image in its lane."""
-        (self.archive if item.deadline_at is None else self.live).append(item)
-
-    def take(self, now: float) -> Sequence[Item]:
-        """Return up to ``max_batch`` of what waits."""
-        return self.cut(self.max_batch)
-
-    def cut(self, size: int) -> list[Item]:
-        """Take the oldest images off the queue, live ones first."""
-        batch = [self.live.popleft() for _ in range(min(size, len(self.live)))]
-        room = min(size - len(batch), len(self.archive))
-        return batch + [self.archive.popleft() for _ in range(room)]
-
-    def wake_at(self, now: float) -> float:
-        """Never: there is no timer."""
-        return math.inf
-
-    def ended(self, size: int, seconds: float, now: float) -> None:
-        """Learn nothing."""
-
-    def waiting(self) -> int:
-        """Return the number of archive images queued."""
-        return len(self.archive)
-
-    def __len__(self) -> int:
-        """Return the number of images queued."""
-        return len(self.live) + len(self.archive)
+    def take(self, queue: ShapeQueue, moment: Moment) -> Take:
+        """Take what waits."""
+        return Take(queue.most)
 
 
-class Timer(Greedy):
+class Timer(BatchPolicy):
     """A free device takes the first image, then waits for more, at most so long (Mosec).
 
     Args:
-        max_batch: Most images of a batch; with so many it does not wait.
-        wait: Seconds from the first image's dequeue.
+        wait: Seconds from the first image's dequeue; with a full batch there is no wait.
     """
 
-    def __init__(self, max_batch: int, wait: float) -> None:
-        super().__init__(max_batch)
+    def __init__(self, wait: float = 0.005) -> None:
         self._wait, self._until = wait, math.inf
 
-    def take(self, now: float) -> Sequence[Item]:
-        """Return a batch when it is full or the timer has run down."""
-        if not len(self):
-            return ()
+    def begin_at(self, queue: ShapeQueue, moment: Moment) -> float:
+        """Begin when the batch is full or the timer has run down."""
         if self._until == math.inf:
-            self._until = now + self._wait
-        if len(self) < self.max_batch and now < self._until:
-            return ()
+            self._until = moment.now + self._wait
+        return moment.now if len(queue) >= queue.most else self._until
+
+    def take(self, queue: ShapeQueue, moment: Moment) -> Take:
+        """Take what waits."""
         self._until = math.inf
-        return self.cut(self.max_batch)
-
-    def wake_at(self, now: float) -> float:
-        """Return when the timer runs down."""
-        return self._until
+        return Take(queue.most)
 
 
-class Preferred(Greedy):
+class Preferred(BatchPolicy):
     """Preferred sizes and a delay counted from the oldest image's arrival (Triton).
 
     Args:
-        max_batch: Most images of a batch.
         sizes: A batch of such a size begins at once, the largest that can be had.
         delay: Seconds that the oldest image waits for one; then all that waits is taken.
     """
 
-    def __init__(self, max_batch: int, sizes: Sequence[int], delay: float) -> None:
-        super().__init__(max_batch)
-        self._sizes, self._delay = sorted({*sizes, max_batch}), delay
+    def __init__(self, sizes: Sequence[int] = (32, 64, 128), delay: float = 0.005) -> None:
+        self._sizes, self._delay = sizes, delay
 
-    def _oldest(self) -> float:
-        fronts = [lane[0].arrived_at for lane in (self.live, self.archive) if lane]
-        return min(fronts, default=math.inf)
+    def _largest(self, queue: ShapeQueue) -> int:
+        """Return the largest preferred size that can be had; 0 if none can."""
+        fitting = [size for size in self._sizes if size <= min(len(queue), queue.most)]
+        return queue.most if len(queue) >= queue.most else max(fitting, default=0)
 
-    def take(self, now: float) -> Sequence[Item]:
-        """Return a batch of a preferred size, or whatever there is after the delay."""
-        fitting = [size for size in self._sizes if size <= len(self)]
-        if fitting:
-            return self.cut(fitting[-1])
-        return self.cut(self.max_batch) if now >= self.wake_at(now) else ()
+    def begin_at(self, queue: ShapeQueue, moment: Moment) -> float:
+        """Begin with a preferred size, or when the oldest image has waited long enough."""
+        return moment.now if self._largest(queue) else queue.oldest_at + self._delay
 
-    def wake_at(self, now: float) -> float:
-        """Return when the oldest image has waited long enough."""
-        return self._oldest() + self._delay
+    def take(self, queue: ShapeQueue, moment: Moment) -> Take:
+        """Take a preferred size, or what waits."""
+        return Take(self._largest(queue) or queue.most)
 
 
-class Early(Greedy):
+class Early(BatchPolicy):
     """Batches are cut before the device is free, and queue up as they are (Ray Serve).
 
     Args:
-        max_batch: Most images of a batch.
+        size: Most images of a batch.
         wait: Seconds from its first image after which a batch is cut as it is.
     """
 
-    def __init__(self, max_batch: int, wait: float) -> None:
-        super().__init__(max_batch)
-        self._wait, self._until = wait, math.inf
-        self._cut: deque[list[Item]] = deque()
+    def __init__(self, size: int = 32, wait: float = 0.010) -> None:
+        self._size, self._wait, self._until = size, wait, math.inf
+        # Live images of the open batch, and of those that were cut; archive images fill these up.
+        self._open = 0
+        self._cut: deque[int] = deque()
 
-    def add(self, item: Item, now: float) -> None:
-        """Put an image into the open batch; cut it when it is full."""
-        self._close(now)
-        super().add(item, now)
-        # The backlog of the mixed scenario is not drained into batches: one is cut ahead.
-        if item.deadline_at is None:
-            return
-        if self._until == math.inf:
-            self._until = now + self._wait
-        if len(self.live) >= self.max_batch:
-            self._close(self._until)
+    def live_came(self, deadlines: Sequence[float], now: float) -> None:
+        """Put images into the open batch; cut it when it is full."""
+        for _ in deadlines:
+            self._close(now)
+            if self._until == math.inf:
+                self._until = now + self._wait
+            self._open += 1
+            if self._open >= self._size:
+                self._close(self._until)
 
     def _close(self, now: float) -> None:
         if now >= self._until:
-            self._cut.append(self.cut(self.max_batch))
-            self._until = math.inf
+            self._cut_open()
 
-    def take(self, now: float) -> Sequence[Item]:
-        """Return the batch that was cut first."""
-        self._close(now)
-        if self.archive and len(self._cut) < 2:
-            self._cut.append(self.cut(self.max_batch))
-            self._until = math.inf
-        return self._cut.popleft() if self._cut else ()
+    def _cut_open(self) -> None:
+        self._cut.append(self._open)
+        self._open, self._until = 0, math.inf
 
-    def wake_at(self, now: float) -> float:
-        """Return when the open batch is cut."""
-        return now if self._cut else self._until
+    def begin_at(self, queue: ShapeQueue, moment: Moment) -> float:
+        """Begin when a batch has been cut; of a backlog of archive images one is cut ahead."""
+        self._close(moment.now)
+        if (queue.archive and len(self._cut) < 2) or not (self._cut or self._open):
+            self._cut_open()
+        return moment.now if self._cut else self._until
+
+    def take(self, queue: ShapeQueue, moment: Moment) -> Take:
+        """Take the batch that was cut first."""
+        live = self._cut.popleft() if self._cut else self._size
+        return Take(self._size, live if queue.archive else max(1, live))
 
 
-class Aimd(Greedy):
-    """The largest batch grows by one until it takes too long, then shrinks by a tenth (Clipper).
+class Aimd(BatchPolicy):
+    """The size grows by one per batch in time and shrinks by a tenth per batch out of it (Clipper).
 
     Args:
-        max_batch: Most images of a batch.
         deadline: Seconds that a batch may take.
     """
 
-    def __init__(self, max_batch: int, deadline: float) -> None:
-        super().__init__(max_batch)
-        self._deadline, self._size = deadline, 1.0
+    def __init__(self, deadline: float = 0.1) -> None:
+        self._deadline, self._size, self._most = deadline, 1.0, math.inf
 
-    def take(self, now: float) -> Sequence[Item]:
-        """Return up to the size that has been found to be fast enough."""
-        return self.cut(int(self._size))
+    def take(self, queue: ShapeQueue, moment: Moment) -> Take:
+        """Take up to the size that has been found to be fast enough."""
+        self._most = queue.most
+        return Take(int(self._size))
 
     def ended(self, size: int, seconds: float, now: float) -> None:
         """Adapt the size."""
         if seconds > self._deadline:
             self._size = max(1.0, 0.9 * self._size)
         elif size >= int(self._size):
-            self._size = min(self._size + 1.0, float(self.max_batch))
+            self._size = min(self._size + 1.0, self._most)
 
 
-class Cork(Greedy):
+class Cork(BatchPolicy):
     """Waits as long as that costs the queue less than it has waited before (BentoML).
 
-    Its model of the service time starts from guesses and is fitted every five seconds; here from
-    the truth and every half second, so that its beginnings do not count against it.
+    Its model of the service time starts from guesses and is fitted every five seconds; here every
+    half second, and in the benchmark from the truth, so that its beginnings do not count against
+    it.
 
     Args:
-        max_batch: Most images of a batch.
         deadline: What an image may take; the oldest are refused while the whole queue would not
             be done by theirs.
         alpha: Seconds per image that it begins with.
@@ -194,36 +154,43 @@ class Cork(Greedy):
 
     TICK, KEPT, REFRESH = 0.001, 50, 0.5
 
-    def __init__(self, max_batch: int, deadline: float, alpha: float, beta: float) -> None:
-        super().__init__(max_batch)
+    def __init__(self, deadline: float = 0.1, alpha: float = 0.003, beta: float = 0.003) -> None:
         self._deadline = deadline
         self._alpha, self._beta, self._wait = alpha, beta, 0.01
         self._seen: deque[tuple[int, float, float]] = deque(maxlen=self.KEPT)
-        self._refresh_at, self._waited, self._asks = 0.0, 0.0, False
+        self._refresh_at = self._waited = 0.0
+        self._last_refused: Queued | None = None
 
-    def take(self, now: float) -> Sequence[Item]:
-        """Return all that waits, unless waiting is cheaper."""
-        live = self.live
-        while len(live) > 1 and (
-            now - live[0].arrived_at + self._alpha * len(live) + self._beta >= self._deadline
+    def _refused(self, queue: ShapeQueue, now: float) -> int:
+        """Return how many live images are refused: they stay, and nobody asks for them again."""
+        live = queue.live
+        count = 0 if self._last_refused is None else bisect_right(live, self._last_refused)
+        while len(live) - count > 1 and (
+            now - live[count].came_at + self._alpha * (len(live) - count) + self._beta
+            >= self._deadline
         ):
-            live.popleft()
-        n = len(self)
-        self._asks = False
-        if not n:
-            return ()
-        newest = self.archive[-1] if self.archive else live[-1]
-        cost = n * (now - newest.arrived_at + self.TICK + self._alpha)
-        if n < self.max_batch and cost <= 0.95 * self._wait:
-            self._asks = True
-            return ()
-        batch = self.cut(self.max_batch)
-        self._waited = now - batch[0].arrived_at
-        return batch
+            self._last_refused = live[count]
+            count += 1
+        return count
 
-    def wake_at(self, now: float) -> float:
-        """Return the next tick while it waits."""
-        return now + self.TICK if self._asks and len(self) else math.inf
+    def begin_at(self, queue: ShapeQueue, moment: Moment) -> float:
+        """Begin unless waiting is cheaper; those that are refused wait until their time is up."""
+        size = len(queue) - self._refused(queue, moment.now)
+        if not size:
+            return queue.live[-1].deadline_at
+        newest = queue.archive[-1] if queue.archive else queue.live[-1]
+        cost = size * (moment.now - newest.came_at + self.TICK + self._alpha)
+        waits = size < queue.most and cost <= 0.95 * self._wait
+        return moment.now + self.TICK if waits else moment.now
+
+    def take(self, queue: ShapeQueue, moment: Moment) -> Take:
+        """Take all that waits but those that are refused."""
+        refused = self._refused(queue, moment.now)
+        if refused == len(queue):
+            return Take(queue.most)
+        first = queue.live[refused] if refused < len(queue.live) else queue.archive[0]
+        self._waited = moment.now - first.came_at
+        return Take(queue.most, skip=refused)
 
     def ended(self, size: int, seconds: float, now: float) -> None:
         """Fit α and β to the last batches now and then, and the wait likewise."""

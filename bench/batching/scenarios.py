@@ -4,19 +4,20 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from roadstream.bench.batching.ours import Ours
 from roadstream.bench.batching.overlap import Decoding, Overlap
 from roadstream.bench.batching.policies import Aimd, Cork, Early, Greedy, Preferred, Timer
 from roadstream.bench.batching.world import (
     Device,
     Outcome,
-    Policy,
     Service,
+    Worker,
     at_rate,
     in_bursts,
     poisson,
 )
+from roadstream.stages.batching.deadline_policy import DeadlinePolicy
 from roadstream.stages.batching.device_queue import LEAD, SLOTS
+from roadstream.stages.batching.policy import BatchPolicy
 
 SERVICES = (
     Service("detector, eager", 0.33e-3, 6e-3),
@@ -30,21 +31,29 @@ MAX_BATCH = 512
 # Archive images that always wait in the mixed scenario: as many as a worker queues.
 BACKLOG = 4 * MAX_BATCH
 GOAL = 0.99
-OURS = "ours"
-# A policy for a service, a deadline and the largest batch.
-Make = Callable[[Service, float, int], Policy]
+OURS, CORK = "ours", "cork (BentoML)"
+# Those that do not run images whose deadline has passed.
+ANSWERS_LATE = (OURS, CORK)
+# A policy for a service and a deadline.
+Make = Callable[[Service, float], BatchPolicy]
 
 POLICIES: Mapping[str, Make] = {
-    "timer 5 ms (Mosec)": lambda s, d, m: Timer(m, 0.005),
-    "preferred 32/64/128, 5 ms (Triton)": lambda s, d, m: Preferred(
-        m, [size for size in (32, 64, 128) if size < m], 0.005
-    ),
-    "early 10 ms, 32 (Ray Serve)": lambda s, d, m: Early(min(m, 32), 0.010),
-    "AIMD (Clipper)": lambda s, d, m: Aimd(m, d),
-    "cork (BentoML)": lambda s, d, m: Cork(m, d, s.alpha, s.beta),
-    "greedy late binding": lambda s, d, m: Greedy(m),
-    OURS: lambda s, d, m: Ours(s, m, 5),
+    "timer 5 ms (Mosec)": lambda s, d: Timer(),
+    "preferred 32/64/128, 5 ms (Triton)": lambda s, d: Preferred(),
+    "early 10 ms, 32 (Ray Serve)": lambda s, d: Early(),
+    "AIMD (Clipper)": lambda s, d: Aimd(d),
+    CORK: lambda s, d: Cork(d, s.alpha, s.beta),
+    "greedy late binding": lambda s, d: Greedy(),
+    OURS: lambda s, d: DeadlinePolicy(),
 }
+
+
+def worker(name: str, service: Service, deadline: float, max_batch: int = MAX_BATCH) -> Worker:
+    """Return a worker with a policy of that name."""
+    policy = POLICIES[name](service, deadline)
+    return Worker(policy, service, max_batch, answers_late=name in ANSWERS_LATE)
+
+
 # In the mixed scenario each of the others gets that of these which turns out best; ours gets
 # ``MAX_BATCH``, as ever.
 GRID = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 90, 128, 181, 256, 362, 512)
@@ -93,7 +102,7 @@ class Load(NamedTuple):
         return poisson(max(self.images, int(seconds * service.peak)), self.seed)
 
 
-def goodput(scenario: Scenario, make: Make, load: Load, step: float) -> float:
+def goodput(scenario: Scenario, name: str, load: Load, step: float) -> float:
     """Return the highest rate with so many on time, as a share of the peak, by bisection.
 
     The share on time does not fall evenly with the rate, so that the figure is good to about two
@@ -108,9 +117,8 @@ def goodput(scenario: Scenario, make: Make, load: Load, step: float) -> float:
         middle = (low + high) // 2
         rate = middle * step * service.peak
         arrivals = in_bursts(unit, rate, load.seed) if bursts else at_rate(unit, rate)
-        outcome = Device(service, deadline, load.seed).run(
-            make(service, deadline, MAX_BATCH), arrivals
-        )
+        device = Device(service, deadline, load.seed)
+        outcome = device.run(worker(name, service, deadline), arrivals)
         low, high = (middle, high) if outcome.on_time >= GOAL else (low, middle)
     return low * step
 
@@ -139,8 +147,8 @@ def mixed(service: Service, deadline: float, name: str, load: Load, goal: float)
     sizes = [MAX_BATCH] if name == OURS else sensible
     found = []
     for size in sizes:
-        policy = POLICIES[name](service, deadline, size)
-        outcome = Device(service, deadline, load.seed, BACKLOG).run(policy, arrivals)
+        device = Device(service, deadline, load.seed, BACKLOG)
+        outcome = device.run(worker(name, service, deadline, size), arrivals)
         found.append(_mixed(outcome, service, size))
     return max(found, key=lambda one: (one.on_time >= goal, one.total if one.on_time >= goal
                                        else one.on_time))  # fmt: skip

@@ -5,7 +5,11 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+from roadstream.stages.batching.batcher import Batcher
+from roadstream.stages.batching.latency_model import AffineLatency
+from roadstream.stages.batching.policy import BatchPolicy, Moment
 
 # Half-normal, as a share of the time by the affine model: 2.4 % on average, 7.7 % in one of
 # a hundred.
@@ -13,6 +17,8 @@ NOISE = 0.03
 MEAN_NOISE = 1.0 + NOISE * math.sqrt(2.0 / math.pi)
 # The first tenth of the images is not counted: policies that learn have learnt by then.
 WARM_UP = 10
+# Of the noise while the service time is learnt.
+SWEEP_SEED = 5
 
 
 class Item:
@@ -49,23 +55,49 @@ class Service(NamedTuple):
         return (self.alpha * size + self.beta) * (1.0 + abs(chance.gauss(0.0, NOISE)))
 
 
-class Policy(Protocol):
-    """Decides when a batch begins and what is in it; the device takes one batch at a time."""
+class Worker:
+    """The product's queue before a device, with a policy.
 
-    def add(self, item: Item, now: float) -> None:
-        """Take an image into the queue."""
+    Args:
+        policy: When a batch begins and what is in it.
+        service: Swept as at warm-up, so that what it takes is learnt.
+        max_batch: Most images of a batch.
+        answers_late: Whether images whose deadline has passed are answered without work, as the
+            product does; else they run, as in most systems that the other policies stand for.
+    """
+
+    def __init__(
+        self, policy: BatchPolicy, service: Service, max_batch: int, *, answers_late: bool = False
+    ) -> None:
+        self._latency, chance = AffineLatency(), random.Random(SWEEP_SEED)
+        size = 1
+        while size <= max_batch:
+            self._latency.observe(size, service.seconds(size, chance))
+            size *= 2
+        self.queue: Batcher[Item] = Batcher(max_batch, self._latency, policy=policy)
+        self._answers_late, self._archived = answers_late, 0
+        self.wake_at = math.inf
+
+    def fill(self, backlog: int, now: float) -> None:
+        """Let so many archive images wait."""
+        missing = [Item(now, None) for _ in range(backlog - self._archived)]
+        self.queue.add(missing, now)
+        self._archived += len(missing)
 
     def take(self, now: float) -> Sequence[Item]:
         """Return the batch that begins now, as the device is free; nothing means: not yet."""
-
-    def wake_at(self, now: float) -> float:
-        """Return when to ask again though nothing came and nothing ended; infinity for never."""
+        if self._answers_late:
+            self.queue.expired(now)
+        moment = Moment(now)
+        self.wake_at = self.queue.begin_at(moment) if len(self.queue) else math.inf
+        batch = [] if self.wake_at > now else self.queue.take(moment)
+        self._archived -= sum([item.deadline_at is None for item in batch])
+        return batch
 
     def ended(self, size: int, seconds: float, now: float) -> None:
         """Learn what a batch took."""
-
-    def waiting(self) -> int:
-        """Return the number of archive images queued."""
+        self._latency.observe(size, seconds)
+        self.queue.ended(size, seconds, now)
 
 
 class Outcome(NamedTuple):
@@ -121,7 +153,7 @@ def in_bursts(unit: Sequence[float], rate: float, seed: int) -> list[float]:
 
 
 class Device:
-    """The simulation of one policy on one device.
+    """The simulation of one worker on one device, which takes one batch at a time.
 
     Args:
         service: What batches take.
@@ -134,8 +166,8 @@ class Device:
         self._service, self._deadline, self._backlog = service, deadline, backlog
         self._chance = random.Random(seed)
 
-    def run(self, policy: Policy, arrivals: Sequence[float]) -> Outcome:
-        """Let the images come, and run what the policy begins until all of them are done.
+    def run(self, worker: Worker, arrivals: Sequence[float]) -> Outcome:
+        """Let the images come, and run what the worker begins until all of them are done.
 
         With a backlog there is no such end: it is that of the arrivals.
         """
@@ -145,25 +177,24 @@ class Device:
         now, begun_at, busy_until = 0.0, 0.0, math.inf
         running: Sequence[Item] = ()
         while True:
-            wake_at = math.inf if running else max(now, policy.wake_at(now))
+            wake_at = math.inf if running else worker.wake_at
             now = min(coming[0] if coming else math.inf, busy_until, wake_at)
             if now == math.inf or (self._backlog and now > last):
                 return tally.outcome()
             while coming and coming[0] <= now:
                 at = coming.popleft()
-                policy.add(Item(at, at + self._deadline), at)
+                worker.queue.add((Item(at, at + self._deadline),), at)
             if now >= busy_until:
-                policy.ended(len(running), now - begun_at, now)
+                worker.ended(len(running), now - begun_at, now)
                 tally.add(running, now)
                 running, busy_until = (), math.inf
-            if not running and (running := self._begin(policy, now)):
+            if not running and (running := self._begin(worker, now)):
                 begun_at = now
                 busy_until = now + self._service.seconds(len(running), self._chance)
 
-    def _begin(self, policy: Policy, now: float) -> Sequence[Item]:
-        for _ in range(self._backlog - policy.waiting()):
-            policy.add(Item(now, None), now)
-        return policy.take(now)
+    def _begin(self, worker: Worker, now: float) -> Sequence[Item]:
+        worker.fill(self._backlog, now)
+        return worker.take(now)
 
 
 class _Tally:

@@ -256,12 +256,10 @@ class Batcher(Generic[W]):
         queue.most = self.cap.now
         return queue
 
-    def patience(self, moment: Moment) -> float:
-        """Return how long the next batch better waits for more images; 0 to ask for a slot now."""
+    def begin_at(self, moment: Moment) -> float:
+        """Return from when on a slot is wanted for the next batch; up to now means at once."""
         queue = self._next()
-        if queue is None:
-            return 0.0
-        return max(0.0, self._number("begin_at", queue, moment) - moment.now)
+        return moment.now if queue is None else self._number("begin_at", queue, moment)
 
     def ended(self, size: int, seconds: float, now: float) -> None:
         """Tell the policy what a batch took, from its beginning to its end."""

@@ -305,7 +305,7 @@ class TierWorker:
         running = self.judge.devices.in_flight
         idle = 0.0 if running else anyio.current_time() - self._idle_since
         now = self._process.clock.now()
-        return self.queue.patience(Moment(now, 0.0, running, idle, self._more_waits))
+        return self.queue.begin_at(Moment(now, 0.0, running, idle, self._more_waits)) - now
 
     def _request(self, *, alone: bool = False) -> SlotRequest:
         """Return a request for a slot on the devices that a batch of this tier occupies."""

@@ -104,8 +104,7 @@ def test_it_sees_deadlines_ages_and_how_many_may_go_at_once() -> None:
     assert policy.came == [NOW + 2, NOW + 1, NOW + 3]
     ages = [NOW, NOW, NOW + 0.5, NOW + 0.5]
     assert policy.asked == [([NOW + 1, NOW + 2, NOW + 3], ages, 3)]
-    assert batcher.patience(Moment(NOW - 4)) == pytest.approx(4.0)
-    assert batcher.patience(Moment(NOW + 4)) == 0.0
+    assert batcher.begin_at(Moment(NOW - 4)) == NOW
 
 
 @pytest.mark.parametrize(
@@ -132,7 +131,7 @@ def test_what_is_no_batch_is_refused_and_loses_nothing(answer: object, told: str
 @pytest.mark.parametrize("answer", [None, "soon", math.inf, math.nan, KeyError("x")])
 def test_so_is_what_is_no_time_and_no_number(answer: object) -> None:
     with pytest.raises(ConfigError, match=r"Scripted\.begin_at: expected "):
-        filled(Scripted(begin_at=answer)).patience(Moment(NOW))
+        filled(Scripted(begin_at=answer)).begin_at(Moment(NOW))
     with pytest.raises(ConfigError, match=r"Scripted\.enough: expected "):
         filled(Scripted(enough=answer)).state(NOW)
 
