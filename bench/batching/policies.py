@@ -79,7 +79,8 @@ class Early(BatchPolicy):
     """
 
     def __init__(self, size: int = 32, wait: float = 0.010) -> None:
-        self._size, self._wait, self._until = size, wait, math.inf
+        self._wanted = self._size = size  # less where that is all that a batch may hold
+        self._wait, self._until = wait, math.inf
         # Live images of the open batch, and of those that were cut; archive images fill these up.
         self._open = 0
         self._cut: deque[int] = deque()
@@ -104,6 +105,7 @@ class Early(BatchPolicy):
 
     def begin_at(self, queue: ShapeQueue, moment: Moment) -> float:
         """Begin when a batch has been cut; of a backlog of archive images one is cut ahead."""
+        self._size = min(self._wanted, queue.most)
         self._close(moment.now)
         if (queue.archive and len(self._cut) < 2) or not (self._cut or self._open):
             self._cut_open()
