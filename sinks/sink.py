@@ -32,8 +32,9 @@ class AnswerSink(ABC):
     A run that is resumed, and the same command once more, hands over all of them anew, those that
     were handed over before too. What replaces the target in one step, or keeps one row per
     ``image_id`` in one transaction, therefore has each answer exactly once; what sends them on has
-    them at least once, and its receiver tells by ``image_id``. ``answers`` hands over what it reads
-    from the log, and begins where its ``--from`` says each time.
+    them at least once, and its receiver tells by ``image_id``. A file that has changed since has
+    its new answer under another ``image_id`` and the same ``uri``. ``answers`` hands over what it
+    reads from the log, and begins where its ``--from`` says each time.
 
     **Order** is that of the input with ``--sort``, and any without; of ``answers``, that of the log
     within a partition.
@@ -44,7 +45,7 @@ class AnswerSink(ABC):
     the same command hands them over again.
 
     Args:
-        target: As ``--out`` has it: ``SCHEME://…``, or the path of a file.
+        target: As ``--out`` has it: ``scheme://…``, or the path of a file.
     """
 
     @abstractmethod
@@ -109,7 +110,8 @@ def name_of(target: str) -> str:
 def target_of(out: str | os.PathLike[str]) -> str:
     """Return what somebody has named as output as a target: paths as ``Path`` spells them."""
     text = os.fspath(out)
-    return text if scheme_of(text) else str(Path(text))
+    scheme = scheme_of(text)
+    return str(Path(text)) if scheme is None else scheme + text[len(scheme) :]
 
 
 class AnswerWriter:

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from roadstream.schemas.errors import OutputError, UsageError
+from roadstream.schemas.errors import UsageError
 from roadstream.sinks.columns import AnswerRow
 from roadstream.sinks.sink import AnswerSink
 
@@ -15,7 +15,10 @@ PUT = f"INSERT OR REPLACE INTO answers VALUES ({', '.join('?' * len(COLUMNS))})"
 
 
 class SqliteSink(AnswerSink):
-    """One transaction, and one row per image: what is handed over again replaces what was there."""
+    """One transaction, and one row per image: what is handed over again replaces what was there.
+
+    What SQLite raises, Roadstream reports with the name of this distribution.
+    """
 
     def __init__(self, target: str) -> None:
         path = Path(target.removeprefix("sqlite://"))
@@ -23,15 +26,11 @@ class SqliteSink(AnswerSink):
             raise UsageError(f"{target}: expected an existing folder {path.parent}, found none")
         # Calls come one at a time, but not all from one thread.
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute(TABLE)
-        except sqlite3.Error as error:
-            self._database.close()
-            raise OutputError(f"{target}: expected a database to write to: {error}") from error
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.execute(TABLE)
 
     def write(self, rows: Sequence[AnswerRow]) -> None:
-        """Put rows into the table; what SQLite raises is reported with this distribution's name."""
+        """Put rows into the table."""
         for row in rows:
             cells = {**row, "votes": json.dumps(row["votes"])}
             self._database.execute(PUT, [cells[name] for name in COLUMNS])

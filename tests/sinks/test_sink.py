@@ -189,4 +189,4 @@ def test_a_format_of_ours_stays_ours(calls: Calls) -> None:
 
 def test_paths_are_spelled_as_ever_and_other_targets_stay_as_they_are() -> None:
     assert target_of("./a//b.csv") == target_of(Path("a/b.csv")) == "a/b.csv"
-    assert target_of("http://h//a/./b") == "http://h//a/./b"
+    assert target_of("HTTP://H//a/./b") == "http://H//a/./b"
