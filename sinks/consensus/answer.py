@@ -36,7 +36,7 @@ class TierVotes(msgspec.Struct, frozen=True, gc=False):
     votes: ImageVotes
 
 
-class _Tally:
+class _CountedVotes:
     """The votes of all tiers an image passed; one pass over them, as this runs per image.
 
     Attributes:
@@ -119,16 +119,16 @@ class Answerer:
             complete: False when a tier that the image was escalated to has not voted.
             expired: Whether it goes out so since its deadline has passed.
         """
-        tally = _Tally(passed)
+        counted = _CountedVotes(passed)
         last = passed[-1]
         head = last.votes.head
         took = now - head.submitted_at if head.submitted_at else 0.0
         times = Times(now, max(0.0, took), now - first_at if now > first_at else 0.0)
-        if not tally.ps:
-            return self._failed(tally, last, times, LATE if expired else None)
+        if not counted.ps:
+            return self._failed(counted, last, times, LATE if expired else None)
         late = head.deadline_at is not None and now > head.deadline_at
         whole = complete and not late and last.votes.error is None
-        verdict = self._vote_math(tally.ps, tally.ws)
+        verdict = self._vote_math(counted.ps, counted.ws)
         # By position: names cost half a microsecond per image, a twentieth of the sink's time.
         return Answer(
             head,
@@ -138,11 +138,11 @@ class Answerer:
             verdict.confidence,
             self._threshold,
             last.pack.tier,
-            tally.tiers,
+            counted.tiers,
             verdict.disagreement,
             verdict.losing,
-            self._flags(tally, whole=whole),
-            tally.error,
+            self._flags(counted, whole=whole),
+            counted.error,
             last.pack.cascade,
             last.pack.cascade_hash,
             times.answered_at,
@@ -150,17 +150,17 @@ class Answerer:
             times.joining,
         )
 
-    def _flags(self, tally: _Tally, *, whole: bool) -> list[Flag]:
+    def _flags(self, counted: _CountedVotes, *, whole: bool) -> list[Flag]:
         flags: list[Flag] = [] if whole else ["partial"]
-        if tally.degraded:
+        if counted.degraded:
             flags.append("degraded")
-        if tally.shadow:
+        if counted.shadow:
             flags.append("shadow")
         return flags
 
     def _failed(
         self,
-        tally: _Tally,
+        counted: _CountedVotes,
         last: TierVotes,
         times: Times,
         late: str | None,
@@ -173,9 +173,9 @@ class Answerer:
             status="failed",
             threshold=self._threshold,
             exit_tier=last.pack.tier,
-            tiers=tally.tiers,
+            tiers=counted.tiers,
             flags=["failed"],
-            error=late or tally.error or "model_failed: no member voted",
+            error=late or counted.error or "model_failed: no member voted",
             cascade=last.pack.cascade,
             cascade_hash=last.pack.cascade_hash,
             answered_at=times.answered_at,
