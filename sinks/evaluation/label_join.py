@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from roadstream.schemas.errors import UsageError
 from roadstream.sinks.columns import AnswerRow, VoteRow
-from roadstream.sinks.evaluation.labels import Label, Labels, Match, same_file, split_time
+from roadstream.sinks.evaluation.labels import LabelLine, Labels, Match, same_file, split_time
 from roadstream.sinks.evaluation.metrics import Bools, Reals
 
 OPEN = -1
@@ -153,7 +153,7 @@ class LabelJoin:
         self._answers = self._failed = 0
         self._tiers = _Tiers()
         self._claims = _Claims()
-        self._found: list[Label] = []
+        self._found: list[LabelLine] = []
         # Lines that name one picture, by the line that was taken.
         self._alike: dict[int, tuple[int, ...]] = {}
         self._exact = array("b")

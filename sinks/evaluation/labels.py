@@ -47,7 +47,7 @@ class LabelColumns(NamedTuple):
 USUAL = LabelColumns()
 
 
-class Label(NamedTuple):
+class LabelLine(NamedTuple):
     """One line of a label file; ``roadwork`` is ``None`` when the line leaves it open."""
 
     line: int
@@ -65,7 +65,7 @@ class Match(NamedTuple):
         lines: Of the label, and of others that name the same picture otherwise and say the same.
     """
 
-    label: Label
+    label: LabelLine
     exact: bool
     lines: tuple[int, ...]
 
@@ -77,10 +77,10 @@ class _Labelled:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.whole: Label | None = None
-        self.labels: list[tuple[float, Label]] | None = None
+        self.whole: LabelLine | None = None
+        self.labels: list[tuple[float, LabelLine]] | None = None
 
-    def add(self, label: Label) -> Label | None:
+    def add(self, label: LabelLine) -> LabelLine | None:
         """Take a label; return an earlier one for the same."""
         if label.seconds is None:
             earlier, self.whole = self.whole, self.whole or label
@@ -92,7 +92,7 @@ class _Labelled:
         self.labels.insert(place, (label.seconds, label))
         return None
 
-    def at(self, seconds: float | None) -> Label | None:
+    def at(self, seconds: float | None) -> LabelLine | None:
         """Return the label of the nearest labelled second, else that of the whole file."""
         if seconds is None or not self.labels:
             return self.whole
@@ -102,7 +102,7 @@ class _Labelled:
         return near[best][1] if distance <= TOLERANCE else self.whole
 
 
-def _seconds_of(entry: tuple[float, Label]) -> float:
+def _seconds_of(entry: tuple[float, LabelLine]) -> float:
     return entry[0]
 
 
@@ -122,7 +122,7 @@ class Labels:
         first: The first file named, for messages.
     """
 
-    def __init__(self, source: Path, labels: Sequence[Label]) -> None:
+    def __init__(self, source: Path, labels: Sequence[LabelLine]) -> None:
         self.source = source
         self.lines = len(labels)
         self.decided = 0
@@ -134,7 +134,7 @@ class Labels:
         for label in labels:
             self._add(label)
 
-    def _add(self, label: Label) -> None:
+    def _add(self, label: LabelLine) -> None:
         entry = self._by_text.get(label.file)
         if entry is None:
             entry = self._by_text[label.file] = _Labelled(label.file)
@@ -271,7 +271,7 @@ def read_labels(path: Path, columns: LabelColumns = USUAL) -> Labels:
         raise RunError(f"{path}: cannot be read: {problem.strerror or problem}") from problem
 
 
-def _labels(table: Table, columns: LabelColumns) -> Iterator[Label]:
+def _labels(table: Table, columns: LabelColumns) -> Iterator[LabelLine]:
     file = _column(table, columns.file, FILE_COLUMNS)
     label = _column(table, columns.label, LABEL_COLUMNS)
     time = None
@@ -287,7 +287,7 @@ def _labels(table: Table, columns: LabelColumns) -> Iterator[Label]:
         if time is not None:
             seconds = _seconds(f"{where}: column {table.header[time]}", cells[time])
         meaning = _meaning(f"{where}: column {table.header[label]}", cells[label])
-        yield Label(table.line, unmarked(cells[file]), seconds, meaning)
+        yield LabelLine(table.line, unmarked(cells[file]), seconds, meaning)
 
 
 def _column(table: Table, asked: str | None, usual: Sequence[str]) -> int:

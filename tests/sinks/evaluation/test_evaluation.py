@@ -17,7 +17,7 @@ from roadstream.schemas.errors import RunError, UsageError
 from roadstream.schemas.records.answer import Answer, Latency, TierLatency, Vote
 from roadstream.schemas.records.image import Head
 from roadstream.sinks.evaluation.label_join import Counts
-from roadstream.sinks.evaluation.labels import Label, Labels
+from roadstream.sinks.evaluation.labels import LabelLine, Labels
 from roadstream.sinks.evaluation.measure import Evaluation, evaluate, join_labels
 from roadstream.sinks.evaluation.table import render
 from roadstream.sinks.sink import open_writer
@@ -369,7 +369,7 @@ def test_found_label_is_what_all_say_whose_path_ends_the_other(
         return shorter > 0 and one[-shorter:] == other[-shorter:]
 
     assume(any(part not in (".", "..") for part in posixpath.normpath(uri).split("/")))
-    lines = [Label(n, file, None, said) for n, (file, said) in enumerate(files.items())]
+    lines = [LabelLine(n, file, None, said) for n, (file, said) in enumerate(files.items())]
     labels = Labels(Path("l.csv"), lines)
     same = [file for file in files if posixpath.normpath(file) == posixpath.normpath(uri)]
     expected = same or [file for file in files if fits(file)]
