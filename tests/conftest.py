@@ -96,6 +96,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             _skip(rules, "asks promtool, of Debian's package prometheus, which .ci/run installs")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector thousands of tests and their modules, which all stay."""
+    gc.collect()
+    gc.freeze()
+
+
 def _skip(items: list[pytest.Item], reason: str) -> None:
     for item in items:
         item.add_marker(pytest.mark.skip(reason))
@@ -114,6 +121,7 @@ def _process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what commands and benchmarks set for their whole process when they run in this one."""
     logs, thresholds = structlog.get_config(), gc.get_threshold()
     level, configure = logging.getLogger("aiokafka").level, structlog.configure
+    frozen = gc.get_freeze_count()
     # Cached, the loggers of this process would write where this test's went, for ever.
     monkeypatch.setattr(
         structlog,
@@ -123,7 +131,8 @@ def _process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     configure(**logs)
     gc.set_threshold(*thresholds)
-    gc.unfreeze()
+    if gc.get_freeze_count() > frozen:
+        gc.unfreeze()
     logging.getLogger("aiokafka").setLevel(level)
 
 

@@ -1,6 +1,9 @@
 """The ``roadstream`` command: finds the subcommand, and turns every known error into one line."""
 
-import roadstream.workers.observe.safe_path  # noqa: F401 (before all that could be found there)
+import roadstream.workers.observe.safe_path  # before all that could be found there
+
+# isort: split
+import roadstream.workers.observe.plain_structlog  # noqa: F401 (before any other imports it)
 
 # isort: split
 import errno
