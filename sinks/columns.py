@@ -5,10 +5,12 @@ JSONL as JSON values, CSV as text with JSON in the cells of lists and structs.
 """
 
 import math
+from collections.abc import Collection
 from typing import NotRequired, TypedDict
 
 import msgspec
 
+from roadstream.schemas.errors import UsageError
 from roadstream.schemas.records.answer import Answer, Latency, TierLatency, Vote
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box
@@ -101,6 +103,14 @@ class AnswerRow(TypedDict):
 COLUMNS: tuple[str, ...] = tuple(AnswerRow.__annotations__)
 PROMISED = COLUMNS[: COLUMNS.index("votes") + 1]
 """Columns that a file of answers must have; an old file may lack the others."""
+
+
+def check_columns(where: str, present: Collection[str]) -> None:
+    """Raise ``UsageError`` if promised columns are not among those that a file has."""
+    if absent := [name for name in PROMISED if name not in present]:
+        raise UsageError(
+            f"{where}: expected a file of answers, but it has no column {', '.join(absent)}"
+        )
 
 
 def defaults() -> AnswerRow:

@@ -3,11 +3,11 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
-import msgspec
 import structlog
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import LogUnavailableError, RecordError
+from roadstream.schemas.records.partial import decode_partial_answer
 from roadstream.schemas.topics import ANSWERS
 from roadstream.sinks.consensus.answered import ANSWERED_WINDOW, Content
 from roadstream.sinks.consensus.join import Join
@@ -18,20 +18,6 @@ logger = structlog.get_logger()
 # A log that is slow to give its records must not make us forget what was answered.
 RESTORE_PATIENCE = 30.0
 READ_RECORDS = 2048
-
-
-class _Who(msgspec.Struct, gc=False):
-    image_id: str
-    content_hash: Content = None
-
-
-class _Answered(msgspec.Struct, tag_field="schema", tag="answer.v1", gc=False):
-    """As much of an answer as is needed here; decoding the rest costs five times as much."""
-
-    head: _Who
-
-
-_decode = msgspec.msgpack.Decoder(_Answered).decode
 
 
 async def answered_tail(
@@ -68,7 +54,7 @@ async def answered_tail(
 def _images(tp: TopicPartition, records: Iterable[Record]) -> Iterator[tuple[str, Content]]:
     for record in records:
         try:
-            answer = codec.decode(_decode, record.value, *tp, record.offset)
+            answer = codec.decode(decode_partial_answer, record.value, *tp, record.offset)
         except RecordError as error:  # a stranger's: it must not keep us from starting
             logger.error("unreadable_answer", error=str(error))
             continue

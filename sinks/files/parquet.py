@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from roadstream.schemas.errors import UsageError
-from roadstream.sinks.columns import COLUMNS, PROMISED, AnswerRow, defaults
+from roadstream.sinks.columns import COLUMNS, AnswerRow, check_columns, defaults
 from roadstream.sinks.files.atomic import FileSink
 
 ROW_GROUP = 4096
@@ -80,10 +80,7 @@ def read_rows(path: Path, batch: int) -> Iterator[AnswerRow]:
     try:
         with pq.ParquetFile(path) as file:
             present = file.schema_arrow.names
-            if absent := [name for name in PROMISED if name not in present]:
-                raise UsageError(
-                    f"{path}: expected a file of answers, but it has no column {', '.join(absent)}"
-                )
+            check_columns(str(path), present)
             if doubled := [name for name in COLUMNS if present.count(name) > 1]:
                 raise UsageError(
                     f"{path}: expected one column {doubled[0]}, got {present.count(doubled[0])}"

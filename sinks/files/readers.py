@@ -7,7 +7,7 @@ from typing import cast, get_type_hints
 import msgspec
 
 from roadstream.schemas.errors import RunError, UsageError
-from roadstream.sinks.columns import COLUMNS, PROMISED, AnswerRow, defaults
+from roadstream.sinks.columns import COLUMNS, AnswerRow, check_columns, defaults
 from roadstream.sinks.files.text_input import decimal, open_table, unmarked, utf8_lines
 
 BATCH = 512
@@ -67,7 +67,7 @@ def _read_json_lines(path: Path) -> Iterator[AnswerRow]:
                     continue
                 where = f"{path}: line {number}"
                 cells = decoder.decode(line)
-                _check_columns(where, list(cells))
+                check_columns(where, list(cells))
                 yield _row(where, {name: bytes(cells[name]) for name in COLUMNS if name in cells})
         except (msgspec.DecodeError, UnicodeError, RecursionError) as problem:
             raise UsageError(f"{where}: expected an answer as JSON: {problem}") from problem
@@ -77,20 +77,13 @@ def _read_csv(path: Path) -> Iterator[AnswerRow]:
     with open_table(path) as table:
         found = {name: table.column(name) for name in COLUMNS}
         places = {name: place for name, place in found.items() if place is not None}
-        _check_columns(str(path), list(places))
+        check_columns(str(path), list(places))
         for record in table:
             where = f"{path}: line {table.line}"
             if len(record) != len(table.header):
                 raise UsageError(f"{where}: expected {len(table.header)} cells, got {len(record)}")
             cells = {name: _json(name, record[place]) for name, place in places.items()}
             yield _row(where, cells)
-
-
-def _check_columns(where: str, present: list[str]) -> None:
-    if absent := [name for name in PROMISED if name not in present]:
-        raise UsageError(
-            f"{where}: expected a file of answers, but it has no column {', '.join(absent)}"
-        )
 
 
 def _json(name: str, text: str) -> bytes:
