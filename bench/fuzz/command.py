@@ -1,298 +1,172 @@
 """Feeds broken inputs to every decoder of the product: ``python -m roadstream.bench.fuzz``.
 
-Each target gets a process of its own, so that a crash, a hang or a leak is seen and told, with the
-input saved; the process is started anew after it. Inputs follow from the seed and their number, so
-``--target NAME --seed S`` repeats a run exactly. Only documented errors may come out.
+The inputs are made by atheris, Google's libFuzzer for Python (dependency group ``fuzz``), guided by
+the code they reach. Each decoder has a process of its own and an equal part of the time. Only
+documented errors may come out: another error, a crash, ten seconds without an end, or two GiB of
+memory end its part, and the input is saved. It is tried again by
+``python -m roadstream.bench.fuzz.child roadstream.bench.fuzz.targets TARGET FILE``.
 """
 
 import argparse
 import importlib
-import signal
+import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
-from roadstream.bench.fuzz.child import (
-    BOARD,
-    Counts,
-    Finished,
-    Mistake,
-    Plan,
-    Step,
-    input_number,
-    save,
-)
-from roadstream.bench.fuzz.mutations import Target
-from roadstream.bench.harness import RESULTS, cpu_seconds_of, show, write_result
+from roadstream.bench.fuzz.target import Target
+from roadstream.bench.harness import RESULTS, show, write_result
 
 TARGETS = "roadstream.bench.fuzz.targets"
-HANG_AFTER = 10.0
-"""Seconds of processor time for one input; the slowest legal one (a picture of 100 megapixels)
-takes about one."""
-IDLE_FACTOR = 6
-"""So many times longer it may take by the clock on the wall: other processes want to run too."""
-START_AFTER = 300.0
-"""Seconds for a process to come to its first input."""
-GROWTH_LIMIT = 32 << 20
-"""Bytes that a process may hold more after a target's last input than when it was warm."""
-MAX_FALLS = 50
-"""Crashes and hangs after which a run is given up."""
-_LOOK_EVERY = 0.05
+TIMEOUT = 10
+"""Seconds for one input; the slowest legal one (a picture of 100 megapixels) takes about one."""
+MEMORY_LIMIT = 2 << 10
+"""MiB that a process may hold."""
+MAX_SIZE = 1 << 16
+"""Bytes that an input may grow to; longer ones find little more and cost much."""
+WORD_SIZE = 64
+"""Bytes of the longest word that libFuzzer takes; longer ones are inputs to begin with."""
+START = 300
+"""Seconds for a process to come to its first input, and to end."""
+_STATS = {
+    "inputs": re.compile(r"^stat::number_of_executed_units:\s*(\d+)", re.MULTILINE),
+    "new": re.compile(r"^stat::new_units_added:\s*(\d+)", re.MULTILINE),
+    "peak": re.compile(r"^stat::peak_rss_mb:\s*(\d+)", re.MULTILINE),
+}
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What one target did with its inputs.
+    """What one decoder did with its inputs.
 
     Attributes:
         target: Its name.
-        inputs: Inputs it was given.
-        accepted: Those that decoded.
-        refused: Those refused with a documented error.
-        mistaken: Those on which it did what it must not.
-        mistakes: One entry per different mistake.
-        growth: Most bytes held more at the end of a process than when it was warm.
-        ended: Whether it came to its last input.
-        seconds: Processor time it took.
+        inputs: How many it was given.
+        new: Those of them that reached code which none had reached before.
+        peak: Most MiB that its process held.
+        saved: File of the input on which it did what it must not; empty if it did not.
+        trace: What was seen of that.
     """
 
     target: str
-    inputs: int = 0
-    accepted: int = 0
-    refused: int = 0
-    mistaken: int = 0
-    mistakes: list[Mistake] = []
-    growth: int = 0
-    ended: bool = False
-    seconds: float = 0.0
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing was found."""
-        return self.ended and not self.mistakes and self.growth <= GROWTH_LIMIT
-
-    def add(self, counts: Counts) -> None:
-        """Add what became of some inputs."""
-        self.accepted += counts.accepted
-        self.refused += counts.refused
-        self.mistaken += counts.mistaken
-        self.inputs += counts.accepted + counts.refused + counts.mistaken
+    inputs: int
+    new: int
+    peak: int
+    saved: str = ""
+    trace: str = ""
 
 
-class _Fall(NamedTuple):
-    """How a process ended that should not have."""
-
-    kind: str
-    what: str
-    trace: str
-
-
-class Run:
-    """Targets in one child process, which is started anew after each crash or hang.
+class Fuzzer:
+    """Fuzzes the targets of a module.
 
     Args:
-        plan: What to do.
-        out: Folder for the inputs that were mistaken.
-        hang_after: Seconds of processor time for one input.
+        module: Has ``targets()``.
+        out: Folder for the inputs that are saved.
+        corpus: Folder of inputs that reach much, by target; it grows.
     """
 
-    def __init__(self, plan: Plan, out: Path, hang_after: float = HANG_AFTER) -> None:
-        self._plan, self._out, self._hang_after = plan, out, hang_after
-        self._todo = list(plan.steps)
-        self.outcomes = {step.target: Outcome(target=step.target) for step in plan.steps}
+    def __init__(self, module: str, out: Path, corpus: Path) -> None:
+        self._module, self._out, self._corpus = module, out, corpus
+        self.targets: Mapping[str, Target] = importlib.import_module(module).targets()
 
-    def run(self) -> list[Outcome]:
-        """Run until every step is done, or too many processes fell."""
-        falls = 0
-        while self._todo and falls <= MAX_FALLS:
-            with tempfile.TemporaryDirectory(prefix="roadstream-fuzz-") as folder:
-                falls += self._one_process(Path(folder))
-        return list(self.outcomes.values())
+    def run(self, name: str, seconds: int, *options: str) -> Outcome:
+        """Fuzz one target for so long; ``options`` are more of libFuzzer's.
 
-    def _one_process(self, folder: Path) -> bool:
-        plan, board, errors = folder / "plan", folder / "board", folder / "stderr"
-        findings = folder / "findings"
-        plan.write_bytes(msgspec.json.encode(msgspec.structs.replace(self._plan, steps=self._todo)))
-        board.write_bytes(BOARD.pack(0, self._todo[0].first, 0.0, 0.0, 0, 0, 0))
-        findings.touch()
-        paths = map(str, (plan, board, findings, self._out))
-        command = [sys.executable, "-m", "roadstream.bench.fuzz.child", *paths]
-        with errors.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as child:
-            try:
-                hung = self._wait(child, board)
-            finally:
-                child.kill()
-        self._read(findings)
-        trace = errors.read_text(errors="replace")[-2000:]
-        if not BOARD.unpack(board.read_bytes())[2]:
-            raise RuntimeError(f"the process came to no input: {trace}")
-        fall = None
-        if hung:
-            fall = _Fall("hang", hung, trace)
-        elif child.returncode:
-            fall = _Fall("crash", _signal_name(child.returncode), trace)
-        self._todo = self._rest(board.read_bytes(), fall) if fall else []
-        return fall is not None
+        Raises:
+            RuntimeError: Its process came to no input.
+        """
+        corpus, words = self._prepare(name)
+        self._out.mkdir(parents=True, exist_ok=True)
+        before = set(self._out.iterdir())
+        command = [
+            sys.executable, "-m", "roadstream.bench.fuzz.child", self._module, name,
+            f"-max_total_time={seconds}", f"-timeout={TIMEOUT}", f"-rss_limit_mb={MEMORY_LIMIT}",
+            f"-max_len={MAX_SIZE}", f"-dict={words}", f"-artifact_prefix={self._out}/{name}-",
+            "-print_final_stats=1", "-verbosity=1", *options, str(corpus),
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, capture_output=True, timeout=seconds + START, text=True, errors="replace",
+            check=False,
+        )  # fmt: skip
+        stats = {key: shown.search(done.stderr) for key, shown in _STATS.items()}
+        counts = {key: int(found[1]) for key, found in stats.items() if found is not None}
+        saved = [path.name for path in sorted(set(self._out.iterdir()) - before)]
+        if len(counts) < len(_STATS) or (done.returncode and not saved):
+            raise RuntimeError(f"{name} came to no input: {done.stderr[-2000:]}")
+        trace = _trace(done.stdout + done.stderr) if saved else ""
+        return Outcome(target=name, **counts, saved=" ".join(saved), trace=trace)
 
-    def _wait(self, child: "subprocess.Popen[bytes]", board: Path) -> str | None:
-        """Wait for the end; return what to say if an input takes too long."""
-        started_at = time.monotonic()
-        while True:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(_LOOK_EVERY)
-                return None
-            _, _, began_at, used, *_ = BOARD.unpack(board.read_bytes())
-            if not began_at:
-                if time.monotonic() - started_at > START_AFTER:
-                    return "no first input"
-            elif cpu_seconds_of([child.pid]) - used > self._hang_after:
-                return f"no end after {self._hang_after:g} s of processor time"
-            elif time.monotonic() - began_at > IDLE_FACTOR * self._hang_after:
-                return f"no end after {IDLE_FACTOR * self._hang_after:g} s"
-
-    def _read(self, findings: Path) -> None:
-        lines = msgspec.json.Decoder(Mistake | Finished).decode_lines(findings.read_bytes())
-        for line in lines:
-            outcome = self.outcomes[line.target]
-            if isinstance(line, Mistake):
-                outcome.mistakes = [*outcome.mistakes, line]
-            else:
-                outcome.add(line.counts)
-                outcome.growth = max(outcome.growth, line.end - line.warm)
-                outcome.seconds += line.seconds
-                outcome.ended = True
-
-    def _rest(self, board: bytes, fall: _Fall) -> list[Step]:
-        """Note a crash or a hang with its input; return the steps that are left after it."""
-        index, number, _, _, *counts = BOARD.unpack(board)
-        step = self._todo[index]
-        outcome = self.outcomes[step.target]
-        target = _targets(self._plan.module)[step.target]
-        data = target.mutator.input(input_number(self._plan.seed, number))
-        mistake = Mistake(
-            target=step.target,
-            number=number,
-            kind=fall.kind,
-            what=fall.what,
-            trace=fall.trace,
-            saved=save(self._out, step.target, number, data),
-        )
-        outcome.mistakes = [*outcome.mistakes, mistake]
-        outcome.add(Counts(*counts))
-        outcome.add(Counts(mistaken=1))
-        outcome.ended = number + 1 >= step.end
-        rest = [] if outcome.ended else [Step(step.target, number + 1, step.end)]
-        return [*rest, *self._todo[index + 1 :]]
+    def _prepare(self, name: str) -> tuple[Path, Path]:
+        """Write the inputs to begin with, and the dictionary; return where they are."""
+        target, folder = self.targets[name], self._corpus / name
+        folder.mkdir(parents=True, exist_ok=True)
+        long = [word for word in target.words if len(word) > WORD_SIZE]
+        for number, data in enumerate([*target.seeds, *long]):
+            (folder / f"seed-{number}").write_bytes(data)
+        words = self._corpus / f"{name}.words"
+        lines = ["".join(f"\\x{byte:02x}" for byte in word) for word in target.words]
+        words.write_text("".join(f'"{line}"\n' for line in lines if len(line) <= 4 * WORD_SIZE))
+        return folder, words
 
 
-def _signal_name(status: int) -> str:
-    if status < 0:
-        with suppress(ValueError):
-            return signal.Signals(-status).name
-    return f"exit status {status}"
-
-
-def _targets(module: str) -> Mapping[str, Target]:
-    found: Mapping[str, Target] = importlib.import_module(module).targets()
-    return found
-
-
-def steps(targets: Mapping[str, Target], inputs: int, names: Sequence[str]) -> list[Step]:
-    """Share ``inputs`` among the named targets, or all if none is named."""
-    chosen = {name: targets[name].share for name in names or targets}
-    total = sum(chosen.values())
-    return [Step(name, 0, max(1, round(inputs * part / total))) for name, part in chosen.items()]
+def _trace(output: str) -> str:
+    """Return what tells of the fault: the error that came out, or libFuzzer's report."""
+    begins = re.search(r"=== Uncaught Python exception|==\d+== ?ERROR", output)
+    return output[begins.start() if begins else -2000 :][:2000]
 
 
 def report(outcomes: Sequence[Outcome]) -> None:
-    """Print what each target did, and each mistake."""
+    """Print what each target did, and each fault."""
     rows = [
-        [
-            outcome.target,
-            f"{outcome.inputs:,}",
-            f"{outcome.accepted:,}",
-            f"{outcome.refused:,}",
-            f"{outcome.mistaken:,}",
-            f"{outcome.growth / (1 << 20):.1f}",
-            f"{outcome.seconds:.1f}",
-        ]
-        for outcome in outcomes
+        [one.target, f"{one.inputs:,}", f"{one.new:,}", f"{one.peak:,}", one.saved or "none"]
+        for one in outcomes
     ]
-    columns = ["target", "inputs", "accepted", "refused", "mistaken", "growth MiB", "CPU s"]
-    show("Fuzzing", columns, rows)
-    for outcome in outcomes:
-        for mistake in outcome.mistakes:
-            print(f"{mistake.kind}: {mistake.target} {mistake.saved}: {mistake.what}")
-        if outcome.growth > GROWTH_LIMIT:
-            print(f"growth: {outcome.target}: {outcome.growth:,} bytes")
+    show("Fuzzing", ["target", "inputs", "new code", "peak MiB", "fault"], rows)
+    for one in outcomes:
+        if one.saved:
+            print(f"{one.target}: {one.saved}\n{one.trace}")
 
 
-def earlier(name: str, seed: int) -> dict[str, Outcome]:
-    """Return what an earlier run under this seed found clean, by target; nothing if there is none.
-
-    Only targets that came to their end count; the others are done again.
-    """
-    try:
-        data = (RESULTS / f"{name}.json").read_bytes()
-    except FileNotFoundError:
-        return {}
-    found = msgspec.json.decode(data, type=_Result)
-    return {o.target: o for o in found.targets if found.seed == seed and o.clean}
-
-
-class _Result(msgspec.Struct):
-    seed: int
-    targets: list[Outcome]
-
-
-def run_all(options: argparse.Namespace, targets: Mapping[str, Target]) -> list[Outcome]:
-    """Fuzz the targets one after another, writing the result anew after each."""
-    kept = earlier(options.out, options.seed) if options.resume else {}
-    saved = RESULTS / f"{options.out}-inputs"
-    saved.mkdir(parents=True, exist_ok=True)
-    outcomes: list[Outcome] = []
-    for step in steps(targets, options.inputs, options.target):
-        outcome = kept.get(step.target)
-        if outcome is None or outcome.inputs != step.end:
-            (outcome,) = Run(Plan(TARGETS, options.seed, [step]), saved).run()
-        outcomes.append(outcome)
-        print(
-            f"{step.target}: {outcome.inputs:,} inputs, {len(outcome.mistakes)} mistakes",
-            flush=True,
-        )
-        facts = {
-            "seed": options.seed,
-            "inputs": sum(outcome.inputs for outcome in outcomes),
-            "mistaken": sum(outcome.mistaken for outcome in outcomes),
-            "hang_after": HANG_AFTER,
-            "growth_limit": GROWTH_LIMIT,
-            "targets": outcomes,
-        }
-        write_result(options.out, facts)
-    with suppress(OSError):  # nothing was saved
-        saved.rmdir()
-    return outcomes
+def parse(targets: Sequence[str], arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.fuzz", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0, help="over all targets (30)")
+    parser.add_argument("--only", action="append", choices=targets, help="target; repeatable")
+    parser.add_argument("--seed", type=int, default=1, help="of all chance (1)")
+    parser.add_argument("--corpus", type=Path, help="folder of inputs, kept from run to run")
+    parser.add_argument("--out", default="fuzz", help="name of the result (fuzz)")
+    return parser.parse_args(arguments)
 
 
 def main() -> None:
     """Fuzz, print a table, write ``bench/results/NAME.json``; exit 1 if anything was found."""
-    parser = argparse.ArgumentParser(prog="python -m roadstream.bench.fuzz", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=1_000_000, help="over all targets")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--target", action="append", default=[], help="only this one; repeatable")
-    parser.add_argument("--out", default="fuzz", help="name of the result")
-    parser.add_argument("--resume", action="store_true", help="keep what an earlier run finished")
-    options = parser.parse_args()
-    targets = _targets(TARGETS)
-    if unknown := sorted(set(options.target) - set(targets)):
-        parser.error(f"--target: expected one of {', '.join(targets)}, got {', '.join(unknown)}")
-    outcomes = run_all(options, targets)
+    if find_spec("atheris") is None:
+        raise SystemExit("bench.fuzz: expected atheris: uv sync --inexact --group fuzz")
+    options = parse(list(importlib.import_module(TARGETS).targets()))
+    saved = RESULTS / f"{options.out}-inputs"
+    with tempfile.TemporaryDirectory(prefix="roadstream-fuzz-") as folder:
+        fuzzer = Fuzzer(TARGETS, saved, options.corpus or Path(folder))
+        names = options.only or list(fuzzer.targets)
+        seconds = max(1, round(60 * options.minutes / len(names)))
+        outcomes = []
+        for name in names:
+            outcomes.append(fuzzer.run(name, seconds, f"-seed={options.seed}"))
+            print(f"{name}: {outcomes[-1].inputs:,} inputs, {outcomes[-1].saved or 'no fault'}",
+                  flush=True)  # fmt: skip
     report(outcomes)
-    if not all(outcome.clean for outcome in outcomes):
+    facts = {
+        "seed": options.seed,
+        "seconds": seconds,
+        "inputs": sum(one.inputs for one in outcomes),
+        "timeout": TIMEOUT,
+        "memory_limit": MEMORY_LIMIT,
+        "targets": outcomes,
+    }
+    print(f"written: {write_result(options.out, facts)}")
+    if any(one.saved for one in outcomes):
         sys.exit(1)
+    saved.rmdir()

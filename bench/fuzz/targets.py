@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from roadstream.bench.fuzz import pictures, seeds
-from roadstream.bench.fuzz.mutations import Data, Mutator, Target, mend_png
+from roadstream.bench.fuzz.target import Target, mend_png
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import parse_cascade
 from roadstream.schemas.errors import ConfigError, ImageError, RecordError, RunError, UsageError
@@ -214,12 +214,12 @@ def _kafka_settings(data: bytes) -> None:
 
 _RECORD = (RecordError,)
 _READER = (UsageError, RunError)
-_DECODERS: dict[str, tuple[float, Callable[[bytes], object]]] = {
-    "image": (100, codec.decode_image),
-    "escalation": (80, codec.decode_escalation),
-    "votes": (100, codec.decode_votes),
-    "answer": (100, codec.decode_answer),
-    "dead-letter": (80, codec.decode_dead_letter_or_settled),
+_DECODERS: dict[str, Callable[[bytes], object]] = {
+    "image": codec.decode_image,
+    "escalation": codec.decode_escalation,
+    "votes": codec.decode_votes,
+    "answer": codec.decode_answer,
+    "dead-letter": codec.decode_dead_letter_or_settled,
 }
 _PARTIAL = {
     "image": decode_partial_image,
@@ -227,78 +227,80 @@ _PARTIAL = {
     "votes": decode_partial_votes,
     "answer": decode_partial_answer,
 }
-# Relative to the others; a picture costs as much as twenty records.
-_FORMATS = {
-    "jpeg": 50, "png": 30, "webp": 25, "gif": 20, "bmp": 15, "tiff": 25, "avif": 6, "jpeg2000": 8,
-    "ppm": 15,
-}  # fmt: skip
 
 
 def targets() -> dict[str, Target]:
     """Return the targets by name, made anew."""
     folder = scratch()
-    found: dict[str, Target] = {}
+    return _records(folder) | _texts() | _files(folder) | _pictures()
 
-    def add(
-        name: str,
-        share: float,
-        some: tuple[list[bytes], list[bytes]],
-        call: Callable[[bytes], object],
-        allowed: tuple[type[Exception], ...] = (),
-        mend: Callable[[Data], None] | None = None,
-    ) -> None:
-        mutator = Mutator(*some, salt=zlib.crc32(name.encode()), mend=mend)
-        found[name] = Target(share, mutator, call, allowed)
 
-    for name, records in seeds.records(folder).items():
-        share, decoder = _DECODERS[name]
-        some = (seeds.encoded(records), seeds.MSGPACK_WORDS)
-        add(f"record-{name}", share, some, partial(_round_trip, decoder), _RECORD)
-    told = ([codec.encode_json(image) for image in seeds.images(folder)], seeds.JSON_WORDS)
-    add("image-json", 60, told, partial(_round_trip, codec.decode_image), _RECORD)
-    seen = partial(_in_part, decode_partial_image, codec.decode_image)
-    add("partial-image-json", 30, told, seen, _RECORD)
-    votes = (seeds.encoded(seeds.records(folder)["votes"]), seeds.MSGPACK_WORDS)
-    add("joined", 60, votes, _joined, _RECORD)
-    add("answer-row", 60, (seeds.encoded(seeds.answers()), seeds.MSGPACK_WORDS), _shown, _RECORD)
-    payloads = seeds.encoded(seeds.images(folder))
-    add("payload", 60, (payloads, [*seeds.MSGPACK_WORDS, b"/../", b"\0", b"/"]), _payload,
-        (RecordError, ImageError))  # fmt: skip
-    add("event", 60, (seeds.events(), seeds.JSON_WORDS), _event,
-        (msgspec.DecodeError, UnicodeDecodeError))  # fmt: skip
-    add("cascade", 60, ([seeds.CASCADE], seeds.TOML_WORDS), _cascade, (ConfigError,))
-    add("kafka-settings", 40, ([seeds.KAFKA], seeds.TOML_WORDS), _kafka_settings, (ConfigError,))
-    add("url", 60, (seeds.URLS, seeds.URL_WORDS), _url, (UsageError,))
-    add("list", 40, (seeds.LISTS, [b"\0", b"\n", b"\r", b"\xff", b"*", b"["]), _list, (UsageError,))
+def _records(folder: Path) -> dict[str, Target]:
+    words, found = seeds.MSGPACK_WORDS, {}
+    encoded = {name: seeds.encoded(some) for name, some in seeds.records(folder).items()}
+    for name, some in encoded.items():
+        decoder = _DECODERS[name]
+        found[f"record-{name}"] = Target(some, words, partial(_round_trip, decoder), _RECORD)
+        if (look := _PARTIAL.get(name)) is not None:
+            found[f"partial-{name}"] = Target(
+                some, words, partial(_in_part, look, decoder), _RECORD
+            )
+    told = [codec.encode_json(image) for image in seeds.images(folder)]
+    whole, part = codec.decode_image, partial(_in_part, decode_partial_image, codec.decode_image)
+    found["image-json"] = Target(told, seeds.JSON_WORDS, partial(_round_trip, whole), _RECORD)
+    found["partial-image-json"] = Target(told, seeds.JSON_WORDS, part, _RECORD)
+    found["joined"] = Target(encoded["votes"], words, _joined, _RECORD)
+    found["answer-row"] = Target(encoded["answer"], words, _shown, _RECORD)
+    paths = [*words, b"/../", b"\0", b"/"]
+    found["payload"] = Target(encoded["image"], paths, _payload, (RecordError, ImageError))
+    return found
 
-    for name, look in _PARTIAL.items():
-        some = (seeds.encoded(seeds.records(folder)[name]), seeds.MSGPACK_WORDS)
-        call = partial(_in_part, look, _DECODERS[name][1])
-        add(f"partial-{name}", 30, some, call, _RECORD)
-    lines = (seeds.events(), seeds.JSON_WORDS)
+
+def _texts() -> dict[str, Target]:
+    ends = [b"\0", b"\n", b"\r", b"\xff", b"*", b"["]
+    torn = (msgspec.DecodeError, UnicodeDecodeError)
+    return {
+        "event": Target(seeds.events(), seeds.JSON_WORDS, _event, torn),
+        "cascade": Target([seeds.CASCADE], seeds.TOML_WORDS, _cascade, (ConfigError,)),
+        "kafka-settings": Target([seeds.KAFKA], seeds.TOML_WORDS, _kafka_settings, (ConfigError,)),
+        "url": Target(seeds.URLS, seeds.URL_WORDS, _url, (UsageError,)),
+        "list": Target(seeds.LISTS, ends, _list, (UsageError,)),
+    }
+
+
+def _files(folder: Path) -> dict[str, Target]:
+    lines = [b"\n".join([*seeds.events(), b""])]
     ledger = partial(_file, lambda path: iter(LedgerFile(path)), "ledger.jsonl")
-    add("event-ledger", 20, ([b"\n".join([*lines[0], b""])], lines[1]), ledger, (RunError,))
+    labels = partial(_file, read_labels, "labels.csv")
     words = [b"CREATE TABLE", b"SQLite format 3\0", b"\x0d\0\0\0", b"\x05\0\0\0", b"INTEGER"]
-    add("log-file", 2, ([anyio.run(seeds.log_file, folder)], words), _log_file, _READER)
-    add("run-file", 2, ([anyio.run(seeds.run_file, folder)], words), _run_file, _READER)
+    found = {
+        "event-ledger": Target(lines, seeds.JSON_WORDS, ledger, (RunError,)),
+        "log-file": Target([anyio.run(seeds.log_file, folder)], words, _log_file, _READER),
+        "run-file": Target([anyio.run(seeds.run_file, folder)], words, _run_file, _READER),
+        "labels": Target(seeds.LABELS, seeds.CSV_WORDS, labels, _READER),
+    }
+    of_answers = {
+        ".jsonl": seeds.JSON_WORDS,
+        ".csv": seeds.CSV_WORDS,
+        ".parquet": [b"PAR1", b"\x15\x00", b"\x19\x1c"],
+    }
+    for suffix, words in of_answers.items():
+        read = partial(_file, read_answers, f"answers{suffix}")
+        seed = seeds.answer_file(folder, suffix)
+        found[f"answers{suffix}"] = Target([seed], words, read, _READER)
+    return found
 
-    every = pictures.pictures()
+
+def _pictures() -> dict[str, Target]:
+    every, found = pictures.pictures(), {}
     for kind, good in every.items():
         mend = mend_png if kind == "png" else None
-        some = (good, pictures.file_words(kind))
-        add(f"picture-{kind}", _FORMATS[kind], some, _decode, (ImageError,), mend)
-    jpegs = (every["jpeg"], pictures.file_words("jpeg"))
-    add("jpeg-header", 40, jpegs, jpeg.read_header, (ImageError,))
-    add("exif", 40, ([pictures.exif_block()], [b"Exif\0\0", b"II*\0", b"\x12\x01"]), _exif)
-    add("sniff", 40, ([good[0] for good in every.values()], [b"ftyp", b"RIFF", b"<svg"]), _sniff)
-
-    for suffix, share, words in (
-        (".jsonl", 30, seeds.JSON_WORDS),
-        (".csv", 25, seeds.CSV_WORDS),
-        (".parquet", 10, [b"PAR1", b"\x15\x00", b"\x19\x1c"]),
-    ):
-        read = partial(_file, read_answers, f"answers{suffix}")
-        add(f"answers{suffix}", share, ([seeds.answer_file(folder, suffix)], words), read, _READER)
-    labels = partial(_file, read_labels, "labels.csv")
-    add("labels", 40, (seeds.LABELS, seeds.CSV_WORDS), labels, _READER)
+        words = pictures.file_words(kind)
+        found[f"picture-{kind}"] = Target(good, words, _decode, (ImageError,), mend)
+    jpegs = every["jpeg"], pictures.file_words("jpeg")
+    found["jpeg-header"] = Target(*jpegs, jpeg.read_header, (ImageError,))
+    tags = [b"Exif\0\0", b"II*\0", b"\x12\x01"]
+    found["exif"] = Target([pictures.exif_block()], tags, _exif)
+    firsts = [good[0] for good in every.values()]
+    found["sniff"] = Target(firsts, [b"ftyp", b"RIFF", b"<svg"], _sniff)
     return found
