@@ -15,6 +15,7 @@ from roadstream.bench.batching.world import WARM_UP, Item, Service
 from roadstream.stages.batching.batcher import Batcher, QueueState
 from roadstream.stages.batching.device_queue import DeviceQueue, SlotRequest
 from roadstream.stages.batching.latency_model import Run, TierLatency
+from roadstream.stages.batching.policy import Moment
 
 DEVICE = "cuda:0"
 
@@ -106,7 +107,7 @@ class Overlap:
             wait = self._device.wait((DEVICE,), self._now)
             self._device.grant(request, self._now)
             self._request = None
-            batch = self._queue.next_batch(self._now, wait).items
+            batch = self._queue.next_batch(Moment(self._now, wait)).items
             if not batch:
                 self._device.end(request, self._now)
                 continue

@@ -5,6 +5,7 @@ shape: that of the most urgent one. See docs/batching.md.
 """
 
 import math
+import sys
 from collections.abc import Hashable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -191,15 +192,10 @@ class Batcher(Generic[W]):
         self._count = self._size = 0
         return dropped
 
-    def next_batch(self, now: float, wait: float = 0.0) -> Batch[W]:
-        """Take the next batch for a slot that is free now; both lists empty if nothing waits.
-
-        Args:
-            now: Wall clock.
-            wait: Seconds until the device is free; the batch is decoded meanwhile.
-        """
-        expired = self.expired(now)
-        return Batch(self.take(Moment(now, wait)), expired)
+    def next_batch(self, moment: Moment) -> Batch[W]:
+        """Take the next batch for a slot that is free now; both lists empty if nothing waits."""
+        expired = self.expired(moment.now)
+        return Batch(self.take(moment), expired)
 
     def take(self, moment: Moment) -> list[W]:
         """Take the next batch, whether its deadlines have passed or not; empty if nothing waits."""
@@ -218,10 +214,10 @@ class Batcher(Generic[W]):
     def _checked(self, take: Take, queue: ShapeQueue) -> tuple[int, int, int]:
         """Return how many live and archive images a policy takes, and how many it passes over."""
         if not isinstance(take, Take) or not all(
-            map(_is_count, (take.size, take.live or 0, take.skip))
+            map(_is_count, (take.size, 0 if take.live is None else take.live, take.skip))
         ):
             raise self._refused("take", "a Take of numbers from 0 on", repr(take))
-        size = min(take.size, queue.most)
+        size = min(take.size, self.cap.now)
         live = min(size, max(0, len(queue.live) - take.skip))
         live = live if take.live is None else min(live, take.live)
         archive = min(size - live, len(queue.archive))
@@ -233,15 +229,19 @@ class Batcher(Generic[W]):
     def _number(self, question: str, *about: object) -> float:
         """Ask the policy for a number."""
         answer = self._ask(question, *about)
-        if not isinstance(answer, Real) or not answer < math.inf:
+        # Negative ones mean no more than 0, and the least of them are no float.
+        if not isinstance(answer, Real) or not answer <= sys.float_info.max:
             raise self._refused(question, "a number that is not infinite", repr(answer))
-        return float(answer)
+        return 0.0 if answer < 0 else float(answer)
 
     def _ask(self, question: str, *about: object) -> Any:
         try:
-            return getattr(self.policy, question)(*about)
+            answer = getattr(self.policy, question)(*about)
         except Exception as error:  # whatever somebody else's policy does
             raise self._refused(question, "an answer", told(error)) from error
+        if (left := sum(map(len, self._queues.values()))) != self._count:
+            raise self._refused(question, f"{self._count} images left in the queue", str(left))
+        return answer
 
     def _refused(self, question: str, expected: str, got: str) -> ConfigError:
         kind = type(self.policy)

@@ -175,7 +175,7 @@ def load_policy(path: str | None, where: str = "--batch-policy") -> BatchPolicy 
         raise ConfigError(where, f"{path} to be a BatchPolicy", problem)
     try:
         policy: BatchPolicy = found()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(where, f"{path} to be made without arguments", told(error)) from error
     return policy
 

@@ -35,7 +35,7 @@ class TierBatch:
         alone: Whether nothing else runs in its process.
 
     Attributes:
-        pictures: Per item its picture, or why there is none.
+        pictures: Per item its picture, or why there is none, for as long as it is judged.
         runs: The member runs that the votes refer to.
         votes: Per item the tier's votes, then per expired image.
         failures: Images that call for a dead letter besides.

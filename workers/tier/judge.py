@@ -183,6 +183,7 @@ class Judge:
         decoding, inferring = t1 - t0, longest(runs)
         self._vote(batch, results, began_at, Timing(0.0, decoding, inferring))
         self._count(batch, decoding, inferring)
+        batch.pictures = []  # it may wait long to be published, and others are decoded meanwhile
         if batch.items and batch.fits is None:
             self.latency_of(batch.items[0].shape).observe(len(batch.items), decoding, runs)
         batch.seconds = t2 - t0

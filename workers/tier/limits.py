@@ -41,7 +41,7 @@ class TierStats(msgspec.Struct):
         dead_letters: Dead letters written.
         abandoned: Batches still running when the drain budget was spent; others do them again.
         fenced: Images whose work came to nothing, as their partitions had another owner by then.
-        replayed: CrashNotes run alone after the process had died.
+        replayed: Suspects run alone after the process had died.
         killers: Images answered as failed because they kill the process.
         out_of_memory: Batches that did not fit into memory as a whole.
         held_back: Whether archive images wait for a later tier now.

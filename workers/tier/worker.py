@@ -282,10 +282,8 @@ class TierWorker:
                 if not len(self.queue) or self._rests():  # revoked, or paused, meanwhile
                     slot.release()
                     continue
-                items, expired = self.queue.next_batch(self._process.clock.now(), slot.wait)
+                batch = self._next_batch(slot)
                 self.breaker.allows(anyio.current_time())  # it may be the trial
-                batch = TierBatch(items, expired, epoch=self.member.epoch, slot=slot)
-                self._expect(batch, slot)
                 self._running.add(batch)
                 tasks.start_soon(self._run, batch)
                 self._signal()
@@ -302,10 +300,26 @@ class TierWorker:
 
     def _patience(self) -> float:
         """Return how long to wait for a fuller batch before a slot is asked for."""
-        running = self.judge.devices.in_flight
+        moment = self._moment(0.0, self._devices.in_flight)
+        return self.queue.begin_at(moment) - moment.now
+
+    def _moment(self, free_in: float, running: int) -> Moment:
+        """Return what the policy is told of this moment, while so many batches are in flight."""
         idle = 0.0 if running else anyio.current_time() - self._idle_since
-        now = self._process.clock.now()
-        return self.queue.begin_at(Moment(now, 0.0, running, idle, self._more_waits)) - now
+        return Moment(self._process.clock.now(), free_in, running, idle, self._more_waits)
+
+    def _next_batch(self, slot: Slot) -> TierBatch:
+        """Form the batch that a slot is for; a policy that fails gives the slot back."""
+        try:
+            # The slot itself counts as a batch in flight.
+            moment = self._moment(slot.wait, self._devices.in_flight - 1)
+            items, expired = self.queue.next_batch(moment)
+        except BaseException:
+            slot.release()
+            raise
+        batch = TierBatch(items, expired, epoch=self.member.epoch, slot=slot)
+        self._expect(batch, slot)
+        return batch
 
     def _request(self, *, alone: bool = False) -> SlotRequest:
         """Return a request for a slot on the devices that a batch of this tier occupies."""
@@ -453,7 +467,8 @@ class TierWorker:
 
     def _adapt(self, batch: TierBatch) -> None:
         """Adapt the size of batches to what one took."""
-        self.queue.ended(len(batch.items), batch.seconds, self._process.clock.now())
+        if batch.items:  # and not only expired ones
+            self.queue.ended(len(batch.items), batch.seconds, self._process.clock.now())
         cap = self.queue.cap
         if batch.fits is not None:
             cap.lower(batch.fits)

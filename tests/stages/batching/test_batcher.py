@@ -112,7 +112,7 @@ class BatcherMachine(RuleBasedStateMachine):
         due = [w for w in self.waiting if w.deadline_at is not None and w.deadline_at <= self.now]
         state = self.batcher.state(self.now)
 
-        items, expired = self.batcher.next_batch(self.now, wait)
+        items, expired = self.batcher.next_batch(Moment(self.now, wait))
 
         assert sorted(expired) == sorted(due)
         self.waiting = [w for w in self.waiting if w not in expired]
@@ -191,15 +191,15 @@ def test_live_images_go_first_the_most_urgent_ahead() -> None:
     batcher: Batcher[Waiting] = Batcher(3)
     batcher.add([archive(0), live(1, NOW + 9), live(2, NOW + 5), archive(3)], NOW)
 
-    assert [w.serial for w in batcher.next_batch(NOW).items] == [2, 1, 0]
-    assert [w.serial for w in batcher.next_batch(NOW).items] == [3]
+    assert [w.serial for w in batcher.next_batch(Moment(NOW)).items] == [2, 1, 0]
+    assert [w.serial for w in batcher.next_batch(Moment(NOW)).items] == [3]
 
 
 def test_an_image_whose_deadline_has_passed_is_handed_out_without_work() -> None:
     batcher: Batcher[Waiting] = Batcher(3)
     batcher.add([live(1, NOW + 1), live(2, NOW + 3)], NOW)
 
-    batch = batcher.next_batch(NOW + 1)
+    batch = batcher.next_batch(Moment(NOW + 1))
 
     assert [w.serial for w in batch.expired] == [1]
     assert [w.serial for w in batch.items] == [2]
@@ -209,7 +209,7 @@ def test_archive_images_never_expire() -> None:
     batcher: Batcher[Waiting] = Batcher(3)
     batcher.add([archive(i) for i in range(3)], NOW)
 
-    batch = batcher.next_batch(NOW + 1e9)
+    batch = batcher.next_batch(Moment(NOW + 1e9))
 
     assert (len(batch.items), batch.expired) == (3, [])
 
@@ -218,23 +218,23 @@ def test_a_late_image_runs_alone_rather_than_not_at_all() -> None:
     batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=1.0))
     batcher.add([live(1, NOW + 0.5), live(2, NOW + 0.6)], NOW)
 
-    assert [w.serial for w in batcher.next_batch(NOW).items] == [1]
+    assert [w.serial for w in batcher.next_batch(Moment(NOW)).items] == [1]
 
 
 def test_a_live_batch_is_as_large_as_still_finishes_in_time() -> None:
     batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=1.0))
     batcher.add([live(i, NOW + 4.5) for i in range(8)], NOW)
 
-    assert len(batcher.next_batch(NOW).items) == 3
+    assert len(batcher.next_batch(Moment(NOW)).items) == 3
 
 
 def test_archive_batches_stay_short_while_live_deadlines_are_tight() -> None:
     batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=0.0))
     batcher.add([live(0, NOW + 10), *(archive(i) for i in range(1, 40))], NOW)
 
-    assert len(batcher.next_batch(NOW).items) == 5  # half of 10 s, at 1 s each
-    assert len(batcher.next_batch(NOW + 1).items) == 5
-    assert len(batcher.next_batch(NOW + 1 + Arrivals.MEMORY).items) == 8
+    assert len(batcher.next_batch(Moment(NOW)).items) == 5  # half of 10 s, at 1 s each
+    assert len(batcher.next_batch(Moment(NOW + 1)).items) == 5
+    assert len(batcher.next_batch(Moment(NOW + 1 + Arrivals.MEMORY)).items) == 8
 
 
 def test_archive_items_leave_time_for_the_live_ones_that_come_meanwhile() -> None:
@@ -245,7 +245,7 @@ def test_archive_items_leave_time_for_the_live_ones_that_come_meanwhile() -> Non
     batcher.expired(now + 1)
     batcher.add([archive(i) for i in range(100)], now)
 
-    size = len(batcher.next_batch(now).items)
+    size = len(batcher.next_batch(Moment(now)).items)
 
     # While 35 run for 0.45 s, 36 come, or 44 if chance has it, and take another 0.54 s.
     assert 34 <= size <= 36
@@ -256,7 +256,7 @@ def test_archive_items_do_not_make_a_live_one_late() -> None:
     batcher.add([live(0, NOW + 10)], NOW)
     batcher.add([archive(i) for i in range(1, 9)], NOW + 7)
 
-    assert len(batcher.next_batch(NOW + 7).items) == 3
+    assert len(batcher.next_batch(Moment(NOW + 7)).items) == 3
 
 
 def test_one_item_in_a_hurry_does_not_make_many_late() -> None:
@@ -265,7 +265,7 @@ def test_one_item_in_a_hurry_does_not_make_many_late() -> None:
         batcher.add([live(i, NOW + i / 8 + 6.0)], NOW + i / 8)
     now = NOW + 4.98  # the first has 1.02 s left, the second 1.145 s
 
-    first, second = batcher.next_batch(now), batcher.next_batch(now + 1.4)
+    first, second = batcher.next_batch(Moment(now)), batcher.next_batch(Moment(now + 1.4))
 
     assert [w.serial for w in first.items] == list(range(1, 15))
     assert [w.serial for w in second.expired] == [0]
@@ -275,22 +275,22 @@ def test_what_cannot_be_done_in_time_runs_once_nothing_else_waits() -> None:
     batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=0.0, beta=1.0))
     batcher.add([live(0, NOW + 0.9), live(1, NOW + 5.0)], NOW)
 
-    assert [w.serial for w in batcher.next_batch(NOW).items] == [1]
-    assert [w.serial for w in batcher.next_batch(NOW + 0.5).items] == [0]
+    assert [w.serial for w in batcher.next_batch(Moment(NOW)).items] == [1]
+    assert [w.serial for w in batcher.next_batch(Moment(NOW + 0.5)).items] == [0]
 
 
 def test_a_batch_that_waits_for_its_device_is_smaller() -> None:
     batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=0.0))
     batcher.add([live(i, NOW + 6) for i in range(8)], NOW)
 
-    assert len(batcher.next_batch(NOW, wait=4.0).items) == 2
+    assert len(batcher.next_batch(Moment(NOW, 4.0)).items) == 2
 
 
 def test_archive_items_beside_a_live_one_leave_it_time_behind_what_runs() -> None:
     batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=0.0))
     batcher.add([live(0, NOW + 20), *(archive(i) for i in range(1, 9))], NOW)
 
-    assert len(batcher.next_batch(NOW + 12, wait=4.0).items) == 4
+    assert len(batcher.next_batch(Moment(NOW + 12, 4.0)).items) == 4
 
 
 def test_a_batch_holds_one_shape_and_the_most_urgent_one() -> None:
@@ -299,7 +299,7 @@ def test_a_batch_holds_one_shape_and_the_most_urgent_one() -> None:
     batcher.add([archive(0, "wide"), live(1, NOW + 9, "wide")], NOW)
     batcher.add([archive(2, "tall"), live(3, NOW + 5, "tall"), live(4, NOW + 5, "tall")], NOW)
 
-    batches = [batcher.next_batch(NOW).items for _ in range(4)]
+    batches = [batcher.next_batch(Moment(NOW)).items for _ in range(4)]
 
     assert [[w.serial for w in batch] for batch in batches] == [[3, 4], [1, 0], [2], []]
 
@@ -340,20 +340,20 @@ def test_one_tight_deadline_is_forgotten_though_looser_ones_keep_coming() -> Non
     batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=0.0))
     batcher.add([archive(i) for i in range(40)], NOW)
     batcher.add([live(100, NOW + 3)], NOW)
-    batcher.next_batch(NOW)
+    batcher.next_batch(Moment(NOW))
     for second in range(1, 20):
         batcher.add([live(100 + second, NOW + second + 1_000)], NOW + second)
-        batcher.next_batch(NOW + second)
+        batcher.next_batch(Moment(NOW + second))
     batcher.add([archive(i) for i in range(200, 240)], NOW + 20)
 
-    assert len(batcher.next_batch(NOW + 20).items) == 8
+    assert len(batcher.next_batch(Moment(NOW + 20)).items) == 8
 
 
 def test_an_image_that_came_too_late_does_not_shorten_archive_batches() -> None:
     batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=0.0))
     batcher.add([live(0, NOW - 1), *(archive(i) for i in range(1, 20))], NOW)
 
-    assert len(batcher.next_batch(NOW).items) == 8
+    assert len(batcher.next_batch(Moment(NOW)).items) == 8
 
 
 def test_a_lowered_cap_bounds_batches() -> None:
@@ -361,7 +361,7 @@ def test_a_lowered_cap_bounds_batches() -> None:
     batcher.add([archive(i) for i in range(20)] + [live(i, NOW + 9) for i in range(20, 30)], NOW)
     batcher.cap.lower(3)
 
-    assert [len(batcher.next_batch(NOW).items) for _ in range(10)] == [3] * 10
+    assert [len(batcher.next_batch(Moment(NOW)).items) for _ in range(10)] == [3] * 10
 
 
 def test_a_cap_grows_back_slowly_and_each_time_that_it_is_lowered_more_slowly() -> None:
@@ -425,7 +425,7 @@ def test_a_deadline_that_is_no_time_counts_as_none(absurd: float) -> None:
     none = Batcher[Waiting](4)
     none.add([archive(0), live(1, absurd)], 1_000.0)
     assert none.next_deadline_at is None
-    assert [item.serial for item in none.next_batch(1_000.0).items] == [0, 1]
+    assert [item.serial for item in none.next_batch(Moment(1_000.0)).items] == [0, 1]
 
     batcher = Batcher[Waiting](4, AffineLatency(0.001, 0.01))
     batcher.add([live(1, absurd)], 1_000.0)
@@ -434,7 +434,7 @@ def test_a_deadline_that_is_no_time_counts_as_none(absurd: float) -> None:
     assert batcher.next_deadline_at == 4_600.0
     assert batcher.state(1_000.0).slack < 3_600.0
     assert patience(batcher, 1_000.0, 0.0) == 0.0
-    taken = batcher.next_batch(1_000.0)
+    taken = batcher.next_batch(Moment(1_000.0))
     assert [item.serial for item in taken.items] == [2, 1, 3]
     assert not taken.expired
 
@@ -467,7 +467,7 @@ def test_every_item_is_handed_out_whatever_its_deadline(
         now = items[0][1]
         assert patience(batcher, now, 0.0) < math.inf
         assert batcher.state(now).size > 0 or not len(batcher)
-        batch = batcher.next_batch(now)
+        batch = batcher.next_batch(Moment(now))
         left -= len(batch.items) + len(batch.expired)
     assert left == len(batcher) == 0
 
@@ -478,15 +478,15 @@ def test_archive_items_do_not_make_a_live_one_late_that_has_waited_for_long() ->
     batcher.add([live(0, NOW + later + 3)], NOW)
     batcher.add([archive(i) for i in range(1, 9)], NOW)
 
-    assert len(batcher.next_batch(NOW + later).items) == 3
+    assert len(batcher.next_batch(Moment(NOW + later)).items) == 3
 
 
 def test_an_archive_item_runs_alone_where_none_would_leave_live_ones_their_time() -> None:
     batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0, beta=1.0))
     batcher.add([live(0, NOW + 2.5), *(archive(i) for i in range(1, 9))], NOW)
 
-    assert [w.serial for w in batcher.next_batch(NOW).items] == [0]
-    assert [w.serial for w in batcher.next_batch(NOW).items] == [1]
+    assert [w.serial for w in batcher.next_batch(Moment(NOW)).items] == [0]
+    assert [w.serial for w in batcher.next_batch(Moment(NOW)).items] == [1]
 
 
 def noisy() -> AffineLatency:
@@ -503,7 +503,7 @@ def test_a_noisy_device_is_given_fewer_live_items_at_once() -> None:
     batcher.add([live(i, NOW + 1.0) for i in range(16)], NOW)
 
     assert batcher.state(NOW).slack == pytest.approx(1.0 - 2.0 * 1.125, abs=0.06)
-    assert len(batcher.next_batch(NOW).items) == 7
+    assert len(batcher.next_batch(Moment(NOW)).items) == 7
 
 
 def test_a_noisy_device_is_given_fewer_archive_items_beside_live_ones() -> None:
@@ -511,7 +511,7 @@ def test_a_noisy_device_is_given_fewer_archive_items_beside_live_ones() -> None:
     batcher.add([live(0, NOW + 10.0)], NOW)
     batcher.add([archive(i) for i in range(1, 30)], NOW + 9.0)
 
-    assert len(batcher.next_batch(NOW + 9.0).items) == 7
+    assert len(batcher.next_batch(Moment(NOW + 9.0)).items) == 7
 
 
 @pytest.mark.parametrize("rate", [20, 60])
@@ -539,7 +539,7 @@ def test_live_items_that_come_meanwhile_find_their_time_in_nine_cases_of_ten(
 
     half = [size for size in range(1, 65) if latency.predict(size) <= 0.5]
     batcher.add([archive(i) for i in range(100)], now)
-    assert len(batcher.next_batch(now).items) == max(size for size in half if fits(size))
+    assert len(batcher.next_batch(Moment(now)).items) == max(size for size in half if fits(size))
 
 
 def test_of_live_items_that_come_meanwhile_one_batch_is_reckoned_with() -> None:
@@ -550,7 +550,8 @@ def test_of_live_items_that_come_meanwhile_one_batch_is_reckoned_with() -> None:
     batcher.expired(now + 2)
     batcher.add([archive(i) for i in range(100)], now)
 
-    assert len(batcher.next_batch(now).items) == 8  # half a second, and the other half for eight
+    # Half a second, and the other half for eight.
+    assert len(batcher.next_batch(Moment(now)).items) == 8
 
 
 def test_a_model_whose_images_take_next_to_no_time_gains_by_every_one() -> None:
@@ -579,7 +580,7 @@ def first_of_many(
     batcher.add([live(-1, came + budget)], came)
     for i in range(1, int((now - came) * rate)):
         batcher.add([live(i, came + i / rate + budget)], came + i / rate)
-    return batcher.next_batch(now).items[0].serial
+    return batcher.next_batch(Moment(now)).items[0].serial
 
 
 @pytest.mark.parametrize(("rate", "alpha", "beta"), [(8, 0.01, 1.0), (10, 0.05, 0.4)])
@@ -615,7 +616,7 @@ def test_each_shape_has_its_own_latency() -> None:
     batcher: Batcher[Waiting] = Batcher(8, AffineLatency(alpha=1.0), latencies)
     for serial, (shape, size) in enumerate((("slow", 2), ("fast", 8), ("other", 4))):
         batcher.add([live(10 * serial + i, NOW + 4.0, shape) for i in range(8)], NOW)
-        assert len(batcher.next_batch(NOW).items) == size
+        assert len(batcher.next_batch(Moment(NOW)).items) == size
         batcher.drop()
 
 

@@ -28,6 +28,11 @@ class Picky(BatchPolicy):
     take = begin = None
     def __init__(self, size):
         pass
+
+class Leaver(BatchPolicy):
+    take = None
+    def __init__(self):
+        raise SystemExit("no")
 """
 
 
@@ -88,7 +93,7 @@ def test_a_batch_holds_what_the_policy_says_as_far_as_there_is(
 ) -> None:
     batcher = filled(Scripted(take), max_batch=6)
 
-    assert [item.serial for item in batcher.next_batch(NOW).items] == taken
+    assert [item.serial for item in batcher.next_batch(Moment(NOW)).items] == taken
     assert len(batcher) == batcher.size == 7 - len(taken)
     left = [item.serial for item in batcher.drop()]
     assert sorted(left + taken) == [1, 2, 3, 4, 5, 6, 7]
@@ -99,7 +104,7 @@ def test_it_sees_deadlines_ages_and_how_many_may_go_at_once() -> None:
     policy = Scripted(Take(2))
     batcher = filled(policy)
     batcher.cap.lower(3)
-    batcher.next_batch(NOW)
+    batcher.next_batch(Moment(NOW))
 
     assert policy.came == [NOW + 2, NOW + 1, NOW + 3]
     ages = [NOW, NOW, NOW + 0.5, NOW + 0.5]
@@ -114,6 +119,7 @@ def test_it_sees_deadlines_ages_and_how_many_may_go_at_once() -> None:
         (3, "a Take of numbers from 0 on, got 3"),
         (Take(-1), "a Take of numbers from 0 on, got Take(size=-1, live=None, skip=0)"),
         (Take(1.5), "a Take of numbers from 0 on, got Take(size=1.5"),  # type: ignore[arg-type]
+        (Take(3, live=0.0), "a Take of numbers from 0 on, got Take(size=3, live=0.0"),  # type: ignore[arg-type]
         (Take(2, skip=-1), "a Take of numbers from 0 on, got Take(size=2, live=None, skip=-1)"),
         (Take(0), "a Take with an image at least, got Take(size=0, live=None, skip=0), where 3 l"),
         (ValueError("two\nlines"), "an answer, got ValueError: two lines ("),
@@ -123,17 +129,38 @@ def test_what_is_no_batch_is_refused_and_loses_nothing(answer: object, told: str
     batcher = filled(Scripted(answer))
 
     with pytest.raises(ConfigError) as refused:
-        batcher.next_batch(NOW)
+        batcher.next_batch(Moment(NOW))
     assert str(refused.value).startswith(f"{__name__}:Scripted.take: expected {told}")
     assert [item.serial for item in batcher.drop()] == [1, 2, 3, 4, 5, 6, 7]
 
 
-@pytest.mark.parametrize("answer", [None, "soon", math.inf, math.nan, KeyError("x")])
+@pytest.mark.parametrize("answer", [None, "soon", math.inf, math.nan, 10**400, KeyError("x")])
 def test_so_is_what_is_no_time_and_no_number(answer: object) -> None:
     with pytest.raises(ConfigError, match=r"Scripted\.begin_at: expected "):
         filled(Scripted(begin_at=answer)).begin_at(Moment(NOW))
     with pytest.raises(ConfigError, match=r"Scripted\.enough: expected "):
         filled(Scripted(enough=answer)).state(NOW)
+
+
+@pytest.mark.parametrize("answer", [-math.inf, -(10**400), -1])
+def test_a_time_long_past_means_at_once(answer: object) -> None:
+    assert filled(Scripted(begin_at=answer)).begin_at(Moment(NOW)) <= NOW
+
+
+class Thief(Scripted):
+    """Takes images itself, and makes batches as large as it likes."""
+
+    def take(self, queue: ShapeQueue, moment: Moment) -> Take:
+        if self._enough == "taken":
+            queue.archive.popleft()
+        queue.most = 99
+        return Take(5)
+
+
+def test_a_policy_that_takes_images_itself_is_refused_and_makes_no_batch_larger() -> None:
+    with pytest.raises(ConfigError, match="take: expected 7 images left in the queue, got 6"):
+        filled(Thief(enough="taken")).next_batch(Moment(NOW))
+    assert len(filled(Thief(), max_batch=2).next_batch(Moment(NOW)).items) == 2
 
 
 @pytest.mark.parametrize(
@@ -145,6 +172,7 @@ def test_so_is_what_is_no_time_and_no_number(answer: object) -> None:
         ("math:pi", "expected math:pi to be a BatchPolicy, got 3.14"),
         ("some_policy:NoTake", "expected some_policy:NoTake to be a BatchPolicy, got one without "),
         ("some_policy:Picky", "expected some_policy:Picky to be made without arguments, got Type"),
+        ("some_policy:Leaver", "expected some_policy:Leaver to be made without arguments, got Sys"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_its_reason(

@@ -1,5 +1,6 @@
 """The judge: deadlines, limits, and what is said of pictures that it cannot show to its members."""
 
+import weakref
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.records.image import Head, Image, Inline, Payload, Reference
 from roadstream.stages.breaker import MemberPolicy
 from roadstream.stages.decoding.decode import decode
+from roadstream.stages.inference import Pictures, Score
 from roadstream.streams.clock import ManualClock
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import MemoryRecord
@@ -214,3 +216,20 @@ def test_votes_on_a_path_that_is_long_to_tell_decode(path: str) -> None:
         assert pack.images[0].error
         assert pack.images[0].error.startswith("refused: ")
         assert pack.images[1].error is None
+
+
+def test_no_pixels_are_kept_once_a_batch_is_judged() -> None:
+    """It may wait long to be published, and others are decoded meanwhile."""
+
+    class Watching(GreyEngine):
+        def infer(self, batch: Pictures) -> list[Score]:
+            pixels.extend(weakref.ref(one.pixels) for one in batch)
+            return super().infer(batch)
+
+    pixels: list[weakref.ref[object]] = []
+    judge = Judge(CASCADE, "one", {"a": Watching()})
+
+    batch = judged(judge, grey(200, 190))
+
+    assert len(batch.votes) == 2
+    assert [one() for one in pixels] == [None, None]
