@@ -14,7 +14,7 @@ import msgspec
 from roadstream.schemas.bounds import Count, ImageId, Offset, Partition, Time, Word
 
 Role = Literal["producer", "worker", "consensus"]
-Place = tuple[Word, Partition, Offset]
+RecordOffset = tuple[Word, Partition, Offset]
 Range = tuple[Word, Partition, Offset, Offset]
 
 
@@ -58,7 +58,7 @@ class Assigned(_Event, frozen=True, tag="assigned", gc=False):
     """A member was given partitions; where its group stood on each (−1: nothing committed yet)."""
 
     epoch: Count
-    committed: list[Place]
+    committed: list[RecordOffset]
 
 
 class Revoked(_Event, frozen=True, tag="revoked", gc=False):
@@ -84,7 +84,7 @@ class Done(_Event, frozen=True, tag="done", gc=False):
 class Committed(_Event, frozen=True, tag="committed", gc=False):
     """The log has acknowledged these offsets of the group; each names the next record to read."""
 
-    offsets: list[Place]
+    offsets: list[RecordOffset]
 
 
 class Fenced(_Event, frozen=True, tag="fenced", gc=False):
