@@ -35,6 +35,7 @@ MOST_COORDINATE = 1e6
 Coordinate = Annotated[float, Meta(ge=-MOST_COORDINATE, le=MOST_COORDINATE)]
 # What SQLite and Parquet can hold, and a log counts offsets in.
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 # Of a place where a group stands: −1 is none yet.
 Offset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 Partition = Annotated[int, Meta(ge=0, le=2**31 - 1)]

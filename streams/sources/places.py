@@ -3,6 +3,7 @@
 import os
 from typing import NamedTuple
 
+from roadstream.schemas.bounds import Whole
 from roadstream.schemas.records.image import Image
 
 # A file that was written so shortly before it was looked at may be written again without a trace:
@@ -13,9 +14,9 @@ SETTLING_NS = 2_000_000_000
 class FileState(NamedTuple):
     """What changes with a file: bytes, and nanoseconds since the epoch."""
 
-    size: int
-    mtime_ns: int
-    ctime_ns: int
+    size: Whole
+    mtime_ns: Whole
+    ctime_ns: Whole
 
 
 def file_state(status: os.stat_result) -> FileState:

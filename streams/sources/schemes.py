@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import structlog
 
-from roadstream.schemas.errors import ImageError, RoadstreamError, RunError
+from roadstream.schemas.errors import ImageError, ImageFault, RoadstreamError, RunError
 from roadstream.schemas.plugins import PlugIn, PlugIns, unlike
 from roadstream.schemas.records.image import Inline, Payload, Reference, Unreadable
 from roadstream.streams.sources.identity import bad_name, native
@@ -25,6 +26,8 @@ from roadstream.streams.sources.source import (
 logger = structlog.get_logger()
 
 OURS = "file"
+_OTHERS = Reference | Unreadable
+_MOST_TOLD = 1000  # characters
 _WORD = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -122,26 +125,31 @@ class _Checked(Source):
         place = native(found.place) if isinstance(found.place, str) else repr(found.place)
         if scheme_of(place) != self._plug_in.name:
             raise self._refused(f"to yield places in {self._plug_in.name}://", place)
-        if isinstance(found, Container):
-            return found._replace(place=place)
         try:
-            msgspec.convert(msgspec.structs.asdict(found), Item)
+            if isinstance(found, Container):
+                return msgspec.convert(tuple(found), Container)._replace(place=place)
+            item = msgspec.convert(msgspec.structs.asdict(found), Item)
         except msgspec.ValidationError as error:
             raise self._refused(f"to yield what records can hold, at {place}", str(error)) from None
-        return msgspec.structs.replace(found, place=place, load=partial(self._load, found))
+        return msgspec.structs.replace(item, place=place, load=partial(self._load, item))
 
     def _load(self, item: Item) -> bytes | Payload:
         if (problem := bad_name(item.place)) is not None:
             raise ImageError("bad_name", problem)
         with _as_fault():
             loaded = item.load()
-        if not isinstance(loaded, bytes | Inline | Reference | Unreadable):
+        if isinstance(loaded, bytes | Inline):
+            return loaded
+        try:
+            plain = msgspec.to_builtins(loaded, builtin_types=(bytes,))
+            payload: Payload = msgspec.convert(plain, _OTHERS)
+        except (msgspec.ValidationError, TypeError) as error:
             expected = f"to load bytes or a payload, at {item.place}"
-            raise self._refused(expected, type(loaded).__name__)
-        if isinstance(loaded, Reference) and not (loaded.sha256 or item.content):
+            raise self._refused(expected, f"{type(loaded).__name__}: {error}") from None
+        if isinstance(payload, Reference) and not (payload.sha256 or item.content):
             expected = f"to tell the content or the SHA-256 of the reference, at {item.place}"
             raise self._refused(expected, "neither")
-        return loaded
+        return payload
 
     def _refused(self, expected: str, got: str) -> RunError:
         return RunError(str(self._plug_in.refused(expected, got)))
@@ -169,9 +177,12 @@ class _CheckedReader(PayloadReader):
 
 @contextlib.contextmanager
 def _as_fault() -> Iterator[None]:
-    """Turn what nobody has foreseen into the fault of a picture."""
+    """Turn whatever is raised into the fault of a picture, as a record can hold it."""
     try:
         yield
+    except ImageError as error:
+        fault = error.fault if error.fault in get_args(ImageFault) else "unreadable"
+        raise ImageError(fault, str(error.problem)[:_MOST_TOLD]) from error
     except (RoadstreamError, OSError, MemoryError):
         raise
     except Exception as error:
@@ -179,4 +190,4 @@ def _as_fault() -> Iterator[None]:
 
 
 def _told(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_TOLD]

@@ -124,6 +124,13 @@ def test_pictures_are_referred_to_where_both_sides_can(bring: Bring) -> None:
         assert read_payload(image.payload, [], 100) == b"picture"
 
 
+def test_a_payload_of_its_own_is_taken_as_it_is(bring: Bring) -> None:
+    bring("brought-payload", sea(load="Reference(path='sea://x', size=7, sha256=b'7' * 32)"))
+    for image in images("sea://7"):
+        assert image.payload == Reference(path="sea://x", size=7, sha256=b"7" * 32)
+        assert image.head.content_hash == b"7" * 16
+
+
 def test_a_content_that_is_told_makes_the_id_and_needs_no_hash(bring: Bring) -> None:
     told = "Reference(path='sea://x', size=7)"
     bring("brought-content", sea(load=told, fields="content=b'etag'"))
@@ -139,6 +146,8 @@ def test_a_content_that_is_told_makes_the_id_and_needs_no_hash(bring: Bring) -> 
         ("open('/no/such/file')", ("missing", "there is no such file (or it has vanished since)")),
         ("bytes(200)", ("too_large", "200 bytes; at most 100 are allowed")),
         ("Unreadable('empty', 'no bytes')", ("empty", "no bytes")),
+        ("(_ for _ in ()).throw(ImageError('wet', 'w' * 70_000))", ("unreadable", "w" * 1000)),
+        ("{}['k' * 70_000]", ("unreadable", "KeyError: '" + "k" * 989)),
         ("{}['a\\n b']", ("unreadable", "KeyError: 'a\\n b'")),
     ],
 )
@@ -165,11 +174,27 @@ ENDING = {
     "other": ({"last": "yield 'a'"}, "sea://7: expected {} to yield items and containers, got 'a'"),
     "number": (
         {"load": "7"},
-        "sea://7: expected {} to load bytes or a payload, at sea://7/a, got int",
+        "sea://7: expected {} to load bytes or a payload, at sea://7/a, got int: Expected",
     ),
     "content": (
         {"load": "Reference(path='sea://x', size=7)"},
         "sea://7: expected {} to tell the content or the SHA-256 of the reference, at",
+    ),
+    "reference": (
+        {"load": "Reference(path='s' * 40_000, size=7, sha256=b'x')"},
+        "sea://7: expected {} to load bytes or a payload, at sea://7/a, got Reference: Expected",
+    ),
+    "fault": (
+        {"load": "Unreadable('wet', '')"},
+        "sea://7: expected {} to load bytes or a payload, at sea://7/a, got Unreadable: Invalid",
+    ),
+    "state": (
+        {"fields": "(2**63, 0, 0)"},
+        "sea://7: expected {} to yield what records can hold, at sea://7/a, got Expected `int` <=",
+    ),
+    "container_content": (
+        {"last": "yield Container('sea://7', 5)"},
+        "sea://7: expected {} to yield what records can hold, at sea://7, got Expected `str`, got",
     ),
     "field": (
         {"fields": "latitude=91"},
