@@ -89,7 +89,7 @@ def run(arguments: list[str]) -> int:
     except CycloptsError:
         return 2  # cyclopts has printed what was expected
     except (RoadstreamError, KeyboardInterrupt, OSError, BaseExceptionGroup) as error:
-        return _complain(error)
+        return _print_error(error)
     return status
 
 
@@ -108,7 +108,7 @@ def _check_working_folder() -> None:
             ) from error
 
 
-def _complain(error: BaseException) -> int:
+def _print_error(error: BaseException) -> int:
     cause = _first(error)
     if isinstance(cause, RoadstreamError):
         print(f"roadstream: {cause}", file=sys.stderr)  # noqa: T201 (this is the command line)

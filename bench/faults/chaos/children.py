@@ -21,7 +21,7 @@ from roadstream.workers.service.lifecycle import SUPERVISED
 ROOT = Path(__file__).resolve().parents[3]
 Role = Literal["worker", "consensus", "supervisor", "producer"]
 TICK = 0.05
-# What a keeper such as systemd waits before it starts a dead process again.
+# What a service manager such as systemd waits before it starts a dead process again.
 RESTART_DELAY = 0.1
 STOP_BUDGET = 25.0
 
