@@ -156,7 +156,7 @@ class TierWorker:
         # Images that ran when the process died last; each runs alone.
         self._suspects: deque[Item] = deque()
         self._running: set[TierBatch] = set()
-        self._changed, self._live_came = anyio.Event(), anyio.Event()
+        self._changed, self._live_came, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
         # Whether the last poll left records on the log, and since when images wait with no batch.
         self._more_waits, self._idle_since = False, 0.0
         self._downstream = Downstream(self._log, self.judge, self._limits.downstream_lag)
@@ -403,7 +403,9 @@ class TierWorker:
                 self._learn(batch)
         finally:
             self._running.discard(batch)
-            self._signal()
+            self._ended.set()
+            self._ended = anyio.Event()
+        self._signal()
 
     async def _judge(self, batch: TierBatch, slot: Slot) -> None:
         """Judge a batch in a thread; the slot goes to others once that has ended."""
@@ -457,7 +459,7 @@ class TierWorker:
         """
         with anyio.move_on_after(timeout):
             while self._running:
-                await self._changed.wait()
+                await self._ended.wait()
         left = list(self._running)
         for batch in left:
             batch.scope.cancel()
