@@ -177,17 +177,24 @@ def look(path: str) -> os.stat_result:
     return status
 
 
-def hash_file(path: str, max_bytes: int, patience: Patience | None = None) -> tuple[int, bytes]:
+def hash_file(path: str, max_bytes: int) -> tuple[int, bytes]:
     """Return a file's size and SHA-256 without holding the file in memory.
 
     Raises:
-        ImageError: ``missing``, ``unreadable``, ``bad_name`` or ``too_large``.
-        MachineError: As for ``read_payload``.
+        ImageError: ``unreadable`` or ``too_large``.
+        OSError: As ``os.open``.
     """
-    return _with_file(path, lambda file: _hash(file, max_bytes), patience)
+    found, size = hashlib.sha256(), 0
+    with open_file(path, None) as file:
+        while block := ready(file.read(_BLOCK)):
+            found.update(block)
+            size += len(block)
+            if size > max_bytes:
+                raise too_large(os.fstat(file.fileno()).st_size, max_bytes)
+    return size, found.digest()
 
 
-def video_content(path: str, patience: Patience | None = None) -> bytes:
+def video_content(path: str) -> bytes:
     """Return 32 bytes that tell a video's content: a hash of its size, first and last MiB.
 
     Raises:
@@ -195,35 +202,17 @@ def video_content(path: str, patience: Patience | None = None) -> bytes:
         MachineError: As for ``read_payload``.
     """
     look(path)
-    return _with_file(path, _hash_ends, patience)
+    return patiently(lambda: _hash_ends(path), Patience())
 
 
-def _with_file(path: str, use: Callable[[BinaryIO], T], patience: Patience | None) -> T:
-    def once() -> T:
-        with open(os.open(path, READING), "rb") as file:
-            check_regular(os.fstat(file.fileno()))
-            return use(file)
-
-    return patiently(once, patience or Patience())
-
-
-def _hash(file: BinaryIO, max_bytes: int) -> tuple[int, bytes]:
-    found, size = hashlib.sha256(), 0
-    while block := ready(file.read(_BLOCK)):
-        found.update(block)
-        size += len(block)
-        if size > max_bytes:
-            raise too_large(os.fstat(file.fileno()).st_size, max_bytes)
-    return size, found.digest()
-
-
-def _hash_ends(file: BinaryIO) -> bytes:
-    size = os.fstat(file.fileno()).st_size
-    found = hashlib.sha256(size.to_bytes(8, "big"))
-    found.update(ready(file.read(_ENDS)))
-    file.seek(max(size - _ENDS, 0))
-    found.update(ready(file.read(_ENDS)))
-    return found.digest()
+def _hash_ends(path: str) -> bytes:
+    with open_file(path, None) as file:
+        size = os.fstat(file.fileno()).st_size
+        found = hashlib.sha256(size.to_bytes(8, "big"))
+        found.update(ready(file.read(_ENDS)))
+        file.seek(max(size - _ENDS, 0))
+        found.update(ready(file.read(_ENDS)))
+        return found.digest()
 
 
 def ready(data: bytes | None) -> bytes:
