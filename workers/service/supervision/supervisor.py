@@ -81,6 +81,8 @@ class Child(msgspec.Struct):
         worked_for: Seconds for which this process of it has done its work, earlier stretches.
         words: The last line it wrote that may tell why it ends.
         words_at: When it did.
+        explained: Whether they are the error that it ends with. Threads that still run may log
+            more, such as that the models are closed.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Child(msgspec.Struct):
     worked_for: float = 0.0
     words: str = ""
     words_at: float = 0.0
+    explained: bool = False
 
     @property
     def last_words(self) -> str:
@@ -187,7 +190,7 @@ class Supervisor:
 
     async def _run_once(self, spec: ChildSpec, child: Child, stopping: anyio.Event) -> int:
         """Run a child until it ends or is to be stopped; return its exit status."""
-        child.words = ""
+        child.words, child.explained = "", False
         try:
             ours, process = await self._start(spec)
         except OSError as error:
@@ -258,9 +261,10 @@ class Supervisor:
 
     def _tell(self, child: Child, lines: list[str]) -> None:
         for line in filter(str.strip, lines):
-            if words := last_words(line):
-                child.words, child.words_at = words, time.monotonic()
-            if not is_error_line(line):
+            is_error = is_error_line(line)
+            if (words := last_words(line)) and (is_error or not child.explained):
+                child.words, child.words_at, child.explained = words, time.monotonic(), is_error
+            if not is_error:
                 self._on_line(child.name, child.pid, line)
 
     async def _listen(self, ours: socket.socket, child: Child, process: anyio.abc.Process) -> None:

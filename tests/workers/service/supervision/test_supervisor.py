@@ -200,6 +200,16 @@ async def test_nothing_that_a_child_writes_is_lost_or_torn_and_no_line_is_withou
     assert child.last_words == "last words"
 
 
+async def test_why_a_child_ends_is_not_hidden_by_what_its_threads_log_meanwhile() -> None:
+    said, child = Lines(), Child("hasty")
+    late = '{"timestamp": "2026-01-01T00:00:00Z", "level": "warning", "event": "member_failed"}'
+
+    Supervisor([], said)._tell(child, [late, "roadstream: no such policy", late])
+
+    assert child.last_words == "no such policy"
+    assert said.lines == [late, late]
+
+
 async def test_cancelling_the_supervisor_ends_its_children(tmp_path: Path) -> None:
     said = Lines()
     with capture_logs() as events, anyio.fail_after(DEADLINE):
