@@ -80,7 +80,8 @@ def score(
 ) -> int:
     """Score pictures and videos; write one answer per picture.
 
-    PATHS are folders, picture files, globs, videos, or - for a list on standard input. A run that
+    PATHS are folders, picture files, globs, videos, SCHEME://… of an installed source, or - for a
+    list on standard input. A run that
     was stopped, or killed, goes on where it was when the same command is given again: files that
     changed since are judged again, and those that could not be read are tried again. Its state is
     kept beside the output, in a folder that ends in .roadstream.
