@@ -81,10 +81,9 @@ def score(
     """Score pictures and videos; write one answer per picture.
 
     PATHS are folders, picture files, globs, videos, SCHEME://… of an installed source, or - for a
-    list on standard input. A run that
-    was stopped, or killed, goes on where it was when the same command is given again: files that
-    changed since are judged again, and those that could not be read are tried again. Its state is
-    kept beside the output, in a folder that ends in .roadstream.
+    list on standard input. A run that was stopped, or killed, goes on where it was when the same
+    command is given again: files that changed since are judged again, and those that could not be
+    read are tried again. Its state is kept beside the output, in a folder that ends in .roadstream.
 
     Of a folder, all files are taken that are pictures or videos by their names or their first
     bytes; what is left out is said at the end.
