@@ -12,6 +12,7 @@ from roadstream.stages.batching.latency_model import AffineLatency
 from roadstream.stages.batching.policy import (
     BatchPolicy,
     Moment,
+    Queued,
     ShapeQueue,
     Take,
     load_policy,
@@ -43,6 +44,7 @@ class Scripted(BatchPolicy):
         self._take, self._begin_at, self._enough = take, begin_at, enough
         self.came: list[float] = []
         self.asked: list[tuple[list[float], list[float], int]] = []
+        self.told: list[tuple[int, float, float]] = []
 
     def live_came(self, deadlines: Any, now: float) -> None:
         self.came += deadlines
@@ -60,6 +62,9 @@ class Scripted(BatchPolicy):
     def enough(self, queue: ShapeQueue, now: float) -> int:
         enough: int = self._answer(self._enough)
         return enough
+
+    def ended(self, size: int, seconds: float, now: float) -> None:
+        self.told.append((size, seconds, now))
 
     def _answer(self, answer: Any) -> Any:
         if isinstance(answer, Exception):
@@ -134,11 +139,51 @@ def test_what_is_no_batch_is_refused_and_loses_nothing(answer: object, told: str
     assert [item.serial for item in batcher.drop()] == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_images_that_come_together_keep_their_order_whatever_their_shape() -> None:
+    batcher: Batcher[Waiting] = Batcher(1, policy=Scripted(Take(1)))
+    batcher.add([archive(1, "a"), archive(2, "b"), archive(3, "a"), archive(4, "b")], NOW)
+    batcher.add([live(5, NOW + 1, "b"), live(6, NOW + 1, "a"), live(7, NOW + 1, "b")], NOW)
+
+    order = [batcher.next_batch(Moment(NOW)).items[0].serial for _ in range(7)]
+    assert order == [5, 6, 7, 1, 2, 3, 4]
+
+
+def test_the_age_of_the_oldest_is_that_of_whoever_has_waited_longest() -> None:
+    queue = ShapeQueue(AffineLatency(), 8)
+    assert queue.oldest_at == math.inf
+    queue.insert(Queued(NOW + 1, 1, NOW + 0.3, "urgent"))
+    queue.insert(Queued(NOW + 9, 2, NOW + 0.1, "patient"))
+    assert queue.oldest_at == NOW + 0.1
+    queue.archive.append(Queued(math.inf, 3, NOW, "archive"))
+    assert queue.oldest_at == NOW
+
+
+def test_ours_waits_for_more_only_on_idle_devices_and_while_more_will_come() -> None:
+    batcher: Batcher[Waiting] = Batcher(64, AffineLatency(alpha=0.1, beta=0.5))
+    batcher.add([archive(1)], NOW)
+
+    assert batcher.begin_at(Moment(NOW, more=True)) == NOW + 0.5
+    assert batcher.begin_at(Moment(NOW, more=True, running=1)) == NOW
+    assert batcher.begin_at(Moment(NOW)) == NOW
+
+
+def test_it_is_told_what_a_batch_took_and_an_error_of_it_where_it_was_raised() -> None:
+    policy = Scripted()
+    Batcher[Waiting](8, policy=policy).ended(3, 0.5, NOW)
+    assert policy.told == [(3, 0.5, NOW)]
+
+    here = Path(__file__).name
+    with pytest.raises(ConfigError, match=rf"ValueError: no \(\S*{here}:\d+\)$"):
+        filled(Scripted(ValueError("no"))).next_batch(Moment(NOW))
+
+
 @pytest.mark.parametrize("answer", [None, "soon", math.inf, math.nan, 10**400, KeyError("x")])
 def test_so_is_what_is_no_time_and_no_number(answer: object) -> None:
-    with pytest.raises(ConfigError, match=r"Scripted\.begin_at: expected "):
+    number = "a number that is not infinite, got (None|'soon'|inf|nan|10{400})$"
+    told = rf": expected (an answer, got KeyError: 'x' |{number})"
+    with pytest.raises(ConfigError, match=r"Scripted\.begin_at" + told):
         filled(Scripted(begin_at=answer)).begin_at(Moment(NOW))
-    with pytest.raises(ConfigError, match=r"Scripted\.enough: expected "):
+    with pytest.raises(ConfigError, match=r"Scripted\.enough" + told):
         filled(Scripted(enough=answer)).state(NOW)
 
 
