@@ -1,9 +1,10 @@
 """Makes small videos: pictures at given seconds, several streams, sound, recordings joined."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 import av
 import numpy as np
@@ -13,8 +14,25 @@ from roadstream.schemas.records.image import Image, Inline, Unreadable
 
 WIDTH, HEIGHT = 160, 96
 Size = tuple[int, int]
+Options = tuple[tuple[str, str], ...]
+P = ParamSpec("P")
 # No keyframes but those asked for; soon done.
 X264 = {"sc_threshold": "0", "preset": "ultrafast", "threads": "1"}
+
+
+def once(write: Callable[Concatenate[Path, P], None]) -> Callable[Concatenate[Path, P], None]:
+    """Let a function write a file of a kind only once for the same other arguments."""
+    written: dict[tuple[object, ...], bytes] = {}
+
+    def again(path: Path, /, *args: P.args, **named: P.kwargs) -> None:
+        asked = (path.suffix, args, *named.items())
+        if asked in written:
+            path.write_bytes(written[asked])
+        else:
+            write(path, *args, **named)
+            written[asked] = path.read_bytes()
+
+    return again
 
 
 def grey(index: int) -> int:
@@ -48,12 +66,29 @@ def film(
     muxing: Mapping[str, str] | None = None,
     sound: float = 0.0,
 ) -> Path:
-    """Write pictures that are shown at given seconds, in one stream or more, and silence."""
+    """Write pictures that are shown at given seconds, in one stream or more, and silence.
+
+    What is asked for twice is encoded once.
+    """
+    encoding = tuple((codec, size, _options(codec, options)) for codec, size in codecs)
+    _encode(path, tuple(times), encoding, key_every, tuple((muxing or {}).items()), sound)
+    return path
+
+
+@once
+def _encode(
+    path: Path,
+    times: tuple[float, ...],
+    encoding: tuple[tuple[str, Size, Options], ...],
+    key_every: int,
+    muxing: Options,
+    sound: float,
+) -> None:
     form = {"ts": "mpegts"}.get(path.suffix[1:])
-    with av.open(path, "w", format=form, options=dict(muxing or {})) as container:
+    with av.open(path, "w", format=form, options=dict(muxing)) as container:
         streams = []
-        for codec, size in codecs:
-            stream = container.add_stream(codec, rate=10, options=_options(codec, options))
+        for codec, size, options in encoding:
+            stream = container.add_stream(codec, rate=10, options=dict(options))
             assert isinstance(stream, av.VideoStream)
             stream.width, stream.height = size
             stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -71,19 +106,16 @@ def film(
             container.mux(stream.encode(None))
         if silence is not None:
             _play(container, silence, sound)
-    return path
 
 
-def _options(codec: str, options: Mapping[str, str] | None) -> dict[str, str]:
-    if options is not None:
-        return dict(options)
-    if codec == "libx265":
-        return {"x265-params": "log-level=none"}
-    if codec == "libx264":
-        return X264
-    if codec == "libvpx":
-        return {"deadline": "realtime", "cpu-used": "8"}
-    return {"sc_threshold": "1000000000"}
+def _options(codec: str, options: Mapping[str, str] | None) -> Options:
+    if options is None:
+        options = {
+            "libx265": {"x265-params": "log-level=none"},
+            "libx264": X264,
+            "libvpx": {"deadline": "realtime", "cpu-used": "8"},
+        }.get(codec, {"sc_threshold": "1000000000"})
+    return tuple(options.items())
 
 
 def _silence(container: av.container.OutputContainer) -> av.AudioStream:

@@ -15,7 +15,7 @@ from roadstream.streams.sources.scan import ScanOptions, ScanStats
 from roadstream.streams.sources.source import VideoOptions
 from roadstream.streams.sources.video.source import picture_at
 from tests.kits.scan_kit import read_video, scan
-from tests.kits.video_kit import X264
+from tests.kits.video_kit import X264, once
 
 Pixels = npt.NDArray[np.uint8]
 WIDTH, HEIGHT, RATE, KEY_EVERY = 160, 96, 25, 10
@@ -53,10 +53,24 @@ def write(
     pixel_format: str = "yuv420p",
     metadata: dict[str, str] | None = None,
 ) -> Path:
+    """Write a video; what is asked for twice is encoded once."""
+    encode(path, frames, codec, size, pixel_format, tuple((metadata or {}).items()))
+    return path
+
+
+@once
+def encode(
+    path: Path,
+    frames: int,
+    codec: str,
+    size: tuple[int, int],
+    pixel_format: str,
+    metadata: tuple[tuple[str, str], ...],
+) -> None:
     options = X264 if codec == "libx264" else {"sc_threshold": "1000000000"}
     muxing = {"movflags": "use_metadata_tags"} if metadata else {}
     with av.open(path, "w", options=muxing) as container:
-        container.metadata.update(metadata or {})
+        container.metadata.update(metadata)
         stream = container.add_stream(codec, rate=RATE, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = size
@@ -67,7 +81,6 @@ def write(
             picture = av.VideoFrame.from_ndarray(frame(index, *size), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
-    return path
 
 
 def damage(path: Path, begin: float, end: float) -> None:
