@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, TypeVar, cast
 import msgspec
 
 from roadstream.schemas import codec
-from roadstream.schemas.bounds import MOST_ID
 from roadstream.schemas.errors import RecordError, UsageError
 from roadstream.schemas.records import headers
+from roadstream.schemas.records.bounds import MOST_ID
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterReason, DeadLetterSettled
 from roadstream.schemas.records.image import Head, Image, Inline, Payload, Reference
 from roadstream.schemas.records.votes import VotesPack

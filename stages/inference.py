@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from roadstream.schemas.bounds import MOST_COORDINATE
 from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import DeviceMemoryError, EngineDownError, EngineError, ImageError
+from roadstream.schemas.records.bounds import MOST_COORDINATE
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box
 from roadstream.stages.decoding.decode import resize

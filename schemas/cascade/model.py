@@ -18,7 +18,10 @@ import msgspec
 from msgspec import Meta
 
 from roadstream.cascades import FOLDER
-from roadstream.schemas.bounds import (
+from roadstream.schemas.cascade.weights import digest_of, digest_of_bytes
+from roadstream.schemas.engines import MODEL_KINDS, EngineEntry, engine_named
+from roadstream.schemas.errors import ChangedError, ConfigError, config_error
+from roadstream.schemas.records.bounds import (
     Finite,
     Name,
     NonNegative,
@@ -28,9 +31,6 @@ from roadstream.schemas.bounds import (
     Share,
     Short,
 )
-from roadstream.schemas.cascade.weights import digest_of, digest_of_bytes
-from roadstream.schemas.engines import MODEL_KINDS, EngineEntry, engine_named
-from roadstream.schemas.errors import ChangedError, ConfigError, config_error
 from roadstream.schemas.settings.base import EngineSettings
 
 EXIT = "exit"

@@ -5,7 +5,16 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from roadstream.schemas.bounds import Count, NonNegative, Raw, Seconds, Share, Text, Time, Word
+from roadstream.schemas.records.bounds import (
+    Count,
+    NonNegative,
+    Raw,
+    Seconds,
+    Share,
+    Text,
+    Time,
+    Word,
+)
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box, ImageVotes, MemberRun
 

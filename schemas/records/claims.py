@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from roadstream.schemas.bounds import Text, Time, Word
+from roadstream.schemas.records.bounds import Text, Time, Word
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="cascade_claim.v1"):

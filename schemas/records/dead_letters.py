@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from roadstream.schemas.bounds import Count, ImageId, Partition, Text, Time, Word
+from roadstream.schemas.records.bounds import Count, ImageId, Partition, Text, Time, Word
 
 DeadLetterReason = Literal["unreadable_record", "model_failed", "process_killed", "duplicate"]
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from roadstream.schemas.bounds import Count, ImageId, Offset, Partition, Time, Word
+from roadstream.schemas.records.bounds import Count, ImageId, Offset, Partition, Time, Word
 
 Role = Literal["producer", "worker", "consensus"]
 RecordOffset = tuple[Word, Partition, Offset]

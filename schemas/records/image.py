@@ -3,14 +3,16 @@
 Every top-level record carries its schema and version in the field ``schema``. A field is only ever
 added with a default, so old bytes still decode; anything else is a new version with a new tag.
 Times are seconds since the epoch (``…_at``) or plain seconds, as float. Numbers and strings are
-bounded by their types, see ``roadstream.schemas.bounds``: what lies outside does not decode.
+bounded by their types, see ``roadstream.schemas.records.bounds``: what lies outside does not
+decode.
 """
 
 from typing import Literal
 
 import msgspec
 
-from roadstream.schemas.bounds import (
+from roadstream.schemas.errors import ImageFault
+from roadstream.schemas.records.bounds import (
     Count,
     Digest,
     ImageId,
@@ -21,7 +23,6 @@ from roadstream.schemas.bounds import (
     Uri,
     Word,
 )
-from roadstream.schemas.errors import ImageFault
 
 Lane = Literal["live", "archive"]
 LANES: tuple[Lane, ...] = ("live", "archive")

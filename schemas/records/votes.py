@@ -2,7 +2,7 @@
 
 import msgspec
 
-from roadstream.schemas.bounds import (
+from roadstream.schemas.records.bounds import (
     Coordinate,
     Count,
     NonNegative,

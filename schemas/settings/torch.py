@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from roadstream.schemas.bounds import Share
+from roadstream.schemas.records.bounds import Share
 from roadstream.schemas.settings.base import EngineSettings
 from roadstream.schemas.settings.prompts import prompt_file
 from roadstream.schemas.settings.signs import SIGNS_AGAINST, SIGNS_FOR

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from roadstream.schemas.bounds import NonNegative, Positive
+from roadstream.schemas.records.bounds import NonNegative, Positive
 from roadstream.schemas.settings.base import EngineSettings
 
 Text = Annotated[str, Meta(min_length=1, max_length=400)]

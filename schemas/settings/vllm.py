@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from roadstream.schemas.bounds import NonNegative, PositiveInt, Share
+from roadstream.schemas.records.bounds import NonNegative, PositiveInt, Share
 from roadstream.schemas.settings.vlm import Seconds, VlmSettings
 
 

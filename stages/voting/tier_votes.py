@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import structlog
 
-from roadstream.schemas.bounds import MOST_TEXT
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import EngineDownError, EngineError, ImageError, OutOfServiceError
+from roadstream.schemas.records.bounds import MOST_TEXT
 from roadstream.schemas.records.dead_letters import DeadLetterReason
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box, ImageVotes, PriorVote

@@ -5,7 +5,7 @@ from typing import Protocol
 import msgspec
 
 from roadstream.schemas import codec
-from roadstream.schemas.bounds import MOST_TEXT
+from roadstream.schemas.records.bounds import MOST_TEXT
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterReason
 from roadstream.schemas.records.headers import Headers
 from roadstream.streams.log import TopicPartition

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import msgspec
 
 from roadstream.schemas import codec
-from roadstream.schemas.bounds import MOST_TEXT
 from roadstream.schemas.errors import ForbiddenError, ImageError, Refusal
 from roadstream.schemas.records.answer import AnswerTier
+from roadstream.schemas.records.bounds import MOST_TEXT
 from roadstream.schemas.records.dead_letters import DeadLetter
 from roadstream.schemas.records.image import Image, Unreadable
 from roadstream.schemas.records.votes import ImageVotes, VotesPack

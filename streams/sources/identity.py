@@ -5,7 +5,7 @@ import os
 import unicodedata
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from roadstream.schemas.bounds import MOST_URI
+from roadstream.schemas.records.bounds import MOST_URI
 
 # Of a path, in characters: the time of a frame must still fit behind it.
 MOST_SHOWN = MOST_URI - 64

@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-from roadstream.schemas.bounds import Whole
+from roadstream.schemas.records.bounds import Whole
 from roadstream.schemas.records.image import Image
 
 # A file that was written so shortly before it was looked at may be written again without a trace:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
 
-from roadstream.schemas.bounds import Count, Latitude, Longitude, Time, Uri
 from roadstream.schemas.errors import ImageError, UsageError
+from roadstream.schemas.records.bounds import Count, Latitude, Longitude, Time, Uri
 from roadstream.schemas.records.image import Payload, Unreadable
 from roadstream.streams.sources.identity import display
 from roadstream.streams.sources.places import FileState

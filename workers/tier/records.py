@@ -6,9 +6,9 @@ import msgspec
 import structlog
 
 from roadstream.schemas import codec
-from roadstream.schemas.bounds import Text
 from roadstream.schemas.errors import RecordError
 from roadstream.schemas.records import headers
+from roadstream.schemas.records.bounds import Text
 from roadstream.schemas.records.headers import Headers, with_headers
 from roadstream.schemas.records.image import Head, Inline, Payload, Reference, Unreadable
 from roadstream.schemas.records.image_formats import JSON, image_decoder

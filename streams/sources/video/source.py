@@ -17,8 +17,8 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from roadstream.schemas.bounds import MOST_TIME
 from roadstream.schemas.errors import ImageError
+from roadstream.schemas.records.bounds import MOST_TIME
 from roadstream.schemas.records.image import Inline, Payload, Unreadable
 from roadstream.streams.sources.identity import fault_content, frame_place, image_id
 from roadstream.streams.sources.payload import file_fault, video_content
