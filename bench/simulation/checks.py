@@ -220,7 +220,9 @@ class Checker:
             self.break_promise("doubled", answer.head.image_id)
 
     def _check_answer(self, number: int, answer: Answer) -> None:
-        """Compare with an undisturbed run, unless the deadline or a sick member explains it."""
+        """Compare with an undisturbed run, unless the deadline, a sick member, or retention, which
+        took votes or an escalation, explains it.
+        """
         deadline_at = answer.head.deadline_at
         in_time = deadline_at is None or answer.answered_at <= deadline_at
         if answer.status == "answered" and not in_time:
@@ -232,7 +234,8 @@ class Checker:
         if _outcome(answer) in known:
             return
         late = self._hurried[number] and answer.status in ("partial", "failed")
-        if not late and not self._shaken[number]:
+        taken = number in self.excused and answer.status == "partial"
+        if not (late or taken or self._shaken[number]):
             self.break_promise(
                 "neighbour changed", f"{answer.head.image_id}: expected {known}, got {answer}"
             )

@@ -127,6 +127,14 @@ def test_a_lost_image_is_caught() -> None:
     assert [broken.promise for broken in report.broken] == ["lost"]
 
 
+def test_what_retention_took_of_an_image_explains_a_partial_answer() -> None:
+    report = simulate(planned(22), {"retention": 1}, 15.0, EXPECTED)
+
+    assert report.broken == []
+    assert report.tally.statuses["partial"]
+    assert report.virtual_seconds > 300  # until the consensus waits for the votes no longer
+
+
 def test_only_the_faults_that_were_asked_for_happen() -> None:
     report = simulate(planned(3, count=500), chosen_kinds("kill,poll"), 30.0, EXPECTED)
     assert set(report.faults) == {"kill", "poll"}
