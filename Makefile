@@ -80,8 +80,8 @@ test: $(UV) ## Run all checks, and all tests but those of test-engines (with a r
 	  $(BIN)/pytest --stage test -n $(TEST_JOBS) --dist worksteal; tests=$$?; \
 	  wait $$types || { echo "mypy found something, see above" >&2; exit 1; }; exit $$tests
 
-test-engines: $(UV) ## Run the tests of torch, vLLM, Triton, Ultralytics and training, and the documents' site, and see the types of torch (7 GB on disk)
-	@$(UV) sync --quiet --locked --extra dev --group docs
+test-engines: $(UV) ## Run the tests of torch, vLLM, Triton, Ultralytics, training, the fuzzer and the documents' site, and see the types of torch (7 GB on disk)
+	@$(UV) sync --quiet --locked --extra dev --group docs --group fuzz
 	@$(BIN)/mypy
 	@$(MAKE) --no-print-directory engines
 	@$(BIN)/pytest --stage engines -n 3 --dist worksteal
