@@ -112,7 +112,7 @@ def test_paths_come_from_standard_input(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_run_goes_on_and_scores_nothing_twice(how: signal.Signals, tmp_path: Path) -> None:
-    write_pictures(tmp_path / "in", 2000)
+    write_pictures(tmp_path / "in", 4000)
     command = (*SCORE, "in", "--cascade", write_cascade(tmp_path), "--out", "a.jsonl")
     process = started(*command, folder=tmp_path)
     wait_for_answers(process, tmp_path / "a.jsonl", 100)
@@ -120,18 +120,18 @@ def test_stopped_run_goes_on_and_scores_nothing_twice(how: signal.Signals, tmp_p
     process.communicate(timeout=60)
     assert process.returncode == (-9 if how is signal.SIGKILL else 130)
     before = answered_so_far(tmp_path / "a.jsonl")
-    assert 100 <= before < 2000
+    assert 100 <= before < 4000
 
     done = roadstream(*command, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "going on: " in done.stderr
     rows = answers(tmp_path / "a.jsonl")
-    assert len(rows) == 2000
-    assert len({row["image_id"] for row in rows}) == 2000
+    assert len(rows) == 4000
+    assert len({row["image_id"] for row in rows}) == 4000
 
     again = roadstream(*command, folder=tmp_path)
     assert again.returncode == 0
-    assert len(answers(tmp_path / "a.jsonl")) == 2000
+    assert len(answers(tmp_path / "a.jsonl")) == 4000
 
 
 def png_bomb() -> bytes:
