@@ -44,7 +44,7 @@ class TritonServer:
         self.repository = folder / "repository"
         self.repository.mkdir()
         self._backends, self._options = folder / "backends", options
-        self._package = next(PYTHON.parents[2].glob("lib/python3.*/site-packages/pytriton"))
+        self._package = next(PYTHON.parents[1].glob("lib/python3.*/site-packages/pytriton"))
         self._prepare()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -123,7 +123,7 @@ class TritonServer:
         """Lay out the backends: Python's with its stub, and that for ONNX, which runs on it."""
         server = self._package / "tritonserver"
         python = shutil.copytree(server / "backends/python", self._backends / "python")
-        kind = self._package.parents[2].name.removeprefix("python")
+        kind = self._package.parents[1].name.removeprefix("python")
         stub = f"python_backend_stubs/{kind}/triton_python_backend_stub"
         shutil.copy(server / stub, python)
         onnx = self._backends / "onnxruntime"
