@@ -78,7 +78,7 @@ class TierBatch:
     @property
     def images(self) -> list[Item]:
         """All that leave the tier with it, as their votes stand."""
-        return [*self.items, *self.expired]
+        return [*self.items, *self.expired] if self.expired else self.items
 
     @property
     def lost(self) -> int:

@@ -181,7 +181,7 @@ class Judge:
             for one, result in zip(self.members, results, strict=True)
         ]
         decoding, inferring = t1 - t0, longest(runs)
-        self._vote(batch, results, began_at, Timing(0.0, decoding, inferring))
+        self._vote(batch, results, began_at, decoding, inferring)
         self._count(batch, decoding, inferring)
         batch.pictures = []  # it may wait long to be published, and others are decoded meanwhile
         if batch.items and batch.fits is None:
@@ -277,7 +277,12 @@ class Judge:
             }
 
     def _vote(
-        self, batch: TierBatch, results: Sequence[MemberResult], began_at: float, timing: Timing
+        self,
+        batch: TierBatch,
+        results: Sequence[MemberResult],
+        began_at: float,
+        decoding: float,
+        inferring: float,
     ) -> None:
         """Make the votes of a batch, and say what calls for dead letters."""
         vote = self._voting.vote
@@ -288,8 +293,8 @@ class Judge:
             if isinstance(picture, ImageError):
                 said = unjudged(item.head, len(self.members), str(picture), queued)
             else:
-                took = timing._replace(queued=queued)
-                said = vote(item.head, item.prior, next(columns), took, next(fused))
+                timing = Timing(queued, decoding, inferring)
+                said = vote(item.head, item.prior, next(columns), timing, next(fused))
             batch.votes.append(said)
         batch.runs = [result.run for result in results]
         batch.fits = min([one.fits for one in results if one.fits is not None], default=None)
