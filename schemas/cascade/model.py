@@ -30,6 +30,7 @@ from roadstream.schemas.records.bounds import (
     Probability,
     Share,
     Short,
+    TagCondition,
 )
 from roadstream.schemas.settings.base import EngineSettings
 
@@ -77,6 +78,9 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             nearest to its aspect ratio, in batches of one size.
         calibration: Fitted calibrator; without one, σ(raw) is taken and the vote says so.
         settings: The engine's own settings, in a type of its own.
+        licence: Licence of the model, as an SPDX identifier or in words; only shown.
+        gated: Whether its publisher hands it out only to who has accepted the licence.
+        stand_in: What may take its place where it cannot be had; only shown.
     """
 
     name: Name
@@ -89,6 +93,9 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sizes: list[tuple[PositiveInt, PositiveInt]] = []
     calibration: Calibration | None = None
     settings: EngineSettings = EngineSettings()
+    licence: Short = ""
+    gated: bool = False
+    stand_in: Short = ""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,6 +106,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         min_confidence: Holds when the decision confidence so far is at least this.
         max_confidence: Holds when it is below this.
         max_disagreement: Holds when the disagreement (log-odds) is at most this.
+        tags_all: Holds when the image has all of these tags: ``name=value``, or ``name`` for any
+            value.
+        tags_any: Holds when it has one of these, likewise.
+        tags_none: Holds when it has none of these, likewise.
+        tiers_down: Holds when nobody works for any of these later tiers now.
         reason: Said in the votes; made from the conditions when absent.
     """
 
@@ -106,6 +118,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     min_confidence: Share | None = None
     max_confidence: Share | None = None
     max_disagreement: NonNegative | None = None
+    tags_all: list[TagCondition] = []
+    tags_any: list[TagCondition] = []
+    tags_none: list[TagCondition] = []
+    tiers_down: list[Name] = []
     reason: Short = ""
 
 
@@ -136,6 +152,15 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Members that run together on the same images, and where these go next.
 
     When no route holds, an image goes to the next tier, or exits after the last.
+
+    Attributes:
+        name: Unique in the cascade.
+        members: Who votes.
+        routes: In order; the first that holds decides.
+        max_batch: Largest batch.
+        fusion: How boxes of its detectors become one set; ``None`` leaves them apart.
+        give_up_after: Seconds after which an image that was sent here and has no votes from here is
+            answered without them, ``degraded``; ``None`` waits as long as it takes.
     """
 
     name: Name
@@ -143,6 +168,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     routes: list[Route] = []
     max_batch: PositiveInt = 16
     fusion: Fusion | None = None
+    give_up_after: Positive | None = None
 
     @property
     def fused(self) -> list[Member]:
@@ -161,11 +187,14 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             mean) or ``linear`` (weighted arithmetic mean).
         prior: Probability of roadwork before any vote.
         effective_voters: ``s`` of the log pool, ``M/(1+(M−1)ρ)``; 1 when unknown.
+        quorum: Share of the weight, among the members of the tiers that an image passed, that must
+            have voted; with less its answer is ``degraded``.
     """
 
     method: Literal["log", "geometric", "linear"] = "log"
     prior: Probability = 0.5
     effective_voters: Positive = 1.0
+    quorum: Share = 1.0
 
 
 class CascadeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -197,6 +226,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         weights: The first 16 hexadecimal digits of the digests of weights on this machine, by
             member.
         engines: Distribution and version of the engines that others bring, by engine.
+        without: Members and tiers that are left out, by name.
     """
 
     where: bytes = b""
@@ -206,6 +236,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, bytes] = {}
     weights: dict[str, str] = {}
     engines: dict[str, str] = {}
+    without: list[str] = []
 
 
 class Cascade(CascadeFile, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from roadstream.schemas.records.bounds import (
     Raw,
     Seconds,
     Share,
+    Tags,
     Text,
     Time,
     Word,
@@ -33,6 +34,8 @@ def uneven(said: "ImageVotes | AnswerTier", runs: int) -> str | None:
         return "boxes"
     if said.texts is not None and len(said.texts) != runs:
         return "texts"
+    if said.tags is not None and len(said.tags) != runs:
+        return "tags"
     return None
 
 
@@ -122,6 +125,8 @@ class AnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
         boxes: Boxes per run, if any member found some.
         texts: What each run's member read or reasoned, if any did.
         fused: The boxes of its detectors as one set, if the tier fuses them.
+        tags: The tags that each run's member gave, if any did.
+        reason: The route by which the image left it.
     """
 
     tier: Word
@@ -134,6 +139,8 @@ class AnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
     boxes: list[list[Box]] | None = None
     texts: list[Text] | None = None
     fused: list[Box] | None = None
+    tags: list[Tags] | None = None
+    reason: Text = ""
 
     def votes(self) -> Iterator[Vote]:
         """Yield the votes of the members that gave one."""
@@ -187,6 +194,8 @@ class Answer(
         answered_at: When the answer was made.
         took: Seconds from ``submitted_at`` to the answer.
         joining: Seconds from its first votes' arrival at the consensus to the answer.
+        missing_tiers: Tiers that would have judged the image, and that nobody worked for, or that
+            were not done with it in time.
     """
 
     head: Head
@@ -206,6 +215,7 @@ class Answer(
     answered_at: Time = 0.0
     took: Seconds = 0.0
     joining: Seconds = 0.0
+    missing_tiers: list[Word] = []
 
     @property
     def votes(self) -> list[Vote]:

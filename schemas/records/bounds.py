@@ -45,6 +45,12 @@ ImageId = Annotated[str, Meta(min_length=1, max_length=MOST_ID)]
 Word = Annotated[str, Meta(max_length=MOST_ID)]
 # In a cascade file: less than a record's words, as more may be put behind it.
 Short = Annotated[str, Meta(max_length=1024)]
+# What a member says of an image in a word, such as ``weather=rain``; the value in characters.
+MOST_TAG, MOST_TAGS = 256, 32
+TagName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+TagValue = Annotated[str, Meta(max_length=MOST_TAG)]
+Tags = Annotated[dict[TagName, TagValue], Meta(max_length=MOST_TAGS)]
+TagCondition = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(=[\s\S]{0,256})?$")]
 Uri = Annotated[str, Meta(max_length=MOST_URI)]
 Text = Annotated[str, Meta(max_length=MOST_TEXT)]
 Digest = Annotated[bytes, Meta(min_length=1, max_length=64)]

@@ -1,4 +1,5 @@
-"""What the topic ``cascades`` holds: whose a log's topics are, and which groups have begun there.
+"""What the topic ``cascades`` holds: whose a log's topics are, which groups have begun there, and
+the versions of the cascade, with the one that new images are judged by.
 
 The topic is compacted: of each key the last record stays. What it says of the owner is made so that
 it does not depend on what compaction has taken meanwhile.
@@ -8,7 +9,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from roadstream.schemas.records.bounds import Text, Time, Word
+from roadstream.schemas.cascade.model import Snapshot
+from roadstream.schemas.records.bounds import Share, Text, Time, Word
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="cascade_claim.v1"):
@@ -51,7 +53,49 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="
         return b"group:" + self.group.encode()
 
 
-Told = Claim | Begun
+class CascadeVersion(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="cascade_version.v1"
+):
+    """A version of the cascade; its key is its hash.
+
+    Attributes:
+        snapshot: Its file, what that names, and the digests of its weights, which lie elsewhere.
+        told_at: When.
+    """
+
+    snapshot: Snapshot
+    told_at: Time
+
+    @property
+    def key(self) -> bytes:
+        """Key of the record."""
+        return b"version:" + self.snapshot.hash.encode()
+
+
+class Roll(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="cascade_roll.v1"):
+    """By which versions images are judged that begin from now on; there is one record of it.
+
+    Attributes:
+        main: Hash of the version of all, or of all but a share.
+        candidate: Hash of the version that judges a share of them; ``None`` without one.
+        share: That share, in [0, 1].
+        previous: Hashes of the main versions before, the latest first.
+        rolled_at: When.
+    """
+
+    main: Word
+    candidate: Word | None = None
+    share: Share = 0.0
+    previous: list[Word] = []
+    rolled_at: Time = 0.0
+
+    @property
+    def key(self) -> bytes:
+        """Key of the record."""
+        return b"roll"
+
+
+Told = Claim | Begun | CascadeVersion | Roll
 decode_told = msgspec.msgpack.Decoder(Told).decode
 
 
@@ -70,5 +114,5 @@ class Claims:
     def _add(self, one: Told) -> None:
         if isinstance(one, Begun):
             self.begun[one.group] = one
-        elif self.owner is None or one.adopts:
+        elif isinstance(one, Claim) and (self.owner is None or one.adopts):
             self.owner = one.cascade

@@ -9,6 +9,7 @@ from roadstream.schemas.records.bounds import (
     Raw,
     Seconds,
     Share,
+    Tags,
     Text,
     Time,
     Word,
@@ -35,13 +36,46 @@ class PriorVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     probability: Share
 
 
+class Evidence(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What earlier tiers found in a picture, for later members to look at and for routes.
+
+    Attributes:
+        boxes: The fused boxes where tiers fuse them, else those of their members; of all at most
+            ``MOST_BOXES``, the most confident first.
+        tags: Tags by name; of several members that gave one, the latest tier's holds.
+        texts: What members read or reasoned, by member.
+        disagreement: Weighted standard deviation of the log-odds of the votes so far.
+    """
+
+    boxes: list[Box] = []
+    tags: Tags = {}
+    texts: dict[Word, Text] = {}
+    disagreement: NonNegative = 0.0
+
+
+NO_EVIDENCE = Evidence()
+MOST_BOXES = 20
+
+
 class Escalation(msgspec.Struct, frozen=True, tag_field="schema", tag="escalation.v1", gc=False):
-    """An image handed on to a later tier: the same payload, and the votes so far."""
+    """An image handed on to a later tier: the same payload, and the votes so far.
+
+    Attributes:
+        head: The image.
+        payload: Its picture.
+        votes: The votes of earlier tiers that count.
+        reason: The route that led here.
+        cascade_hash: Version of the cascade that it is judged by, to its end; empty in records of
+            older releases, which did not say.
+        evidence: What earlier tiers found.
+    """
 
     head: Head
     payload: Payload
     votes: list[PriorVote]
     reason: Text = ""
+    cascade_hash: Word = ""
+    evidence: Evidence = NO_EVIDENCE
 
 
 class MemberRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -81,6 +115,8 @@ class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
         texts: What each member run read or reasoned, if any did.
         fused: The boxes of its detectors as one set, the most confident first; ``None`` if the tier
             fuses none, or none of its detectors looked.
+        tags: The tags that each member run gave, if any did.
+        down: Tiers that nobody worked for, where that decided the route.
     """
 
     head: Head
@@ -95,6 +131,8 @@ class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
     error: Text | None = None
     texts: list[Text] | None = None
     fused: list[Box] | None = None
+    tags: list[Tags] | None = None
+    down: list[Word] | None = None
 
 
 class VotesPack(

@@ -1,13 +1,23 @@
 """What the settings of all engines have in common."""
 
+from typing import Literal
+
 import msgspec
+
+EvidenceKind = Literal["boxes", "tags", "texts", "disagreement"]
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of a member's engine, as `roadstream schema ENGINE-settings` prints them.
 
     Each engine has a class of its own, which forbids unknown fields.
+
+    Attributes:
+        evidence: What the member is told of earlier tiers' findings, where its engine can make use
+            of it.
     """
+
+    evidence: list[EvidenceKind] = []
 
     def files(self) -> list[str]:
         """Return the files that they name, relative to the cascade file, for the cascade's hash."""

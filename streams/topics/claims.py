@@ -9,11 +9,26 @@ from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import OutputError, UsageError
 from roadstream.schemas.records import headers
-from roadstream.schemas.records.claims import Claim, Claims, Told, decode_told
+from roadstream.schemas.records.claims import (
+    Begun,
+    CascadeVersion,
+    Claim,
+    Claims,
+    Roll,
+    Told,
+    decode_told,
+)
 from roadstream.schemas.topics import ANSWERS, CASCADES
 from roadstream.streams.log import Log, Output, Polled
 
 logger = structlog.get_logger()
+
+_HEADERS: dict[type[Told], headers.Headers] = {
+    Claim: headers.CLAIM,
+    Begun: headers.BEGUN,
+    CascadeVersion: headers.VERSION,
+    Roll: headers.ROLL,
+}
 
 
 class _UncheckedError(UsageError):
@@ -82,8 +97,9 @@ async def tell(log: Log, one: Told) -> None:
         LogUnavailableError: The log does not answer.
     """
     async with log.producer() as producer:
-        told = headers.CLAIM if isinstance(one, Claim) else headers.BEGUN
-        await producer.publish([Output(CASCADES, one.key, codec.encode(one), 0, told)])
+        await producer.publish(
+            [Output(CASCADES, one.key, codec.encode(one), 0, _HEADERS[type(one)])]
+        )
 
 
 async def read_claims(log: Log) -> Claims:

@@ -58,6 +58,8 @@ def _whole(info: inspect.IntType) -> Plain:
 
 
 def _text(info: inspect.StrType) -> Plain:
+    if info.pattern is not None:
+        return st.from_regex(info.pattern, fullmatch=True)
     least, most = info.min_length or 0, info.max_length
     assert most is not None, "a string without a bound"
     strange = [text for text in [*STRANGE, "x" * most] if len(text) >= least]
@@ -92,6 +94,9 @@ _STRATEGIES: dict[type[inspect.Type], Callable[[Any], Plain]] = {
     inspect.LiteralType: lambda info: st.sampled_from(info.values),
     inspect.UnionType: lambda info: st.one_of([_drawn(one) for one in info.types]),
     inspect.ListType: lambda info: st.lists(_drawn(info.item_type), max_size=MOST_LISTED),
+    inspect.DictType: lambda info: st.dictionaries(
+        _drawn(info.key_type), _drawn(info.value_type), max_size=MOST_LISTED
+    ),
     inspect.TupleType: lambda info: st.tuples(*map(_drawn, info.item_types)).map(list),
     inspect.StructType: _struct,
 }
@@ -140,10 +145,11 @@ def evened(record: Any) -> Any:
     for tier in record.get("tiers", []):
         tier[2:4] = [one or [None] * len(tier[1]) for one in _as_long(tier[2:4], tier[1])]
         tier[7:9] = _as_long(tier[7:9], tier[1])
+        tier[10:11] = _as_long(tier[10:11], tier[1])
     runs = record.get("runs", [])
     for said in record.get("images", []):
         said[1:3] = [one or [None] * len(runs) for one in _as_long(said[1:3], runs)]
-        said[8], said[10] = _as_long([said[8], said[10]], runs)
+        said[8], said[10], said[12] = _as_long([said[8], said[10], said[12]], runs)
     return record
 
 

@@ -44,6 +44,8 @@ def _values(info: inspect.Type) -> st.SearchStrategy[Any]:  # noqa: PLR0911 (one
 
 def _sequences(info: inspect.Type) -> st.SearchStrategy[Any]:
     match info:
+        case inspect.StrType(pattern=str(pattern)):
+            return st.from_regex(pattern, fullmatch=True).filter(lambda text: len(text) <= 12)
         case inspect.StrType(min_length=least, max_length=most):
             return st.text(min_size=least or 0, max_size=min(12, most or 12))
         case inspect.BytesType(min_length=least, max_length=most):

@@ -8,11 +8,11 @@ import structlog
 from roadstream.schemas import codec
 from roadstream.schemas.errors import RecordError
 from roadstream.schemas.records import headers
-from roadstream.schemas.records.bounds import Text
+from roadstream.schemas.records.bounds import Text, Word
 from roadstream.schemas.records.headers import Headers, with_headers
 from roadstream.schemas.records.image import Head, Inline, Payload, Reference, Unreadable
 from roadstream.schemas.records.image_formats import JSON, image_decoder
-from roadstream.schemas.records.votes import PriorVote
+from roadstream.schemas.records.votes import NO_EVIDENCE, Evidence, PriorVote
 from roadstream.schemas.topics import DEAD_LETTERS, tier_group
 from roadstream.stages.batching.shapes import Shape, Shapes
 from roadstream.streams.group.dead_letter import Cause, dead_letter
@@ -52,6 +52,8 @@ class EscalationView(
     payload: PayloadView
     votes: list[PriorVote]
     reason: Text = ""
+    cascade_hash: Word = ""
+    evidence: Evidence = NO_EVIDENCE
 
 
 decode_image_view = image_decoder(_Image)

@@ -78,6 +78,7 @@ def _even(tier: AnswerTier) -> AnswerTier:
         probability=(tier.probability + count * [None])[:count],
         boxes=None if tier.boxes is None else (tier.boxes + count * [[]])[:count],
         texts=None if tier.texts is None else (tier.texts + count * [""])[:count],
+        tags=None if tier.tags is None else (tier.tags + count * [{}])[:count],
     )
 
 

@@ -44,6 +44,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "error": "model_failed: m",
         "cascade": "d",
         "cascade_hash": "4567",
+        "missing_tiers": ["power"],
     },
     "Head": {
         "image_id": "b",
@@ -67,6 +68,8 @@ OTHER: dict[str, dict[str, Any]] = {
         "boxes": [[Box(0.0, 0.0, 1.0, 1.0, 0.5)]],
         "texts": ["yes"],
         "fused": [],
+        "tags": [{"light": "night"}],
+        "reason": "always",
     },
     "MemberRun": {
         "member": "n",
