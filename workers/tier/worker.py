@@ -30,6 +30,7 @@ from roadstream.streams.log import Log, Polled, TopicPartition
 from roadstream.workers.tier.batch import TierBatch, outputs_of
 from roadstream.workers.tier.crash_notes import CrashNotes
 from roadstream.workers.tier.devices import Slot
+from roadstream.workers.tier.downstream import Downstream
 from roadstream.workers.tier.judge import Judge
 from roadstream.workers.tier.limits import TierStats, WorkerLimits
 from roadstream.workers.tier.records import Item, RecordDecoder
@@ -38,45 +39,6 @@ logger = structlog.get_logger()
 T = TypeVar("T")
 
 __all__ = ["ProcessParts", "TierStats", "TierWorker", "WorkerLimits"]
-
-# Asking costs the log a little, and a lag does not grow by much in that time.
-_ASKED_EVERY = 1.0
-
-
-class Downstream:
-    """Tells whether a later tier is too far behind.
-
-    Args:
-        log: Asked for the lags.
-        judge: For the tiers that its images may go on to.
-        limit: Records that each of them may be behind.
-
-    Attributes:
-        is_behind: What was found when the log was asked last.
-    """
-
-    def __init__(self, log: Log, judge: Judge, limit: int) -> None:
-        self._log, self._tier, self._limit = log, judge.tier, limit
-        self._inputs = {
-            tier_group(name): list(tier_inputs(name, first=False)) for name in judge.targets
-        }
-        self._asked_at = -math.inf
-        self.is_behind = False
-
-    async def behind(self) -> bool:
-        """Return whether one is, asking the log once in a while.
-
-        Raises:
-            LogUnavailableError: The log does not answer.
-        """
-        now = anyio.current_time()
-        if self._inputs and now - self._asked_at >= _ASKED_EVERY:
-            self._asked_at = now
-            lag = max([await self._log.lag(*place) for place in self._inputs.items()])
-            if self.is_behind != (lag > self._limit):
-                self.is_behind = not self.is_behind
-                logger.info("backpressure", tier=self._tier, on=self.is_behind, lag=lag)
-        return self.is_behind
 
 
 class RunBlocking(Protocol):

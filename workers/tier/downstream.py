@@ -1,0 +1,51 @@
+"""How the later tiers stand, as the log tells a tier worker."""
+
+import math
+
+import anyio
+import structlog
+
+from roadstream.schemas.topics import tier_group, tier_inputs
+from roadstream.streams.log import Log
+from roadstream.workers.tier.judge import Judge
+
+logger = structlog.get_logger()
+
+# Asking costs the log a little, and a lag does not grow by much in that time.
+_ASKED_EVERY = 1.0
+
+
+class Downstream:
+    """Tells whether a later tier is too far behind.
+
+    Args:
+        log: Asked for the lags.
+        judge: For the tiers that its images may go on to.
+        limit: Records that each of them may be behind.
+
+    Attributes:
+        is_behind: What was found when the log was asked last.
+    """
+
+    def __init__(self, log: Log, judge: Judge, limit: int) -> None:
+        self._log, self._tier, self._limit = log, judge.tier, limit
+        self._inputs = {
+            tier_group(name): list(tier_inputs(name, first=False)) for name in judge.targets
+        }
+        self._asked_at = -math.inf
+        self.is_behind = False
+
+    async def behind(self) -> bool:
+        """Return whether one is, asking the log once in a while.
+
+        Raises:
+            LogUnavailableError: The log does not answer.
+        """
+        now = anyio.current_time()
+        if self._inputs and now - self._asked_at >= _ASKED_EVERY:
+            self._asked_at = now
+            lag = max([await self._log.lag(*place) for place in self._inputs.items()])
+            if self.is_behind != (lag > self._limit):
+                self.is_behind = not self.is_behind
+                logger.info("backpressure", tier=self._tier, on=self.is_behind, lag=lag)
+        return self.is_behind
