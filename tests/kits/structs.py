@@ -44,10 +44,8 @@ def _values(info: inspect.Type) -> st.SearchStrategy[Any]:  # noqa: PLR0911 (one
 
 def _sequences(info: inspect.Type) -> st.SearchStrategy[Any]:
     match info:
-        case inspect.StrType(pattern=str(pattern)):
-            return st.from_regex(pattern, fullmatch=True).filter(lambda text: len(text) <= 12)
-        case inspect.StrType(min_length=least, max_length=most):
-            return st.text(min_size=least or 0, max_size=min(12, most or 12))
+        case inspect.StrType():
+            return _strings(info)
         case inspect.BytesType(min_length=least, max_length=most):
             return st.binary(min_size=least or 0, max_size=most or 20)
         case inspect.ListType(item_type=item):
@@ -59,6 +57,12 @@ def _sequences(info: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.DictType(key_type=key, value_type=value):
             return st.dictionaries(_values(key), _values(value), max_size=3)
     raise NotImplementedError(info)
+
+
+def _strings(info: inspect.StrType) -> st.SearchStrategy[str]:
+    if info.pattern is not None:
+        return st.from_regex(info.pattern, fullmatch=True).filter(lambda text: len(text) <= 12)
+    return st.text(min_size=info.min_length or 0, max_size=min(12, info.max_length or 12))
 
 
 def _floats(info: inspect.FloatType) -> st.SearchStrategy[float]:
