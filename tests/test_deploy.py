@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.workers.cli import app
 from roadstream.workers.commands.common import member_name
 from roadstream.workers.observe.addresses import parse_address

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.sinks.files.readers import read_answers
 from roadstream.workers.demo.render import write_drive
 from tests.kits.command import roadstream

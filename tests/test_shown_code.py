@@ -18,7 +18,7 @@ import pytest
 import yaml
 from cyclopts import App
 
-from roadstream.schemas.cascade.model import parse_cascade
+from roadstream.schemas.cascade.loading import parse_cascade
 from roadstream.streams.kafka.settings import load_kafka_settings
 from roadstream.workers.cli import app
 from roadstream.workers.demo.render import write_drive

@@ -12,7 +12,8 @@ from string import Template
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from roadstream.schemas.cascade.model import Cascade, Platt, parse_cascade
+from roadstream.schemas.cascade.loading import parse_cascade
+from roadstream.schemas.cascade.model import Cascade, Platt
 from training.exits import Chosen, Exit, Question, choose_exits
 from training.judged import Judged
 from training.platt import (

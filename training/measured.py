@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from training.judged import Judged, read_judged
 from training.sources import Source, read_sources
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Cascade, parse_cascade
+from roadstream.schemas.cascade.loading import parse_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.records import headers
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.image import Head, Image, Inline

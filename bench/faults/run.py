@@ -32,7 +32,7 @@ from roadstream.bench.faults.plan import LogKind, chosen, draw_plan
 from roadstream.bench.faults.report import Images, Result
 from roadstream.bench.faults.scenarios import SCENARIOS
 from roadstream.bench.faults.stage import START_WITHIN, start_all, stop_all
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.topics import all_topics
 from roadstream.sinks.verification.coverage import FORGOTTEN
 from roadstream.sinks.verification.findings import Report

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import parse_cascade
+from roadstream.schemas.cascade.loading import parse_cascade
 from roadstream.schemas.records.answer import Answer, AnswerTier
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterSettled
 from roadstream.schemas.records.events import (

@@ -15,7 +15,7 @@ import numpy as np
 from roadstream.bench.fuzz import pictures, seeds
 from roadstream.bench.fuzz.target import Target, mend_png
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import parse_cascade
+from roadstream.schemas.cascade.loading import parse_cascade
 from roadstream.schemas.errors import ConfigError, ImageError, RecordError, RunError, UsageError
 from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.records.partial import (

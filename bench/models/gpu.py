@@ -34,7 +34,8 @@ from roadstream.bench.models.checkpoints import (
 )
 from roadstream.bench.models.gpu_roofline import busy_share, flops_per_image, roofline
 from roadstream.bench.models.overhead_child import LoopWatch, WatchedLog, pictures, submit
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.topics import all_topics
 from roadstream.stages.inference import Pixels
 from roadstream.streams.memory.log import MemoryLog

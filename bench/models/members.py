@@ -20,7 +20,8 @@ import msgspec
 
 from roadstream.bench.harness import show, write_result
 from roadstream.bench.models.nano_detector import SIDE, Detector
-from roadstream.schemas.cascade.model import Cascade, Member, Tier, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade, Member, Tier
 from roadstream.stages.decoding.decode import decode, encode_jpeg, resize
 from roadstream.stages.inference import Picture, Pictures
 from roadstream.workers.demo.render import render_drive

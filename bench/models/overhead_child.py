@@ -21,7 +21,8 @@ from roadstream import workers
 from roadstream.bench.engine.plan import Plan, noop_cascade, preload
 from roadstream.bench.engine.product import TimedLog
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import all_topics, images
 from roadstream.stages.decoding.decode import encode_jpeg

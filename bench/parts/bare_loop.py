@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 
 from roadstream.bench.harness import cpu_seconds
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.stages.decoding.decode import decode
 from roadstream.stages.inference import Engine, Picture, Pictures, Score
 from roadstream.stages.voting.route import Router

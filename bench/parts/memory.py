@@ -21,7 +21,7 @@ import numpy as np
 
 from roadstream.bench.harness import resident_bytes, show, write_result
 from roadstream.cascades import FOLDER
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.stages.decoding.decode import encode_jpeg
 from roadstream.workers.demo.render import write_drive
 

@@ -20,7 +20,8 @@ from roadstream.bench.faults.report import Result
 from roadstream.bench.faults.run import Options, run_campaign
 from roadstream.bench.faults.scenarios import SCENARIOS
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Member, parse_cascade
+from roadstream.schemas.cascade.loading import parse_cascade
+from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.topics import ANSWERS

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from roadstream.bench.fuzz import seeds
-from roadstream.schemas.cascade.model import parse_cascade
+from roadstream.schemas.cascade.loading import parse_cascade
 from roadstream.schemas.errors import ConfigError, RunError, UsageError
 from roadstream.sinks.files.readers import read_answers
 from roadstream.streams.kafka.settings import load_kafka_settings

@@ -22,7 +22,8 @@ from roadstream.bench.models.checkpoints import (
 )
 from roadstream.bench.models.gpu_roofline import busy_share, flops_per_image, roofline
 from roadstream.bench.models.overhead_child import pictures
-from roadstream.schemas.cascade.model import Member, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import Picture, Pictures, Score
 from roadstream.workers.service.runtime import load_engines

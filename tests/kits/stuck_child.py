@@ -13,7 +13,8 @@ from pathlib import Path
 
 import anyio
 
-from roadstream.schemas.cascade.model import Cascade, Member, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.stages.inference import Engine, Pictures, Score
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.workers.engines.rules import NoopEngine

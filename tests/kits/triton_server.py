@@ -13,7 +13,8 @@ import pytest
 from msgspec.structs import replace
 from tritonclient.grpc import InferenceServerClient
 
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.workers.engines.triton.export import (
     REPOSITORY,
     Wanted,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from roadstream.schemas.cascade.model import Cascade, cascade_of, load_cascade
+from roadstream.schemas.cascade.loading import cascade_of, load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.engines import ENGINES, engine_named, plug_ins
 from roadstream.schemas.errors import ChangedError, ConfigError
 from tests.kits.plug_in_kit import write_distribution

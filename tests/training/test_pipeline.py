@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.inference import Picture, Pictures

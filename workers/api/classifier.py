@@ -25,7 +25,8 @@ from anyio import CapacityLimiter, to_thread
 from numpy.typing import NDArray
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import RunError
 from roadstream.schemas.records import headers
 from roadstream.schemas.records.answer import Answer

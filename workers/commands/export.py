@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.workers.commands.common import CascadeName, LogLevel
 from roadstream.workers.engines.triton.export import (
     REPOSITORY,

@@ -12,7 +12,8 @@ import anyio
 from anyio import to_thread
 from cyclopts import Parameter
 
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import LogUnavailableError, UsageError
 from roadstream.schemas.records.image import Lane
 from roadstream.streams.ledgers.event_ledger import EventLedger

@@ -11,7 +11,8 @@ import structlog
 from cyclopts import Parameter
 from rich.table import Table
 
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import UsageError
 from roadstream.schemas.topics import CONSENSUS_GROUP, tier_group
 from roadstream.stages.batching.policy import load_policy

@@ -5,7 +5,8 @@ from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import App, Parameter
 
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.topics import all_topics
 from roadstream.streams.log import Log, TopicFault
 from roadstream.streams.topics.claims import claim_topics

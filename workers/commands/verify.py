@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.sinks.verification.findings import MEANINGS, Kind, Report, Verdict
 from roadstream.sinks.verification.run import KEEP
 from roadstream.sinks.verification.run import verify as verify_log

@@ -10,7 +10,8 @@ import msgspec
 from anyio import to_thread
 from rich.console import Console
 
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import LogUnavailableError, RunError, UsageError
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.sinks.sink import check_output

@@ -7,16 +7,13 @@ from pathlib import Path
 import pytest
 
 from roadstream.schemas.cascade import weights
-from roadstream.schemas.cascade.model import (
-    Isotonic,
-    Platt,
-    Pool,
-    Route,
+from roadstream.schemas.cascade.loading import (
     cascade_of,
     load_cascade,
     parse_cascade,
     shipped_cascades,
 )
+from roadstream.schemas.cascade.model import Isotonic, Platt, Pool, Route
 from roadstream.schemas.errors import ChangedError, ConfigError
 from roadstream.schemas.settings.local import NoSettings, OnnxSettings
 from roadstream.schemas.settings.prompts import load_prompt

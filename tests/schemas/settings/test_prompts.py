@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.prompts import load_prompt, shipped_prompts
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from roadstream.schemas.cascade.model import Member, parse_cascade
+from roadstream.schemas.cascade.loading import parse_cascade
+from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import ConfigError
 from roadstream.stages.batching.shapes import Shapes, nearest, picture_size
 from tests.kits.builders import member

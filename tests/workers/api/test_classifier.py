@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import roadstream
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.stages.decoding.decode import encode_jpeg
 from roadstream.workers.api.classifier import InMemoryStream, as_image
 from roadstream.workers.api.loop_thread import LoopThread

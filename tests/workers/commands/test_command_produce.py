@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.records.events import Acknowledged
 from roadstream.schemas.topics import all_topics, images
 from roadstream.streams.embedded.log import EmbeddedLog

@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import shipped_cascades
+from roadstream.schemas.cascade.loading import shipped_cascades
 from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import ANSWERS
 from roadstream.streams.embedded.log import EmbeddedLog

@@ -15,7 +15,8 @@ import pytest
 import structlog
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.events import Event, Opened
 from roadstream.schemas.records.image import Head

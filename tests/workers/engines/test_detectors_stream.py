@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.stages.decoding.decode import decode, encode_jpeg
 from roadstream.stages.inference import Picture, Pictures, Score
 from roadstream.workers.engines.options import EngineOptions

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.inference import Picture, Pictures, infer_isolated
 from roadstream.workers.engines.options import EngineOptions
@@ -44,7 +44,7 @@ import sys
 
 import numpy as np
 
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.stages.inference import Picture, Pictures
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.registry import build_engine

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.schemas.cascade.model import Cascade, Member, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.records.answer import Answer
 from roadstream.stages.decoding.decode import decode, encode_jpeg
 from roadstream.stages.inference import Abstained, Picture, Pictures, Score

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.errors import ConfigError
 from tests.kits.checkpoints import backbones
 from tests.kits.checkpoints.common import write_json

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.records.answer import Answer
 from roadstream.stages.decoding.decode import decode, encode_jpeg
 from roadstream.stages.inference import Picture, Pictures, Score

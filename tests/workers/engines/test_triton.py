@@ -12,7 +12,8 @@ import pytest
 import structlog
 import trustme
 
-from roadstream.schemas.cascade.model import Member, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.decoding.decode import decode, encode_jpeg

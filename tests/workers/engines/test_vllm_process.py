@@ -12,7 +12,8 @@ import pytest
 from msgspec import convert
 from msgspec.structs import replace
 
-from roadstream.schemas.cascade.model import Member, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.settings.vllm import VllmSettings

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Cascade, Fusion, Tier, parse_cascade
+from roadstream.schemas.cascade.loading import parse_cascade
+from roadstream.schemas.cascade.model import Cascade, Fusion, Tier
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.records.votes import Box, VotesPack
@@ -203,7 +204,7 @@ def test_a_wrong_setting_is_named_with_its_key(line: str, problem: str) -> None:
 WITHOUT_NUMBA = """
 import sys
 sys.modules["numba"] = None
-from roadstream.schemas.cascade.model import load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.workers.service.runtime import load_engines
 from roadstream.workers.commands import score, serve
 cascade = load_cascade(sys.argv[1])

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from msgspec import structs
 from msgspec.structs import replace
 
-from roadstream.schemas.cascade.model import Cascade, Member, Tier, parse_cascade
+from roadstream.schemas.cascade.loading import parse_cascade
+from roadstream.schemas.cascade.model import Cascade, Member, Tier
 from roadstream.schemas.engines import engine_named
 from roadstream.schemas.errors import ConfigError, UsageError
 from roadstream.schemas.settings.local import OnnxSettings

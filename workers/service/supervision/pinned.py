@@ -8,7 +8,8 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from roadstream.schemas.cascade.model import Cascade, Snapshot, cascade_of, load_cascade
+from roadstream.schemas.cascade.loading import cascade_of, load_cascade
+from roadstream.schemas.cascade.model import Cascade, Snapshot
 from roadstream.schemas.errors import ConfigError
 
 # Names the file descriptor to a child.

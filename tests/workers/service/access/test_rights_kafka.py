@@ -11,7 +11,8 @@ import pytest
 import structlog.testing
 from anyio.from_thread import start_blocking_portal
 
-from roadstream.schemas.cascade.model import Cascade, load_cascade
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ForbiddenError, RoadstreamError, UsageError
 from roadstream.schemas.topics import ANSWERS, CASCADES, VOTES, tier_group
 from roadstream.sinks.files.readers import read_answers

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from roadstream.schemas.cascade.model import Cascade, load_cascade, shipped_cascades
+from roadstream.schemas.cascade.loading import load_cascade, shipped_cascades
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ChangedError, ConfigError
 from roadstream.workers.service.runtime import load_engines
 from roadstream.workers.service.supervision.pinned import PINNED, given_cascade, pinned
