@@ -276,6 +276,21 @@ class Log(ABC):
         """
 
     @abstractmethod
+    async def silence(self, group: str) -> float:
+        """Return for how many seconds no member of a group has polled; infinity if it has none.
+
+        No clock that can be set matters. A member that leaves is none from then on. The log notes
+        polls only so often, so the answer may be too large by as much: an eighth of the session
+        timeout (embedded). Kafka does not tell when somebody polled, only who is in the group: the
+        answer is 0 or infinity, and who dies, hangs, or leaves to come back is in it until its
+        session timeout is over.
+
+        Raises:
+            ForbiddenError: This client may not ask.
+            LogUnavailableError: The log does not answer.
+        """
+
+    @abstractmethod
     async def identity(self) -> str:
         """Return what tells this log from every other, by whatever address it is reached.
 

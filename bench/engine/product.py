@@ -11,6 +11,7 @@ from anyio import to_thread
 from roadstream.bench.engine.plan import Plan, Timing, check_answers, noop_cascade, preload
 from roadstream.bench.harness import cpu_seconds
 from roadstream.schemas.topics import ANSWERS, VOTES, all_topics, images
+from roadstream.streams.forwarding import ForwardingLog
 from roadstream.streams.log import (
     Assignment,
     Consumer,
@@ -19,10 +20,6 @@ from roadstream.streams.log import (
     Offsets,
     Output,
     Polled,
-    Producer,
-    Reader,
-    Start,
-    Uncommitted,
 )
 from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.commands.common import run_async
@@ -78,52 +75,12 @@ class Stopwatch:
         return Timing(self.first_at, self.last_at, self.cpu_first, self.cpu_last)
 
 
-class TimedLog(Log):
+class TimedLog(ForwardingLog):
     """Another log, with a stopwatch on its consumers of some topics."""
 
     def __init__(self, inner: Log, watches: Mapping[str, Stopwatch]) -> None:
-        self._inner, self._watches = inner, watches
-
-    async def __aenter__(self) -> "TimedLog":
-        await self._inner.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._inner.__aexit__(*exc_info)
-
-    async def create_topics(self, topics: Collection[str], partitions: int) -> None:
-        """See ``Log.create_topics``."""
-        await self._inner.create_topics(topics, partitions)
-
-    async def identity(self) -> str:
-        """See ``Log``."""
-        return await self._inner.identity()
-
-    async def commit(self, group: str, offsets: Offsets) -> None:
-        """See ``Log.commit``."""
-        await self._inner.commit(group, offsets)
-
-    async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
-        """See ``Log.partition_counts``."""
-        return await self._inner.partition_counts(topics)
-
-    async def uncommitted(self, group: str, topics: Collection[str]) -> Uncommitted:
-        """See ``Log.uncommitted``."""
-        return await self._inner.uncommitted(group, topics)
-
-    async def committed(self, group: str, topics: Collection[str]) -> Offsets:
-        """See ``Log.committed``."""
-        return await self._inner.committed(group, topics)
-
-    def producer(self) -> AbstractAsyncContextManager[Producer]:
-        """See ``Log.producer``."""
-        return self._inner.producer()
-
-    def reader(
-        self, topic: str, start: Start | Mapping[int, int]
-    ) -> AbstractAsyncContextManager[Reader]:
-        """See ``Log.reader``."""
-        return self._inner.reader(topic, start)
+        super().__init__(inner)
+        self._watches = watches
 
     @asynccontextmanager
     async def _consumer(
@@ -134,7 +91,7 @@ class TimedLog(Log):
         member_id: str | None,
     ) -> AsyncIterator[Consumer]:
         watch = next(self._watches[topic] for topic in topics if topic in self._watches)
-        async with self._inner.consumer(
+        async with self.inner.consumer(
             group, topics, listener=listener, member_id=member_id
         ) as inner:
             yield _TimedConsumer(inner, watch)

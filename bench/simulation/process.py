@@ -1,29 +1,23 @@
 """Simulated processes: killed at any await, frozen and thawed, started again; the log outlives."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
+from typing import Self
 
 import anyio
 
 from roadstream.bench.simulation.virtual_loop import Process, VirtualLoop
 from roadstream.schemas.errors import LogUnavailableError
-from roadstream.streams.log import (
-    Consumer,
-    GroupListener,
-    Log,
-    Offsets,
-    Producer,
-    Reader,
-    Start,
-    Uncommitted,
-)
+from roadstream.streams.forwarding import ForwardingLog
+from roadstream.streams.log import Consumer, GroupListener, Log
 from roadstream.streams.memory.log import MemoryLog
 
 
-class ProcessLog(Log):
+class ProcessLog(ForwardingLog):
     """One process's view of the log: it knows which members die with the process."""
 
     def __init__(self, log: MemoryLog, name: str, run: int) -> None:
+        super().__init__(log)
         self._log, self._name, self._run = log, name, run
         self._members: list[str] = []
 
@@ -31,34 +25,6 @@ class ProcessLog(Log):
         """Cut the process off: what it does from now on, nobody sees."""
         for member in self._members:
             self._log.crash(member)
-
-    async def create_topics(self, topics: Collection[str], partitions: int) -> None:
-        """See ``Log``."""
-        await self._log.create_topics(topics, partitions)
-
-    async def identity(self) -> str:
-        """See ``Log``."""
-        return await self._log.identity()
-
-    async def commit(self, group: str, offsets: Offsets) -> None:
-        """See ``Log.commit``."""
-        await self._log.commit(group, offsets)
-
-    async def partition_counts(self, topics: Collection[str]) -> Mapping[str, int]:
-        """See ``Log``."""
-        return await self._log.partition_counts(topics)
-
-    async def uncommitted(self, group: str, topics: Collection[str]) -> Uncommitted:
-        """See ``Log``."""
-        return await self._log.uncommitted(group, topics)
-
-    async def committed(self, group: str, topics: Collection[str]) -> Offsets:
-        """See ``Log``."""
-        return await self._log.committed(group, topics)
-
-    def producer(self) -> AbstractAsyncContextManager[Producer]:
-        """See ``Log``."""
-        return self._log.producer()
 
     def consumer(
         self,
@@ -71,15 +37,9 @@ class ProcessLog(Log):
         """See ``Log``."""
         name = member_id or f"{self._name}-{self._run}"
         self._members.append(name)
-        return self._log.consumer(group, topics, listener=listener, member_id=name)
+        return super().consumer(group, topics, listener=listener, member_id=name)
 
-    def reader(
-        self, topic: str, start: Start | Mapping[int, int]
-    ) -> AbstractAsyncContextManager[Reader]:
-        """See ``Log``."""
-        return self._log.reader(topic, start)
-
-    async def __aenter__(self) -> "ProcessLog":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

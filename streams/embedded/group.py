@@ -41,6 +41,21 @@ class EmbeddedStats(DatabaseStats):
     missed: Annotated[int, "Records trimmed before a group of this process had committed them."] = 0
 
 
+def silence(
+    database: Database, group: str, monotonic: Callable[[], float] = time.monotonic
+) -> float:
+    """Return the seconds since the last heartbeat of a group; infinity without members.
+
+    Runs in the database's thread, and waits for no lock.
+    """
+    heartbeats = database.connection.execute(
+        "SELECT heartbeat_at FROM members WHERE grp=?", (group,)
+    ).fetchall()
+    now = monotonic()  # after reading, so that nobody's is later
+    # A heartbeat ahead of the clock stems from before the machine was started anew.
+    return min([now - at for (at,) in heartbeats if at <= now], default=math.inf)
+
+
 class Membership:
     """One member's place in a group. All methods run in the database's thread.
 

@@ -15,7 +15,7 @@ import anyio
 from roadstream.schemas.errors import RunError, UsageError
 from roadstream.streams.database import BUSY_TIMEOUT, Database
 from roadstream.streams.embedded.consumer import EmbeddedConsumer, EmbeddedReader
-from roadstream.streams.embedded.group import EmbeddedStats, Membership
+from roadstream.streams.embedded.group import EmbeddedStats, Membership, silence
 from roadstream.streams.embedded.store import (
     MAX_PARTITIONS,
     MIGRATIONS,
@@ -93,6 +93,9 @@ class EmbeddedLog(Log):
     async def committed(self, group: str, topics: Collection[str]) -> Offsets:
         found = await self.database.run(self.store.committed, group)
         return {tp: at for tp, at in found.items() if tp.topic in topics}
+
+    async def silence(self, group: str) -> float:
+        return await self.database.run(silence, self.database, group)
 
     async def trim(self, topics: Collection[str], group: str) -> None:
         await self.database.run(self.store.trim, topics, group)

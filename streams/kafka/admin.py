@@ -213,6 +213,7 @@ class KafkaAdmin:
         """Return who is in a group and what each was given.
 
         Raises:
+            ForbiddenError: This client may not ask.
             LogUnavailableError: Kafka does not answer.
         """
 

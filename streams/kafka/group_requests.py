@@ -149,6 +149,13 @@ class Group(NamedTuple):
     members: Sequence[DescribedMember]
     operations: int = 0
 
+    @property
+    def is_worked(self) -> bool:
+        """Whether a member has partitions; while they are given out, whether there is a member."""
+        if self.state != "Stable":
+            return bool(self.members)
+        return any(member.partitions for member in self.members)
+
 
 def described_in(answer: Any) -> Group:
     """Return the group that an answer describes.

@@ -1,5 +1,6 @@
 """The log on Apache Kafka 4.x, through aiokafka, which only ``streams/kafka/`` import."""
 
+import math
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -121,10 +122,15 @@ class KafkaLog(Log):
         """See ``Log.committed``."""
         return await self._admin.committed(group, topics)
 
+    async def silence(self, group: str) -> float:
+        """See ``Log.silence``."""
+        return 0.0 if (await self.describe(group)).is_worked else math.inf
+
     async def describe(self, group: str) -> Group:
         """Return who is in a group and what each was given.
 
         Raises:
+            ForbiddenError: This client may not ask.
             LogUnavailableError: Kafka does not answer.
         """
         return await self._admin.describe(group)

@@ -3,6 +3,7 @@
 Time enters as ``now``, in seconds of a clock that only grows.
 """
 
+import math
 from collections.abc import Iterable
 
 from roadstream.streams.log import TopicPartition
@@ -57,6 +58,10 @@ class Group:
         for session in silent:
             self.leave(session)
         return silent
+
+    def silence(self, now: float) -> float:
+        """Return for how long nobody has polled; infinity without members."""
+        return min([now - s.seen_at for s in self.sessions.values()], default=math.inf)
 
     def is_member(self, session: Session) -> bool:
         """Return whether the session lasts."""

@@ -113,6 +113,13 @@ class MemoryLog(Log):
         offsets = self.broker.group(group).offsets
         return {tp: at for tp, at in offsets.items() if tp.topic in topics}
 
+    async def silence(self, group: str) -> float:
+        fault = await self.broker.call("silence")
+        if fault.error is not None:
+            raise fault.error
+        found = self.groups.get(group)
+        return math.inf if found is None else found.silence(self.broker.monotonic())
+
     async def commit(self, group: str, offsets: Offsets) -> None:
         self.broker.group(group).offsets.update(offsets)
 

@@ -20,7 +20,7 @@ from roadstream.streams.log import (
     in_topic_order,
 )
 
-Operation = Literal["publish", "poll", "commit", "lag"]
+Operation = Literal["publish", "poll", "commit", "lag", "silence"]
 Gone = Callable[[TopicPartition, int, int], None]
 
 

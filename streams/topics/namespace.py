@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 
 from roadstream.schemas.errors import UsageError
+from roadstream.streams.forwarding import ForwardingLog
 from roadstream.streams.log import (
     Assignment,
     Consumer,
@@ -84,27 +85,18 @@ class Names:
         return {self.inside(tp): records for tp, records in polled.items()}
 
 
-class NamespacedLog(Log):
+class NamespacedLog(ForwardingLog):
     """A log seen from within a namespace.
 
     Args:
         inner: The log itself, not yet open.
         namespace: As ``check_namespace`` allows it.
-
-    Attributes:
-        inner: The log itself.
     """
 
     def __init__(self, inner: Log, namespace: str) -> None:
-        self.inner, self.namespace = inner, check_namespace(namespace)
+        super().__init__(inner)
+        self.namespace = check_namespace(namespace)
         self._names = Names(namespace)
-
-    async def __aenter__(self) -> "NamespacedLog":
-        await self.inner.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.inner.__aexit__(*exc_info)
 
     async def identity(self) -> str:
         """See ``Log.identity``: each namespace is a log of its own."""
@@ -130,6 +122,10 @@ class NamespacedLog(Log):
         outer = self._names.outer
         found = await self.inner.committed(outer(group), [outer(t) for t in topics])
         return self._names.told(found)
+
+    async def silence(self, group: str) -> float:
+        """See ``Log.silence``."""
+        return await self.inner.silence(self._names.outer(group))
 
     async def topic_faults(self, topics: Collection[str]) -> Sequence[TopicFault]:
         """See ``Log.topic_faults``."""

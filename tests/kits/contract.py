@@ -42,9 +42,12 @@ def make_log(kind: str, request: pytest.FixtureRequest, folder: Path) -> Log:
         return MemoryLog()
     if kind == "embedded":
         return EmbeddedLog(folder / "log.db")
+    return kafka_log(request.getfixturevalue("kafka_bootstrap"))
+
+
+def kafka_log(servers: str) -> Log:
     from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
 
-    servers: str = request.getfixturevalue("kafka_bootstrap")
     return KafkaLog(
         KafkaSettings(
             bootstrap_servers=servers, session_timeout=6.0, drain_timeout=5.0, stop_timeout=3.0

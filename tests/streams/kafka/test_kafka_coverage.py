@@ -41,6 +41,23 @@ def test_what_nobody_works_on_is_named_at_the_second_look() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("found", "worked"),
+    [
+        (group(tps("a", 0), frozenset()), True),
+        (group(frozenset()), False),
+        (group(state="Empty"), False),
+        (group(state="Dead"), False),
+        (group(frozenset(), state="PreparingRebalance"), True),
+        (group(frozenset(), frozenset(), state="CompletingRebalance"), True),
+    ],
+)
+def test_a_group_is_worked_where_a_member_has_partitions_or_is_about_to(
+    found: Group, *, worked: bool
+) -> None:
+    assert found.is_worked is worked
+
+
 def test_a_group_that_settles_and_topics_that_grow_one_by_one_are_waited_for() -> None:
     coverage = Coverage(["a", "b"])
     some = group(tps("a", 0) | tps("b", 0))

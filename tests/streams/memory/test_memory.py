@@ -1,5 +1,7 @@
 """What only the in-memory log has: scripted faults, and a clock that is moved by hand."""
 
+import math
+
 import pytest
 
 from roadstream.schemas.errors import LogUnavailableError, OutputError
@@ -105,3 +107,29 @@ async def test_a_record_lost_with_a_failed_poll_comes_again_after_coming_back(
 async def publish_one(log: MemoryLog) -> None:
     async with log.producer() as producer:
         await producer.publish([Output("t", None, b"x")])
+
+
+async def test_a_group_is_silent_since_the_last_poll_of_any_member() -> None:
+    now = 100.0
+    log = MemoryLog(monotonic=lambda: now)
+    await log.create_topics(["t"], 2)
+    async with log.consumer("g", ["t"]) as one:
+        now += 3.0
+        async with log.consumer("g", ["t"]) as two:
+            now += 4.0
+            assert await log.silence("g") == 4.0
+            await one.poll(max_records=0, timeout=0)
+            now += 2.0
+            assert await log.silence("g") == 2.0
+            await two.poll(max_records=0, timeout=0)
+            assert await log.silence("g") == 0.0
+        assert await log.silence("g") == 2.0
+    assert await log.silence("g") == math.inf
+
+
+async def test_who_asks_for_silence_meets_faults() -> None:
+    log = MemoryLog()
+    log.faults.append(Fault("silence", GONE))
+    with pytest.raises(LogUnavailableError, match="gone"):
+        await log.silence("g")
+    assert not log.groups
