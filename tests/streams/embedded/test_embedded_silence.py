@@ -54,7 +54,7 @@ def test_who_is_declared_dead_is_asked_no_more(machine: Machine) -> None:
     asked.join()
     dead.join()
     for _ in range(12):
-        machine.now += 1.0
+        machine.now += 1.1
         asked.follow()
         assert machine.silence() == 0.0
     asked.leave()
