@@ -1,8 +1,10 @@
 """The inference port: what an engine promises, and how a bad picture harms no neighbour."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from math import isfinite
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import DeviceMemoryError, EngineDownError, EngineError, ImageError
-from roadstream.schemas.records.bounds import MOST_COORDINATE
+from roadstream.schemas.records.bounds import MOST_COORDINATE, MOST_TAG, MOST_TAGS, TAG_NAME
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box
 from roadstream.stages.decoding.decode import resize
@@ -109,6 +111,9 @@ class Pictures(Sequence[Picture]):
         )
 
 
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
+
+
 class Score(NamedTuple):
     """A member's finding for one picture.
 
@@ -116,17 +121,25 @@ class Score(NamedTuple):
         raw: The score, finite; a log-odds of roadwork wherever the model allows it.
         boxes: What it found, if it tells places.
         text: What it read or reasoned, if it does.
+        tags: What it says of the picture in a word each, such as ``weather``: ``rain``.
     """
 
     raw: float
     boxes: list[Box]
     text: str = ""
+    tags: Mapping[str, str] = NO_TAGS
 
 
 class Abstained(NamedTuple):
-    """A member gives no vote on a picture, and nobody is at fault: it saw nothing to judge by."""
+    """A member gives no vote on a picture, and nobody is at fault.
 
-    reason: str
+    Attributes:
+        reason: Why: it saw nothing to judge by. Empty where the tags are all that it has to say.
+        tags: As of a ``Score``. A member that gives some has done its part, and is not missing.
+    """
+
+    reason: str = ""
+    tags: Mapping[str, str] = NO_TAGS
 
 
 EngineResult = Score | Abstained | ImageError
@@ -276,6 +289,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 _CV2_NO_MEMORY = -4
+_TAG_NAME = re.compile(TAG_NAME)
 _ROUNDING = 1e-5
 # Characters of a vote's text: reasoning of a few hundred words.
 MAX_TEXT = 4000
@@ -292,10 +306,11 @@ def _scores(scores: object, count: int) -> Sequence[Finding]:
     if len(scores) != count:
         raise EngineError(f"expected {count} scores, got {len(scores)}")
     if set(map(type, scores)) == {Score}:
-        raws, boxes, texts = zip(*scores, strict=True)
+        raws, boxes, texts, tags = zip(*scores, strict=True)
         # A sum is finite only if all that it adds up are.
         plain = set(map(type, raws)) == {float} and isfinite(sum(raws))
-        if plain and not any(boxes) and not any(texts):
+        bare = texts.count("") == tags.count(NO_TAGS) == count
+        if plain and bare and not any(boxes):
             return scores
     return [_checked(score) for score in scores]
 
@@ -306,7 +321,7 @@ def _checked(score: object) -> Finding:
         if isinstance(score, ImageError):
             return score
         if isinstance(score, Abstained):
-            return Abstained(_line(str(score.reason)))
+            return Abstained(_line(str(score.reason)), _tags(score.tags))
         if not isinstance(score, Score):
             raise EngineError(f"expected a Score, got {type(score).__name__}")
         raw = float(score.raw)
@@ -314,7 +329,8 @@ def _checked(score: object) -> Finding:
             raise EngineError(f"expected a finite score, got {raw}")
         if not isinstance(score.boxes, list):
             raise EngineError(f"expected a list of boxes, got {type(score.boxes).__name__}")
-        return Score(raw, [_box(box) for box in score.boxes], _text(str(score.text)))
+        boxes = [_box(box) for box in score.boxes]
+        return Score(raw, boxes, _text(str(score.text)), _tags(score.tags))
     except Exception as error:
         return _fault(error)
 
@@ -333,6 +349,32 @@ def _box(box: object) -> Box:
         raise EngineError(f"expected a confidence in [0, 1], got {confidence}")
     confidence = min(max(confidence, 0.0), 1.0)
     return Box(x1, y1, x2, y2, confidence, _line(str(box.label)))
+
+
+def _tags(tags: object) -> Mapping[str, str]:
+    if not isinstance(tags, Mapping):
+        raise EngineError(f"expected tags by name, got {type(tags).__name__}")
+    if len(tags) > MOST_TAGS:
+        raise EngineError(f"expected at most {MOST_TAGS} tags, got {len(tags)}")
+    return {_tag_name(name): _tag_value(name, value) for name, value in tags.items()}
+
+
+def _tag_name(name: object) -> str:
+    if isinstance(name, str) and _TAG_NAME.fullmatch(name):
+        return str(name)
+    if not isinstance(name, str):
+        got = type(name).__name__
+    else:
+        got = repr(name) if len(name) <= MOST_TAG else f"{len(name)} characters"
+    raise EngineError(f"expected a tag's name of 1 to 64 letters, digits, - and _, got {got}")
+
+
+def _tag_value(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise EngineError(f"expected a text as tag {name}, got {type(value).__name__}")
+    if len(value) > MOST_TAG:
+        raise EngineError(f"expected at most {MOST_TAG} characters as tag {name}, got {len(value)}")
+    return _line(value)
 
 
 def _fault(error: Exception) -> ImageError:

@@ -1,6 +1,7 @@
 """The answer to an image."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -17,7 +18,7 @@ from roadstream.schemas.records.bounds import (
     Word,
 )
 from roadstream.schemas.records.image import Head
-from roadstream.schemas.records.votes import Box, ImageVotes, MemberRun
+from roadstream.schemas.records.votes import Box, ImageVotes, MemberRun, merged_tags
 
 Status = Literal["answered", "partial", "failed"]
 Label = Literal["roadwork", "none"]
@@ -37,6 +38,9 @@ def uneven(said: "ImageVotes | AnswerTier", runs: int) -> str | None:
     if said.tags is not None and len(said.tags) != runs:
         return "tags"
     return None
+
+
+_NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -70,6 +74,7 @@ class Vote(NamedTuple):
         boxes: Boxes it found.
         calibrated: False for a member without a fitted calibrator.
         text: What it read or reasoned.
+        tags: What it said of the picture in a word each, by name.
     """
 
     tier: str
@@ -83,6 +88,7 @@ class Vote(NamedTuple):
     boxes: Sequence[Box] = ()
     calibrated: bool = True
     text: str = ""
+    tags: Mapping[str, str] = _NO_TAGS
 
 
 class TierLatency(NamedTuple):
@@ -146,8 +152,9 @@ class AnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Yield the votes of the members that gave one."""
         boxes = self.boxes or [[]] * len(self.runs)
         texts = self.texts or [""] * len(self.runs)
-        columns = zip(self.runs, self.raw, self.probability, boxes, texts, strict=True)
-        for run, raw, p, found, text in columns:
+        tagged: Sequence[Mapping[str, str]] = self.tags or [_NO_TAGS] * len(self.runs)
+        columns = zip(self.runs, self.raw, self.probability, boxes, texts, tagged, strict=True)
+        for run, raw, p, found, text, tags in columns:
             if raw is not None and p is not None:
                 yield Vote(
                     self.tier,
@@ -161,6 +168,7 @@ class AnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
                     found,
                     run.calibrated,
                     text,
+                    tags,
                 )
 
 
@@ -229,13 +237,23 @@ class Answer(
 
     @property
     def missing(self) -> list[str]:
-        """Members that should have voted and did not."""
+        """Members that should have voted and gave neither a vote nor tags."""
         return [
             run.member
             for tier in self.tiers
-            for run, p in zip(tier.runs, tier.probability, strict=True)
-            if p is None
+            for i, (run, p) in enumerate(zip(tier.runs, tier.probability, strict=True))
+            if p is None and not (tier.tags and tier.tags[i])
         ]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What its members said of it in a word each, by name; a later tier's word holds."""
+        tags: dict[str, str] = {}
+        for tier in self.tiers:
+            if tier.tags:
+                given = zip(tier.runs, tier.tags, strict=True)
+                tags = merged_tags(tags, [said for run, said in given if run.weight > 0])
+        return tags
 
     @property
     def latency(self) -> Latency:

@@ -47,7 +47,8 @@ Word = Annotated[str, Meta(max_length=MOST_ID)]
 Short = Annotated[str, Meta(max_length=1024)]
 # What a member says of an image in a word, such as ``weather=rain``; the value in characters.
 MOST_TAG, MOST_TAGS = 256, 32
-TagName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+TAG_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+TagName = Annotated[str, Meta(pattern=TAG_NAME)]
 TagValue = Annotated[str, Meta(max_length=MOST_TAG)]
 Tags = Annotated[dict[TagName, TagValue], Meta(max_length=MOST_TAGS)]
 TagCondition = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(=[\s\S]{0,256})?$")]

@@ -1,8 +1,12 @@
 """What a tier says of images, and images that it hands on."""
 
+from collections.abc import Iterable, Mapping
+from itertools import islice
+
 import msgspec
 
 from roadstream.schemas.records.bounds import (
+    MOST_TAGS,
     Coordinate,
     Count,
     NonNegative,
@@ -133,6 +137,20 @@ class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fused: list[Box] | None = None
     tags: list[Tags] | None = None
     down: list[Word] | None = None
+
+
+def merged_tags(earlier: Mapping[str, str], given: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return an image's tags after a tier, at most ``MOST_TAGS``: the latest come first.
+
+    Args:
+        earlier: Its tags before; the tier's hold where both name one.
+        given: What members of the tier gave, in the order of the cascade file; the first holds.
+    """
+    merged: dict[str, str] = {}
+    for tags in (*given, earlier):
+        for name, value in tags.items():
+            merged.setdefault(name, value)
+    return dict(islice(merged.items(), MOST_TAGS))
 
 
 class VotesPack(

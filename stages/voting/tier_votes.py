@@ -99,7 +99,8 @@ class TierVoting:
         problem: object = None
         for score, (calibrate, weight) in zip(found, self._seats, strict=True):
             if not isinstance(score, Score):
-                problem = problem or score
+                if not (isinstance(score, Abstained) and score.tags):
+                    problem = problem or score
                 raws.append(None)
                 ps.append(None)
                 continue
@@ -109,6 +110,7 @@ class TierVoting:
             if weight > 0:
                 voted.append(p)
                 weights.append(weight)
+        told = _told(found)
         confidence = decision_confidence(self._pool(voted, weights)) if weights else 0.0
         spread = disagreement(voted, weights) if self._router.needs_disagreement else 0.0
         decision = self._router.decide(confidence, spread)
@@ -121,10 +123,11 @@ class TierVoting:
             decision.next_tier,
             decision.reason,
             *timing,
-            _boxes(found),
+            told.boxes,
             error,
-            _texts(found),
+            told.texts,
             fused,
+            told.tags,
         )
 
     def failure(
@@ -161,29 +164,47 @@ class TierVoting:
 
 
 def _reason(problem: object) -> str:
-    return f"model_abstained: {problem.reason}" if isinstance(problem, Abstained) else str(problem)
+    if isinstance(problem, Abstained):
+        return f"model_abstained: {problem.reason or 'no reason given'}"
+    return str(problem)
 
 
-def _boxes(found: Sequence[Finding | EngineError]) -> list[list[Box]] | None:
-    """Return the boxes per member, or ``None`` if no member has any."""
-    for score in found:
-        if isinstance(score, Score) and score.boxes:
-            return [s.boxes if isinstance(s, Score) else [] for s in found]
-    return None
+class _Told(NamedTuple):
+    """What members say besides their scores: a list with an entry for each, or ``None``.
+
+    Attributes:
+        boxes: What they found.
+        texts: What they read or reasoned, or why they gave no vote.
+        tags: What they said of the picture in a word each.
+    """
+
+    boxes: list[list[Box]] | None = None
+    texts: list[str] | None = None
+    tags: list[dict[str, str]] | None = None
 
 
-def _texts(found: Sequence[Finding | EngineError]) -> list[str] | None:
-    """Return what each member read or reasoned, or why it gave no vote, or ``None`` if none did."""
-    for score in found:
-        if isinstance(score, Abstained) or (isinstance(score, Score) and score.text):
-            return [_said(one) for one in found]
-    return None
+_NOTHING = _Told()
 
 
-def _said(score: Finding | EngineError) -> str:
-    if isinstance(score, Score):
-        return score.text
-    return score.reason if isinstance(score, Abstained) else ""
+def _told(found: Sequence[Finding | EngineError]) -> _Told:
+    """Return what members say besides their scores."""
+    for one in found:
+        if not isinstance(one, Score) or one.boxes or one.text or one.tags:
+            break
+    else:
+        return _NOTHING
+    boxes = [one.boxes if isinstance(one, Score) else [] for one in found]
+    texts = [_text(one) for one in found]
+    tags = [dict(one.tags) if isinstance(one, Score | Abstained) else {} for one in found]
+    return _Told(
+        boxes if any(boxes) else None, texts if any(texts) else None, tags if any(tags) else None
+    )
+
+
+def _text(one: Finding | EngineError) -> str:
+    if isinstance(one, Score):
+        return one.text
+    return one.reason if isinstance(one, Abstained) else ""
 
 
 def unjudged(head: Head, members: int, error: str, queued: float = 0.0) -> ImageVotes:

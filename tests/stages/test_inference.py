@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -357,3 +358,40 @@ def test_what_a_model_writes_is_bounded_and_utf_8() -> None:
 
     assert isinstance(found, Score)
     assert found.text == "?" + "x" * (MAX_TEXT - 1)
+
+
+def test_tags_go_with_a_score_or_instead_of_one() -> None:
+    rain = {"weather": "rain", "text": "ROAD\n WORK \ud800"}
+    says: list[EngineResult] = [Score(1.0, [], "", rain), Abstained(tags=rain), Score(2.0, [])]
+
+    tagged, instead, plain = infer(Reader(says), pictures(3))
+
+    clean = {"weather": "rain", "text": "ROAD WORK ?"}
+    assert (tagged, instead) == (Score(1.0, [], "", clean), Abstained("", clean))
+    assert plain == Score(2.0, [])
+
+
+@pytest.mark.parametrize(
+    ("tags", "problem"),
+    [
+        ({"text": "x" * (1 << 20)}, "expected at most 256 characters as tag text, got 1048576"),
+        ({f"t{i}": "" for i in range(33)}, "expected at most 32 tags, got 33"),
+        ({"x" * (1 << 20): ""}, "letters, digits, - and _, got 1048576 characters"),
+        ({"the weather": "rain"}, "letters, digits, - and _, got 'the weather'"),
+        ({"weather\n": "rain"}, r"letters, digits, - and _, got 'weather\n'"),
+        ({3: "rain"}, "letters, digits, - and _, got int"),
+        ({"difficulty": 3}, "expected a text as tag difficulty, got int"),
+        (["weather=rain"], "expected tags by name, got list"),
+        (None, "expected tags by name, got NoneType"),
+    ],
+)
+def test_tags_that_are_none_fail_their_own_picture(tags: Any, problem: str) -> None:
+    says: list[EngineResult] = [Score(0.0, []), Score(1.0, [], "", tags), Abstained("", tags)]
+
+    neighbour, *culprits = infer(Reader(says), pictures(3))
+
+    assert neighbour == Score(0.0, [])
+    for culprit in culprits:
+        assert str(culprit).startswith("model_failed: expected ")
+        assert str(culprit).endswith(problem)
+        assert len(str(culprit)) < 200

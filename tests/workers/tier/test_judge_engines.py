@@ -274,3 +274,37 @@ def test_what_members_say_tells_the_tier_also_from_the_threads_of_other_devices(
         judged(judge, items(Inline(picture(1))))
 
     assert told == [{"tier": "one"}] * 2
+
+
+def test_tags_stand_in_the_votes_of_those_who_gave_them() -> None:
+    engines: dict[str, Engine] = {
+        "a": Speaker(lambda batch: [Abstained(tags={"weather": "rain"})] * len(batch), []),
+        "b": Speaker(lambda batch: [Score(2.0, [], "", {"light": "night"})] * len(batch), []),
+    }
+    judge = Judge(CASCADE, "one", engines)
+
+    (said,) = judged(judge, items(Inline(picture(1)))).votes
+
+    assert (said.raw, said.tags) == ([None, 2.0], [{"weather": "rain"}, {"light": "night"}])
+    assert (said.texts, said.error) == (None, None)
+
+
+def test_a_tier_whose_members_give_only_tags_is_none_that_failed() -> None:
+    tagging: dict[str, Engine] = {
+        name: Speaker(lambda batch: [Abstained(tags={"weather": "fog"})] * len(batch), [])
+        for name in "ab"
+    }
+    judgement = judged(Judge(CASCADE, "one", tagging), items(Inline(picture(1))))
+
+    (said,) = judgement.votes
+    assert (said.error, said.next_tier, judgement.failures) == (None, "two", [])
+
+
+def test_a_member_that_fails_beside_one_that_gives_tags_is_told() -> None:
+    engines: dict[str, Engine] = {
+        "a": Speaker(lambda batch: [Abstained(tags={"weather": "fog"})] * len(batch), []),
+        "b": Speaker(lambda batch: [ImageError("model_failed", "broken")] * len(batch), []),
+    }
+    (said,) = judged(Judge(CASCADE, "one", engines), items(Inline(picture(1)))).votes
+
+    assert said.error == "model_failed: broken"
