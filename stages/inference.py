@@ -4,7 +4,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from math import isfinite
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -14,7 +13,7 @@ from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import DeviceMemoryError, EngineDownError, EngineError, ImageError
 from roadstream.schemas.records.bounds import MOST_COORDINATE, MOST_TAG, MOST_TAGS, TAG_NAME
 from roadstream.schemas.records.image import Head
-from roadstream.schemas.records.votes import Box
+from roadstream.schemas.records.votes import NO_EVIDENCE, NO_TAGS, Box, Evidence
 from roadstream.stages.decoding.decode import resize
 
 T = TypeVar("T")
@@ -29,17 +28,21 @@ class Picture:
         pixels: uint8 RGB [H, W, 3], upright; empty if no member of the tier looks at pixels.
         encoded: The file's bytes; ``None`` unless a member of the tier asks for them.
         head: Who it is, for engines that mind its deadline or session.
+        evidence: What earlier tiers found in it; a member asks for its part by its settings:
+            ``picture.evidence.only(settings.evidence)``.
     """
 
-    __slots__ = ("_sizes", "encoded", "head", "pixels")
+    __slots__ = ("_sizes", "encoded", "evidence", "head", "pixels")
 
     def __init__(
         self,
         pixels: Pixels = _NO_PIXELS,
         encoded: bytes | memoryview | None = None,
         head: Head | None = None,
+        evidence: Evidence = NO_EVIDENCE,
     ) -> None:
         self.pixels, self.encoded, self.head = pixels, encoded, head
+        self.evidence = evidence
         self._sizes: dict[tuple[int, int], Pixels] = {}
 
     @property
@@ -109,9 +112,6 @@ class Pictures(Sequence[Picture]):
             ("stack", width, height),
             lambda: np.stack([picture.at(width, height) for picture in self._pictures]),
         )
-
-
-NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 class Score(NamedTuple):

@@ -1,7 +1,6 @@
 """The answer to an image."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -18,7 +17,7 @@ from roadstream.schemas.records.bounds import (
     Word,
 )
 from roadstream.schemas.records.image import Head
-from roadstream.schemas.records.votes import Box, ImageVotes, MemberRun, merged_tags
+from roadstream.schemas.records.votes import NO_TAGS, Box, ImageVotes, MemberRun, merged_tags
 
 Status = Literal["answered", "partial", "failed"]
 Label = Literal["roadwork", "none"]
@@ -38,9 +37,6 @@ def uneven(said: "ImageVotes | AnswerTier", runs: int) -> str | None:
     if said.tags is not None and len(said.tags) != runs:
         return "tags"
     return None
-
-
-_NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -88,7 +84,7 @@ class Vote(NamedTuple):
     boxes: Sequence[Box] = ()
     calibrated: bool = True
     text: str = ""
-    tags: Mapping[str, str] = _NO_TAGS
+    tags: Mapping[str, str] = NO_TAGS
 
 
 class TierLatency(NamedTuple):
@@ -152,7 +148,7 @@ class AnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Yield the votes of the members that gave one."""
         boxes = self.boxes or [[]] * len(self.runs)
         texts = self.texts or [""] * len(self.runs)
-        tagged: Sequence[Mapping[str, str]] = self.tags or [_NO_TAGS] * len(self.runs)
+        tagged: Sequence[Mapping[str, str]] = self.tags or [NO_TAGS] * len(self.runs)
         columns = zip(self.runs, self.raw, self.probability, boxes, texts, tagged, strict=True)
         for run, raw, p, found, text, tags in columns:
             if raw is not None and p is not None:

@@ -1,7 +1,8 @@
 """What a tier says of images, and images that it hands on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
+from types import MappingProxyType
 
 import msgspec
 
@@ -19,6 +20,7 @@ from roadstream.schemas.records.bounds import (
     Word,
 )
 from roadstream.schemas.records.image import Head, Payload
+from roadstream.schemas.settings.base import EvidenceKind
 
 
 class Box(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -47,7 +49,8 @@ class Evidence(msgspec.Struct, frozen=True, array_like=True, gc=False):
         boxes: The fused boxes where tiers fuse them, else those of their members; of all at most
             ``MOST_BOXES``, the most confident first.
         tags: Tags by name; of several members that gave one, the latest tier's holds.
-        texts: What members read or reasoned, by member.
+        texts: What members read or reasoned, or why they gave no vote, by member; of all at most
+            ``MOST_TEXTS``, the latest first.
         disagreement: Weighted standard deviation of the log-odds of the votes so far.
     """
 
@@ -56,9 +59,23 @@ class Evidence(msgspec.Struct, frozen=True, array_like=True, gc=False):
     texts: dict[Word, Text] = {}
     disagreement: NonNegative = 0.0
 
+    def only(self, kinds: Collection[EvidenceKind]) -> "Evidence":
+        """Return so much of it as these kinds; nothing of the others."""
+        if not kinds or self is NO_EVIDENCE:
+            return NO_EVIDENCE
+        return Evidence(
+            self.boxes if "boxes" in kinds else [],
+            self.tags if "tags" in kinds else {},
+            self.texts if "texts" in kinds else {},
+            self.disagreement if "disagreement" in kinds else 0.0,
+        )
 
+
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
 NO_EVIDENCE = Evidence()
-MOST_BOXES = 20
+MOST_BOXES, MOST_TEXTS = 20, 16
+# Characters of each: enough for what signs say and for the gist of what a model reasoned.
+LONGEST_TEXT = 1000
 
 
 class Escalation(msgspec.Struct, frozen=True, tag_field="schema", tag="escalation.v1", gc=False):

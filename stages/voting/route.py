@@ -1,8 +1,13 @@
 """Where an image goes after a tier: the first rule of the cascade file that holds. Pure."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from roadstream.schemas.cascade.model import EXIT, Cascade, Route
+from roadstream.schemas.records.votes import NO_TAGS
+
+# In characters: a route may name many tags, and its reason stands in every vote.
+MOST_REASON = 1024
 
 
 class Decision(NamedTuple):
@@ -10,6 +15,37 @@ class Decision(NamedTuple):
 
     next_tier: str | None
     reason: str
+
+
+class TagRule:
+    """What a route asks of an image's tags; a condition without a value holds for any."""
+
+    def __init__(self, route: Route) -> None:
+        self._all = [_condition(one) for one in route.tags_all]
+        self._any = [_condition(one) for one in route.tags_any]
+        self._none = [_condition(one) for one in route.tags_none]
+
+    def holds(self, tags: Mapping[str, str]) -> bool:
+        """Return whether it holds for these tags, by name."""
+        return (
+            all(_has(tags, one) for one in self._all)
+            and (not self._any or any(_has(tags, one) for one in self._any))
+            and not any(_has(tags, one) for one in self._none)
+        )
+
+
+def _condition(text: str) -> tuple[str, str | None]:
+    name, separator, value = text.partition("=")
+    return name, value if separator else None
+
+
+def _has(tags: Mapping[str, str], condition: tuple[str, str | None]) -> bool:
+    name, value = condition
+    return name in tags if value is None else tags.get(name) == value
+
+
+def _tag_rule(route: Route) -> TagRule | None:
+    return TagRule(route) if route.tags_all or route.tags_any or route.tags_none else None
 
 
 class Router:
@@ -27,16 +63,30 @@ class Router:
                 r.min_confidence if r.min_confidence is not None else 0.0,
                 r.max_confidence if r.max_confidence is not None else 2.0,
                 r.max_disagreement,
+                _tag_rule(r),
                 Decision(None if r.to == EXIT else r.to, r.reason or describe(r)),
             )
             for r in cascade.tier(tier).routes
         ]
         self.needs_disagreement = any(rule[2] is not None for rule in self._rules)
+        self.needs_tags = any(rule[3] is not None for rule in self._rules)
 
-    def decide(self, confidence: float, disagreement: float) -> Decision:
-        """Return the decision for a confidence in [0, 1] and a disagreement in log-odds."""
-        for low, high, spread, decision in self._rules:
-            if low <= confidence < high and (spread is None or disagreement <= spread):
+    def decide(
+        self, confidence: float, disagreement: float, tags: Mapping[str, str] = NO_TAGS
+    ) -> Decision:
+        """Return the decision for a confidence in [0, 1] and a disagreement in log-odds.
+
+        Args:
+            confidence: Of the votes so far.
+            disagreement: Of the votes so far; only looked at if ``needs_disagreement``.
+            tags: The image's, by name; only looked at if ``needs_tags``.
+        """
+        for low, high, spread, tagged, decision in self._rules:
+            if (
+                low <= confidence < high
+                and (spread is None or disagreement <= spread)
+                and (tagged is None or tagged.holds(tags))
+            ):
                 return decision
         return self._default
 
@@ -50,4 +100,13 @@ def describe(route: Route) -> str:
         parts.append(f"confidence < {route.max_confidence:g}")
     if route.max_disagreement is not None:
         parts.append(f"disagreement ≤ {route.max_disagreement:g}")
-    return " and ".join(parts) or "always"
+    parts += [f"tag {one}" for one in route.tags_all]
+    if route.tags_any:
+        parts.append(_listed("tag", "any of the tags", route.tags_any))
+    if route.tags_none:
+        parts.append(_listed("no tag", "none of the tags", route.tags_none))
+    return " and ".join(parts)[:MOST_REASON] or "always"
+
+
+def _listed(one: str, several: str, tags: Sequence[str]) -> str:
+    return f"{one if len(tags) == 1 else several} {', '.join(tags)}"

@@ -1,6 +1,6 @@
 """From scores to votes: calibrate, pool with the votes so far, route. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from roadstream.schemas.errors import EngineDownError, EngineError, ImageError, 
 from roadstream.schemas.records.bounds import MOST_TEXT
 from roadstream.schemas.records.dead_letters import DeadLetterReason
 from roadstream.schemas.records.image import Head
-from roadstream.schemas.records.votes import Box, ImageVotes, PriorVote
+from roadstream.schemas.records.votes import NO_TAGS, Box, ImageVotes, PriorVote, merged_tags
 from roadstream.stages.inference import Abstained, Finding, Score, is_late
 from roadstream.stages.voting.fusion import fusion_of
 from roadstream.stages.voting.route import Router
@@ -82,6 +82,7 @@ class TierVoting:
         found: Sequence[Finding | EngineError],
         timing: Timing,
         fused: list[Box] | None = None,
+        earlier_tags: Mapping[str, str] = NO_TAGS,
     ) -> ImageVotes:
         """Return the tier's votes on an image.
 
@@ -91,6 +92,7 @@ class TierVoting:
             found: Per member its score, or why there is none.
             timing: What it took.
             fused: The fused boxes of its detectors.
+            earlier_tags: What earlier tiers said of it in a word each.
         """
         raws: list[float | None] = []
         ps: list[float | None] = []
@@ -113,7 +115,8 @@ class TierVoting:
         told = _told(found)
         confidence = decision_confidence(self._pool(voted, weights)) if weights else 0.0
         spread = disagreement(voted, weights) if self._router.needs_disagreement else 0.0
-        decision = self._router.decide(confidence, spread)
+        tags = self._merged(earlier_tags, told) if self._router.needs_tags else NO_TAGS
+        decision = self._router.decide(confidence, spread, tags)
         counted = len(voted) > len(prior)
         error = None if problem is None or counted else _reason(problem)
         return ImageVotes(
@@ -129,6 +132,11 @@ class TierVoting:
             fused,
             told.tags,
         )
+
+    def _merged(self, earlier: Mapping[str, str], told: "_Told") -> Mapping[str, str]:
+        """Return the image's tags; those of shadow members decide nothing."""
+        given = zip(self._members, told.tags or (), strict=False)
+        return merged_tags(earlier, [tags for member, tags in given if member.weight > 0])
 
     def failure(
         self,

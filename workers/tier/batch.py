@@ -13,6 +13,7 @@ from roadstream.schemas.records.votes import ImageVotes, MemberRun, PriorVote, V
 from roadstream.schemas.topics import DEAD_LETTERS, VOTES, tier_group
 from roadstream.schemas.topics import tier as tier_topic
 from roadstream.stages.inference import Picture
+from roadstream.stages.voting.evidence import evidence_after
 from roadstream.stages.voting.tier_votes import Failure
 from roadstream.streams.group.dead_letter import Cause, dead_letter
 from roadstream.streams.log import Output
@@ -145,7 +146,9 @@ def _escalation(item: Item, said: ImageVotes, target: str, runs: list[MemberRun]
         for run, p in zip(runs, said.probability, strict=True)
         if p is not None and run.weight > 0
     ]
-    escalation = EscalationView(item.head, item.payload, item.prior + cast, said.reason)
+    votes = item.prior + cast
+    evidence = evidence_after(item.evidence, said, runs, votes)
+    escalation = EscalationView(item.head, item.payload, votes, said.reason, evidence=evidence)
     value = codec.encode(escalation)
     topic = tier_topic(target, item.head.lane)
     return Output(topic, item.head.key, value, item.tp.partition, headers.ESCALATION)

@@ -204,7 +204,9 @@ class Judge:
         """Read and decode the pictures of those images that are not too late already."""
         patience = Patience(self._options.pause)
         if not self._needs_pixels and not self._needs_encoded:
-            batch.pictures = [Picture(head=item.head) for item in batch.items]
+            batch.pictures = [
+                Picture(head=item.head, evidence=item.evidence) for item in batch.items
+            ]
             return
         batch.pictures = [
             LATE if row in late else self._picture(item, patience)
@@ -220,9 +222,9 @@ class Judge:
                 data = read_payload(item.readable(), options.roots, options.max_bytes, patience)
                 encoded = data if self._needs_encoded else None
                 if not self._needs_pixels:
-                    return Picture(encoded=encoded, head=item.head)
+                    return Picture(encoded=encoded, head=item.head, evidence=item.evidence)
                 pixels = decode(data, min_width=width, min_height=height, limits=self._limits)
-                picture = Picture(pixels, encoded, item.head)
+                picture = Picture(pixels, encoded, item.head, item.evidence)
                 if not self._keeps_pixels:
                     picture.keep_only(shape)
                 return picture
@@ -294,7 +296,8 @@ class Judge:
                 said = unjudged(item.head, len(self.members), str(picture), queued)
             else:
                 timing = Timing(queued, decoding, inferring)
-                said = vote(item.head, item.prior, next(columns), timing, next(fused))
+                earlier = item.evidence.tags
+                said = vote(item.head, item.prior, next(columns), timing, next(fused), earlier)
             batch.votes.append(said)
         batch.runs = [result.run for result in results]
         batch.fits = min([one.fits for one in results if one.fits is not None], default=None)

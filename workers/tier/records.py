@@ -15,6 +15,7 @@ from roadstream.schemas.records.image_formats import JSON, image_decoder
 from roadstream.schemas.records.votes import NO_EVIDENCE, Evidence, PriorVote
 from roadstream.schemas.topics import DEAD_LETTERS, tier_group
 from roadstream.stages.batching.shapes import Shape, Shapes
+from roadstream.stages.voting.evidence import checked
 from roadstream.streams.group.dead_letter import Cause, dead_letter
 from roadstream.streams.log import Output, Polled, Record, TopicPartition
 
@@ -83,6 +84,7 @@ class Item(msgspec.Struct, gc=False):
         value: The record's value, whole.
         shape: The sizes of its picture, if members take several; items of one may share a batch.
         headers: The record's headers.
+        evidence: What earlier tiers found in its picture.
     """
 
     head: Head
@@ -97,6 +99,7 @@ class Item(msgspec.Struct, gc=False):
     value: bytes | None
     shape: Shape | None = None
     headers: Headers = ()
+    evidence: Evidence = NO_EVIDENCE
 
     @property
     def identity(self) -> bytes | str:
@@ -198,6 +201,7 @@ class RecordDecoder:
             value,
             None,
             record.headers,
+            checked(escalated.evidence),
         )
 
     def _letter(self, tp: TopicPartition, record: Record, error: RecordError, now: float) -> Output:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstream.schemas.cascade.model import Route
-from roadstream.stages.voting.route import Decision, Router, describe
+from roadstream.stages.voting.route import MOST_REASON, Decision, Router, describe
 from tests.kits.builders import cascade, tier
 from tests.kits.examples import examples
 
@@ -13,6 +13,13 @@ NAMES = ["one", "two", "three"]
 LEVELS = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.95, 1.0])
 CONFIDENCE = LEVELS | st.floats(0, 1)
 SPREAD = st.sampled_from([0.0, 1.0, 2.0]) | st.floats(0, 6)
+
+
+CONDITIONS = st.sampled_from(["weather=rain", "weather", "light=night", "light=", "text=A=B"])
+CONDITION_LISTS = st.lists(CONDITIONS, max_size=2)
+TAGS = st.dictionaries(
+    st.sampled_from(["weather", "light", "text"]), st.sampled_from(["rain", "night", "", "A=B"])
+)
 
 
 def routes_to(*targets: str) -> st.SearchStrategy[list[Route]]:
@@ -23,12 +30,24 @@ def routes_to(*targets: str) -> st.SearchStrategy[list[Route]]:
             min_confidence=st.none() | LEVELS,
             max_confidence=st.none() | LEVELS,
             max_disagreement=st.none() | SPREAD,
+            tags_all=CONDITION_LISTS,
+            tags_any=CONDITION_LISTS,
+            tags_none=CONDITION_LISTS,
         ),
         max_size=5,
     )
 
 
-def holds(route: Route, confidence: float, spread: float) -> bool:
+def has(tags: dict[str, str], condition: str) -> bool:
+    return condition in tags or condition in [f"{name}={value}" for name, value in tags.items()]
+
+
+def holds(route: Route, confidence: float, spread: float, tags: dict[str, str]) -> bool:
+    tagged = [has(tags, one) for one in route.tags_any]
+    if not all(has(tags, one) for one in route.tags_all) or (tagged and not any(tagged)):
+        return False
+    if any(has(tags, one) for one in route.tags_none):
+        return False
     if route.min_confidence is not None and confidence < route.min_confidence:
         return False
     if route.max_confidence is not None and confidence >= route.max_confidence:
@@ -37,14 +56,17 @@ def holds(route: Route, confidence: float, spread: float) -> bool:
 
 
 @settings(deadline=None, max_examples=examples(200))
-@given(routes_to("exit", "two", "three"), CONFIDENCE, SPREAD)
+@given(routes_to("exit", "two", "three"), CONFIDENCE, SPREAD, TAGS)
 def test_the_first_route_that_holds_decides(
-    routes: list[Route], confidence: float, spread: float
+    routes: list[Route], confidence: float, spread: float, tags: dict[str, str]
 ) -> None:
     router = Router(cascade(tier("one", routes=routes), tier("two"), tier("three")), "one")
-    first = next((r.to for r in routes if holds(r, confidence, spread)), "two")
+    first = next((r.to for r in routes if holds(r, confidence, spread, tags)), "two")
 
-    assert router.decide(confidence, spread).next_tier == (None if first == "exit" else first)
+    decision = router.decide(confidence, spread, tags)
+    assert decision.next_tier == (None if first == "exit" else first)
+    if not router.needs_tags:
+        assert router.decide(confidence, spread) == decision
 
 
 @settings(deadline=None)
@@ -87,13 +109,26 @@ def test_a_lower_bound_holds_at_itself_and_an_upper_one_does_not() -> None:
             Route(to="exit", min_confidence=0.5, max_confidence=0.9, max_disagreement=2),
             "confidence ≥ 0.5 and confidence < 0.9 and disagreement ≤ 2",
         ),
+        (
+            Route(to="exit", tags_all=["weather=rain", "text"], max_confidence=0.9),
+            "confidence < 0.9 and tag weather=rain and tag text",
+        ),
+        (
+            Route(to="exit", tags_any=["text=ROAD WORK"], tags_none=["light=night"]),
+            "tag text=ROAD WORK and no tag light=night",
+        ),
+        (
+            Route(to="exit", tags_any=["text=STOP", "weather"], tags_none=["light", "fog"]),
+            "any of the tags text=STOP, weather and none of the tags light, fog",
+        ),
         (Route(to="exit", reason="sure enough"), "sure enough"),
     ],
 )
 def test_a_decision_says_which_route_held(route: Route, reason: str) -> None:
     router = Router(cascade(tier("one", routes=[route])), "one")
 
-    assert router.decide(0.8 if route.max_confidence else 1.0, 0.0) == Decision(None, reason)
+    tags = {"weather": "rain", "text": "ROAD WORK"}
+    assert router.decide(0.8 if route.max_confidence else 1.0, 0.0, tags) == Decision(None, reason)
     if not route.reason:
         assert describe(route) == reason
 
@@ -113,3 +148,11 @@ def test_targets_are_every_tier_that_an_image_can_be_sent_to() -> None:
     assert Router(chain, "one").targets == {"two", "three"}
     assert Router(chain, "three").targets == set()
     assert Router(cascade(), "one").targets == {"two"}
+
+
+def test_a_reason_made_of_many_tags_is_bounded() -> None:
+    route = Route(to="exit", tags_none=[f"t{i}={'x' * 250}" for i in range(300)])
+    router = Router(cascade(tier("one", routes=[route])), "one")
+
+    assert router.decide(1.0, 0.0).reason.startswith("none of the tags t0=xxx")
+    assert len(router.decide(1.0, 0.0).reason) == MOST_REASON
