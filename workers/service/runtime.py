@@ -195,7 +195,7 @@ async def run_loaded(
     engines, learnt = loaded
     devices = Devices()
     notes = CrashNotes(_notes(options))
-    parts = ProcessParts(notes=notes)
+    parts = ProcessParts(notes=notes, policy=partial(load_policy, options.batch_policy))
     reading = JudgeOptions(
         roots=options.roots,
         max_bytes=options.max_bytes,
@@ -211,7 +211,6 @@ async def run_loaded(
                     limits=options.limits,
                     options=options.member,
                     process=parts,
-                    policy=load_policy(options.batch_policy),
                 )
                 running = persistent(worker, name)
                 if process is not None:

@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ImageError
 from roadstream.schemas.records import headers
 from roadstream.schemas.records.votes import ImageVotes, MemberRun, PriorVote, VotesPack
@@ -20,9 +20,12 @@ from roadstream.streams.log import Output
 from roadstream.workers.tier.devices import Slot
 from roadstream.workers.tier.records import EscalationView, Item
 
+if TYPE_CHECKING:
+    from roadstream.workers.tier.version_queue import VersionQueue
+
 
 class TierBatch:
-    """The images of a batch, what it occupies, and all that comes of it.
+    """The images of a batch, all of one version, what it occupies, and all that comes of it.
 
     Its worker's event loop forms it and hands it to a thread, which judges it; then the loop has it
     back and publishes what came of it. Only ``begin`` and ``abandon`` may be called by both: a
@@ -34,6 +37,7 @@ class TierBatch:
         epoch: Of the assignment under which they were read.
         slot: What it occupies; ``None`` where nothing is to be judged, and in no worker.
         alone: Whether nothing else runs in its process.
+        queue: Where its images waited; ``None`` in no worker.
 
     Attributes:
         pictures: Per item its picture, or why there is none, for as long as it is judged.
@@ -49,8 +53,8 @@ class TierBatch:
 
     __slots__ = (
         "_abandoned", "_begun", "_deciding", "_scope", "alone", "ended", "epoch", "expired",
-        "failures", "finished", "fits", "items", "judged", "pictures", "runs", "seconds", "slot",
-        "votes",
+        "failures", "finished", "fits", "items", "judged", "pictures", "queue", "runs", "seconds",
+        "slot", "votes",
     )  # fmt: skip
 
     def __init__(
@@ -61,8 +65,10 @@ class TierBatch:
         epoch: int = 0,
         slot: Slot | None = None,
         alone: bool = False,
+        queue: "VersionQueue | None" = None,
     ) -> None:
         self.items, self.expired, self.epoch = items, expired, epoch
+        self.queue = queue
         self.slot, self.alone = slot, alone
         self.pictures: list[Picture | ImageError] = []
         self.runs: list[MemberRun] = []
@@ -106,9 +112,16 @@ class TierBatch:
             return self._begun and not self.ended
 
 
-def outputs_of(batch: TierBatch, cascade: Cascade, tier: str, now: float) -> list[Output]:
+def outputs_of(batch: TierBatch, cascade: str, version: str, tier: str, now: float) -> list[Output]:
     """Return one votes pack per partition, an escalation per image that goes on, and a dead letter
     per image that failed.
+
+    Args:
+        batch: The batch, judged.
+        cascade: Name of the cascade.
+        version: Its hash.
+        tier: Name of the tier.
+        now: Seconds since the epoch.
     """
     outputs: list[Output] = []
     images = batch.images
@@ -119,8 +132,8 @@ def outputs_of(batch: TierBatch, cascade: Cascade, tier: str, now: float) -> lis
         votes = [batch.votes[i] for i in rows]
         pack = VotesPack(
             tier=tier,
-            cascade=cascade.name,
-            cascade_hash=cascade.hash,
+            cascade=cascade,
+            cascade_hash=version,
             sent_at=now,
             runs=batch.runs,
             images=votes,
@@ -128,7 +141,7 @@ def outputs_of(batch: TierBatch, cascade: Cascade, tier: str, now: float) -> lis
         outputs.append(Output(VOTES, None, codec.encode(pack), partition, headers.VOTES))
         for i, said in zip(rows, votes, strict=True):
             if said.next_tier is not None:
-                outputs.append(_escalation(images[i], said, said.next_tier, batch.runs))
+                outputs.append(_escalation(images[i], said, said.next_tier, batch.runs, version))
     outputs += [_letter(images[one.row], one, tier, now) for one in batch.failures]
     return outputs
 
@@ -140,7 +153,9 @@ def _letter(item: Item, failure: Failure, tier: str, now: float) -> Output:
     return Output(DEAD_LETTERS, item.key, letter, item.tp.partition, headers.DEAD_LETTER)
 
 
-def _escalation(item: Item, said: ImageVotes, target: str, runs: list[MemberRun]) -> Output:
+def _escalation(
+    item: Item, said: ImageVotes, target: str, runs: list[MemberRun], version: str
+) -> Output:
     cast = [
         PriorVote(run.member, run.weight, p)
         for run, p in zip(runs, said.probability, strict=True)
@@ -148,7 +163,7 @@ def _escalation(item: Item, said: ImageVotes, target: str, runs: list[MemberRun]
     ]
     votes = item.prior + cast
     evidence = evidence_after(item.evidence, said, runs, votes)
-    escalation = EscalationView(item.head, item.payload, votes, said.reason, evidence=evidence)
+    escalation = EscalationView(item.head, item.payload, votes, said.reason, version, evidence)
     value = codec.encode(escalation)
     topic = tier_topic(target, item.head.lane)
     return Output(topic, item.head.key, value, item.tp.partition, headers.ESCALATION)

@@ -29,11 +29,15 @@ class Downstream:
 
     def __init__(self, log: Log, judge: Judge, limit: int) -> None:
         self._log, self._tier, self._limit = log, judge.tier, limit
-        self._inputs = {
-            tier_group(name): list(tier_inputs(name, first=False)) for name in judge.targets
-        }
+        self._inputs: dict[str, list[str]] = {}
+        self.watch(judge)
         self._asked_at = -math.inf
         self.is_behind = False
+
+    def watch(self, judge: Judge) -> None:
+        """Ask for the tiers that another judge's images may go on to, too."""
+        for name in judge.targets:
+            self._inputs[tier_group(name)] = list(tier_inputs(name, first=False))
 
     async def behind(self) -> bool:
         """Return whether one is, asking the log once in a while.

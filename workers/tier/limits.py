@@ -18,6 +18,8 @@ class WorkerLimits(msgspec.Struct, frozen=True, kw_only=True):
         drain_timeout: Seconds that batches which run may take once partitions are to be given up.
         deaths_alone: Times that an image may kill the process while it runs alone, before it is
             answered as failed without being tried again.
+        version_patience: Seconds that images wait for a version of the cascade that this process
+            cannot judge by, before they are answered without this tier.
         dead_letters: When the worker pauses because too many records become dead letters.
     """
 
@@ -27,6 +29,7 @@ class WorkerLimits(msgspec.Struct, frozen=True, kw_only=True):
     poll_timeout: float = 0.25
     drain_timeout: float = 30.0
     deaths_alone: int = 2
+    version_patience: float = 60.0
     dead_letters: SharePolicy = SharePolicy()
 
 

@@ -85,6 +85,7 @@ class Item(msgspec.Struct, gc=False):
         shape: The sizes of its picture, if members take several; items of one may share a batch.
         headers: The record's headers.
         evidence: What earlier tiers found in its picture.
+        version: Version of the cascade that it is judged by; empty if nobody has said so yet.
     """
 
     head: Head
@@ -100,11 +101,17 @@ class Item(msgspec.Struct, gc=False):
     shape: Shape | None = None
     headers: Headers = ()
     evidence: Evidence = NO_EVIDENCE
+    version: str = ""
 
     @property
     def identity(self) -> bytes | str:
         """What tells its picture from others."""
         return self.head.content_hash or self.head.image_id
+
+    def shape_among(self, shapes: Shapes) -> Shape:
+        """Return the shape of its picture; of one kept elsewhere it is not known yet."""
+        payload = self.payload
+        return shapes.of(payload.data) if isinstance(payload, InlineView) else shapes.plain
 
     def readable(self) -> Payload:
         """Return its payload, an inline picture as a copy that may be kept."""
@@ -132,12 +139,10 @@ class RecordDecoder:
     Args:
         tier: Name of the tier.
         first: Whether it is the first, which reads new images and not escalations.
-        shapes: The shapes of its pictures; ``None`` if they have but one.
     """
 
-    def __init__(self, tier: str, *, first: bool, shapes: Shapes | None = None) -> None:
+    def __init__(self, tier: str, *, first: bool) -> None:
         self._tier, self._first = tier, first
-        self._shapes = shapes if shapes is not None and shapes.several else None
 
     def decode(self, polled: Polled, now: float) -> Decoded:
         """Decode what was polled."""
@@ -150,14 +155,7 @@ class RecordDecoder:
                 except RecordError as error:
                     decoded.letters.append(self._letter(tp, record, error, now))
                     decoded.unread.setdefault(tp, []).append(record.offset)
-        if self._shapes is not None:
-            for one in decoded.items:
-                one.shape = self._shape(one.payload, self._shapes)
         return decoded
-
-    def _shape(self, payload: PayloadView, shapes: Shapes) -> Shape:
-        """Return the shape of a picture; of one kept elsewhere it is not known yet."""
-        return shapes.of(payload.data) if isinstance(payload, InlineView) else shapes.plain
 
     def _image(self, tp: TopicPartition, record: Record, now: float) -> Item:
         value, timestamp = record.value, record.timestamp
@@ -202,6 +200,7 @@ class RecordDecoder:
             None,
             record.headers,
             checked(escalated.evidence),
+            escalated.cascade_hash,
         )
 
     def _letter(self, tp: TopicPartition, record: Record, error: RecordError, now: float) -> Output:

@@ -6,7 +6,6 @@ taken until it ends, which keeps the number of such threads bounded.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Protocol, TypeVar
@@ -17,13 +16,11 @@ import msgspec
 import structlog
 from anyio import to_thread
 
-from roadstream.schemas.errors import ImageError
 from roadstream.schemas.topics import tier_group, tier_inputs
-from roadstream.stages.batching.batcher import Batcher, QueueState
-from roadstream.stages.batching.device_queue import SlotRequest
-from roadstream.stages.batching.policy import BatchPolicy, Moment
+from roadstream.stages.batching.batcher import Batcher
+from roadstream.stages.batching.policy import BatchPolicy
 from roadstream.stages.breaker import ShareBreaker
-from roadstream.stages.voting.tier_votes import LATE, Failure, unjudged
+from roadstream.stages.voting.tier_votes import LATE, unjudged
 from roadstream.streams.clock import Clock, SystemClock
 from roadstream.streams.group.member import GroupMember, GroupMemberOptions, repeat_until
 from roadstream.streams.log import Log, Polled, TopicPartition
@@ -34,6 +31,8 @@ from roadstream.workers.tier.downstream import Downstream
 from roadstream.workers.tier.judge import Judge
 from roadstream.workers.tier.limits import TierStats, WorkerLimits
 from roadstream.workers.tier.records import Item, RecordDecoder
+from roadstream.workers.tier.version_queue import VersionQueue
+from roadstream.workers.tier.versions import OneVersion, Versions
 
 logger = structlog.get_logger()
 T = TypeVar("T")
@@ -55,15 +54,21 @@ class ProcessParts(msgspec.Struct, frozen=True, kw_only=True):
         notes: Notes of what runs, for the next process of this name.
         clock: Wall clock, for deadlines and timestamps.
         run_blocking: Runs the judging of a batch; by default in a worker thread.
+        policy: Makes what decides when a batch is due and what it holds, for each queue its own;
+            ``None`` for ``DeadlinePolicy``.
     """
 
     notes: CrashNotes = msgspec.field(default_factory=CrashNotes)
     clock: Clock = SystemClock()
     run_blocking: RunBlocking = partial(to_thread.run_sync, abandon_on_cancel=True)
+    policy: Callable[[], BatchPolicy | None] = lambda: None
 
 
 class TierWorker:
     """One worker of one tier: a member of the tier's consumer group.
+
+    It takes images off the log, and gives each to the queue of its version; a batch is formed there
+    and comes back to be judged, published and committed.
 
     Args:
         log: The log, open.
@@ -71,15 +76,15 @@ class TierWorker:
         limits: What it may hold, and how long it waits.
         options: How it takes part in the group.
         process: What it shares with its process.
-        policy: Decides when a batch is due and what it holds; ``DeadlinePolicy`` by default.
+        versions: The versions of the cascade that it judges by; by default the judge's alone.
 
     Attributes:
         tier: Name of the tier.
-        judge: The judge, with its own counters and its members' breakers.
         member: Its membership.
-        queue: The images waiting for a batch.
         breaker: Pauses it while too many records become dead letters.
         stats: Its counters.
+        limits: As given.
+        more_waits: Whether the last poll left records on the log.
     """
 
     def __init__(
@@ -90,43 +95,80 @@ class TierWorker:
         limits: WorkerLimits | None = None,
         options: GroupMemberOptions | None = None,
         process: ProcessParts | None = None,
-        policy: BatchPolicy | None = None,
+        versions: Versions | None = None,
     ) -> None:
-        self.tier, cascade = judge.tier, judge.cascade
-        self._log, self.judge = log, judge
-        self._limits = limits or WorkerLimits()
+        self.tier, self._log = judge.tier, log
+        self.limits = limits or WorkerLimits()
         self._process = process or ProcessParts()
-        first = self.tier == cascade.tier_names[0]
-        self._inputs = tier_inputs(self.tier, first=first)
-        self._decoder = RecordDecoder(self.tier, first=first, shapes=judge.shapes)
-        self._devices = judge.devices
+        self._first = self.tier == judge.cascade.tier_names[0]
+        self._inputs = tier_inputs(self.tier, first=self._first)
+        self._decoder = RecordDecoder(self.tier, first=self._first)
         # Batches whose threads run on though nobody waits for them.
         self._abandoned: list[TierBatch] = []
-        self.queue: Batcher[Item] = Batcher(
-            cascade.tier(self.tier).max_batch, judge.latency, judge.latencies, policy
-        )
+        self._versions = versions or OneVersion(judge)
+        self._main = judge.cascade.hash
+        self._queues = {self._main: VersionQueue(self, self._main, judge)}
         self.member = GroupMember(
             self, "worker", tier_group(self.tier), self._inputs, options or GroupMemberOptions()
         )
-        self.breaker = ShareBreaker(self._limits.dead_letters)
+        self.breaker = ShareBreaker(self.limits.dead_letters)
         self.stats = TierStats()
         self._begin()
 
+    def batcher(self, judge: Judge) -> Batcher[Item]:
+        """Return the queue for a judge's batches."""
+        most = judge.cascade.tier(self.tier).max_batch
+        return Batcher(most, judge.latency, judge.latencies, self._process.policy())
+
     def _begin(self) -> None:
         """Forget what an earlier membership left."""
-        self.queue.drop()
-        # Images that ran when the process died last; each runs alone.
-        self._suspects: deque[Item] = deque()
+        for queue in self._queues.values():
+            queue.begin()
         self._running: set[TierBatch] = set()
-        self._changed, self._live_came, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
-        # Whether the last poll left records on the log, and since when images wait with no batch.
-        self._more_waits, self._idle_since = False, 0.0
-        self._downstream = Downstream(self._log, self.judge, self._limits.downstream_lag)
+        self._changed, self._ended = anyio.Event(), anyio.Event()
+        self.more_waits = False
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._downstream = Downstream(self._log, self.judge, self.limits.downstream_lag)
+
+    @property
+    def _newest(self) -> VersionQueue:
+        return self._queues[self._main]
+
+    @property
+    def judge(self) -> Judge:
+        """The judge of the main version, with counters that all versions share."""
+        judge = self._newest.judge
+        assert judge is not None
+        return judge
+
+    @property
+    def queue(self) -> Batcher[Item]:
+        """The queue of the main version."""
+        return self._newest.images
+
+    @property
+    def notes(self) -> CrashNotes:
+        """Notes of what runs in this process."""
+        return self._process.notes
 
     @property
     def running(self) -> int:
         """Number of batches on their way."""
         return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Number of images that wait for a batch."""
+        return sum(map(len, self._queues.values()))
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the images that wait for a batch."""
+        return sum([queue.size for queue in self._queues.values()])
+
+    def now(self) -> float:
+        """Return the time of the wall clock."""
+        return self._process.clock.now()
 
     def paused(self) -> list[str]:
         """Return why it takes no work now, or less than it should; nothing if all is well."""
@@ -150,21 +192,21 @@ class TierWorker:
         self._begin()
         async with self.member.joined(self._log):
             logger.info("worker_started", tier=self.tier)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._dispatch, tasks)
-                tasks.start_soon(self._expire)
+            async with anyio.create_task_group() as self._tasks:
+                for queue in self._queues.values():
+                    self._start_queue(queue)
                 await repeat_until(stopping, self._fill)
                 await self._leave()
-                tasks.cancel_scope.cancel()
+                self._tasks.cancel_scope.cancel()
             await self.member.flush()
         logger.info("worker_stopped", tier=self.tier, judged=self.stats.judged)
 
     async def _leave(self) -> None:
         """Let the batches that run finish, and stay a member of the group meanwhile."""
         self._drop()
-        give_up_at = anyio.current_time() + self._limits.drain_timeout
+        give_up_at = anyio.current_time() + self.limits.drain_timeout
         while self._running and anyio.current_time() < give_up_at:
-            await self._change(min(1.0, give_up_at - anyio.current_time()))
+            await self.change(min(1.0, give_up_at - anyio.current_time()))
             if self._running:
                 await self.member.poll(max_records=0, timeout=0)
         self.stats.abandoned += await self._drain(0)
@@ -172,37 +214,87 @@ class TierWorker:
     async def _fill(self) -> None:
         """Poll once, for as many images as there is room for."""
         self._reap()
+        await self._follow_versions()
         if (room := self._room()) <= 0:
-            await self._change(self._limits.poll_timeout)
+            await self.change(self.limits.poll_timeout)
             await self.member.poll(max_records=0, timeout=0)
             return
         polled = await self.member.poll(
-            max_records=room, timeout=self._limits.poll_timeout, topics=await self._open_topics()
+            max_records=room, timeout=self.limits.poll_timeout, topics=await self._open_topics()
         )
-        self._more_waits = sum(map(len, polled.values())) >= room
+        self.more_waits = sum(map(len, polled.values())) >= room
         if polled:
             await self._enqueue(polled)
         elif not self._running:
             await self.member.flush()
 
     def _room(self) -> int:
-        queue, limits = self.queue, self._limits
-        if queue.size + sum(item.size for item in self._suspects) >= limits.queue_bytes:
+        limits, most = self.limits, self.queue.max_batch
+        if self.waiting_bytes >= limits.queue_bytes:
             return 0
         if self.breaker.state == "closed":
-            return limits.queue_batches * queue.max_batch - self._waiting()
-        return queue.max_batch - self._waiting()
+            return limits.queue_batches * most - self.waiting
+        return most - self.waiting
 
-    def _waiting(self) -> int:
-        """Return how many images wait for a batch."""
-        return len(self.queue) + len(self._suspects)
+    async def _follow_versions(self) -> None:
+        """Let versions come and go: take up the new main one, install judges, drop what is done."""
+        if self._versions.main != self._main:
+            self._queue_of(self._versions.main)
+        if len(self._queues) == 1:
+            return
+        kept = (self._main, *self._versions.current)
+        for version, queue in list(self._queues.items()):
+            if queue.judge is None:
+                await self._look_for_judge(queue)
+            if version == self._versions.main and queue.judge is not None:
+                self._main = version
+            elif version not in kept and not len(queue) and not self._any_running(queue):
+                queue.close()
+                del self._queues[version]
+                self._versions.done(self.tier, version)
+
+    def _any_running(self, queue: VersionQueue) -> bool:
+        return any(batch.queue is queue for batch in (*self._running, *self._abandoned))
+
+    async def _look_for_judge(self, queue: VersionQueue) -> None:
+        """Install the judge of a version without one; give its images up after a while."""
+        found = self._versions.judge(self.tier, queue.version)
+        if isinstance(found, Judge):
+            queue.install(found)
+            self._downstream.watch(found)
+            self.signal()
+        elif found is not None and len(queue):
+            waited = anyio.current_time() - found.since
+            if waited >= self.limits.version_patience:
+                logger.error(
+                    "version_given_up", tier=self.tier, version=queue.version, images=len(queue),
+                    reason=found.reason,
+                )  # fmt: skip
+                await self.carry_out(queue.unavailable(found))
+
+    def _queue_of(self, version: str) -> VersionQueue:
+        """Return the queue of a version, which begins now if it is new."""
+        queue = self._queues.get(version)
+        if queue is None:
+            found = self._versions.judge(self.tier, version)
+            judge = found if isinstance(found, Judge) else None
+            queue = self._queues[version] = VersionQueue(self, version, judge)
+            if judge is not None:
+                self._downstream.watch(judge)
+            self._start_queue(queue)
+        return queue
+
+    def _start_queue(self, queue: VersionQueue) -> None:
+        if self._tasks is not None:
+            self._tasks.start_soon(queue.dispatch)
+            self._tasks.start_soon(queue.expire)
 
     def _takes_archive(self) -> bool:
         """Return whether archive images may come: not in a pause, and for a trial a batch."""
         if self.breaker.state == "closed":
             return True
         ready = self.breaker.ready(anyio.current_time())
-        return ready and not self._waiting() and not self.running
+        return ready and not self.waiting and not self.running
 
     async def _open_topics(self) -> Collection[str] | None:
         """Return the topics that may deliver: live only in a pause, so that deadlines are kept, and
@@ -215,140 +307,59 @@ class TierWorker:
         return live if self.stats.held_back else None
 
     async def _enqueue(self, polled: Polled) -> None:
-        now = self._process.clock.now()
-        items, letters, unread = self._decoder.decode(polled, now)
-        known = self._process.notes
-        if len(known):
-            self._suspects += [item for item in items if known.of(item) is not None]
-            items = [item for item in items if known.of(item) is None]
-        if not len(self.queue):
-            self._idle_since = anyio.current_time()
-        self.queue.add(items, now)
-        if self.queue.next_deadline_at is not None:
-            self._live_came.set()
-        self._signal()
+        items, letters, unread = self._decoder.decode(polled, self.now())
+        known = self.notes
+        for version, some in self._by_version(items).items():
+            queue = self._queue_of(version)
+            if len(known):
+                suspects = [item for item in some if known.of(item) is not None]
+                queue.add([item for item in some if known.of(item) is None], suspects)
+            else:
+                queue.add(some, [])
+        self.signal()
         if letters and await self.member.finish(letters, unread, self.member.epoch):
             self.stats.dead_letters += len(letters)
             self._learn_unread(len(letters), len(items))
 
-    async def _dispatch(self, tasks: anyio.abc.TaskGroup) -> None:
-        while True:
-            if self._idle():
-                await self._change(self._until_trial())
-            elif self._suspects:
-                await self._replay()
-            elif (patience := self._patience()) > 0.0:
-                await self._change(patience)
+    def _by_version(self, items: list[Item]) -> dict[str, list[Item]]:
+        """Return images by the version that judges them; those without one begin with one now."""
+        found: dict[str, list[Item]] = {}
+        begun = self._versions.begun
+        for item in items:
+            version = item.version or (begun(item.head) if self._first else self._main)
+            some = found.get(version)
+            if some is None:
+                found[version] = [item]
             else:
-                slot = await self._devices.acquire(self._request())
-                if not len(self.queue) or self._rests():  # revoked, or paused, meanwhile
-                    slot.release()
-                    continue
-                batch = self._next_batch(slot)
-                self.breaker.allows(anyio.current_time())  # it may be the trial
-                self._running.add(batch)
-                tasks.start_soon(self._run, batch)
-                self._signal()
+                some.append(item)
+        return found
 
-    def _idle(self) -> bool:
-        """Return whether no batch may begin now: nothing waits, or the worker is paused."""
-        return not self._waiting() or self._rests()
-
-    def _rests(self) -> bool:
+    def rests(self) -> bool:
         """Return whether the worker is paused, and this is not the moment for a trial."""
         if self.breaker.state == "closed":
             return False
         return self.running > 0 or not self.breaker.ready(anyio.current_time())
 
-    def _patience(self) -> float:
-        """Return how long to wait for a fuller batch before a slot is asked for."""
-        moment = self._moment(0.0, self._devices.in_flight)
-        return self.queue.begin_at(moment) - moment.now
-
-    def _moment(self, free_in: float, running: int) -> Moment:
-        """Return what the policy is told of this moment, while so many batches are in flight."""
-        idle = 0.0 if running else anyio.current_time() - self._idle_since
-        return Moment(self._process.clock.now(), free_in, running, idle, self._more_waits)
-
-    def _next_batch(self, slot: Slot) -> TierBatch:
-        """Form the batch that a slot is for; a policy that fails gives the slot back."""
-        try:
-            # The slot itself counts as a batch in flight.
-            moment = self._moment(slot.wait, self._devices.in_flight - 1)
-            items, expired = self.queue.next_batch(moment)
-        except BaseException:
-            slot.release()
-            raise
-        batch = TierBatch(items, expired, epoch=self.member.epoch, slot=slot)
-        self._expect(batch, slot)
-        return batch
-
-    def _request(self, *, alone: bool = False) -> SlotRequest:
-        """Return a request for a slot on the devices that a batch of this tier occupies."""
-        return SlotRequest(self.judge.rank, self.judge.occupies, self._state, alone)
-
-    def _state(self) -> QueueState:
-        return self.queue.state(self._process.clock.now())
-
-    def _expect(self, batch: TierBatch, slot: Slot) -> None:
-        """Say what a batch is expected to take."""
-        if batch.items:
-            latency, size = self.judge.latency_of(batch.items[0].shape), len(batch.items)
-            seconds = {name: latency.running(size, name) for name in self.judge.occupies}
-            slot.expect(latency.preparing(size), seconds)
-
-    def _until_trial(self) -> float:
+    def until_trial(self) -> float:
         """Return the seconds until what waits may be tried; infinity if no pause keeps it."""
-        if self.running or not self._waiting():
+        if self.running:
             return math.inf
         return max(0.0, self.breaker.retry_at - anyio.current_time())
 
-    async def _expire(self) -> None:
-        """Answer live images whose deadline passes while they wait, even if no slot is free."""
-        clock = self._process.clock
-        while True:
-            if expired := self.queue.expired(clock.now()):
-                late = TierBatch([], expired, epoch=self.member.epoch)
-                self._running.add(late)
-                await self._run(late)
-                continue
-            due = self.queue.next_deadline_at
-            # In short steps, as the wall clock may be moved.
-            patience = math.inf if due is None else min(1.0, max(0.001, due - clock.now()))
-            self._live_came = anyio.Event()
-            with anyio.move_on_after(patience):
-                await self._live_came.wait()
+    def start(self, batch: TierBatch) -> None:
+        """Let a batch begin, beside others."""
+        assert self._tasks is not None
+        self.breaker.allows(anyio.current_time())  # it may be the trial
+        self._running.add(batch)
+        self._tasks.start_soon(self._run, batch)
+        self.signal()
 
-    async def _replay(self) -> None:
-        """Judge the next suspect alone, with nothing else running in this process.
-
-        One that killed so many processes alone is answered as failed, with a dead letter.
-        """
-        async with self._process.notes.alone:
-            slot = await self._devices.acquire(self._request(alone=True))
-            if not self._suspects or self._rests():  # revoked, or paused, meanwhile
-                slot.release()
-                return
-            item = self._suspects.popleft()
+    async def carry_out(self, batch: TierBatch, *, trial: bool = False) -> None:
+        """Let a batch begin, and wait until it has ended."""
+        if trial:
             self.breaker.allows(anyio.current_time())
-            batch = TierBatch([item], epoch=self.member.epoch, slot=slot, alone=True)
-            suspect = self._process.notes.of(item)
-            if suspect is not None and suspect.alone >= self._limits.deaths_alone:
-                slot.release()
-                self._give_up_on(batch, suspect.deaths)
-            else:
-                logger.warning("suspect_replayed", tier=self.tier, uri=item.head.uri)
-            self._running.add(batch)
-            await self._run(batch)
-
-    def _give_up_on(self, batch: TierBatch, deaths: int) -> None:
-        """Let the image of a batch fail without being judged."""
-        head = batch.items[0].head
-        error = str(ImageError("process_killed", f"{deaths} processes died while they judged it"))
-        logger.error("process_killer", tier=self.tier, uri=head.uri, deaths=deaths)
-        batch.slot = None
-        batch.votes = [unjudged(head, len(self.judge.members), error)]
-        batch.failures = [Failure(0, None, error, deaths, True, "process_killed")]
+        self._running.add(batch)
+        await self._run(batch)
 
     async def _run(self, batch: TierBatch) -> None:
         """Judge a batch in its slot, publish what comes of it, and finish it.
@@ -367,7 +378,7 @@ class TierWorker:
             self._running.discard(batch)
             self._ended.set()
             self._ended = anyio.Event()
-        self._signal()
+        self.signal()
 
     async def _judge(self, batch: TierBatch, slot: Slot) -> None:
         """Judge a batch in a thread; the slot goes to others once that has ended."""
@@ -384,8 +395,10 @@ class TierWorker:
         if not batch.begin():
             return
         try:
-            with self._process.notes.running(batch.items, alone=batch.alone):
-                self.judge.judge(batch)
+            with self.notes.running(batch.items, alone=batch.alone):
+                judge = _home(batch).judge
+                assert judge is not None
+                judge.judge(batch)
         finally:
             batch.ended = True
 
@@ -398,18 +411,19 @@ class TierWorker:
 
     async def _publish(self, batch: TierBatch) -> None:
         """Publish what came of a batch, and commit its images."""
+        queue = _home(batch)
         if not batch.runs:  # none was judged
-            batch.runs = [member.absent() for member in self.judge.members]
+            batch.runs = queue.runs
         late = [unjudged(item.head, len(batch.runs), str(LATE)) for item in batch.expired]
         batch.votes += late
-        outputs = outputs_of(batch, self.judge.cascade, self.tier, self._process.clock.now())
+        outputs = outputs_of(batch, queue.cascade, queue.version, self.tier, self.now())
         images = batch.images
         done: dict[TopicPartition, list[int]] = {}
         for item in images:
             done.setdefault(item.tp, []).append(item.offset)
         batch.finished = await self.member.finish(outputs, done, batch.epoch)
         if batch.finished:
-            self._process.notes.settle(images)
+            self.notes.settle(images)
 
     async def _drain(self, timeout: float) -> int:
         """Wait until no batch runs, or ``timeout`` is over; then let go of those that still do.
@@ -431,9 +445,10 @@ class TierWorker:
 
     def _adapt(self, batch: TierBatch) -> None:
         """Adapt the size of batches to what one took."""
+        images = _home(batch).images
         if batch.items:  # and not only expired ones
-            self.queue.ended(len(batch.items), batch.seconds, self._process.clock.now())
-        cap = self.queue.cap
+            images.ended(len(batch.items), batch.seconds, self.now())
+        cap = images.cap
         if batch.fits is not None:
             cap.lower(batch.fits)
             logger.warning("batch_cap", tier=self.tier, images=cap.now)
@@ -467,20 +482,21 @@ class TierWorker:
         elif self.breaker.state != before:
             logger.warning("tier_resumed", tier=self.tier)
 
-    async def _change(self, patience: float) -> None:
+    async def change(self, patience: float) -> None:
         """Wait for something to change: images came, a batch ended, partitions went."""
         with anyio.move_on_after(patience):
             await self._changed.wait()
 
-    def _signal(self) -> None:
+    def signal(self) -> None:
+        """Let those who wait for a change look again."""
         self._changed.set()
         self._changed = anyio.Event()
         self.judge.devices.changed()
 
     def _drop(self) -> None:
-        self.queue.drop()
-        self._suspects.clear()
-        self._signal()
+        for queue in self._queues.values():
+            queue.drop()
+        self.signal()
 
     async def take_over(self, partitions: Collection[TopicPartition]) -> None:
         """Nothing to prepare: work starts afresh from the committed offsets."""
@@ -488,4 +504,10 @@ class TierWorker:
     async def give_up(self, partitions: Collection[TopicPartition]) -> None:
         """Drop what is queued, and let the batches that run finish within the drain budget."""
         self._drop()
-        self.stats.abandoned += await self._drain(self._limits.drain_timeout)
+        self.stats.abandoned += await self._drain(self.limits.drain_timeout)
+
+
+def _home(batch: TierBatch) -> VersionQueue:
+    """Return where a batch of a worker waited."""
+    assert batch.queue is not None
+    return batch.queue

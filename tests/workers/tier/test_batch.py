@@ -99,9 +99,10 @@ async def test_cancelled_while_it_begins_a_batch_never_loses_its_slot(
     worker = Bench(ALONE).worker()
     devices, seen = worker.judge.devices, list[int]()
     monkeypatch.setattr(worker.judge, "judge", lambda batch: seen.append(devices.in_flight))
-    slot = await devices.acquire(worker._request())
+    queue = worker._newest
+    slot = await devices.acquire(queue._request(worker.judge))
     with anyio.move_on_after(round_ * 2e-6):
-        await worker._judge(TierBatch([], slot=slot), slot)
+        await worker._judge(TierBatch([], slot=slot, queue=queue), slot)
     with anyio.fail_after(DEADLINE):
         while worker.paused():
             await anyio.lowlevel.checkpoint()

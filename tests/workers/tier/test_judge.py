@@ -211,7 +211,7 @@ def test_votes_on_a_path_that_is_long_to_tell_decode(path: str) -> None:
     judge = Judge(CASCADE, "one", {"a": GreyEngine()})
     judgement = judged(judge, items(Reference(path=path, size=1), Inline(picture(200))))
 
-    for output in outputs_of(judgement, CASCADE, "one", 0.0):
+    for output in outputs_of(judgement, CASCADE.name, CASCADE.hash, "one", 0.0):
         pack = codec.decode_votes(output.value or b"")
         assert pack.images[0].error
         assert pack.images[0].error.startswith("refused: ")

@@ -58,8 +58,7 @@ def worker_of(bench: Bench, policy: BatchPolicy, clock: ManualClock) -> TierWork
         bench.log,
         bench.judge(),
         limits=LIMITS,
-        process=ProcessParts(clock=clock),
-        policy=policy,
+        process=ProcessParts(clock=clock, policy=lambda: policy),
     )
 
 

@@ -1,0 +1,179 @@
+"""The versions of a log's cascade, and which of them new images begin with: the topic ``cascades``.
+
+A process says which version it was started with before it works by it, so whoever meets a version
+on a record finds it here. What a version is, its record says whole, but for its weights: those must
+lie on the host that is to judge by it.
+"""
+
+from collections import OrderedDict
+
+import structlog
+
+from roadstream.schemas import codec
+from roadstream.schemas.cascade.model import Cascade, cascade_of
+from roadstream.schemas.errors import LogUnavailableError, OutputError, UsageError
+from roadstream.schemas.records.claims import CascadeVersion, Roll, decode_told
+from roadstream.schemas.topics import CASCADES
+from roadstream.streams.log import Log, Polled, Reader, Record
+from roadstream.streams.topics.claims import tell
+
+logger = structlog.get_logger()
+
+# Of a thousand versions in an hour, few are in use at a time.
+MOST_HELD = 64
+_POLL = 500
+# Seconds that a record which is there may take to come.
+_TRIES = 10
+
+
+class Versions:
+    """What the topic says, as far as it was read.
+
+    Args:
+        log: The log, open.
+
+    Attributes:
+        roll: By which versions images are judged that begin now; ``None`` where nobody has rolled.
+        latest: Hash of the version that was told of last; ``None`` without any.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.roll: Roll | None = None
+        self.latest: str | None = None
+        # Where each version's record stands; it may be said again, and is then compacted away.
+        self._places: dict[str, int] = {}
+        self._position = 0
+        self._held: OrderedDict[str, Cascade] = OrderedDict()
+
+    def __contains__(self, version: str) -> bool:
+        """Return whether the version of this hash was told of."""
+        return version in self._places
+
+    async def refresh(self) -> bool:
+        """Read on to the end; return whether there was anything new.
+
+        Raises:
+            LogUnavailableError: The log does not answer.
+            OutputError: The topic may not be read or described.
+        """
+        if CASCADES not in await self._log.partition_counts([CASCADES]):
+            return False
+        before = self._position
+        async with self._log.reader(CASCADES, {0: before}) as reader:
+            end = (await reader.ends()).get(0, 0)
+            if end < before:  # it was made anew
+                self._start_over()
+                return await self.refresh()
+            while reader.positions[0] < end:
+                self._take(await reader.poll(max_records=_POLL, timeout=1.0), reader)
+        return self._position != before
+
+    async def wait(self, reader: Reader, timeout: float) -> bool:
+        """Read what comes within so many seconds; return whether anything did.
+
+        Args:
+            reader: Of the topic, from ``position`` on.
+            timeout: In seconds.
+        """
+        polled = await reader.poll(max_records=_POLL, timeout=timeout)
+        self._take(polled, reader)
+        return any(map(len, polled.values()))
+
+    @property
+    def position(self) -> int:
+        """Up to which offset the topic was read."""
+        return self._position
+
+    def _start_over(self) -> None:
+        self.roll = self.latest = None
+        self._places, self._position = {}, 0
+
+    def _take(self, polled: Polled, reader: Reader) -> None:
+        for records in polled.values():
+            for record in records:
+                self._note(record)
+        self._position = max(self._position, reader.positions[0])
+
+    def _note(self, record: Record) -> None:
+        try:
+            told = decode_told(record.value or b"")
+        except codec.UNREADABLE:  # whoever claims the topics says so
+            return
+        if isinstance(told, CascadeVersion):
+            self.latest = told.snapshot.hash
+            self._places[told.snapshot.hash] = record.offset
+        elif isinstance(told, Roll):
+            self.roll = told
+
+    async def cascade(self, version: str) -> Cascade | None:
+        """Return the cascade of a version; ``None`` if nobody has told of it.
+
+        Raises:
+            LogUnavailableError: The log does not answer.
+            OutputError: The topic may not be read.
+            ConfigError: This process cannot take it: it has an engine that is not installed here.
+        """
+        if (held := self._held.get(version)) is not None:
+            self._held.move_to_end(version)
+            return held
+        if version not in self._places:
+            await self.refresh()
+        if version not in self._places:
+            return None
+        found = await self._read(version)
+        if found is None:  # it was said again since, and compacted
+            self._start_over()
+            await self.refresh()
+            found = await self._read(version)
+        return None if found is None else self._hold(cascade_of(found.snapshot))
+
+    def _hold(self, cascade: Cascade) -> Cascade:
+        self._held[cascade.hash] = cascade
+        while len(self._held) > MOST_HELD:
+            self._held.popitem(last=False)
+        return cascade
+
+    async def _read(self, version: str) -> CascadeVersion | None:
+        offset = self._places.get(version)
+        if offset is None:
+            return None
+        async with self._log.reader(CASCADES, {0: offset}) as reader:
+            for _ in range(_TRIES):
+                for records in (await reader.poll(max_records=1, timeout=1.0)).values():
+                    for record in records:
+                        told = decode_told(record.value or b"")
+                        same = isinstance(told, CascadeVersion) and told.snapshot.hash == version
+                        return told if same else None
+        raise LogUnavailableError(f"{self._log.real_name(CASCADES)}: no record comes")
+
+    async def register(self, cascade: Cascade, now: float) -> None:
+        """Tell of a version, unless it was told of before.
+
+        Args:
+            cascade: As ``load_cascade`` returned it.
+            now: Seconds since the epoch.
+
+        Raises:
+            LogUnavailableError: The log does not answer.
+            OutputError: The log does not allow it, or the record is too large for the topic.
+        """
+        await self.refresh()
+        if cascade.hash not in self._places:
+            await tell(self._log, CascadeVersion(snapshot=cascade.snapshot, told_at=now))
+            await self.refresh()
+        self._hold(cascade)
+
+
+async def register_version(log: Log, cascade: Cascade, now: float) -> None:
+    """Tell of the version that a process is started with; one that may not goes on with a warning.
+
+    Raises:
+        LogUnavailableError: The log does not answer.
+    """
+    if not cascade.hash:  # made in memory, by a test or a benchmark
+        return
+    try:
+        await Versions(log).register(cascade, now)
+    except (OutputError, UsageError) as error:
+        logger.warning("version_untold", version=cascade.hash, reason=str(error))
