@@ -22,7 +22,7 @@ from roadstream.stages.decoding.decode import decode
 from roadstream.stages.inference import Engine, Picture, Pictures, Score
 from roadstream.stages.voting.route import Router
 from roadstream.stages.voting.vote import calibrator, decision_confidence, disagreement, pooled
-from roadstream.workers.service.runtime import load_engines
+from roadstream.workers.service.loading import load_engines
 
 _spawn = multiprocessing.get_context("spawn")
 

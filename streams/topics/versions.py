@@ -10,7 +10,8 @@ from collections import OrderedDict
 import structlog
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Cascade, cascade_of
+from roadstream.schemas.cascade.loading import cascade_of
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import LogUnavailableError, OutputError, UsageError
 from roadstream.schemas.records.claims import CascadeVersion, Roll, decode_told
 from roadstream.schemas.topics import CASCADES

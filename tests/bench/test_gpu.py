@@ -26,7 +26,7 @@ from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import Picture, Pictures, Score
-from roadstream.workers.service.runtime import load_engines
+from roadstream.workers.service.loading import load_engines
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
          "num_attention_heads": 2}  # fmt: skip

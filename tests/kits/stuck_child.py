@@ -19,7 +19,7 @@ from roadstream.stages.inference import Engine, Pictures, Score
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.workers.engines.rules import NoopEngine
 from roadstream.workers.observe.logging import configure_logging
-from roadstream.workers.service import process, runtime
+from roadstream.workers.service import loading, process, runtime
 from roadstream.workers.service.lifecycle import Deadline
 from roadstream.workers.service.process import ServiceOptions
 
@@ -65,9 +65,9 @@ if __name__ == "__main__":
     configure_logging("info")
     how, log, cascade, drain = sys.argv[1:]
     vars(process)["Deadline"] = CountingDeadline
-    vars(runtime)["build_engine"] = functools.partial(build, how)
+    vars(loading)["build_engine"] = functools.partial(build, how)
     # Nothing is learnt from the model before work begins: a hang there is dropped, not drained.
-    vars(runtime)["learn"] = lambda *_: {}
+    vars(loading)["learn"] = lambda *_: {}
     anyio.run(
         runtime.serve_workers,
         EmbeddedLog(Path(log)),

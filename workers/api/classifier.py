@@ -42,8 +42,9 @@ from roadstream.streams.sources.identity import native, owned_id
 from roadstream.streams.sources.scan import scan_picture
 from roadstream.workers.api.loop_thread import EndedError, LoopThread
 from roadstream.workers.service.deciding import build_consensus, persistent, trim_log
+from roadstream.workers.service.loading import EnginePool
 from roadstream.workers.service.option_checks import MOST_MEBIBYTES, MOST_WORKERS, check_number
-from roadstream.workers.service.runtime import Loaded, WorkOptions, load_engines, run_loaded
+from roadstream.workers.service.runtime import TierWorkers, WorkOptions
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]
 """A path, an encoded picture (JPEG, PNG, …), or upright RGB pixels: uint8 [height, width, 3]."""
@@ -84,8 +85,10 @@ class InMemoryStream:
         cascade, options = self._cascade, self._options
         await self._log.create_topics(all_topics(cascade.tier_names), 1)
         # What members take is learnt as pictures come: somebody waits for this.
-        load = partial(load_engines, cascade, cascade.tier_names, options.threads)
-        loaded: Loaded = await to_thread.run_sync(load), {}
+        pool = EnginePool(options.threads, learns=False)
+        workers = TierWorkers(self._log, cascade, pool, options)
+        if not await workers.load(stopping):
+            return
         consensus = build_consensus(self._log, cascade)
         deciding = persistent(consensus, "consensus")
         async with (
@@ -95,7 +98,7 @@ class InMemoryStream:
         ):
             tasks.start_soon(self._collect, answers)
             async with anyio.create_task_group() as working:
-                working.start_soon(run_loaded, self._log, cascade, options, loaded, stopping)
+                working.start_soon(workers.run, stopping)
                 working.start_soon(deciding.run, consensus.run, stopping)
                 ready()
             tasks.cancel_scope.cancel()

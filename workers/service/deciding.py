@@ -1,5 +1,6 @@
 """Runs the consensus sink in this process; who only decides loads no decoder and no model."""
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from roadstream.sinks.consensus.worker import Consensus
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.log import Log
+from roadstream.streams.topics.versions import register_version
 from roadstream.workers.service.access.rights import to_decide
 from roadstream.workers.service.access.topics import enter_service
 from roadstream.workers.service.lifecycle import supervised
@@ -70,6 +72,7 @@ async def serve_consensus(
     async def decide(stopping: anyio.Event) -> None:
         async def begin(_: anyio.Event) -> None:
             await enter_service(log, cascade, to_decide(cascade))
+            await register_version(log, cascade, time.time())
 
         await wait_for_log(begin, stopping, process.health)
         if stopping.is_set():

@@ -73,10 +73,15 @@ class Process:
     Args:
         log: The log of its parts.
         cascade: What they run.
+
+    Attributes:
+        cascade: As given, or the version that has been rolled since.
+        health: Whether it is well.
+        lags: How far it is behind.
     """
 
     def __init__(self, log: Log, cascade: Cascade) -> None:
-        self._log, self._cascade = log, cascade
+        self._log, self.cascade = log, cascade
         self.health = Health()
         self._workers: list[tuple[TierWorker, Persistent]] = []
         self._consensus: list[tuple[Consensus, Persistent]] = []
@@ -119,7 +124,7 @@ class Process:
 
     def samples(self) -> Iterator[Sample]:
         """Yield every metric of this process as it is now."""
-        yield from build_samples(self._cascade)
+        yield from build_samples(self.cascade)
         yield from health_samples(self.health)
         yield from log_samples(self._log)
         for worker, running in self._workers:

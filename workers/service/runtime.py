@@ -1,43 +1,37 @@
 """Runs tier workers in this process, from cascade and log to the end."""
 
 import time
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import anyio
 import msgspec
 import structlog
-from structlog.contextvars import bound_contextvars
 
-from roadstream.schemas.cascade.model import Cascade, Member
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.topics import tier_inputs
-from roadstream.stages.batching.latency_model import AffineLatency
 from roadstream.stages.batching.policy import load_policy
-from roadstream.stages.batching.shapes import Size
 from roadstream.stages.decoding.decode import DEFAULT
-from roadstream.stages.inference import Engine
-from roadstream.stages.voting.fusion import load_fusions
 from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.log import Log, Start
-from roadstream.workers.engines.options import EngineOptions
-from roadstream.workers.engines.registry import build_engine
+from roadstream.streams.topics.versions import register_version
 from roadstream.workers.observe.logging import speaking_as
 from roadstream.workers.service.access.beginning import begin_tier
 from roadstream.workers.service.access.rights import to_work
 from roadstream.workers.service.access.topics import check_topics, enter_service
 from roadstream.workers.service.deciding import persistent
-from roadstream.workers.service.lifecycle import in_thread_until_stopped
-from roadstream.workers.service.machine import trim_heap
+from roadstream.workers.service.loading import EnginePool
 from roadstream.workers.service.process import Process, ServiceOptions, serve, wait_for_log
+from roadstream.workers.service.versions import LoadedVersions
 from roadstream.workers.tier.crash_notes import CrashNotes
-from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.hangs import HANG_TIMEOUT, Calls, watched
-from roadstream.workers.tier.judge import Judge, JudgeOptions, Learnt
-from roadstream.workers.tier.warm_up import learn
+from roadstream.workers.tier.judge import JudgeOptions
 from roadstream.workers.tier.worker import ProcessParts, TierWorker, WorkerLimits
 
 logger = structlog.get_logger()
+
+# Seconds until tiers of a new version are looked for.
+LOOKED_AFTER = 1.0
 
 
 class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,51 +65,6 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
     batch_policy: str | None = None
 
 
-def load_engines(cascade: Cascade, tiers: Sequence[str], threads: int) -> dict[str, Engine]:
-    """Load and warm the engines of these tiers (blocking).
-
-    Raises:
-        ConfigError: A tier or weight file is not there, or a file is not what it should be.
-        ChangedError: Weights have changed since the cascade was loaded.
-    """
-    engines: dict[str, Engine] = {}
-    options = EngineOptions(threads)
-    load_fusions(cascade, tiers)
-    # The largest models mostly stand last. Loaded first, they leave room in which the others run.
-    for name in reversed(tiers):
-        with bound_contextvars(tier=name):
-            for member in cascade.tier(name).members:
-                engine = _load_engine(cascade, member, options)
-                engine.warm_up(cascade.tier(name).max_batch)
-                engines[member.name] = engine
-    return engines
-
-
-def _load_engine(cascade: Cascade, member: Member, options: EngineOptions) -> Engine:
-    cascade.check_weights(member)
-    engine = build_engine(cascade, member, options)
-    try:
-        engine.load()
-    finally:  # whatever came of it if they changed meanwhile
-        cascade.check_weights(member)
-    return engine
-
-
-Loaded = tuple[dict[str, Engine], Learnt]
-
-
-def load_and_learn(cascade: Cascade, tiers: Sequence[str], threads: int) -> Loaded:
-    """Load and warm the engines of these tiers, and learn what their members take (blocking).
-
-    Raises:
-        ConfigError, ChangedError: See ``load_engines``.
-    """
-    engines = load_engines(cascade, tiers, threads)
-    learnt = learn_paces(cascade, tiers, engines)
-    trim_heap()
-    return engines, learnt
-
-
 async def wait_for_topics(
     log: Log, cascade: Cascade, stopping: anyio.Event, process: Process | None
 ) -> None:
@@ -125,17 +74,6 @@ async def wait_for_topics(
         await check_topics(log, cascade)
 
     await wait_for_log(check, stopping, None if process is None else process.health)
-
-
-def learn_paces(cascade: Cascade, tiers: Sequence[str], engines: Mapping[str, Engine]) -> Learnt:
-    """Learn what the members of these tiers take (blocking, about a second per member at most)."""
-    found: dict[tuple[str, Size], AffineLatency] = {}
-    for name in tiers:
-        tier = cascade.tier(name)
-        with bound_contextvars(tier=name):
-            for member in tier.members:
-                found |= learn(engines[member.name], member, tier.max_batch)
-    return found
 
 
 async def run_workers(
@@ -160,68 +98,100 @@ async def run_workers(
         RoadstreamError: The log does not answer at the start, the cascade cannot be run, or the
             state folder cannot be written.
     """
-    tiers = options.tiers or cascade.tier_names
-    for name in tiers:
+    for name in options.tiers:
         cascade.tier(name)
     await wait_for_topics(log, cascade, stopping, process)
-    loaded = await in_thread_until_stopped(
-        stopping, partial(load_and_learn, cascade, tiers, options.threads)
-    )
-    if loaded is not None:
-        await run_loaded(log, cascade, options, loaded, stopping, process)
+    workers = TierWorkers(log, cascade, EnginePool(options.threads), options, process)
+    if await workers.load(stopping):
+        await workers.run(stopping)
 
 
-async def run_loaded(
-    log: Log,
-    cascade: Cascade,
-    options: WorkOptions,
-    loaded: Loaded,
-    stopping: anyio.Event,
-    process: Process | None = None,
-) -> None:
-    """Join the groups and work until ``stopping`` is set, then close the engines.
+class TierWorkers:
+    """A worker for each tier that a process works for, by whatever versions of the cascade.
 
     Args:
-        log: The log, open.
-        cascade: What is judged.
-        options: How.
-        loaded: What ``load_and_learn`` returned for the tiers of ``options``.
-        stopping: Set to end it.
+        log: The log, open; its topics are there.
+        cascade: What is judged, until another version is rolled.
+        pool: Loads the models, and has them until ``run`` ends.
+        options: How they work.
         process: Is told what runs here.
-
-    Raises:
-        RoadstreamError: See ``run_workers``.
     """
-    engines, learnt = loaded
-    devices = Devices()
-    notes = CrashNotes(_notes(options))
-    parts = ProcessParts(notes=notes, policy=partial(load_policy, options.batch_policy))
-    reading = JudgeOptions(
-        roots=options.roots,
-        max_bytes=options.max_bytes,
-        max_memory=options.max_memory,
-        calls=Calls(),
-    )
-    try:
-        async with watched(reading.calls, options.hang_timeout), anyio.create_task_group() as tasks:
-            for name in options.tiers or cascade.tier_names:
-                worker = TierWorker(
-                    log,
-                    Judge(cascade, name, engines, devices=devices, options=reading, learnt=learnt),
-                    limits=options.limits,
-                    options=options.member,
-                    process=parts,
-                )
-                running = persistent(worker, name)
-                if process is not None:
-                    inputs = tier_inputs(name, first=name == cascade.tier_names[0])
-                    process.watch_worker(worker, running, inputs)
-                who = {"tier": name, "group": log.real_name(worker.member.group)}
-                tasks.start_soon(speaking_as, who, running.run, worker.run, stopping)
-    finally:
-        notes.close()
-        for engine in engines.values():
-            engine.close()
+
+    def __init__(
+        self,
+        log: Log,
+        cascade: Cascade,
+        pool: EnginePool,
+        options: WorkOptions,
+        process: Process | None = None,
+    ) -> None:
+        self._log, self._pool = log, pool
+        self._options, self._process = options, process
+        self._reading = JudgeOptions(
+            roots=options.roots,
+            max_bytes=options.max_bytes,
+            max_memory=options.max_memory,
+            calls=Calls(),
+        )
+        self._versions = LoadedVersions(log, cascade, options.tiers, pool, self._reading)
+
+    async def load(self, stopping: anyio.Event) -> bool:
+        """Load the models, and warm them; return whether it was done before ``stopping`` was set.
+
+        Raises:
+            RoadstreamError: They cannot be loaded, or the log does not answer.
+        """
+        return await self._versions.start(stopping)
+
+    async def run(self, stopping: anyio.Event) -> None:
+        """Join the groups and work until ``stopping`` is set, then close the models.
+
+        Raises:
+            RoadstreamError: See ``run_workers``.
+        """
+        notes = CrashNotes(_notes(self._options))
+        policy = partial(load_policy, self._options.batch_policy)
+        parts = ProcessParts(notes=notes, policy=policy)
+        hangs = watched(self._reading.calls, self._options.hang_timeout)
+        try:
+            async with hangs, anyio.create_task_group() as beside:
+                beside.start_soon(self._versions.run, stopping)
+                await self._start_all(parts, stopping)
+                beside.cancel_scope.cancel()
+        finally:
+            notes.close()
+            self._pool.close()
+
+    async def _start_all(self, parts: ProcessParts, stopping: anyio.Event) -> None:
+        """Run a worker per tier, also of tiers that only a later version has."""
+        started: set[str] = set()
+        async with anyio.create_task_group() as tasks:
+            while not stopping.is_set():
+                if self._process is not None:
+                    self._process.cascade = self._versions.cascade
+                for tier in self._versions.tiers:
+                    if tier not in started:
+                        started.add(tier)
+                        tasks.start_soon(self._work, tier, parts, stopping)
+                with anyio.move_on_after(LOOKED_AFTER):
+                    await stopping.wait()
+
+    async def _work(self, tier: str, parts: ProcessParts, stopping: anyio.Event) -> None:
+        judge = self._versions.newest(tier)
+        worker = TierWorker(
+            self._log,
+            judge,
+            limits=self._options.limits,
+            options=self._options.member,
+            process=parts,
+            versions=self._versions,
+        )
+        running = persistent(worker, tier)
+        if self._process is not None:
+            inputs = tier_inputs(tier, first=tier == judge.cascade.tier_names[0])
+            self._process.watch_worker(worker, running, inputs)
+        who = {"tier": tier, "group": self._log.real_name(worker.member.group)}
+        await speaking_as(who, running.run, worker.run, stopping)
 
 
 def _notes(options: WorkOptions) -> Path | None:
@@ -247,6 +217,7 @@ async def serve_workers(
 
         async def begin(_: anyio.Event) -> None:
             await enter_service(log, cascade, to_work(cascade, tiers))
+            await register_version(log, cascade, time.time())
             for name in tiers:
                 await begin_tier(log, cascade, name, options.start, time.time())
 

@@ -148,6 +148,14 @@ class Judge:
                 known[running.member.name] = running.engine.device, time
         return TierLatency(known)
 
+    def count_on_from(self, before: "Judge") -> None:
+        """Go on with the counters of another version's judge of the same tier."""
+        self.stats, self._counting = before.stats, before._counting
+        known = {one.member.name: one for one in before.members}
+        for one in self.members:
+            if (other := known.get(one.member.name)) is not None:
+                one.count_on_from(other)
+
     def latency_of(self, shape: Shape | None) -> TierLatency:
         """Return what batches of a shape take."""
         return self.latencies.get(shape, self.latency)

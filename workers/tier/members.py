@@ -102,6 +102,10 @@ class RunningMember:
         self._books = threading.Lock()
         self.out = OutOfServiceError(member.name)
 
+    def count_on_from(self, before: "RunningMember") -> None:
+        """Go on with the counters of the same member of another version."""
+        self.stats, self._books = before.stats, before._books
+
     def run(self, pictures: Pictures, timer: Callable[[], float]) -> MemberResult:
         """Infer a batch, unless the breaker is open. Never raises for what the engine does.
 

@@ -50,7 +50,7 @@ def first_tier(weather: str, shadow: EngineResult) -> tuple[ImageVotes, list[Ite
     finds = Sayer(Score(2.0, [CONE, BEYOND], "ROAD WORK", {"text": "ROAD WORK"}))
     judge = Judge(CASCADE, "one", {"weather": tells, "finder": finds, "shadow": Sayer(shadow)})
     batch = judged(judge, items(Inline(picture(1))))
-    escalated = [one for one in outputs_of(batch, CASCADE, "one", 1.0) if "tier." in one.topic]
+    escalated = [one for one in outputs_of(batch, "c", "hash", "one", 1.0) if "tier." in one.topic]
     records = [MemoryRecord(0, one.key, one.value, 0) for one in escalated]
     taken = RecordDecoder("two", first=False).decode({TopicPartition("t", 0): records}, 0.0)
     return batch.votes[0], taken.items, tells.told

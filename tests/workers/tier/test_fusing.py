@@ -205,7 +205,7 @@ WITHOUT_NUMBA = """
 import sys
 sys.modules["numba"] = None
 from roadstream.schemas.cascade.loading import load_cascade
-from roadstream.workers.service.runtime import load_engines
+from roadstream.workers.service.loading import load_engines
 from roadstream.workers.commands import score, serve
 cascade = load_cascade(sys.argv[1])
 try:

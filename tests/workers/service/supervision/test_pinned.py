@@ -9,7 +9,7 @@ import pytest
 from roadstream.schemas.cascade.loading import load_cascade, shipped_cascades
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ChangedError, ConfigError
-from roadstream.workers.service.runtime import load_engines
+from roadstream.workers.service.loading import load_engines
 from roadstream.workers.service.supervision.pinned import PINNED, given_cascade, pinned
 
 CASCADE = """
