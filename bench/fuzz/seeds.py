@@ -31,7 +31,7 @@ from roadstream.schemas.records.votes import (
     PriorVote,
     VotesPack,
 )
-from roadstream.sinks.consensus.answer import Answerer
+from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.sinks.sink import open_writer
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.database import Database
@@ -70,10 +70,9 @@ _IMAGE_VOTES = ImageVotes(
 TIERS = ["glance", "look"]
 
 
-def answerer() -> Answerer:
-    """Return what makes answers of votes of these tiers."""
-    cascade = parse_cascade(CASCADE, "fuzzed.toml")
-    return Answerer(cascade, verdict(cascade.pool))
+def versions() -> KnownVersions:
+    """Return the rules by which votes of these tiers are joined."""
+    return KnownVersions(parse_cascade(CASCADE, "fuzzed.toml"), verdict)
 
 
 def images(folder: Path) -> list[Image]:

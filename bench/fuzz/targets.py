@@ -97,7 +97,10 @@ def _joined(data: bytes) -> None:
     pack = codec.decode(codec.decode_votes, data, *tp, 0)
     lost = check(pack, seeds.TIERS, (tp, 0))
     kept = msgspec.structs.replace(pack, images=[one for one in pack.images if one not in lost])
-    join = Join(seeds.answerer(), seeds.TIERS)
+    versions = seeds.versions()
+    if pack.cascade_hash not in versions:
+        versions.learn(pack.cascade_hash, None)
+    join = Join(versions)
     join.assign({0: {}})
     answered = len(join.add(kept, (tp, 0), now).answers)
     answered += len(join.expire(1e11).answers)

@@ -35,8 +35,8 @@ from roadstream.schemas.topics import (
     tier_group,
     tier_inputs,
 )
-from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.join import Join, JoinLimits
+from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.group.member import GroupMember, GroupMemberOptions
@@ -239,8 +239,7 @@ class World:
 
     def new_join(self) -> Join:
         """Return the join of a consensus member that starts."""
-        answerer = Answerer(self.cascade, verdict(self.cascade.pool))
-        return Join(answerer, self.cascade.tier_names, self._limits)
+        return Join(KnownVersions(self.cascade, verdict), self._limits)
 
     async def produce(self, log: Log, stopping: anyio.Event) -> None:
         """Submit every image once; killed before it has noted a batch, submit that again."""

@@ -1,6 +1,7 @@
 """Making the one answer of an image from the votes of the tiers it passed, and counting. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -13,12 +14,42 @@ from roadstream.schemas.histogram import (
     Histogram,
 )
 from roadstream.schemas.records.answer import Answer, AnswerTier, Flag, Label, Status, Verdict
+from roadstream.schemas.records.bounds import MOST_TEXT
 from roadstream.schemas.records.image import Lane
 from roadstream.schemas.records.votes import ImageVotes, VotesPack
 
 LATE = str(ImageError("expired", "the deadline passed before any member voted"))
+# What a tier says of an image that it has not looked at.
+_UNJUDGED = ("expired:", "version_unavailable:")
+# Shares of weights are compared but for their rounding.
+_ROUNDING = 1e-9
 
 VoteMath = Callable[[Sequence[float], Sequence[float]], Verdict]
+
+
+class Ending(NamedTuple):
+    """Why an image is answered.
+
+    Attributes:
+        kind: Its path has ended, its deadline has passed, it waited in vain for votes that nobody
+            knows to come, or for a tier for as long as the cascade allows.
+        awaited: The tier that it waited for; ``None`` at the end of its path.
+        patience: Seconds that it waited, where the cascade limits them.
+    """
+
+    kind: Literal["complete", "expired", "orphan", "given up"]
+    awaited: str | None = None
+    patience: float = 0.0
+
+    @property
+    def error(self) -> str | None:
+        """Why the answer lacks a tier, where nothing else says so."""
+        if self.kind != "given up":
+            return None
+        return f"tier_unavailable: no votes of tier {self.awaited} within {self.patience:g} s"
+
+
+COMPLETE = Ending("complete")
 
 
 class Times(msgspec.Struct, frozen=True, gc=False):
@@ -44,59 +75,105 @@ class _CountedVotes:
         ps: Probabilities of the votes that count.
         ws: Their weights.
         shadow: Whether a shadow member voted.
-        degraded: Whether a member that counts did not vote.
+        absent: Weight of the members that did not vote, and gave no tags instead.
         error: The first error that a tier noted.
+        down: Tiers that nobody worked for, as routes found.
+        whole: Whether there is no error, no tier down and no member without a vote.
     """
 
-    __slots__ = ("degraded", "error", "ps", "shadow", "tiers", "ws")
+    __slots__ = ("absent", "down", "error", "ps", "shadow", "tiers", "whole", "ws")
 
     def __init__(self, passed: Sequence[TierVotes]) -> None:
         self.tiers: list[AnswerTier] = []
         self.ps: list[float] = []
         self.ws: list[float] = []
-        self.shadow = self.degraded = False
+        self.shadow, self.whole, self.absent = False, True, 0.0
         self.error: str | None = None
+        self.down: list[str] = []
         for voted in passed:
-            self.error = self.error or voted.votes.error
-            self._add(voted.pack, voted.votes)
+            pack, votes = voted.pack, voted.votes
+            if votes.error is not None or votes.down:
+                self.whole = False
+                self.error = self.error or votes.error
+                self.down += votes.down or ()
+            self._count(pack, votes)
+            self.tiers.append(
+                AnswerTier(
+                    pack.tier,
+                    pack.runs,
+                    votes.raw,
+                    votes.probability,
+                    votes.queued,
+                    votes.decoding,
+                    votes.inferring,
+                    votes.boxes,
+                    votes.texts,
+                    votes.fused,
+                    votes.tags,
+                    votes.reason,
+                )
+            )
 
-    def _add(self, pack: VotesPack, votes: ImageVotes) -> None:
+    def _count(self, pack: VotesPack, votes: ImageVotes) -> None:
+        missed = False
         for run, p in zip(pack.runs, votes.probability, strict=True):
             weight = run.weight
             if p is None:
-                self.degraded = self.degraded or weight > 0
+                missed = True
             elif weight > 0:
                 self.ps.append(p)
                 self.ws.append(weight)
             else:
                 self.shadow = True
-        self.tiers.append(
-            AnswerTier(
-                pack.tier,
-                pack.runs,
-                votes.raw,
-                votes.probability,
-                votes.queued,
-                votes.decoding,
-                votes.inferring,
-                votes.boxes,
-                votes.texts,
-                votes.fused,
-            )
+        if missed:
+            self._miss(pack, votes)
+
+    def _miss(self, pack: VotesPack, votes: ImageVotes) -> None:
+        """Add up who is absent: not who gave tags and no score, which has done its work."""
+        self.whole = False
+        tags = votes.tags or [{}] * len(pack.runs)
+        for run, p, given in zip(pack.runs, votes.probability, tags, strict=True):
+            if p is None and not given:
+                self.absent += run.weight
+
+    def reaches(self, quorum: float) -> bool:
+        """Return whether so large a share of the weight has voted."""
+        voted = sum(self.ws)
+        return self.absent == 0 or (
+            quorum < 1 and voted / (voted + self.absent) >= quorum - _ROUNDING
         )
+
+
+class _Lacking(NamedTuple):
+    """What an answer lacks.
+
+    Attributes:
+        tiers: The tiers that should have judged the image and did not, in cascade order.
+        degraded: Whether it is the worse for what it lacks.
+        error: What went wrong, the reason for its status first.
+    """
+
+    tiers: list[str]
+    degraded: bool
+    error: str | None
+
+
+_NOTHING = _Lacking([], degraded=False, error=None)
 
 
 class Answerer:
     """Turns the votes of the tiers an image passed into its terminal answer.
 
     Args:
-        cascade: For its threshold.
+        cascade: For its threshold, its quorum and its tiers.
         vote_math: The pool of that cascade.
+        note: An error that every answer is to carry, as one that is ``degraded``.
     """
 
-    def __init__(self, cascade: Cascade, vote_math: VoteMath) -> None:
-        self._threshold, self.cascade_hash = cascade.threshold, cascade.hash
-        self._vote_math = vote_math
+    def __init__(self, cascade: Cascade, vote_math: VoteMath, note: str | None = None) -> None:
+        self._threshold, self._quorum = cascade.threshold, cascade.pool.quorum
+        self._order = {name: i for i, name in enumerate(cascade.tier_names)}
+        self._vote_math, self.note = vote_math, note
 
     def answer(
         self,
@@ -104,8 +181,7 @@ class Answerer:
         *,
         first_at: float,
         now: float,
-        complete: bool = True,
-        expired: bool = False,
+        ending: Ending = COMPLETE,
     ) -> Answer:
         """Return the answer.
 
@@ -116,18 +192,21 @@ class Answerer:
             passed: The tiers that voted, in cascade order; not empty.
             first_at: When the first of these votes arrived at the consensus.
             now: The time of the answer.
-            complete: False when a tier that the image was escalated to has not voted.
-            expired: Whether it goes out so since its deadline has passed.
+            ending: Why it is answered.
         """
         counted = _CountedVotes(passed)
         last = passed[-1]
         head = last.votes.head
         took = now - head.submitted_at if head.submitted_at else 0.0
         times = Times(now, max(0.0, took), now - first_at if now > first_at else 0.0)
+        lacking = _NOTHING
+        if not counted.whole or ending is not COMPLETE or self.note is not None:
+            lacking = self._lacking(counted, passed, ending)
         if not counted.ps:
-            return self._failed(counted, last, times, LATE if expired else None)
+            expired = LATE if ending.kind == "expired" else None
+            return self._failed(counted, last, times, lacking, expired)
         late = head.deadline_at is not None and now > head.deadline_at
-        whole = complete and not late and last.votes.error is None
+        whole = ending is COMPLETE and not late and last.votes.error is None
         verdict = self._vote_math(counted.ps, counted.ws)
         # By position: names cost half a microsecond per image, a twentieth of the sink's time.
         return Answer(
@@ -141,28 +220,41 @@ class Answerer:
             counted.tiers,
             verdict.disagreement,
             verdict.losing,
-            self._flags(counted, whole=whole),
-            counted.error,
+            _flags(lacking, counted, whole=whole),
+            lacking.error,
             last.pack.cascade,
             last.pack.cascade_hash,
             times.answered_at,
             times.took,
             times.joining,
+            lacking.tiers,
         )
 
-    def _flags(self, counted: _CountedVotes, *, whole: bool) -> list[Flag]:
-        flags: list[Flag] = [] if whole else ["partial"]
-        if counted.degraded:
-            flags.append("degraded")
-        if counted.shadow:
-            flags.append("shadow")
-        return flags
+    def _lacking(
+        self, counted: _CountedVotes, passed: Sequence[TierVotes], ending: Ending
+    ) -> _Lacking:
+        missing = {*counted.down, *_unjudged(passed)}
+        if ending.awaited is not None:
+            missing.add(ending.awaited)
+        last = len(self._order)
+        degraded = (
+            ending.kind == "given up"
+            or bool(counted.down)
+            or self.note is not None
+            or not counted.reaches(self._quorum)
+        )
+        return _Lacking(
+            sorted(missing, key=lambda name: (self._order.get(name, last), name)),
+            degraded,
+            _joined(ending.error, self.note, counted.error),
+        )
 
     def _failed(
         self,
         counted: _CountedVotes,
         last: TierVotes,
         times: Times,
+        lacking: _Lacking,
         late: str | None,
     ) -> Answer:
         said = last.votes.error
@@ -175,13 +267,36 @@ class Answerer:
             exit_tier=last.pack.tier,
             tiers=counted.tiers,
             flags=["failed"],
-            error=late or counted.error or "model_failed: no member voted",
+            error=late or lacking.error or "model_failed: no member voted",
             cascade=last.pack.cascade,
             cascade_hash=last.pack.cascade_hash,
             answered_at=times.answered_at,
             took=times.took,
             joining=times.joining,
+            missing_tiers=lacking.tiers,
         )
+
+
+def _unjudged(passed: Sequence[TierVotes]) -> Iterator[str]:
+    """Yield the tiers that came to an image too late, or had not its version."""
+    for voted in passed:
+        error = voted.votes.error
+        if error is not None and error.startswith(_UNJUDGED):
+            yield voted.pack.tier
+
+
+def _joined(*errors: str | None) -> str | None:
+    """Return errors as one that an answer can hold; the first is the fault."""
+    return "; ".join(error for error in errors if error is not None)[:MOST_TEXT] or None
+
+
+def _flags(lacking: _Lacking, counted: _CountedVotes, *, whole: bool) -> list[Flag]:
+    flags: list[Flag] = [] if whole else ["partial"]
+    if lacking.degraded:
+        flags.append("degraded")
+    if counted.shadow:
+        flags.append("shadow")
+    return flags
 
 
 # All that there are, so that each is shown from the beginning, as 0.

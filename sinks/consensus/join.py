@@ -1,9 +1,14 @@
 """The consensus join: votes of an image come together here until it has its one answer. Pure.
 
-Votes are a set keyed by image and tier. The path of an image is told by the votes themselves: each
-says to which tier it was escalated, and the join is complete when the path ends in an exit. Of two
-votes of one tier the later one in ``votes`` counts until the answer is given: a worker that died
-half way wrote the first, and only of the second it is certain that its escalation is out.
+Votes are a set keyed by image, version of the cascade, and tier. The path of an image is told by
+the votes themselves: each says to which tier it was escalated, and the join is complete when the
+path ends in an exit. Of two votes of one tier the later one in ``votes`` counts until the answer is
+given: a worker that died half way wrote the first, and only of the second it is certain that its
+escalation is out.
+
+No answer has votes of two versions. An image has several if the worker that began it died, and the
+next began it anew by another: it is answered by the version whose path ends first, by the rules of
+that one, and the votes of the others are late.
 
 An image whose first tier's votes do not come within ``ORPHAN_AFTER`` of a later tier's is answered
 with what there is: retention took them, and it would wait for ever. So is one that a tier has let
@@ -28,7 +33,7 @@ vote that comes later than that, and a crash before its offset is committed, can
 answer.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Literal, NamedTuple
 
@@ -38,19 +43,24 @@ import structlog
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.votes import ImageVotes, VotesPack
 from roadstream.schemas.topics import CARRIED
-from roadstream.sinks.consensus.answer import Answerer, TierVotes
+from roadstream.sinks.consensus.answer import COMPLETE, Ending, TierVotes
 from roadstream.sinks.consensus.answered import ANSWERED_WINDOW, AnsweredIds, Content, differs
 from roadstream.sinks.consensus.deadlines import Deadlines
-from roadstream.sinks.consensus.open_images import OpenImage, OpenPack, OpenVotes, OwnedPartition
+from roadstream.sinks.consensus.open_images import (
+    OpenImage,
+    OpenPack,
+    OpenPath,
+    OpenVotes,
+    OwnedPartition,
+)
 from roadstream.sinks.consensus.refusal import Refused
+from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.streams.log import RecordId, TopicPartition
 
 logger = structlog.get_logger()
 
 # Both are published together; only an outage of the log comes between them.
 ORPHAN_AFTER = 300.0
-Ending = Literal["complete", "expired", "orphan"]
-"""Why an image is answered: its path has ended, its deadline has passed, or it waited in vain."""
 
 
 class JoinLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,21 +124,15 @@ class Join:
     """The open joins of the partitions one consensus member owns.
 
     Args:
-        answerer: Makes the answers.
-        tiers: Names of the cascade's tiers, in order.
+        versions: The rules by which votes are joined; those of a pack's version must be there.
         limits: How long packs stay open.
     """
 
-    def __init__(
-        self, answerer: Answerer, tiers: Sequence[str], limits: JoinLimits | None = None
-    ) -> None:
-        self._answerer = answerer
-        self.tiers, self.cascade_hash = list(tiers), answerer.cascade_hash
-        self._first = tiers[0]
-        self._order = {name: i for i, name in enumerate(tiers)}
+    def __init__(self, versions: KnownVersions, limits: JoinLimits | None = None) -> None:
+        self.versions = versions
         self.limits = limits or JoinLimits()
         self._open: dict[str, OpenImage] = {}
-        self._deadlines, self._orphans = Deadlines(), Deadlines()
+        self._forget_deadlines()
         self._partitions: dict[int, OwnedPartition] = {}
         self.stats = JoinStats()
 
@@ -168,13 +172,16 @@ class Join:
             answered: Per partition, content hashes by image id, oldest first.
         """
         self._open = {}
-        self._deadlines, self._orphans = Deadlines(), Deadlines()
+        self._forget_deadlines()
         window = self.limits.window
         self._partitions = {
             partition: OwnedPartition(AnsweredIds(window, ids))
             for partition, ids in answered.items()
         }
         self.stats.restored += sum(map(len, answered.values()))
+
+    def _forget_deadlines(self) -> None:
+        self._deadlines, self._orphans = Deadlines(), Deadlines()
 
     def tick(self, now: float, steady: float) -> None:
         """Tell the time before a step: the wall clock, and one that never steps."""
@@ -188,18 +195,21 @@ class Join:
         answered, images = part.answered, self._open
         resolved = Resolved.nothing()
         opened: OpenPack | None = None
-        first = pack.tier == self._first
+        rules = self.versions.rules(pack.cascade_hash)
+        first, give = pack.tier == rules.first, rules.answerer.answer
         for votes in pack.images:
             head = votes.head
             image_id = head.image_id
             if image_id in answered:
                 self._late(part, pack, votes, source, resolved)
             elif first and votes.next_tier is None and image_id not in images:
-                answer = self._answerer.answer([TierVotes(pack, votes)], first_at=now, now=now)
+                answer = give([TierVotes(pack, votes)], first_at=now, now=now)
                 resolved.answers.append((tp.partition, answer))
                 answered.add(image_id, head.content_hash)
             else:
-                opened = opened or OpenPack(pack, source, answered.count, tp.topic == CARRIED)
+                opened = opened or OpenPack(
+                    pack, rules, source, answered.count, tp.topic == CARRIED
+                )
                 self._keep_open(part, opened, votes, now, resolved)
         if opened is not None and opened.left:
             part.packs[source] = opened
@@ -221,7 +231,7 @@ class Join:
         if differs(known, votes.head):
             self._refuse(pack, votes, source, known, resolved)
         elif source[0].topic == CARRIED:
-            part.travelling.pop((pack.tier, image_id), None)
+            part.travelling.pop((pack.cascade_hash, pack.tier, image_id), None)
         else:
             self.stats.late_votes += 1
         restored_at = part.answered.restored_at(image_id)
@@ -262,47 +272,44 @@ class Join:
         found.content_hash = found.content_hash or head.content_hash
         found.sources.append(opened)
         opened.left += 1
-        if not self._counts(part, found.votes.get(tier), opened, head.image_id):
+        version = opened.pack.cascade_hash
+        path = found.paths.get(version)
+        if path is None:
+            path = found.paths[version] = OpenPath(opened.rules)
+        if not self._counts(part, path.votes.get(tier), opened, head.image_id):
             return
-        found.votes[tier] = OpenVotes(opened, TierVotes(opened.pack, votes))
-        if found.is_complete(self._first):
-            self._resolve(head.image_id, now, "complete", resolved)
-        else:
-            self._watch(found, head.image_id, now)
-
-    def _watch(self, found: OpenImage, image_id: str, now: float) -> None:
-        """See that an open image that may wait for ever does not."""
-        if image_id not in self._orphans and found.is_orphan(self._first):
-            self._orphans.push(now + ORPHAN_AFTER, image_id, now)
+        path.votes[tier] = OpenVotes(opened, TierVotes(opened.pack, votes))
+        if path.awaited is None:
+            self._resolve(head.image_id, path, now, COMPLETE, resolved)
+        elif path.is_orphan and found.is_orphan and head.image_id not in self._orphans:
+            self._orphans.push(now + ORPHAN_AFTER, head.image_id, now)
 
     def _counts(
         self, part: OwnedPartition, cast: OpenVotes | None, opened: OpenPack, image_id: str
     ) -> bool:
         """Return whether votes take the place of those of their tier from before, if anything."""
         if opened.copied:
-            part.travelling.pop((opened.pack.tier, image_id), None)
+            pack = opened.pack
+            part.travelling.pop((pack.cascade_hash, pack.tier, image_id), None)
             return cast is None or cast.pack is None or cast.pack.copied
         self.stats.late_votes += cast is not None
         return True
 
-    def _resolve(self, image_id: str, now: float, ending: Ending, resolved: Resolved) -> None:
+    def _resolve(
+        self, image_id: str, path: OpenPath, now: float, ending: Ending, resolved: Resolved
+    ) -> None:
+        """Answer an image by one of its paths; the votes of the others are late."""
         found = self._open.pop(image_id)
         self._deadlines.discard(image_id)
         self._orphans.discard(image_id)
         part = self._partitions[found.partition]
-        passed = sorted(
-            (cast.voted for cast in found.votes.values()),
-            key=lambda voted: self._order[voted.pack.tier],
-        )
-        answer = self._answerer.answer(
-            passed,
-            first_at=found.first_at,
-            now=now,
-            complete=ending == "complete",
-            expired=ending == "expired",
+        answer = path.rules.answerer.answer(
+            path.passed, first_at=found.first_at, now=now, ending=ending
         )
         resolved.answers.append((found.partition, answer))
         part.answered.add(image_id, found.content_hash)
+        for other in found.paths.values():
+            self.stats.late_votes += 0 if other is path else len(other.votes)
         for opened in found.sources:
             opened.left -= 1
             if opened.left == 0:
@@ -317,15 +324,16 @@ class Join:
     def expire(self, now: float, at_most: int | None = None) -> Resolved:
         """Answer, with the votes so far, open images that are due: all, or some."""
         resolved = Resolved.nothing()
-        for image_id, ending in self._due(now):
-            self._resolve(image_id, now, ending, resolved)
+        for image_id, kind in self._due(now):
+            path = self._open[image_id].furthest
+            self._resolve(image_id, path, now, Ending(kind, path.awaited), resolved)
             if len(resolved.answers) == at_most:
                 break
         for partition in {partition for partition, _ in resolved.answers}:
             self._carry_old(self._partitions[partition], resolved)
         return resolved
 
-    def _due(self, now: float) -> Iterator[tuple[str, Ending]]:
+    def _due(self, now: float) -> Iterator[tuple[str, Literal["expired", "orphan"]]]:
         for image_id in self._deadlines.pop(now):
             yield image_id, "expired"
         for image_id in self._orphaned(now):
@@ -334,8 +342,8 @@ class Join:
     def _orphaned(self, now: float) -> Iterator[str]:
         for image_id in self._orphans.pop(now):
             found = self._open[image_id]
-            if found.is_orphan(self._first):
-                logger.warning("orphan", image_id=image_id, tiers=list(found.votes))
+            if found.is_orphan:
+                logger.warning("orphan", image_id=image_id, tiers=list(found.furthest.votes))
                 yield image_id
 
     def _carry_old(self, part: OwnedPartition, resolved: Resolved) -> None:
@@ -350,17 +358,18 @@ class Join:
 
     def _carry(self, part: OwnedPartition, opened: OpenPack, resolved: Resolved) -> None:
         """Let go of a pack; what only it holds of its open images goes out as a copy."""
-        tier, images = opened.pack.tier, list[ImageVotes]()
+        version, tier = opened.pack.cascade_hash, opened.pack.tier
+        images = list[ImageVotes]()
         for votes in opened.pack.images:
             found = self._open.get(votes.head.image_id)
             if found is None or opened not in found.sources:
                 continue
             found.sources = [other for other in found.sources if other is not opened]
-            cast = found.votes[tier]
+            cast = found.paths[version].votes[tier]
             if cast.pack is opened:
                 cast.pack = None
                 images.append(cast.voted.votes)
-                part.travelling[tier, votes.head.image_id] = part.answered.count
+                part.travelling[version, tier, votes.head.image_id] = part.answered.count
         self._release(part, opened, resolved)
         if images:
             copy = msgspec.structs.replace(opened.pack, images=images)

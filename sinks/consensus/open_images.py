@@ -7,6 +7,7 @@ import msgspec
 from roadstream.schemas.records.votes import VotesPack
 from roadstream.sinks.consensus.answer import TierVotes
 from roadstream.sinks.consensus.answered import AnsweredIds, Content
+from roadstream.sinks.consensus.versions import Rules
 from roadstream.streams.log import RecordId
 
 
@@ -15,6 +16,7 @@ class OpenPack(msgspec.Struct, eq=False):
 
     Attributes:
         pack: The pack.
+        rules: Those of its version.
         source: Where it stands.
         count: Answers of its partition when it was delivered.
         copied: Whether it holds votes carried forward.
@@ -22,6 +24,7 @@ class OpenPack(msgspec.Struct, eq=False):
     """
 
     pack: VotesPack
+    rules: Rules
     source: RecordId
     count: int
     copied: bool
@@ -40,41 +43,76 @@ class OpenVotes(msgspec.Struct, eq=False):
     voted: TierVotes
 
 
+class OpenPath(msgspec.Struct, eq=False):
+    """The way of an open image by one version of the cascade.
+
+    Attributes:
+        rules: Those of the version.
+        votes: Its votes, by tier.
+    """
+
+    rules: Rules
+    votes: dict[str, OpenVotes] = {}
+
+    @property
+    def awaited(self) -> str | None:
+        """The tier whose votes are to come next; ``None`` once the path has ended in an exit."""
+        tier = self.rules.first
+        for _ in self.votes:  # a path that goes in circles, as no router makes, ends too
+            cast = self.votes.get(tier)
+            if cast is None:
+                return tier
+            onward = cast.voted.votes.next_tier
+            if onward is None:
+                return None
+            tier = onward
+        return None if tier in self.votes else tier
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether it may wait for ever: its path has no beginning, or misses an exit.
+
+        To be asked of a path that has not ended.
+        """
+        if self.rules.first not in self.votes:
+            return True
+        return any(cast.voted.votes.next_tier is None for cast in self.votes.values())
+
+    @property
+    def passed(self) -> list[TierVotes]:
+        """The votes in the order of their tiers."""
+        order = self.rules.order
+        voted = [cast.voted for cast in self.votes.values()]
+        return sorted(voted, key=lambda one: order[one.pack.tier])
+
+
 class OpenImage(msgspec.Struct, eq=False):
-    """An image whose path has not ended.
+    """An image that has votes and no answer.
 
     Attributes:
         partition: Where its votes come from.
-        content_hash: Hash of its content, if known.
         first_at: When its first votes came.
-        votes: Its votes, by tier.
+        content_hash: Hash of its content, if known.
+        paths: Its paths by the version of the cascade, in the order in which they began: there are
+            several if a worker died and the next began the image anew by another version.
         sources: The packs that wait for it, once per vote.
     """
 
     partition: int
     first_at: float
     content_hash: Content = None
-    votes: dict[str, OpenVotes] = {}
+    paths: dict[str, OpenPath] = {}
     sources: list[OpenPack] = []
 
-    def is_complete(self, first: str) -> bool:
-        """Return whether the path that begins at the tier ``first`` ends in an exit."""
-        tier: str | None = first
-        for _ in self.votes:  # a path that goes in circles, as no router makes, ends too
-            cast = self.votes.get(tier) if tier is not None else None
-            if cast is None:
-                break
-            tier = cast.voted.votes.next_tier
-        return tier is None or tier in self.votes
+    @property
+    def is_orphan(self) -> bool:
+        """Whether it may wait for ever, whichever way it goes."""
+        return all(path.is_orphan for path in self.paths.values())
 
-    def is_orphan(self, first: str) -> bool:
-        """Return whether it may wait for ever: its path has no beginning, or misses an exit.
-
-        To be asked of an image whose path is not complete.
-        """
-        if first not in self.votes:
-            return True
-        return any(cast.voted.votes.next_tier is None for cast in self.votes.values())
+    @property
+    def furthest(self) -> OpenPath:
+        """The path on which most tiers have voted; of several, the one that began first."""
+        return max(self.paths.values(), key=lambda path: len(path.votes))
 
 
 class OwnedPartition(msgspec.Struct, eq=False):
@@ -85,10 +123,11 @@ class OwnedPartition(msgspec.Struct, eq=False):
         packs: Those with open images, in order of delivery.
         replayed_from: Lowest count at which an image was answered before the takeover whose votes
             came again since any is open: they stay uncommitted with it.
-        travelling: Copies on their way, by tier and image, with the count at which they left.
+        travelling: Copies on their way, by version, tier and image, with the count at which they
+            left.
     """
 
     answered: AnsweredIds
     packs: dict[RecordId, OpenPack] = {}
     replayed_from: float = inf
-    travelling: dict[tuple[str, str], int] = {}
+    travelling: dict[tuple[str, str, str], int] = {}

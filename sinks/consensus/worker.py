@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from roadstream.schemas import codec
-from roadstream.schemas.errors import RecordError
+from roadstream.schemas.errors import ConfigError, RecordError
 from roadstream.schemas.records import headers
 from roadstream.schemas.records.headers import with_headers
 from roadstream.schemas.records.votes import VotesPack
@@ -24,6 +24,7 @@ from roadstream.sinks.consensus.answer import AnswerStats
 from roadstream.sinks.consensus.join import Join, JoinStats, Resolved
 from roadstream.sinks.consensus.refusal import Buried, check, duplicate, without_exit
 from roadstream.sinks.consensus.restore import RESTORE_PATIENCE, Unacknowledged, answered_tail
+from roadstream.sinks.consensus.versions import VersionSource
 from roadstream.streams.clock import Clock, SystemClock
 from roadstream.streams.group.member import (
     GroupMember,
@@ -37,7 +38,7 @@ logger = structlog.get_logger()
 
 POLL_RECORDS = 64
 POLL_TIMEOUT = 0.25
-# Cascades that are named once in the log and only counted then.
+# Versions that nobody told of which are named once in the log, and only counted then.
 CASCADES_NAMED = 64
 
 
@@ -47,7 +48,7 @@ class ConsensusStats(msgspec.Struct):
     Attributes:
         answers: Counters of the answers given.
         dead_letters: Dead letters written.
-        foreign_packs: Packs of another cascade, or of another version of ours.
+        foreign_packs: Packs of a version of the cascade that nobody told of.
         held_back: Times that it waited for its offsets to be acknowledged.
         restores: Times that partitions were taken over.
         restore_seconds: Seconds that the last of these took.
@@ -99,6 +100,8 @@ class Consensus:
     Args:
         log: The log, open.
         join: The join, whose answers decide.
+        versions: Where versions of the cascade are looked up that the join does not know; without
+            it, votes of all others are joined by its own.
         clock: Wall clock for deadlines and timings.
         steady: Clock that never steps, in seconds.
         options: How it takes part in the group.
@@ -109,11 +112,12 @@ class Consensus:
         log: Log,
         join: Join,
         *,
+        versions: VersionSource | None = None,
         clock: Clock | None = None,
         steady: Callable[[], float] = time.monotonic,
         options: GroupMemberOptions | None = None,
     ) -> None:
-        self._log, self._join = log, join
+        self._log, self._join, self._versions = log, join, versions
         self._clock: Clock = clock or SystemClock()
         self._steady = steady
         self.member = _Member(
@@ -124,7 +128,7 @@ class Consensus:
         self._backlog: deque[tuple[TopicPartition, Record]] = deque()
         self._heard = anyio.Event()
         self._copies_patience = 0.0
-        self._cascades: set[str] = {join.cascade_hash}
+        self._unknown: set[str] = set()
         self.stats = ConsensusStats(join=join.stats)
         self._start_over()
 
@@ -150,6 +154,8 @@ class Consensus:
     def _start_over(self) -> None:
         self._join.assign({})
         self._backlog.clear()
+        # The version of the first record of the backlog, if the join does not know it.
+        self._wanted: str | None = None
         # And the ends of ``votes.carried`` that must have been read before ``votes`` is.
         self._unacknowledged, self._copies_until = Unacknowledged(), dict[int, int]()
 
@@ -161,7 +167,21 @@ class Consensus:
 
     async def _turn(self) -> None:
         await self._poll()
+        await self._learn()
         await self._step()
+
+    async def _learn(self) -> None:
+        """Look up the version of the first record of the backlog, where the join needs it."""
+        if (version := self._wanted) is None:
+            return
+        cascade, unread = None, ""
+        if self._versions is not None:
+            try:
+                cascade = await self._versions.cascade(version)
+            except ConfigError as error:
+                unread = f"cascade version {version} cannot be read here: {error}"
+        self._join.versions.learn(version, cascade, unread)
+        self._wanted = None
 
     async def _poll(self) -> None:
         """Fill the backlog, unless something of it is left or offsets must be acknowledged."""
@@ -220,9 +240,11 @@ class Consensus:
             tp, record = backlog[0]
             if copies_first and tp.topic != CARRIED:
                 return
+            resolved = self._read(tp, record, now, step)
+            if resolved is None:
+                return
             backlog.popleft()
-            self._delivered(tp, record.offset)
-            self._take(self._read(tp, record, now, step), now, step)
+            self._take(resolved, now, step)
 
     def _delivered(self, tp: TopicPartition, offset: int) -> None:
         self._unacknowledged.delivered(tp, offset, self._join.count(tp.partition))
@@ -235,18 +257,26 @@ class Consensus:
         self._unacknowledged.acknowledged(offsets)
         self._heard.set()
 
-    def _read(self, tp: TopicPartition, record: Record, now: float, step: _Step) -> Resolved:
+    def _read(self, tp: TopicPartition, record: Record, now: float, step: _Step) -> Resolved | None:
+        """Join what a record holds; return ``None`` if its version must be looked up before."""
         source = tp, record.offset
+        versions = self._join.versions
         try:
             pack = codec.decode(codec.decode_votes, record.value, *tp, record.offset)
-            lost = check(pack, self._join.tiers, source)
+            if pack.cascade_hash not in versions:
+                self._wanted = pack.cascade_hash
+                return None
+            rules = versions.rules(pack.cascade_hash)
+            lost = check(pack, rules.order, source)
         except RecordError as error:
+            self._delivered(tp, record.offset)
             said = with_headers(error, record.headers)
             buried = Buried(source, record.key, record.value, said, headers=record.headers)
             self._bury(buried, now, step)
             return Resolved([], {tp: [record.offset]}, [], [])
-        if pack.cascade_hash != self._join.cascade_hash:
-            self._note_cascade(pack)
+        self._delivered(tp, record.offset)
+        if rules.answerer.note is not None:
+            self._note_cascade(pack, rules.answerer.note)
         if lost:
             for votes in lost:
                 self._bury(without_exit(pack, votes, source), now, step)
@@ -259,16 +289,18 @@ class Consensus:
         logger.error("dead_letter", reason=buried.cause.reason, error=buried.error)
         step.outputs.append(buried.output(now))
 
-    def _note_cascade(self, pack: VotesPack) -> None:
+    def _note_cascade(self, pack: VotesPack, note: str) -> None:
+        """Count a pack that is judged by other rules than its own, and name its version once."""
         self.stats.foreign_packs += 1
-        if pack.cascade_hash not in self._cascades and len(self._cascades) < CASCADES_NAMED:
-            self._cascades.add(pack.cascade_hash)
+        if pack.cascade_hash not in self._unknown and len(self._unknown) < CASCADES_NAMED:
+            self._unknown.add(pack.cascade_hash)
             logger.warning(
                 "foreign_cascade",
                 cascade=pack.cascade,
-                expected=self._join.cascade_hash,
+                expected=self._join.versions.own.version,
                 got=pack.cascade_hash,
                 tier=pack.tier,
+                error=note,
             )
 
     def _take(self, resolved: Resolved, now: float, step: _Step) -> None:

@@ -55,7 +55,7 @@ class Forgetful(World):
                 super().assign({partition: {} for partition in answered})
 
         made = super().new_join()
-        return Forgets(made._answerer, made.tiers, made.limits)
+        return Forgets(made.versions, made.limits)
 
 
 def test_a_consensus_that_forgets_its_answers_is_caught() -> None:

@@ -26,11 +26,16 @@ def tier(
     return Tier(name=name, members=chosen, routes=list(routes), max_batch=max_batch)
 
 
-def cascade(*tiers: Tier, threshold: float = 0.5, pool: Pool | None = None) -> Cascade:
+def cascade(
+    *tiers: Tier,
+    threshold: float = 0.5,
+    pool: Pool | None = None,
+    version: str = CASCADE_HASH,
+) -> Cascade:
     """Return a cascade of these tiers; of ``one``, ``two`` and ``three`` if none are given."""
     chosen = list(tiers) or [tier("one"), tier("two"), tier("three")]
     return Cascade(
-        name="test", tiers=chosen, threshold=threshold, pool=pool or Pool(), hash=CASCADE_HASH
+        name="test", tiers=chosen, threshold=threshold, pool=pool or Pool(), hash=version
     )
 
 
@@ -66,14 +71,19 @@ def votes(
     )
 
 
-def pack(tier_name: str, *images: ImageVotes, weights: Sequence[float] | None = None) -> VotesPack:
+def pack(
+    tier_name: str,
+    *images: ImageVotes,
+    weights: Sequence[float] | None = None,
+    version: str = CASCADE_HASH,
+) -> VotesPack:
     """Return a pack of a tier's votes; its members have these weights, 1 by default."""
     count = len(images[0].probability) if images else 1
     chosen = [1.0] * count if weights is None else list(weights)
     return VotesPack(
         tier=tier_name,
         cascade="test",
-        cascade_hash=CASCADE_HASH,
+        cascade_hash=version,
         sent_at=1.0,
         runs=[
             MemberRun(f"{tier_name}-{i}", "1", weight, True, 0.125, len(images))

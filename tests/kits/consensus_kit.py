@@ -4,14 +4,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 
 from roadstream.schemas import codec
-from roadstream.schemas.errors import LogUnavailableError
+from roadstream.schemas.cascade.model import Cascade
+from roadstream.schemas.errors import ConfigError, LogUnavailableError
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
-from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.join import Join, JoinLimits
+from roadstream.sinks.consensus.versions import KnownVersions, VersionSource
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.clock import ManualClock
@@ -23,12 +25,35 @@ DEADLINE = 20.0
 GONE = LogUnavailableError("gone")
 
 
+class Told:
+    """Versions of the cascade that somebody told of; a test may look at what was asked for.
+
+    Attributes:
+        asked: Hashes that were looked up, in order.
+        broken: Hashes of those that cannot be read here.
+    """
+
+    def __init__(self, *cascades: Cascade) -> None:
+        self._cascades = {one.hash: one for one in cascades}
+        self.asked: list[str] = []
+        self.broken: set[str] = set()
+
+    async def cascade(self, version: str) -> Cascade | None:
+        self.asked.append(version)
+        await anyio.lowlevel.checkpoint()
+        if version in self.broken:
+            raise ConfigError(f"{version}.toml: engine", "noop", "a plug-in")
+        return self._cascades.get(version)
+
+
 def consensus(
-    log: MemoryLog, clock: ManualClock | None = None, limits: JoinLimits | None = None
+    log: MemoryLog,
+    clock: ManualClock | None = None,
+    limits: JoinLimits | None = None,
+    versions: VersionSource | None = None,
 ) -> Consensus:
-    chosen = cascade()
-    join = Join(Answerer(chosen, verdict(chosen.pool)), chosen.tier_names, limits)
-    return Consensus(log, join, clock=clock or ManualClock())
+    join = Join(KnownVersions(cascade(), verdict), limits)
+    return Consensus(log, join, versions=versions, clock=clock or ManualClock())
 
 
 async def prepared(partitions: int = 1, clock: ManualClock | None = None) -> MemoryLog:

@@ -1,13 +1,14 @@
 """What tests of the join share: a join, and what came of a pack."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.topics import CARRIED
-from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.join import Join, JoinLimits, Resolved
+from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.log import TopicPartition
 from tests.kits.builders import cascade, head, pack, votes
@@ -20,10 +21,17 @@ SMALL = JoinLimits(window=16, carry_after=4, at_once=4)
 
 
 def new_join(
-    answered: Iterable[str] = (), partitions: int = 1, limits: JoinLimits | None = None
+    answered: Iterable[str] = (),
+    partitions: int = 1,
+    limits: JoinLimits | None = None,
+    versions: Sequence[Cascade] = (),
 ) -> Join:
-    chosen = cascade()
-    join = Join(Answerer(chosen, verdict(chosen.pool)), TIERS, limits)
+    """Return a join that knows these versions; the first is its own, by default ``cascade()``."""
+    own, *others = versions or [cascade()]
+    known = KnownVersions(own, verdict)
+    for other in others:
+        known.learn(other.hash, other)
+    join = Join(known, limits)
     join.assign({partition: dict.fromkeys(answered) for partition in range(partitions)})
     return join
 

@@ -29,8 +29,8 @@ from roadstream.schemas.topics import (
     tier_inputs,
 )
 from roadstream.schemas.topics import tier as tier_topic
-from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.join import Join
+from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.sinks.verification.run import verify
 from roadstream.stages.voting.vote import verdict
@@ -122,7 +122,7 @@ class System:
             )
             for tier in TIERS
         ]
-        join = Join(Answerer(CASCADE, verdict(CASCADE.pool)), TIERS)
+        join = Join(KnownVersions(CASCADE, verdict))
         self.consensus = Consensus(self.log, join, clock=self.clock, steady=lambda: self.steady)
 
     def _count(self, operation: str) -> float:

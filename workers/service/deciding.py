@@ -9,8 +9,8 @@ import anyio
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import LogUnavailableError, MachineError
 from roadstream.schemas.topics import CARRIED, CONSENSUS_GROUP, VOTES, tier_group, tier_inputs
-from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.join import Join
+from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.group.member import GroupMemberOptions
@@ -30,8 +30,7 @@ def build_consensus(
     log: Log, cascade: Cascade, options: GroupMemberOptions | None = None
 ) -> Consensus:
     """Return a consensus sink for the cascade."""
-    answerer = Answerer(cascade, verdict(cascade.pool))
-    return Consensus(log, Join(answerer, cascade.tier_names), options=options)
+    return Consensus(log, Join(KnownVersions(cascade, verdict)), options=options)
 
 
 def persistent(runner: "TierWorker | Consensus", name: str) -> Persistent:

@@ -11,7 +11,7 @@ from roadstream.schemas.cascade.model import Pool
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box, ImageVotes, VotesPack
-from roadstream.sinks.consensus.answer import Answerer, TierVotes
+from roadstream.sinks.consensus.answer import COMPLETE, Answerer, Ending, TierVotes
 from roadstream.stages.voting.vote import verdict
 from tests.kits.builders import CASCADE_HASH, cascade, head, pack, votes
 
@@ -29,9 +29,9 @@ def passed(*packs: VotesPack) -> list[TierVotes]:
 
 
 def answer(
-    *packs: VotesPack, now: float = NOW, complete: bool = True, threshold: float = 0.5
+    *packs: VotesPack, now: float = NOW, ending: Ending = COMPLETE, threshold: float = 0.5
 ) -> Answer:
-    return answerer(threshold).answer(passed(*packs), first_at=NOW - 3, now=now, complete=complete)
+    return answerer(threshold).answer(passed(*packs), first_at=NOW - 3, now=now, ending=ending)
 
 
 def test_a_complete_image_is_answered_with_its_votes_in_order() -> None:
@@ -86,7 +86,7 @@ def test_the_label_is_roadwork_from_the_threshold_on(
 
 
 def test_an_image_whose_path_is_not_complete_is_partial() -> None:
-    said = answer(pack("one", votes("a", 0.9, next_tier="two")), complete=False)
+    said = answer(pack("one", votes("a", 0.9, next_tier="two")), ending=Ending("orphan", "two"))
 
     assert (said.status, said.flags, said.label) == ("partial", ["partial"], "roadwork")
     assert said.exit_tier == "one"

@@ -8,8 +8,8 @@ from roadstream.schemas import codec
 from roadstream.schemas.records import headers
 from roadstream.schemas.records.dead_letters import DeadLetter
 from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
-from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.join import Join
+from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.clock import ManualClock
@@ -173,7 +173,7 @@ async def test_a_clock_that_steps_back_postpones_no_answer() -> None:
     clock, steady = ManualClock(), ManualClock(0.0)
     log = await prepared(clock=clock)
     chosen = cascade()
-    join = Join(Answerer(chosen, verdict(chosen.pool)), chosen.tier_names)
+    join = Join(KnownVersions(chosen, verdict))
     live = head("a", deadline_at=clock.now() + 5)
     async with running(Consensus(log, join, clock=clock, steady=steady.now)):
         await send(log, pack("one", votes(live, 0.9, next_tier="two"), votes("b")))

@@ -17,9 +17,9 @@ from roadstream.schemas.records import headers
 from roadstream.schemas.records.events import Committed, Opened
 from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LETTERS, VOTES
-from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.join import Join, JoinLimits
 from roadstream.sinks.consensus.restore import RESTORE_PATIENCE
+from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.sinks.consensus.worker import CASCADES_NAMED, POLL_RECORDS, Consensus
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.group.member import GroupMemberOptions
@@ -44,7 +44,7 @@ class Bench:
         self.clock = VirtualClock(loop)
         self.log = MemoryLog(self.clock, atomic=atomic, monotonic=loop.time)
         chosen = cascade()
-        join = Join(Answerer(chosen, verdict(chosen.pool)), chosen.tier_names, limits)
+        join = Join(KnownVersions(chosen, verdict), limits)
         options = GroupMemberOptions(ledger=ledger)
         self.member = Consensus(self.log, join, clock=self.clock, steady=loop.time, options=options)
 
@@ -316,7 +316,7 @@ def test_each_foreign_cascade_is_named_once_and_only_so_many_of_them() -> None:
             async with bench.running():
                 await anyio.sleep(5)
         named = [one["got"] for one in events if one["event"] == "foreign_cascade"]
-        assert named == [f"{number:016}" for number in range(CASCADES_NAMED - 1)]
+        assert named == [f"{number:016}" for number in range(CASCADES_NAMED)]
         assert bench.member.stats.foreign_packs == CASCADES_NAMED + 4
 
     virtually(test)

@@ -15,10 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import CARRIED, VOTES
-from roadstream.sinks.consensus.answer import Answerer
 from roadstream.sinks.consensus.answered import Content
 from roadstream.sinks.consensus.join import Join, JoinLimits, Resolved
 from roadstream.sinks.consensus.restore import Unacknowledged
+from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.group.tracker import OffsetTracker
 from roadstream.streams.log import TopicPartition
@@ -50,7 +50,7 @@ class Consumer:
 
     def __init__(self, restored: dict[str, Content], committed: dict[str, int], copies: int):
         chosen = cascade()
-        self.join = Join(Answerer(chosen, verdict(chosen.pool)), TIERS, LIMITS)
+        self.join = Join(KnownVersions(chosen, verdict), LIMITS)
         self.join.assign({0: restored})
         self.unacknowledged = Unacknowledged()
         self.tracker = OffsetTracker()

@@ -219,7 +219,7 @@ _CONSENSUS = _Metrics[Consensus](
     _counter("duplicates_refused", lambda c: c.stats.join.refused_duplicates,
         "Votes for a picture whose id belongs to another picture."),
     _counter("foreign_packs", lambda c: c.stats.foreign_packs,
-        "Votes of another cascade, or of another version of this one."),
+        "Packs of votes of a version of the cascade that nobody told of."),
     _counter("consensus_waits", lambda c: c.stats.held_back,
         "Times the consensus waited for its offsets to be acknowledged."),
     _counter("restores", lambda c: c.stats.restores, "Times it took over partitions."),
