@@ -16,7 +16,8 @@ from tests.kits.installed import EXAMPLES, installed
 
 EXAMPLE = EXAMPLES / "own_rule"
 HASH = (
-    "from roadstream.schemas.cascade.model import load_cascade; print(load_cascade({name!r}).hash)"
+    "from roadstream.schemas.cascade.loading import load_cascade; "
+    "print(load_cascade({name!r}).hash)"
 )
 
 
