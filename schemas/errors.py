@@ -224,6 +224,8 @@ class ImageError(RoadstreamError):
         self.fault, self.problem = fault, problem
 
 
+# Characters of a wrong value that a message repeats.
+MOST_SHOWN = 200
 # What msgspec says, and of which field.
 _AT = re.compile(r"^(?P<problem>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 
@@ -243,16 +245,30 @@ def config_error(
     match = _AT.match(str(error))
     assert match is not None
     problem, path = match["problem"], (match["path"] or "").removeprefix(".")
-    hint = f"(see `roadstream schema {schema}`)"
     at = f"{where}: {_joined(root, path) or 'top level'}"
-    if found := re.match(r"Object contains unknown field `(.*)`", problem):
-        return ConfigError(at, f"a known key {hint}", f"the unknown key {found[1]}")
+    if found := re.match(r"Object contains unknown field `(.*)`", problem, re.DOTALL):
+        return unknown_key(at, found[1], schema)
     if found := re.match(r"Object missing required field `(.*)`", problem):
         return ConfigError(f"{where}: {_joined(root, path, found[1])}", "a value", "nothing")
     if problem.startswith("Invalid "):
+        hint = f"(see `roadstream schema {schema}`)"
         return ConfigError(at, f"a known value {hint}", _value_at(given, path))
+    if problem == "Number out of range":
+        return ConfigError(at, "a smaller number", _value_at(given, path))
     expected, _, got = problem.removeprefix("Expected ").partition(", got ")
     return ConfigError(at, expected, got or _value_at(given, path))
+
+
+def unknown_key(at: str, name: str, schema: str) -> ConfigError:
+    """Return the error that a file has a key which nobody knows.
+
+    Args:
+        at: The file, and the key of the table with it.
+        name: The unknown key.
+        schema: Name of the schema that tells the known ones.
+    """
+    expected = f"a known key (see `roadstream schema {schema}`)"
+    return ConfigError(at, expected, f"the unknown key {_shortened(name) or repr(name)}")
 
 
 def _joined(*keys: str) -> str:
@@ -265,4 +281,11 @@ def _value_at(value: Any, path: str) -> str:
             value = value[int(key)] if isinstance(value, list) else value[key]
         except (KeyError, IndexError, ValueError, TypeError):
             return "nothing"
-    return repr(value)
+    try:
+        return _shortened(repr(value))
+    except RecursionError:
+        return "tables within tables without end"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"

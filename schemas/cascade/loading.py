@@ -1,21 +1,20 @@
-"""Reads cascade files: their text, all that they name, and what is wrong with it."""
+"""Reads cascade files: their text, all that they name, and all that is wrong with it."""
 
 import contextlib
-import datetime
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
 from roadstream.cascades import FOLDER
+from roadstream.schemas.cascade.checks import check_file, check_member, each
 from roadstream.schemas.cascade.model import (
-    EXIT,
     Cascade,
     CascadeFile,
-    Isotonic,
     Member,
     Snapshot,
     Tier,
@@ -23,13 +22,27 @@ from roadstream.schemas.cascade.model import (
     is_hub_id,
     shown,
 )
-from roadstream.schemas.cascade.weights import digest_of_bytes
-from roadstream.schemas.engines import MODEL_KINDS, EngineEntry, engine_named
-from roadstream.schemas.errors import ConfigError, config_error
+from roadstream.schemas.cascade.structure import Broken, Reader, decode_toml, known
+from roadstream.schemas.cascade.weights import digest_of_bytes, read_file
+from roadstream.schemas.engines import MODEL_KINDS, engine_named
+from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.base import EngineSettings
+from roadstream.schemas.settings.prompts import load_prompt, prompt_file
 
-# What TOML has and JSON has not.
-_TOML_TYPES = (datetime.datetime, datetime.date, datetime.time)
+# More than 10,000 members fill; what is larger is no cascade file, and would take minutes to parse.
+MOST_BYTES = 4 << 20
+
+
+class Examined(NamedTuple):
+    """A cascade file, read as far as it can be.
+
+    Attributes:
+        cascade: The cascade, if nothing is wrong with it.
+        mistakes: All that is wrong.
+    """
+
+    cascade: Cascade | None
+    mistakes: list[ConfigError]
 
 
 def shipped_cascades() -> dict[str, Path]:
@@ -37,34 +50,60 @@ def shipped_cascades() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
-def load_cascade(name_or_path: str) -> Cascade:
+def load_cascade(name_or_path: str, *, option: str = "--cascade") -> Cascade:
     """Load a cascade by the name of a shipped one or by path, and check it whole.
+
+    Args:
+        name_or_path: The name or path.
+        option: What it was given as, for errors.
 
     Raises:
         ConfigError: The file is missing, is not TOML, has an unknown key or a wrong value, a route
-            leads nowhere, or a weight file is not there.
+            leads nowhere, or a weight file is not there; the first of its mistakes.
+    """
+    return _whole(examine(name_or_path, option=option))
+
+
+def examine(name_or_path: str, *, option: str = "--cascade") -> Examined:
+    """Load a cascade as ``load_cascade`` does, and tell all that is wrong with it.
+
+    Raises:
+        ConfigError: The file is missing, or is not TOML.
     """
     path = shipped_cascades().get(name_or_path, Path(name_or_path))
+    data, where = _text(path, name_or_path, option), str(path)
+    file, mistakes = _read(data, where)
+    snapshot = _taken(file, data, where, str(path.resolve().parent), mistakes)
+    return _examined(file, snapshot, mistakes)
+
+
+def _examined(file: CascadeFile, snapshot: Snapshot, mistakes: list[ConfigError]) -> Examined:
+    if mistakes:
+        return Examined(None, sorted(mistakes, key=_place))
+    return Examined(_loaded(file, snapshot), [])
+
+
+def _place(mistake: ConfigError) -> list[tuple[int, str]]:
+    """Return what sorts mistakes by the places that they name, numbers as such."""
+    parts = re.findall(r"\d+|\D+", mistake.where)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _text(path: Path, given: str, option: str) -> bytes:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
-        names = ", ".join(shipped_cascades())
-        raise ConfigError(
-            "--cascade", f"a cascade file or one of {names}", f"{name_or_path} ({error.strerror})"
-        ) from None
-    cascade = parse_cascade(data, where := str(path))
-    return _loaded(cascade, _taken(cascade, data, where, str(path.resolve().parent)))
+        expected = f"a cascade file or one of {', '.join(shipped_cascades())}"
+        raise ConfigError(option, expected, f"{given} ({error.strerror})") from None
+    if len(data) > MOST_BYTES:
+        raise ConfigError(str(path), f"a cascade file of at most {MOST_BYTES >> 20} MiB", "more")
+    return data
 
 
 def cascade_of(snapshot: Snapshot) -> Cascade:
     """Return the cascade that a snapshot was taken of; nothing is read."""
     return _loaded(parse_cascade(snapshot.text, os.fsdecode(snapshot.where)), snapshot)
-
-
-def _loaded(cascade: Cascade, snapshot: Snapshot) -> Cascade:
-    return msgspec.structs.replace(
-        cascade, hash=snapshot.hash, folder=os.fsdecode(snapshot.folder), snapshot=snapshot
-    )
 
 
 def parse_cascade(data: bytes, where: str) -> Cascade:
@@ -73,159 +112,160 @@ def parse_cascade(data: bytes, where: str) -> Cascade:
     Raises:
         ConfigError: As ``load_cascade``, weight files aside.
     """
-    try:
-        given = msgspec.toml.decode(data)
-    # The parser of the standard library recurses into nested arrays and tables.
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(where, "a TOML file", str(error)) from None
-    try:
-        file = msgspec.convert(given, CascadeFile, builtin_types=_TOML_TYPES, str_keys=True)
-    except msgspec.ValidationError as error:
-        raise config_error(error, given, where, schema="cascade") from None
-    cascade = Cascade(**{name: getattr(file, name) for name in file.__struct_fields__})
-    _check_names(cascade, where)
-    tiers = [
-        _read_tier(
-            tier, said["members"], cascade.tier_names[index + 1 :], f"{where}: tiers[{index}]"
-        )
-        for index, (tier, said) in enumerate(zip(cascade.tiers, given["tiers"], strict=True))
-    ]
-    return msgspec.structs.replace(cascade, tiers=tiers)
+    file, mistakes = _read(data, where)
+    return _whole(_examined(file, Snapshot(), mistakes))
 
 
-def _check_names(cascade: Cascade, where: str) -> None:
-    members = [member.name for tier in cascade.tiers for member in tier.members]
-    for kind, names in (("tier", cascade.tier_names), ("member", members)):
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(where, f"{kind} names to be unique", f"{name} twice")
-    if EXIT in cascade.tier_names:
-        raise ConfigError(where, "tier names other than 'exit'", EXIT)
+def _whole(examined: Examined) -> Cascade:
+    if examined.cascade is None:
+        raise examined.mistakes[0]
+    return examined.cascade
 
 
-def _read_tier(tier: Tier, said: list[dict[str, Any]], later: list[str], where: str) -> Tier:
-    """Check a tier, and return it with its members' settings.
+def _loaded(file: CascadeFile, snapshot: Snapshot) -> Cascade:
+    said = {name: getattr(file, name) for name in CascadeFile.__struct_fields__}
+    folder = os.fsdecode(snapshot.folder)
+    return Cascade(**said, hash=snapshot.hash, folder=folder, snapshot=snapshot)
 
-    Args:
-        tier: Of the file.
-        said: What the file says of its members.
-        later: Names of the tiers behind it.
-        where: The file, and its place there.
+
+def _read(data: bytes, where: str) -> tuple[CascadeFile, list[ConfigError]]:
+    """Return what a file says, as far as it is well, and all that is wrong with it.
+
+    Raises:
+        ConfigError: It is no TOML.
     """
-    if not any(member.weight > 0 for member in tier.members):
-        raise ConfigError(f"{where}.members", "a member of weight above 0", "only shadow members")
-    for index, route in enumerate(tier.routes):
-        if route.to not in (EXIT, *later):
-            raise ConfigError(
-                f"{where}.routes[{index}].to", f"one of {', '.join((EXIT, *later))}", route.to
-            )
-    _check_fusion(tier, where)
+    reader = Reader(where, "cascade", untouched=EngineSettings)
+    file: CascadeFile = reader.read(decode_toml(data, where), CascadeFile)
+    mistakes = [*reader.mistakes, *check_file(file, where)]
+    if known(file.tiers):
+        tiers = [
+            _with_settings(tier, f"{where}: tiers[{i}]", mistakes) if known(tier) else tier
+            for i, tier in enumerate(file.tiers)
+        ]
+        file = msgspec.structs.replace(file, tiers=tiers)
+    return file, mistakes
+
+
+def _with_settings(tier: Tier, where: str, mistakes: list[ConfigError]) -> Tier:
+    """Return a tier whose members have the settings of their engines' own types."""
+    if not known(tier.members):
+        return tier
     members = [
-        _read_member(member, given, f"{where}.members[{index}]")
-        for index, (member, given) in enumerate(zip(tier.members, said, strict=True))
+        _read_member(member, f"{where}.members[{i}]", mistakes) if known(member) else member
+        for i, member in enumerate(tier.members)
     ]
     return msgspec.structs.replace(tier, members=members)
 
 
-def _check_fusion(tier: Tier, where: str) -> None:
-    names = [member.name for member in tier.members if member.weight > 0]
-    for index, name in enumerate(tier.fusion.members if tier.fusion else []):
-        if name not in names:
-            expected = f"a member of this tier of weight above 0 ({', '.join(names)})"
-            raise ConfigError(f"{where}.fusion.members[{index}]", expected, name)
-
-
-def _read_member(member: Member, said: dict[str, Any], where: str) -> Member:
-    """Check a member, and return it with the settings of its engine's own type.
-
-    Args:
-        member: Of the file; its settings are not read yet.
-        said: What the file says of it.
-        where: The file, and its place there.
-    """
-    engine, fitted = engine_named(member.engine, f"{where}.engine"), member.calibration
-    if member.model is None and engine.model != "none":
-        raise ConfigError(f"{where}.model", MODEL_KINDS[engine.model], "nothing")
-    if member.sizes and not engine.several_sizes:
-        expected = f"no further sizes for the engine {engine.name}"
-        raise ConfigError(f"{where}.sizes", expected, f"{member.sizes}")
-    settings = _read_settings(said.get("settings", {}), engine, f"{where}.settings")
-    if isinstance(fitted, Isotonic) and not _increases(fitted):
-        raise ConfigError(
-            f"{where}.calibration",
-            "as many probabilities as raw scores, at least 2, raw increasing",
-            f"raw={fitted.raw}, probability={fitted.probability}",
-        )
-    return msgspec.structs.replace(member, settings=settings)
-
-
-def _read_settings(said: dict[str, Any], engine: EngineEntry, where: str) -> EngineSettings:
+def _read_member(member: Member, where: str, mistakes: list[ConfigError]) -> Member | Broken:
+    """Return a member with the settings of its engine's own type; ``Broken`` without an engine."""
+    if not known(member.engine):
+        return Broken(member)
     try:
-        return msgspec.convert(said, engine.settings)
-    except msgspec.ValidationError as error:
-        file, _, root = where.rpartition(": ")
-        schema = f"{engine.name}-settings"
-        raise config_error(error, said, file, root=root, schema=schema) from None
+        engine = engine_named(member.engine, f"{where}.engine")
+    except ConfigError as error:
+        mistakes.append(error)
+        return Broken(member)
+    mistakes += check_member(member, engine, where)
+    if not known(given := member.settings):
+        return member
+    file, _, key = where.rpartition(": ")
+    reader = Reader(file, f"{engine.name}-settings")
+    said: object = {} if isinstance(given, EngineSettings) else given
+    settings = reader.read(said, engine.settings, f"{key}.settings")
+    mistakes += reader.mistakes
+    whole = Broken(given) if reader.mistakes else settings
+    return msgspec.structs.replace(member, settings=whole)
 
 
-def _increases(fitted: Isotonic) -> bool:
-    pairs = zip(fitted.raw, fitted.raw[1:], strict=False)
-    return len(fitted.raw) == len(fitted.probability) >= 2 and all(a < b for a, b in pairs)
-
-
-def _taken(cascade: Cascade, text: bytes, where: str, folder: str) -> Snapshot:
+def _taken(
+    file: CascadeFile, text: bytes, where: str, folder: str, mistakes: list[ConfigError]
+) -> Snapshot:
     """Read all files that a cascade names; their hash tells one cascade from another.
 
-    Raises:
-        ConfigError: One cannot be read.
+    Args:
+        file: The cascade, without what is wrong in it.
+        text: Its bytes.
+        where: Names it in errors.
+        folder: What names in it are relative to.
+        mistakes: Files that cannot be read are added.
     """
+    taken = _Taken(Path(folder), mistakes)
     told = hashlib.sha256(text)
-    files: dict[str, bytes] = {}
-    weights: dict[str, str] = {}
-    engines: dict[str, str] = {}
-    for i, tier in enumerate(cascade.tiers):
-        for j, member in enumerate(tier.members):
-            key = f"{where}: tiers[{i}].members[{j}]"
-            engine = engine_named(member.engine)
-            if engine.origin:
-                engines[engine.name] = engine.origin
-                told.update(f"{engine.name} of {engine.origin}".encode())
-            if (path := _weights(member, folder)) is not None:
-                with _readable(path, f"{key}.model", MODEL_KINDS[engine.model]):
-                    found = digest(path, member)
-                weights[member.name] = shown(found)
-                told.update(found)
-            for name in member.settings.files():
-                if name not in files:
-                    path = Path(folder, name)
-                    with _readable(path, f"{key}.settings", "a file"):
-                        files[name] = path.read_bytes()
-                told.update(digest_of_bytes(files[name]))
+    for i, tier in each(file.tiers):
+        for j, member in each(tier.members):
+            for part in taken.parts(member, f"{where}: tiers[{i}].members[{j}]"):
+                told.update(part)
     return Snapshot(
         where=os.fsencode(where),
         text=text,
         folder=os.fsencode(folder),
         hash=told.hexdigest()[:16],
-        files=files,
-        weights=weights,
-        engines=engines,
+        files=taken.files,
+        weights=taken.weights,
+        engines=taken.engines,
     )
 
 
-@contextlib.contextmanager
-def _readable(path: Path, where: str, expected: str) -> Iterator[None]:
-    """Name the file that cannot be read, and who names it."""
-    try:
-        yield
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        why = "does not exist" if missing else f"cannot be read ({error.strerror})"
-        raise ConfigError(where, expected, f"{path}, which {why}") from None
+class _Taken:
+    """What is read of the files that members name, each once.
+
+    Args:
+        folder: What their names are relative to.
+        mistakes: Those that cannot be read are added.
+    """
+
+    def __init__(self, folder: Path, mistakes: list[ConfigError]) -> None:
+        self._folder, self._mistakes = folder, mistakes
+        self.files: dict[str, bytes] = {}
+        self.weights: dict[str, str] = {}
+        self.engines: dict[str, str] = {}
+
+    def parts(self, member: Member, where: str) -> Iterator[bytes]:
+        """Yield what the cascade's hash says of a member's engine, weights and files."""
+        engine = engine_named(member.engine)
+        if engine.origin:
+            self.engines[engine.name] = engine.origin
+            yield f"{engine.name} of {engine.origin}".encode()
+        if (path := _weights(member, self._folder)) is not None:
+            with self._readable(path, f"{where}.model", MODEL_KINDS[engine.model]):
+                found = digest(path, member)
+                self.weights[member.name] = shown(found)
+                yield found
+        if known(member.settings):
+            yield from self._files(member.settings, f"{where}.settings")
+
+    def _files(self, settings: EngineSettings, where: str) -> Iterator[bytes]:
+        for name in settings.files():
+            if name not in self.files:
+                path = Path(self._folder, name)
+                with self._readable(path, where, "a file"):
+                    self.files[name] = read_file(path)
+            if name in self.files:
+                yield digest_of_bytes(self.files[name])
+        for name in settings.prompt_names():
+            if prompt_file(name) in self.files:
+                try:
+                    load_prompt(name, self._folder, f"{where}.prompt", self.files)
+                except ConfigError as error:
+                    self._mistakes.append(error)
+
+    @contextlib.contextmanager
+    def _readable(self, path: Path, where: str, expected: str) -> Iterator[None]:
+        """Note the file that cannot be read, and who names it."""
+        try:
+            yield
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            why = "does not exist" if missing else f"cannot be read ({error.strerror})"
+            self._mistakes.append(ConfigError(where, expected, f"{path}, which {why}"))
 
 
-def _weights(member: Member, folder: str) -> Path | None:
+def _weights(member: Member, folder: Path) -> Path | None:
     """Return where a member's weights lie; ``None`` if they lie elsewhere, or there are none."""
-    if member.model is None or engine_named(member.engine).model == "server":
+    if member.model is None or not known(member.model):
+        return None
+    if engine_named(member.engine).model == "server":
         return None
     path = Path(folder, member.model)
     return None if is_hub_id(member) and not path.exists() else path

@@ -107,15 +107,20 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         reason: Said in the votes; made from the conditions when absent.
     """
 
-    to: Name
+    to: str
     min_confidence: Share | None = None
     max_confidence: Share | None = None
     max_disagreement: NonNegative | None = None
     tags_all: list[TagCondition] = []
     tags_any: list[TagCondition] = []
     tags_none: list[TagCondition] = []
-    tiers_down: list[Name] = []
+    tiers_down: list[str] = []
     reason: Short = ""
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether it always holds."""
+        return self == Route(to=self.to, reason=self.reason)
 
 
 FusionConfidence = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
@@ -137,7 +142,7 @@ class Fusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     iou: Share = 0.55
     skip: Share = 0.05
     confidence: FusionConfidence = "avg"
-    members: list[Name] = []
+    members: list[str] = []
     labels: dict[str, Short] = {}
 
 

@@ -1,7 +1,9 @@
 """What tells one file or folder of weights from another."""
 
+import errno
 import hashlib
 import io
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,8 +36,28 @@ def digest_of_bytes(data: bytes) -> bytes:
     return _of_samples(io.BytesIO(data), len(data))
 
 
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file; one without an end, such as a device, is none.
+
+    Raises:
+        OSError: It is not there, is no file, or cannot be read.
+    """
+    _size(path)
+    return path.read_bytes()
+
+
+def _size(path: Path) -> int:
+    try:
+        found = path.stat()
+    except ValueError:  # a name with a null character
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path)) from None
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return found.st_size
+
+
 def _of_file(path: Path) -> bytes:
-    size = path.stat().st_size
+    size = _size(path)
     if size <= WHOLE:
         return hashlib.sha256(path.read_bytes()).digest()
     with path.open("rb") as file:

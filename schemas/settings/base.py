@@ -22,3 +22,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     def files(self) -> list[str]:
         """Return the files that they name, relative to the cascade file, for the cascade's hash."""
         return []
+
+    def prompt_names(self) -> list[str]:
+        """Return the prompts that they name, whose files are among ``files``."""
+        return []

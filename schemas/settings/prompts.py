@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from roadstream.cascades import FOLDER
-from roadstream.schemas.errors import ConfigError, config_error
+from roadstream.schemas.cascade.structure import Reader, decode_toml
+from roadstream.schemas.errors import ConfigError
 
 Text = Annotated[str, Meta(min_length=1, max_length=20_000)]
 Word = Annotated[str, Meta(pattern=r"^\S{1,32}$")]
@@ -83,12 +84,10 @@ def load_prompt(
         raise ConfigError(
             where, f"a prompt file or one of {shipped}", f"{name} ({error.strerror})"
         ) from None
-    try:
-        prompt = msgspec.toml.decode(data, type=Prompt)
-    except msgspec.ValidationError as error:
-        raise config_error(error, msgspec.toml.decode(data), str(path), schema="prompt") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(str(path), "a TOML file", str(error)) from None
+    reader = Reader(str(path), "prompt")
+    prompt: Prompt = reader.read(decode_toml(data, str(path)), Prompt)
+    if reader.mistakes:
+        raise reader.mistakes[0]
     both = {word.casefold() for word in prompt.yes} & {word.casefold() for word in prompt.no}
     if both:
         raise ConfigError(f"{path}: no", "words that are not among yes", ", ".join(sorted(both)))

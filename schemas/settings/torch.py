@@ -91,3 +91,7 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
         """Return the head, the prompt and the examples, if there are such."""
         prompt = [prompt_file(self.prompt)] if self.prompt is not None else []
         return [*([self.head] if self.head else []), *prompt, *self.examples]
+
+    def prompt_names(self) -> list[str]:
+        """Return the prompt, if there is one."""
+        return [] if self.prompt is None else [self.prompt]

@@ -55,3 +55,7 @@ class VlmSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fiel
     def files(self) -> list[str]:
         """Return the prompt."""
         return [prompt_file(self.prompt)]
+
+    def prompt_names(self) -> list[str]:
+        """Return the prompt."""
+        return [self.prompt]

@@ -187,15 +187,15 @@ WRONG = {
     ),
     "tier twice": (
         ('name = "two"', 'name = "one"'),
-        ("expected tier names to be unique, got one twice"),
+        ("tiers[1].name: expected tier names to be unique, got one twice"),
     ),
     "member twice": (
         ('name = "rule"', 'name = "tiny"'),
-        ("expected member names to be unique, got tiny twice"),
+        ("tiers[1].members[0].name: expected member names to be unique, got tiny twice"),
     ),
     "tier called exit": (
         ('name = "two"', 'name = "exit"'),
-        ("expected tier names other than 'exit', got exit"),
+        ("tiers[1].name: expected tier names other than 'exit', got exit"),
     ),
     "no tiers": (
         (WHOLE[WHOLE.index("[pool]") :], "tiers = []"),
@@ -333,7 +333,7 @@ def test_a_prompt_is_what_it_was_on_loading_whatever_became_of_its_file(tmp_path
     loaded = load_cascade(str(path))
     own = tmp_path / "asks" / "own.toml"
     before = own.read_bytes()
-    own.write_text("broken")
+    own.write_text('version = "2"\ntext = "Is there roadwork?"\n')
 
     assert loaded.read("asks/own.toml") == before
     found = load_prompt("asks/own.toml", loaded.folder, "here", loaded.snapshot.files)

@@ -1,0 +1,74 @@
+"""The subcommands of ``roadstream cascade`` that look at cascade files."""
+
+import sys
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from roadstream.cascades import FOLDER
+from roadstream.schemas.cascade.checks import doubts
+from roadstream.schemas.cascade.loading import examine, load_cascade, shipped_cascades
+from roadstream.schemas.errors import ConfigError
+from roadstream.workers.commands.cascade.tables import print_cascade, print_list
+from roadstream.workers.observe.terminal import on_one_line
+
+WRONG = 2
+
+cascade = App(
+    name="cascade",
+    help="List, show and check cascades.\n\n"
+    "A cascade is a TOML file that says which models judge a picture, in which order, and when "
+    "it goes on to the next (docs/guide/cascades.md). Some ship with Roadstream, and are known by "
+    "name.",
+)
+
+Given = Annotated[
+    str, Parameter(name="FILE", help="A cascade file, or the name of a shipped cascade.")
+]
+
+
+@cascade.command(name="list")
+def list_() -> None:
+    """List the cascades that ship with Roadstream."""
+    print_list([load_cascade(name) for name in shipped_cascades()], FOLDER)
+
+
+@cascade.command
+def show(
+    file: Given,
+    *,
+    toml: Annotated[bool, Parameter(negative="", help="Print the file itself.")] = False,
+) -> None:
+    """Show what a cascade says: its tiers, members and routes."""
+    loaded = load_cascade(file, option="FILE")
+    if toml:
+        sys.stdout.buffer.write(loaded.snapshot.text)
+    else:
+        print_cascade(loaded)
+
+
+@cascade.command
+def check(file: Given) -> int:
+    """Check a cascade file: name all mistakes at once, or show what it says.
+
+    Each mistake is one line on standard error: the file, the key, what was expected there and what
+    was found.
+
+    Exit status: 0 if the file can be used, 2 if it has mistakes.
+    """
+    try:
+        loaded, mistakes = examine(file, option="FILE")
+    except ConfigError as error:
+        loaded, mistakes = None, [error]
+    if loaded is None:
+        for mistake in mistakes:
+            _say(str(mistake))
+        return WRONG
+    print_cascade(loaded)
+    for doubt in doubts(loaded):
+        _say(f"warning: {file}: {doubt}")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(on_one_line(line), file=sys.stderr)  # noqa: T201 (this is the command line)
