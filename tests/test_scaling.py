@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.usefixtures("impatient"),
 ]
-PARTITIONS = 6
+NAMESPACE, PARTITIONS = "scaling", 6
 # Every group reads two topics.
 ALL = 2 * PARTITIONS
 PICTURES = 150
@@ -33,9 +33,8 @@ TIERS = ("glance", "look", "closer")
 class System:
     """The containers of a project, by service."""
 
-    def __init__(self, folder: Path, bootstrap: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        os.environ["ROADSTREAM_LOG"] = f"kafka://{bootstrap}"
         tiers = (
             f'[[tiers]]\nname = "{tier}"\nmembers = [{{ name = "{tier}", engine = "noop" }}]\n'
             for tier in TIERS
@@ -69,7 +68,8 @@ class System:
 
     def verified(self) -> "dict[str, object]":
         """Wait until nothing is worked on any more; return what ``verify`` says then."""
-        wait_for_answers(os.environ["ROADSTREAM_LOG"], lambda ids: len(ids) == 3 * PICTURES)
+        log = os.environ["ROADSTREAM_LOG"]
+        wait_for_answers(log, lambda ids: len(ids) == 3 * PICTURES, NAMESPACE)
         while True:
             words = ("verify", "--cascade", "c.toml", "--ledger", "ledger", "--json")
             report: dict[str, object] = json.loads(roadstream(*words, folder=self.folder).stdout)
@@ -124,8 +124,8 @@ class Container:
 
 
 @contextmanager
-def project(folder: Path, bootstrap: str) -> Iterator[System]:
-    system = System(folder, bootstrap)
+def project(folder: Path) -> Iterator[System]:
+    system = System(folder)
     try:
         yield system
     finally:
@@ -137,10 +137,11 @@ def project(folder: Path, bootstrap: str) -> Iterator[System]:
 
 
 def test_scaling_out_and_in_loses_no_picture_and_answers_none_twice(
-    own_kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka_bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ROADSTREAM_LOG", "")  # put back what it was
-    with project(tmp_path, own_kafka) as system:
+    monkeypatch.setenv("ROADSTREAM_LOG", f"kafka://{kafka_bootstrap}")
+    monkeypatch.setenv("ROADSTREAM_NAMESPACE", NAMESPACE)
+    with project(tmp_path) as system:
         create = system.command("topics", "topics")[1:]
         made = roadstream(*create, "--partitions", str(PARTITIONS), folder=tmp_path)
         assert made.returncode == 0, made.stderr

@@ -88,48 +88,48 @@ async def values_until(consumer: Consumer, wanted: set[bytes]) -> set[bytes]:
     return found
 
 
-async def while_it_grows(log: KafkaLog, admin: Any, member: str | None) -> None:
-    async with log.consumer("g", ["t"], member_id=member) as consumer:
+async def while_it_grows(log: KafkaLog, admin: Any, topic: str, member: str | None) -> None:
+    async with log.consumer(topic, [topic], member_id=member) as consumer:
         await values_until(consumer, {b"old"})
-        await admin.create_partitions({"t": NewPartitions(4)})
+        await admin.create_partitions({topic: NewPartitions(4)})
         await values_until(consumer, {b"never"})
 
 
-async def while_it_is_made_anew(log: KafkaLog, admin: Any, member: str | None) -> None:
-    async with log.consumer("g", ["t"], member_id=member) as consumer:
+async def while_it_is_made_anew(log: KafkaLog, admin: Any, topic: str, member: str | None) -> None:
+    async with log.consumer(topic, [topic], member_id=member) as consumer:
         assert b"new" in await values_until(consumer, {b"new"})
         assert len(consumer.assignment.partitions) == 4
-        while len(await log.committed("g", ["t"])) < 2:
+        while len(await log.committed(topic, [topic])) < 2:
             await consumer.poll(max_records=0, timeout=0)
         await anyio.sleep(2 * kafka_log._WATCH_INTERVAL)  # it has looked at these commits
-        await admin.delete_topics(["t"])
-        while await log.partition_counts(["t"]):  # noqa: ASYNC110 (Kafka tells nobody)
+        await admin.delete_topics([topic])
+        while await log.partition_counts([topic]):  # noqa: ASYNC110 (Kafka tells nobody)
             await anyio.sleep(0.1)
-        await log.create_topics(["t"], 4)
+        await log.create_topics([topic], 4)
         await values_until(consumer, {b"never"})
 
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("member", [None, "static"])
 async def test_added_partitions_and_topics_made_anew_are_worked(
-    own_kafka: str, member: str | None, monkeypatch: pytest.MonkeyPatch
+    kafka_bootstrap: str, topic: str, member: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka_log, "_WATCH_INTERVAL", 0.3)
-    settings = KafkaSettings(bootstrap_servers=own_kafka, replication_factor=1)
-    admin = AIOKafkaAdminClient(bootstrap_servers=own_kafka)
+    settings = KafkaSettings(bootstrap_servers=kafka_bootstrap, replication_factor=1)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
     await admin.start()
     try:
         async with KafkaLog(settings) as log, log.producer() as producer:
-            await log.create_topics(["t"], 2)
-            await producer.publish([Output("t", None, b"old", 1)])
-            with pytest.raises(RegroupError, match=r"nobody works on t\[2\] and 1 more"):
-                await while_it_grows(log, admin, member)
-            await producer.publish([Output("t", None, b"new", 3)])
-            with pytest.raises(RegroupError, match="t was deleted and made again"):
-                await while_it_is_made_anew(log, admin, member)
+            await log.create_topics([topic], 2)
+            await producer.publish([Output(topic, None, b"old", 1)])
+            with pytest.raises(RegroupError, match=rf"nobody works on {topic}\[2\] and 1 more"):
+                await while_it_grows(log, admin, topic, member)
+            await producer.publish([Output(topic, None, b"new", 3)])
+            with pytest.raises(RegroupError, match=f"{topic} was deleted and made again"):
+                await while_it_is_made_anew(log, admin, topic, member)
             async with log.producer() as another:
-                await another.publish([Output("t", None, b"anew", 0)])
-            async with log.consumer("g", ["t"], member_id=member) as consumer:
+                await another.publish([Output(topic, None, b"anew", 0)])
+            async with log.consumer(topic, [topic], member_id=member) as consumer:
                 assert await values_until(consumer, {b"anew"}) == {b"anew"}
     finally:
         await admin.close()

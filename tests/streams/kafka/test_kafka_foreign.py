@@ -12,11 +12,11 @@ from roadstream.schemas.codec import Unreadable
 from roadstream.streams.kafka.log import KafkaLog
 from roadstream.streams.kafka.settings import KafkaSettings
 from roadstream.streams.log import Output, Polled, TopicPartition
-from roadstream.workers.broker.cluster import BrokerSettings, run_brokers
+from roadstream.workers.broker.cluster import BrokerSettings
 from tests.kits.contract import DEADLINE
+from tests.kits.kafka_fixture import new_brokers
 
-pytestmark = pytest.mark.kafka
-TOPIC = "foreign"
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("kafka_bootstrap")]
 MARK = b"a value whose bytes are changed on the disk"
 
 
@@ -24,14 +24,14 @@ def log_of(servers: str) -> KafkaLog:
     return KafkaLog(KafkaSettings(bootstrap_servers=servers, replication_factor=1))
 
 
-async def send(servers: str, values: Sequence[bytes | None], **options: Any) -> None:
+async def send(servers: str, topic: str, values: Sequence[bytes | None], **options: Any) -> None:
     """Send one batch, as a foreign producer does."""
     producer = AIOKafkaProducer(bootstrap_servers=servers, linger_ms=200, **options)
     await producer.start()
     try:
         headers = [("traceparent", b"00"), ("bin", b"\xff")]
         sent = [
-            await producer.send(TOPIC, value, key=b"k", partition=0, headers=headers)
+            await producer.send(topic, value, key=b"k", partition=0, headers=headers)
             for value in values
         ]
         for one in sent:
@@ -40,28 +40,31 @@ async def send(servers: str, values: Sequence[bytes | None], **options: Any) -> 
         await producer.stop()
 
 
-async def consumed(log: KafkaLog, group: str, until: int) -> list[Any]:
-    """Return what a group member is given up to an offset; everything is committed."""
+async def consumed(log: KafkaLog, topic: str, until: int) -> list[Any]:
+    """Return what a member of a new group is given up to an offset; everything is committed."""
     found: list[Any] = []
-    async with log.consumer(group, [TOPIC]) as consumer:
+    async with log.consumer(topic, [topic]) as consumer:
         with anyio.fail_after(DEADLINE):
             while not found or found[-1].offset < until:
                 polled: Polled = await consumer.poll(max_records=100, timeout=0.5)
-                found += polled.get(TopicPartition(TOPIC, 0), [])
-        commit = {TopicPartition(TOPIC, 0): found[-1].offset + 1}
+                found += polled.get(TopicPartition(topic, 0), [])
+        commit = {TopicPartition(topic, 0): found[-1].offset + 1}
         await consumer.publish([], commit, consumer.assignment.epoch)
     return found
 
 
-async def test_a_record_is_read_whatever_it_was_compressed_with(own_kafka: str) -> None:
-    async with log_of(own_kafka) as log:
-        await log.create_topics([TOPIC], 1)
+async def test_a_record_is_read_whatever_it_was_compressed_with(
+    kafka_bootstrap: str, topic: str
+) -> None:
+    async with log_of(kafka_bootstrap) as log:
+        await log.create_topics([topic], 1)
         for codec in ("gzip", "snappy", "lz4", "zstd"):
-            await send(own_kafka, [codec.encode() * 99, None, b""], compression_type=codec)
+            values = [codec.encode() * 99, None, b""]
+            await send(kafka_bootstrap, topic, values, compression_type=codec)
         async with log.producer() as producer:
-            await producer.publish([Output(TOPIC, None, b"last", 0)])
+            await producer.publish([Output(topic, None, b"last", 0)])
 
-        found = await consumed(log, "g", 12)
+        found = await consumed(log, topic, 12)
 
     assert [record.value for record in found] == [
         b"gzip" * 99, None, b"", b"snappy" * 99, None, b"", b"lz4" * 99, None, b"",
@@ -69,31 +72,33 @@ async def test_a_record_is_read_whatever_it_was_compressed_with(own_kafka: str) 
     ]  # fmt: skip
 
 
-def damage(folder: Path) -> None:
+def damage(folder: Path, topic: str) -> None:
     """Change bytes of the marked value in the broker's file."""
-    files = [file for file in folder.rglob(f"{TOPIC}-0/*.log") if MARK in file.read_bytes()]
+    files = [file for file in folder.rglob(f"{topic}-0/*.log") if MARK in file.read_bytes()]
     assert len(files) == 1
     files[0].write_bytes(files[0].read_bytes().replace(MARK, MARK.upper()))
 
 
 async def test_a_batch_damaged_on_the_brokers_disk_does_not_stop_its_partition(
-    tmp_path: Path,
+    topic: str,
 ) -> None:
-    settings = BrokerSettings(data=tmp_path / "kafka")
-    async with run_brokers(settings) as cluster, log_of(cluster.bootstrap_servers) as log:
-        await log.create_topics([TOPIC], 1)
-        for values in ([b"0"], [b"1", MARK, b"3"], [b"4"]):
-            await send(cluster.bootstrap_servers, values)
-    damage(tmp_path)
+    async with new_brokers(BrokerSettings()) as cluster:
+        async with log_of(cluster.bootstrap_servers) as log:
+            await log.create_topics([topic], 1)
+            for values in ([b"0"], [b"1", MARK, b"3"], [b"4"]):
+                await send(cluster.bootstrap_servers, topic, values)
+        await cluster.stop()
+        damage(cluster.processes[0].log_file.parent, topic)
+        await cluster.restart(0)
 
-    async with run_brokers(settings) as cluster, log_of(cluster.bootstrap_servers) as log:
-        found = await consumed(log, "g", 4)
-        async with log.reader(TOPIC, "beginning") as reader:
-            read: list[Any] = []
-            with anyio.fail_after(DEADLINE):
-                while reader.positions[0] < 5:
-                    polled = await reader.poll(max_records=100, timeout=0.5)
-                    read += polled.get(TopicPartition(TOPIC, 0), [])
+        async with log_of(cluster.bootstrap_servers) as log:
+            found = await consumed(log, topic, 4)
+            async with log.reader(topic, "beginning") as reader:
+                read: list[Any] = []
+                with anyio.fail_after(DEADLINE):
+                    while reader.positions[0] < 5:
+                        polled = await reader.poll(max_records=100, timeout=0.5)
+                        read += polled.get(TopicPartition(topic, 0), [])
 
     for records in (found, read):
         assert [record.offset for record in records] == [0, 3, 4]

@@ -15,6 +15,7 @@ from roadstream.streams.group.member import GroupMember, GroupMemberOptions
 from roadstream.streams.kafka.log import KafkaLog
 from roadstream.streams.kafka.settings import KafkaSettings
 from roadstream.streams.log import Output, TopicPartition
+from roadstream.streams.topics.namespace import NamespacedLog
 from tests.kits.contract import DEADLINE, take
 
 pytestmark = pytest.mark.kafka
@@ -48,19 +49,19 @@ def log_of(servers: str) -> KafkaLog:
 
 
 async def test_only_what_is_too_large_alone_is_refused_and_the_rest_is_there_once(
-    own_kafka: str,
+    kafka_bootstrap: str, topic: str
 ) -> None:
     sizes = [500] * 60 + [SMALL + 1000] + [700] * 30 + [2 * SMALL] + [9]
-    async with log_of(own_kafka) as log, log.producer() as producer:
-        await limit(own_kafka, "t", 2)
-        await log.create_topics(["t"], 2)
+    async with log_of(kafka_bootstrap) as log, log.producer() as producer:
+        await limit(kafka_bootstrap, topic, 2)
+        await log.create_topics([topic], 2)
         outputs = [
-            Output("t", None, b"%04d" % i + bytes(size), i % 2) for i, size in enumerate(sizes)
+            Output(topic, None, b"%04d" % i + bytes(size), i % 2) for i, size in enumerate(sizes)
         ]
         with pytest.raises(RecordRefusedError) as raised:
             await producer.publish(outputs)
-        await producer.publish([Output("t", None, b"after", 0)])
-        async with log.reader("t", "beginning") as reader:
+        await producer.publish([Output(topic, None, b"after", 0)])
+        async with log.reader(topic, "beginning") as reader:
             found = [(record.value or b"")[:4] for _, record in await take(reader, 92)]
 
     refused = raised.value.refused
@@ -68,14 +69,14 @@ async def test_only_what_is_too_large_alone_is_refused_and_the_rest_is_there_onc
         (60, SMALL + 1004, SMALL), (91, 2 * SMALL + 4, SMALL)
     ]  # fmt: skip
     assert str(raised.value) == (
-        "t refuses a record of 21,004 bytes: expected at most 20,000 (and 1 more)"
+        f"{topic} refuses a record of 21,004 bytes: expected at most 20,000 (and 1 more)"
     )
     kept = [b"%04d" % i for i in range(len(sizes)) if i not in {60, 91}]
     assert sorted(found) == sorted([*kept, b"afte"])
 
 
 async def test_an_escalation_that_does_not_fit_ends_with_its_votes_and_is_committed(
-    own_kafka: str,
+    kafka_bootstrap: str, topic: str
 ) -> None:
     head = Head(image_id="a", uri="a.jpg")
     picture = Inline(bytes(2 * SMALL))
@@ -84,8 +85,11 @@ async def test_an_escalation_that_does_not_fit_ends_with_its_votes_and_is_commit
     pack = VotesPack(
         tier="first", cascade="c", cascade_hash="h", sent_at=1.0, runs=[run], images=[said]
     )
-    async with log_of(own_kafka) as log, log.producer() as producer:
-        await limit(own_kafka, SECOND, 1)
+    async with (
+        NamespacedLog(log_of(kafka_bootstrap), topic) as log,
+        log.producer() as producer,
+    ):
+        await limit(kafka_bootstrap, f"{topic}.{SECOND}", 1)
         await log.create_topics([FIRST, SECOND, VOTES], 1)
         await producer.publish([Output(FIRST, b"a", codec.encode(Image(head, picture)), 0)])
         member = GroupMember(Idle(), "worker", "g", [FIRST], GroupMemberOptions())
@@ -105,4 +109,6 @@ async def test_an_escalation_that_does_not_fit_ends_with_its_votes_and_is_commit
 
     assert member.stats.refused == 1
     assert [one.images[0].next_tier for one in packs] == ["second", None]
-    assert (packs[1].images[0].error or "").startswith(f"too_large: {SECOND} refuses a record")
+    assert (packs[1].images[0].error or "").startswith(
+        f"too_large: {topic}.{SECOND} refuses a record"
+    )

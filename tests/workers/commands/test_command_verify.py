@@ -32,7 +32,7 @@ from roadstream.streams.memory.log import MemoryLog
 from roadstream.workers.cli import run
 from roadstream.workers.commands.verify import shown
 from roadstream.workers.job.submit import Submitter
-from roadstream.workers.service.access.connect import open_log
+from roadstream.workers.service.access.connect import Address, address, open_log
 from roadstream.workers.service.deciding import build_consensus
 from roadstream.workers.tier.judge import Judge
 from roadstream.workers.tier.worker import TierWorker
@@ -276,16 +276,16 @@ def processes(folder: Path, role: str) -> list[int]:
     return [e.pid for e in events(folder) if isinstance(e, Opened) and e.role == role]
 
 
-async def _verify(url: str, folder: Path) -> Report:
-    async with open_log(url) as log:
+async def _verify(where: Address, folder: Path) -> Report:
+    async with open_log(where) as log:
         return await verify(log, folder / "ledgers", load_cascade(str(folder / "noop.toml")))
 
 
-def kill_and_verify(folder: Path, url: str) -> None:
+def kill_and_verify(folder: Path, where: Address) -> None:
     """Run a cascade by command, kill a worker and the consensus under load, and verify it."""
     cascade, ledgers = write_cascade(folder), folder / "ledgers"
     write_pictures(folder / "pictures", 200)
-    common = ["--log", url, "--cascade", cascade]
+    common = ["--log", where, "--cascade", cascade, "--namespace", where.namespace or ""]
     kept = ["--ledger", "ledgers"]
     up = started("up", *common, *kept, "--partitions", "4", folder=folder)
     try:
@@ -298,7 +298,7 @@ def kill_and_verify(folder: Path, url: str) -> None:
             wait_until(lambda: len(processes(ledgers, role)) > len(before), up)  # noqa: B023
 
         def settled_down() -> bool:
-            report = anyio.run(_verify, url, folder)
+            report = anyio.run(_verify, where, folder)
             assert report.anomalies == {}, report.findings
             return report.clean
 
@@ -314,9 +314,11 @@ def kill_and_verify(folder: Path, url: str) -> None:
 
 
 def test_an_embedded_run_whose_processes_are_killed_is_clean(tmp_path: Path) -> None:
-    kill_and_verify(tmp_path, f"embedded:{tmp_path / 'log.db'}")
+    kill_and_verify(tmp_path, address(f"embedded:{tmp_path / 'log.db'}", None))
 
 
 @pytest.mark.kafka
-def test_a_kafka_run_whose_processes_are_killed_is_clean(tmp_path: Path, own_kafka: str) -> None:
-    kill_and_verify(tmp_path, f"kafka://{own_kafka}")
+def test_a_kafka_run_whose_processes_are_killed_is_clean(
+    tmp_path: Path, kafka_bootstrap: str
+) -> None:
+    kill_and_verify(tmp_path, address(f"kafka://{kafka_bootstrap}", "killed"))

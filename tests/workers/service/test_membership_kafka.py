@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from roadstream.schemas.errors import ReplacedError
 from roadstream.schemas.topics import CONSENSUS_GROUP, all_topics
 from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
+from roadstream.streams.topics.namespace import NamespacedLog
 from roadstream.workers.broker.cluster import BrokerSettings
 from roadstream.workers.observe.addresses import free_ports
 from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, LEAVING
@@ -22,6 +24,14 @@ from tests.kits.command import ROADSTREAM, write_cascade
 from tests.kits.kafka_fixture import new_brokers
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def namespace(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A namespace that no other test uses, which every command here takes for its own."""
+    name = f"m-{uuid.uuid4().hex[:12]}"
+    monkeypatch.setenv("ROADSTREAM_NAMESPACE", name)
+    return name
 
 
 class Running:
@@ -70,19 +80,20 @@ def running(folder: Path, bootstrap: str, command: str, *options: str) -> Iterat
         process.communicate()
 
 
-async def make_topics(bootstrap: str) -> None:
-    async with KafkaLog(KafkaSettings(bootstrap_servers=bootstrap)) as log:
+async def make_topics(bootstrap: str, namespace: str) -> None:
+    kafka = KafkaLog(KafkaSettings(bootstrap_servers=bootstrap))
+    async with NamespacedLog(kafka, namespace) as log:
         await log.create_topics(all_topics(["first", "second"]), 2)
 
 
 def test_of_two_services_under_one_name_the_older_ends_and_says_where_the_other_is(
-    tmp_path: Path, own_kafka: str
+    tmp_path: Path, kafka_bootstrap: str, namespace: str
 ) -> None:
     options = ["--name", "same", "--partitions", "2"]
-    with running(tmp_path, own_kafka, "up", *options) as older:
+    with running(tmp_path, kafka_bootstrap, "up", *options) as older:
         for _ in range(3):
             older.says("partitions_assigned")
-        with running(tmp_path, own_kafka, "up", *options) as newer:
+        with running(tmp_path, kafka_bootstrap, "up", *options) as newer:
             assert older.ended() == ReplacedError.exit_status == 78
             last = older.said[-1]
             where = (
@@ -96,13 +107,15 @@ def test_of_two_services_under_one_name_the_older_ends_and_says_where_the_other_
             assert newer.stop() == 0
 
 
-def test_a_zombie_ends_and_leaves_its_successor_alone(tmp_path: Path, own_kafka: str) -> None:
-    anyio.run(make_topics, own_kafka)
+def test_a_zombie_ends_and_leaves_its_successor_alone(
+    tmp_path: Path, kafka_bootstrap: str, namespace: str
+) -> None:
+    anyio.run(make_topics, kafka_bootstrap, namespace)
     options = ["--tier", "first", "--member", "same"]
-    with running(tmp_path, own_kafka, "work", *options) as zombie:
+    with running(tmp_path, kafka_bootstrap, "work", *options) as zombie:
         zombie.says("partitions_assigned")
         zombie.process.send_signal(signal.SIGSTOP)
-        with running(tmp_path, own_kafka, "work", *options) as heir:
+        with running(tmp_path, kafka_bootstrap, "work", *options) as heir:
             heir.says("partitions_assigned")  # at once, not after a session timeout
             zombie.process.send_signal(signal.SIGCONT)
 
@@ -112,28 +125,28 @@ def test_a_zombie_ends_and_leaves_its_successor_alone(tmp_path: Path, own_kafka:
 
 
 def test_who_ends_leaves_its_partitions_to_the_others_at_once(
-    tmp_path: Path, own_kafka: str
+    tmp_path: Path, kafka_bootstrap: str, namespace: str
 ) -> None:
-    anyio.run(make_topics, own_kafka)
+    anyio.run(make_topics, kafka_bootstrap, namespace)
     with (
-        running(tmp_path, own_kafka, "consensus", "--member", "stays") as stays,
-        running(tmp_path, own_kafka, "consensus", "--member", "leaves") as leaves,
+        running(tmp_path, kafka_bootstrap, "consensus", "--member", "stays") as stays,
+        running(tmp_path, kafka_bootstrap, "consensus", "--member", "leaves") as leaves,
     ):
         leaves.says("partitions_assigned")
         stays.says("partitions_assigned")
-        with running(tmp_path, own_kafka, "consensus", "--member", "third") as third:
+        with running(tmp_path, kafka_bootstrap, "consensus", "--member", "third") as third:
             third.says("partitions_assigned")
             assert third.stop() == 0
         assert leaves.stop() == 0
-        assert anyio.run(members, own_kafka) == ["stays"]
+        assert anyio.run(members, kafka_bootstrap, namespace) == ["stays"]
         assert stays.stop() == 0
-        assert anyio.run(members, own_kafka) == []
+        assert anyio.run(members, kafka_bootstrap, namespace) == []
 
 
-async def members(bootstrap: str) -> list[str]:
+async def members(bootstrap: str, namespace: str) -> list[str]:
     """Return the names of the members of the consensus's group."""
     async with KafkaLog(KafkaSettings(bootstrap_servers=bootstrap)) as log:
-        group = await log.describe(CONSENSUS_GROUP)
+        group = await log.describe(f"{namespace}.{CONSENSUS_GROUP}")
         return sorted(member.name or "" for member in group.members)
 
 
@@ -148,10 +161,10 @@ def test_who_starts_while_kafka_is_away_waits_and_can_be_stopped(
 
 
 async def test_who_is_told_to_end_while_its_broker_stands_still_waits_for_nothing(
-    tmp_path: Path,
+    tmp_path: Path, namespace: str
 ) -> None:
     async with new_brokers(BrokerSettings()) as cluster:
-        await make_topics(cluster.bootstrap_servers)
+        await make_topics(cluster.bootstrap_servers, namespace)
         options = ["--tier", "first", "--member", "one"]
         with running(tmp_path, cluster.bootstrap_servers, "work", *options) as worker:
             await anyio.to_thread.run_sync(worker.says, "partitions_assigned")
