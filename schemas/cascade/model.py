@@ -103,7 +103,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             value.
         tags_any: Holds when it has one of these, likewise.
         tags_none: Holds when it has none of these, likewise.
-        tiers_down: Holds when nobody works for any of these later tiers now.
+        tiers_down: Holds while all of these later tiers are down: nobody has worked for any of them
+            for its ``down_after``.
         reason: Said in the votes; made from the conditions when absent.
     """
 
@@ -159,6 +160,8 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         fusion: How boxes of its detectors become one set; ``None`` leaves them apart.
         give_up_after: Seconds after which an image that was sent here and has no votes from here is
             answered without them, ``degraded``; ``None`` waits as long as it takes.
+        down_after: Seconds for which no worker must have polled for the tier before it is down, of
+            which ``tiers_down`` of earlier tiers' routes speaks.
     """
 
     name: Name
@@ -167,6 +170,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_batch: PositiveInt = 16
     fusion: Fusion | None = None
     give_up_after: Positive | None = None
+    down_after: Annotated[float, Meta(ge=3, le=1e9)] = 10.0
 
     @property
     def fused(self) -> list[Member]:

@@ -8,13 +8,21 @@ from roadstream.schemas.records.votes import NO_TAGS
 
 # In characters: a route may name many tags, and its reason stands in every vote.
 MOST_REASON = 1024
+NONE_DOWN: frozenset[str] = frozenset()
 
 
 class Decision(NamedTuple):
-    """Where to, and why. ``next_tier`` is ``None`` for an exit."""
+    """Where an image goes, and why.
+
+    Attributes:
+        next_tier: Where to; ``None`` for an exit.
+        reason: The route that held.
+        down: The tiers that nobody works for, where that decided; else ``None``.
+    """
 
     next_tier: str | None
     reason: str
+    down: list[str] | None = None
 
 
 class TagRule:
@@ -49,12 +57,21 @@ def _tag_rule(route: Route) -> TagRule | None:
 
 
 class Router:
-    """The routes of one tier, ready to be asked once per image."""
+    """The routes of one tier, ready to be asked once per image.
+
+    Attributes:
+        targets: Tiers that images may be sent to from here.
+        watched: Tiers of which it matters whether anybody works for them.
+        needs_disagreement: Whether a route asks for the disagreement.
+        needs_tags: Whether a route asks for tags.
+    """
 
     def __init__(self, cascade: Cascade, tier: str) -> None:
         names = cascade.tier_names
         rest = names[names.index(tier) + 1 :]
-        self.targets = {r.to for r in cascade.tier(tier).routes if r.to != EXIT} | set(rest[:1])
+        routes = cascade.tier(tier).routes
+        self.targets = {r.to for r in routes if r.to != EXIT} | set(rest[:1])
+        self.watched = {name for r in routes for name in r.tiers_down}
         self._default = (
             Decision(rest[0], "no route held: next tier") if rest else Decision(None, "last tier")
         )
@@ -64,15 +81,22 @@ class Router:
                 r.max_confidence if r.max_confidence is not None else 2.0,
                 r.max_disagreement,
                 _tag_rule(r),
-                Decision(None if r.to == EXIT else r.to, r.reason or describe(r)),
+                frozenset(r.tiers_down),
+                Decision(
+                    None if r.to == EXIT else r.to, r.reason or describe(r), r.tiers_down or None
+                ),
             )
-            for r in cascade.tier(tier).routes
+            for r in routes
         ]
         self.needs_disagreement = any(rule[2] is not None for rule in self._rules)
         self.needs_tags = any(rule[3] is not None for rule in self._rules)
 
     def decide(
-        self, confidence: float, disagreement: float, tags: Mapping[str, str] = NO_TAGS
+        self,
+        confidence: float,
+        disagreement: float,
+        tags: Mapping[str, str] = NO_TAGS,
+        down: frozenset[str] = NONE_DOWN,
     ) -> Decision:
         """Return the decision for a confidence in [0, 1] and a disagreement in log-odds.
 
@@ -80,12 +104,14 @@ class Router:
             confidence: Of the votes so far.
             disagreement: Of the votes so far; only looked at if ``needs_disagreement``.
             tags: The image's, by name; only looked at if ``needs_tags``.
+            down: The tiers that nobody works for.
         """
-        for low, high, spread, tagged, decision in self._rules:
+        for low, high, spread, tagged, absent, decision in self._rules:
             if (
                 low <= confidence < high
                 and (spread is None or disagreement <= spread)
                 and (tagged is None or tagged.holds(tags))
+                and absent <= down
             ):
                 return decision
         return self._default
@@ -100,6 +126,8 @@ def describe(route: Route) -> str:
         parts.append(f"confidence < {route.max_confidence:g}")
     if route.max_disagreement is not None:
         parts.append(f"disagreement ≤ {route.max_disagreement:g}")
+    if route.tiers_down:
+        parts.append(f"nobody works for {', nor for '.join(route.tiers_down)}")
     parts += [f"tag {one}" for one in route.tags_all]
     if route.tags_any:
         parts.append(_listed("tag", "any of the tags", route.tags_any))

@@ -14,7 +14,7 @@ from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import NO_TAGS, Box, ImageVotes, PriorVote, merged_tags
 from roadstream.stages.inference import Abstained, Finding, Score, is_late
 from roadstream.stages.voting.fusion import fusion_of
-from roadstream.stages.voting.route import Router
+from roadstream.stages.voting.route import NONE_DOWN, Router
 from roadstream.stages.voting.vote import calibrator, decision_confidence, disagreement, pooled
 
 logger = structlog.get_logger()
@@ -59,6 +59,8 @@ class TierVoting:
 
     Attributes:
         targets: Tiers that images may be escalated to from here.
+        watched: Tiers of which it matters whether anybody works for them.
+        down: Those that nobody works for now. Another thread may set it at any time.
     """
 
     def __init__(self, cascade: Cascade, tier: str) -> None:
@@ -67,7 +69,8 @@ class TierVoting:
         self._router = Router(cascade, tier)
         self._pool = pooled(cascade.pool)
         self._fusion = fusion_of(cascade.tier(tier))
-        self.targets = self._router.targets
+        self.targets, self.watched = self._router.targets, self._router.watched
+        self.down = NONE_DOWN
 
     def fused(
         self, columns: Sequence[Sequence[Finding | EngineError]]
@@ -116,7 +119,7 @@ class TierVoting:
         confidence = decision_confidence(self._pool(voted, weights)) if weights else 0.0
         spread = disagreement(voted, weights) if self._router.needs_disagreement else 0.0
         tags = self._merged(earlier_tags, told) if self._router.needs_tags else NO_TAGS
-        decision = self._router.decide(confidence, spread, tags)
+        decision = self._router.decide(confidence, spread, tags, self.down)
         counted = len(voted) > len(prior)
         error = None if problem is None or counted else _reason(problem)
         return ImageVotes(
@@ -131,6 +134,7 @@ class TierVoting:
             told.texts,
             fused,
             told.tags,
+            decision.down,
         )
 
     def _merged(self, earlier: Mapping[str, str], told: "_Told") -> Mapping[str, str]:

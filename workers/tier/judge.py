@@ -166,6 +166,15 @@ class Judge:
         return self._voting.targets
 
     @property
+    def watched(self) -> dict[str, float]:
+        """Tiers of which it matters whether somebody works for them, with their ``down_after``."""
+        return {name: self.cascade.tier(name).down_after for name in self._voting.watched}
+
+    def take_as_down(self, tiers: frozenset[str]) -> None:
+        """Route images from now on as nobody works for these tiers. Any thread may call it."""
+        self._voting.down = tiers
+
+    @property
     def breakers(self) -> dict[str, MemberBreaker]:
         """Each member's circuit breaker."""
         return {running.member.name: running.breaker for running in self.members}

@@ -85,6 +85,7 @@ class TierWorker:
         stats: Its counters.
         limits: As given.
         more_waits: Whether the last poll left records on the log.
+        downstream: How the later tiers stand.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class TierWorker:
         )
         self.breaker = ShareBreaker(self.limits.dead_letters)
         self.stats = TierStats()
+        self.downstream = Downstream(log, judge, self.limits.downstream_lag)
         self._begin()
 
     def batcher(self, judge: Judge) -> Batcher[Item]:
@@ -128,7 +130,6 @@ class TierWorker:
         self._changed, self._ended = anyio.Event(), anyio.Event()
         self.more_waits = False
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._downstream = Downstream(self._log, self.judge, self.limits.downstream_lag)
 
     @property
     def _newest(self) -> VersionQueue:
@@ -195,6 +196,7 @@ class TierWorker:
             async with anyio.create_task_group() as self._tasks:
                 for queue in self._queues.values():
                     self._start_queue(queue)
+                self._tasks.start_soon(self.downstream.presence.run)
                 await repeat_until(stopping, self._fill)
                 await self._leave()
                 self._tasks.cancel_scope.cancel()
@@ -261,7 +263,7 @@ class TierWorker:
         found = self._versions.judge(self.tier, queue.version)
         if isinstance(found, Judge):
             queue.install(found)
-            self._downstream.watch(found)
+            self.downstream.watch(found)
             self.signal()
         elif found is not None and len(queue):
             waited = anyio.current_time() - found.since
@@ -280,7 +282,7 @@ class TierWorker:
             judge = found if isinstance(found, Judge) else None
             queue = self._queues[version] = VersionQueue(self, version, judge)
             if judge is not None:
-                self._downstream.watch(judge)
+                self.downstream.watch(judge)
             self._start_queue(queue)
         return queue
 
@@ -303,7 +305,7 @@ class TierWorker:
         live = [topic for topic, lane in self._inputs.items() if lane == "live"]
         if not self._takes_archive():
             return live
-        self.stats.held_back = await self._downstream.behind()
+        self.stats.held_back = await self.downstream.behind()
         return live if self.stats.held_back else None
 
     async def _enqueue(self, polled: Polled) -> None:
@@ -398,6 +400,7 @@ class TierWorker:
             with self.notes.running(batch.items, alone=batch.alone):
                 judge = _home(batch).judge
                 assert judge is not None
+                judge.take_as_down(self.downstream.presence.down)
                 judge.judge(batch)
         finally:
             batch.ended = True

@@ -13,6 +13,7 @@ NAMES = ["one", "two", "three"]
 LEVELS = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.95, 1.0])
 CONFIDENCE = LEVELS | st.floats(0, 1)
 SPREAD = st.sampled_from([0.0, 1.0, 2.0]) | st.floats(0, 6)
+DOWN = st.frozensets(st.sampled_from(["two", "three"]))
 
 
 CONDITIONS = st.sampled_from(["weather=rain", "weather", "light=night", "light=", "text=A=B"])
@@ -33,6 +34,7 @@ def routes_to(*targets: str) -> st.SearchStrategy[list[Route]]:
             tags_all=CONDITION_LISTS,
             tags_any=CONDITION_LISTS,
             tags_none=CONDITION_LISTS,
+            tiers_down=st.lists(st.sampled_from(["two", "three"]), unique=True),
         ),
         max_size=5,
     )
@@ -42,7 +44,11 @@ def has(tags: dict[str, str], condition: str) -> bool:
     return condition in tags or condition in [f"{name}={value}" for name, value in tags.items()]
 
 
-def holds(route: Route, confidence: float, spread: float, tags: dict[str, str]) -> bool:
+def holds(
+    route: Route, confidence: float, spread: float, tags: dict[str, str], down: frozenset[str]
+) -> bool:
+    if any(name not in down for name in route.tiers_down):
+        return False
     tagged = [has(tags, one) for one in route.tags_any]
     if not all(has(tags, one) for one in route.tags_all) or (tagged and not any(tagged)):
         return False
@@ -56,17 +62,23 @@ def holds(route: Route, confidence: float, spread: float, tags: dict[str, str]) 
 
 
 @settings(deadline=None, max_examples=examples(200))
-@given(routes_to("exit", "two", "three"), CONFIDENCE, SPREAD, TAGS)
+@given(routes_to("exit", "two", "three"), CONFIDENCE, SPREAD, TAGS, DOWN)
 def test_the_first_route_that_holds_decides(
-    routes: list[Route], confidence: float, spread: float, tags: dict[str, str]
+    routes: list[Route],
+    confidence: float,
+    spread: float,
+    tags: dict[str, str],
+    down: frozenset[str],
 ) -> None:
     router = Router(cascade(tier("one", routes=routes), tier("two"), tier("three")), "one")
-    first = next((r.to for r in routes if holds(r, confidence, spread, tags)), "two")
+    held = (r for r in routes if holds(r, confidence, spread, tags, down))
+    first = next(held, Route(to="two"))
 
-    decision = router.decide(confidence, spread, tags)
-    assert decision.next_tier == (None if first == "exit" else first)
+    decision = router.decide(confidence, spread, tags, down)
+    assert decision.next_tier == (None if first.to == "exit" else first.to)
+    assert (decision.down or []) == first.tiers_down
     if not router.needs_tags:
-        assert router.decide(confidence, spread) == decision
+        assert router.decide(confidence, spread, down=down) == decision
 
 
 @settings(deadline=None)
@@ -121,14 +133,20 @@ def test_a_lower_bound_holds_at_itself_and_an_upper_one_does_not() -> None:
             Route(to="exit", tags_any=["text=STOP", "weather"], tags_none=["light", "fog"]),
             "any of the tags text=STOP, weather and none of the tags light, fog",
         ),
+        (Route(to="exit", tiers_down=["two"]), "nobody works for two"),
+        (
+            Route(to="exit", min_confidence=0.7, tiers_down=["two", "three"]),
+            "confidence ≥ 0.7 and nobody works for two, nor for three",
+        ),
         (Route(to="exit", reason="sure enough"), "sure enough"),
     ],
 )
 def test_a_decision_says_which_route_held(route: Route, reason: str) -> None:
     router = Router(cascade(tier("one", routes=[route])), "one")
 
-    tags = {"weather": "rain", "text": "ROAD WORK"}
-    assert router.decide(0.8 if route.max_confidence else 1.0, 0.0, tags) == Decision(None, reason)
+    tags, down = {"weather": "rain", "text": "ROAD WORK"}, frozenset({"two", "three"})
+    decision = router.decide(0.8 if route.max_confidence else 1.0, 0.0, tags, down)
+    assert decision == Decision(None, reason, route.tiers_down or None)
     if not route.reason:
         assert describe(route) == reason
 
@@ -156,3 +174,21 @@ def test_a_reason_made_of_many_tags_is_bounded() -> None:
 
     assert router.decide(1.0, 0.0).reason.startswith("none of the tags t0=xxx")
     assert len(router.decide(1.0, 0.0).reason) == MOST_REASON
+
+
+def test_a_route_for_tiers_that_are_down_holds_while_all_of_them_are() -> None:
+    around = [
+        Route(to="exit", max_confidence=0.5, tiers_down=["two", "three"]),
+        Route(to="three", tiers_down=["two"]),
+    ]
+    router = Router(cascade(tier("one", routes=around), tier("two"), tier("three")), "one")
+
+    assert router.watched == {"two", "three"}
+    assert router.decide(0.2, 0.0).next_tier == "two"
+    assert router.decide(0.2, 0.0, down=frozenset({"three"})).next_tier == "two"
+    assert router.decide(0.2, 0.0, down=frozenset({"two"}))[::2] == ("three", ["two"])
+    assert router.decide(0.2, 0.0, down=frozenset({"two", "three"}))[::2] == (
+        None,
+        ["two", "three"],
+    )
+    assert router.decide(0.9, 0.0, down=frozenset({"two", "three"}))[::2] == ("three", ["two"])

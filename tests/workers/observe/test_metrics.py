@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+from roadstream.schemas.cascade.model import Route
 from roadstream.schemas.errors import UsageError
 from roadstream.schemas.histogram import Histogram
 from roadstream.schemas.topics import all_topics
@@ -70,7 +71,8 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
 
 
 async def test_a_process_shows_every_metric_that_is_not_a_log_s_or_a_supervisor_s() -> None:
-    noop = cascade(tier("one"), tier("two"))
+    around = [Route(to="exit", tiers_down=["two"])]
+    noop = cascade(tier("one", routes=around), tier("two"))
     log = MemoryLog()
     await log.create_topics(all_topics(noop.tier_names), 2)
     process, stopping = Process(log, noop), anyio.Event()

@@ -42,12 +42,16 @@ def to_work(cascade: Cascade, tiers: Iterable[str]) -> list[Right]:
     """Return what ``work`` for some tiers needs."""
     rights: list[Right] = []
     for tier in tiers:
-        later = sorted(Router(cascade, tier).targets)
+        router = Router(cascade, tier)
+        later = sorted(router.targets)
         onward = [topic for name in later for topic in tier_inputs(name, first=False)]
         rights += _on("READ", tier_inputs(tier, first=tier == cascade.tier_names[0]))
         rights += _on("WRITE", [*onward, VOTES, DEAD_LETTERS])
         rights.append(Right("READ", "group", tier_group(tier)))
-        rights += [Right("DESCRIBE", "group", tier_group(name)) for name in later]
+        rights += [
+            Right("DESCRIBE", "group", tier_group(name))
+            for name in sorted({*later, *router.watched})
+        ]
     return _among(cascade, rights)
 
 

@@ -180,6 +180,11 @@ _TIER: "_Metrics[TierWorker]" = _Metrics(
         "Learnt time per image of a batch."),
     _gauge("service_beta_seconds", lambda w: w.queue.latency.beta, "Learnt time per batch."),
 )
+_LATER_TIER = _Metrics[bool](
+    ("tier", "later"),
+    _gauge("later_tier_down", int,
+        "1 while nobody works for a later tier, of those that routes ask for."),
+)
 _MEMBER: "_Metrics[RunningMember]" = _Metrics(
     ("tier", "member"),
     _counter("member_pictures", lambda m: m.stats.pictures, "Pictures shown to the model."),
@@ -300,6 +305,8 @@ def worker_samples(worker: "TierWorker") -> Iterator[Sample]:
     """Yield the counters of a tier worker, its queue, its judge and its models."""
     yield from _DEAD_LETTERS.samples(worker.stats.dead_letters, worker.member.group)
     yield from _TIER.samples(worker, worker.tier)
+    for later, is_down in worker.downstream.presence.watched.items():
+        yield from _LATER_TIER.samples(is_down, worker.tier, later)
     for member in worker.judge.members:
         yield from _MEMBER.samples(member, worker.tier, member.member.name)
 
