@@ -78,7 +78,14 @@ MOST_BOXES, MOST_TEXTS = 20, 16
 LONGEST_TEXT = 1000
 
 
-class Escalation(msgspec.Struct, frozen=True, tag_field="schema", tag="escalation.v1", gc=False):
+class Escalation(
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    tag_field="schema",
+    tag="escalation.v1",
+    gc=False,
+):
     """An image handed on to a later tier: the same payload, and the votes so far.
 
     Attributes:

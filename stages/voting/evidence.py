@@ -38,6 +38,7 @@ def evidence_after(
         runs: The member runs that they refer to.
         votes: All votes so far that count.
     """
+    spread = _disagreement(votes)
     boxes, texts, tags = earlier.boxes, earlier.texts, earlier.tags
     if said.boxes is not None or said.fused:
         boxes = strongest([*_boxes(said, runs), *boxes])
@@ -45,7 +46,6 @@ def evidence_after(
         texts = bounded_texts(_counting(runs, said.texts), texts)
     if said.tags is not None:
         tags = merged_tags(tags, [given for _, given in _counting(runs, said.tags)])
-    spread = _disagreement(votes)
     if not (boxes or texts or tags or spread):
         return NO_EVIDENCE
     return Evidence(boxes, tags, texts, spread)
@@ -53,6 +53,8 @@ def evidence_after(
 
 def checked(evidence: Evidence) -> Evidence:
     """Return evidence as a record brings it within its bounds; mostly the same object."""
+    if evidence is NO_EVIDENCE:
+        return evidence
     boxes, texts = evidence.boxes, evidence.texts
     if boxes and (len(boxes) > MOST_BOXES or not all(map(_inside, boxes))):
         boxes = strongest(boxes)
@@ -109,7 +111,8 @@ def bounded_texts(latest: Iterable[tuple[str, str]], earlier: Mapping[str, str])
 
 def _disagreement(votes: Sequence[PriorVote]) -> float:
     """Return the disagreement of votes; of those that are all the same it is not worked out."""
-    ps = [vote.probability for vote in votes]
-    if len(ps) < 2 or min(ps) == max(ps):
-        return 0.0
-    return disagreement(ps, [vote.weight for vote in votes])
+    for vote in votes:
+        if vote.probability != votes[0].probability:
+            ps = [vote.probability for vote in votes]
+            return disagreement(ps, [vote.weight for vote in votes])
+    return 0.0

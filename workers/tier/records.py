@@ -45,7 +45,12 @@ class _Image(msgspec.Struct, frozen=True, tag_field="schema", tag="image.v1", gc
 
 
 class EscalationView(
-    msgspec.Struct, frozen=True, tag_field="schema", tag="escalation.v1", gc=False
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    tag_field="schema",
+    tag="escalation.v1",
+    gc=False,
 ):
     """`Escalation`, its picture left in the record; encoded, it is the same."""
 
