@@ -38,11 +38,13 @@ class EngineTraits(msgspec.Struct, frozen=True, kw_only=True):
             to the cascade file; such a folder or the id of a model on the ``hub``; a name on a
             ``server``; or ``none`` is needed.
         several_sizes: Whether they may have ``sizes``.
+        evidence: Whether they can make use of what earlier tiers found, and so may ask for it.
     """
 
     settings: type[EngineSettings] = NoSettings
     model: ModelKind = "none"
     several_sizes: bool = False
+    evidence: bool = False
 
 
 class EngineEntry(EngineTraits, frozen=True, kw_only=True):
@@ -95,6 +97,7 @@ ENGINES = {
             runs="vision-language models by vLLM, in a process and an environment of its own",
             settings=VllmSettings,
             model="hub",
+            evidence=True,
             implementation=f"{_ENGINES}.vllm.engine:VllmEngine",
             extra="vllm",
             stays="vLLM runs it",
@@ -104,6 +107,7 @@ ENGINES = {
             runs="vision-language models on a server that speaks OpenAI's protocol",
             settings=OpenAISettings,
             model="server",
+            evidence=True,
             implementation=f"{_ENGINES}.openai.engine:OpenAIEngine",
             extra="openai",
             modules=("httpx",),

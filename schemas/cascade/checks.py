@@ -11,6 +11,7 @@ from roadstream.schemas.cascade.model import EXIT, CascadeFile, Isotonic, Member
 from roadstream.schemas.cascade.structure import Broken, known
 from roadstream.schemas.engines import MODEL_KINDS, EngineEntry
 from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.base import EngineSettings
 
 T = TypeVar("T")
 
@@ -49,6 +50,15 @@ def check_member(member: Member, engine: EngineEntry, where: str) -> Iterator[Co
     if known(member.sizes) and member.sizes and not engine.several_sizes:
         expected = f"no further sizes for the engine {engine.name}"
         yield ConfigError(f"{where}.sizes", expected, f"{member.sizes}")
+
+
+def check_settings(
+    settings: EngineSettings, engine: EngineEntry, where: str
+) -> Iterator[ConfigError]:
+    """Yield what is wrong between a member's settings and its engine."""
+    if settings.evidence and not engine.evidence:
+        expected = f"none for the engine {engine.name}, which can make no use of it"
+        yield ConfigError(f"{where}.settings.evidence", expected, ", ".join(settings.evidence))
 
 
 def doubts(file: CascadeFile) -> Iterator[str]:

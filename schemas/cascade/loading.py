@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from roadstream.cascades import FOLDER
-from roadstream.schemas.cascade.checks import check_file, check_member, each
+from roadstream.schemas.cascade.checks import check_file, check_member, check_settings, each
 from roadstream.schemas.cascade.model import (
     Cascade,
     CascadeFile,
@@ -174,8 +174,10 @@ def _read_member(member: Member, where: str, mistakes: list[ConfigError]) -> Mem
     said: object = {} if isinstance(given, EngineSettings) else given
     settings = reader.read(said, engine.settings, f"{key}.settings")
     mistakes += reader.mistakes
-    whole = Broken(given) if reader.mistakes else settings
-    return msgspec.structs.replace(member, settings=whole)
+    if reader.mistakes:
+        return msgspec.structs.replace(member, settings=Broken(given))
+    mistakes += check_settings(settings, engine, where)
+    return msgspec.structs.replace(member, settings=settings)
 
 
 def _taken(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from math import exp, log
 from typing import NamedTuple
 
+from roadstream.schemas.records.bounds import MOST_TAG
 from roadstream.schemas.records.votes import Box
 from roadstream.stages.inference import Abstained, Score
 
@@ -82,7 +83,7 @@ class SignRules:
         return found
 
     def judge(self, regions: Sequence[Region], sureness: float) -> Score | Abstained:
-        """Return what the texts in a picture say.
+        """Return what the texts in a picture say, with the one that counted as tag ``text``.
 
         Args:
             regions: In the order in which they were read; a sign's lines may be regions each.
@@ -99,7 +100,9 @@ class SignRules:
             return Abstained(f"read both of roadwork and of its end: {text}")
         raw = read_odds(self._odds, sureness)
         boxes = [region.box for region in regions if region.box and _part_of(region.text, found)]
-        return Score(raw if sides == {True} else -raw, boxes, text)
+        # The first one is the longest, and so the most telling.
+        tags = {"text": found[0].text.upper()[:MOST_TAG]}
+        return Score(raw if sides == {True} else -raw, boxes, text, tags)
 
 
 def read_odds(odds: float, sureness: float) -> float:

@@ -173,6 +173,13 @@ WRONG = {
             "got 'ti ny'"
         ),
     ),
+    "evidence for an engine that cannot use it": (
+        ("settings = { boxes = false }", 'settings = { evidence = ["boxes", "tags"] }'),
+        (
+            f"{AT}.settings.evidence: expected none for the engine onnx, which can make no use "
+            "of it, got boxes, tags"
+        ),
+    ),
     "route to nowhere": (
         ('to = "exit"', 'to = "tow"'),
         "tiers[0].routes[0].to: expected one of exit, two, got tow",

@@ -94,6 +94,21 @@ def test_a_text_that_was_read_unsurely_says_less() -> None:
     assert not_at_all == 0.0
 
 
+@pytest.mark.parametrize(
+    ("texts", "tag"),
+    [
+        (["Road", "work ahead, 2 miles"], "ROAD WORK"),
+        (["END CONSTRUCTION"], "END CONSTRUCTION"),
+        (["STRAßENARBEITEN", "UMLEITUNG"], "STRASSENARBEITEN"),
+    ],
+)
+def test_the_text_that_counted_is_a_tag(texts: list[str], tag: str) -> None:
+    found = judged(*texts)
+
+    assert isinstance(found, Score)
+    assert found.tags == {"text": tag}
+
+
 def test_members_name_their_own_texts() -> None:
     rules = SignRules(["Chantier interdit"], [], odds=2.0)
 

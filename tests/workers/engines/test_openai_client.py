@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
 from roadstream.schemas.records.image import Head
+from roadstream.schemas.records.votes import Evidence
 from roadstream.schemas.settings.openai import OpenAISettings
 from roadstream.stages.decoding.decode import encode_jpeg
 from roadstream.stages.inference import Abstained, Picture, Pictures, Score
@@ -27,6 +28,7 @@ from roadstream.workers.engines.openai.engine import OpenAIEngine
 from roadstream.workers.engines.openai.messages import Choice, answer_token, jpeg_of
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vlm.fitting import Limits
+from roadstream.workers.engines.vlm.telling import HEADING
 from tests.kits.builders import cascade, tier
 
 KEY = "sk-very-secret"
@@ -212,6 +214,26 @@ def test_a_picture_becomes_a_request_and_its_answer_a_score(
     assert [part["type"] for part in user["content"]] == ["text", "image_url"]
     assert user["content"][1]["image_url"]["url"].startswith("data:image/jpeg;base64,/9j/")
     engine.close()
+
+
+def test_a_member_is_told_of_evidence_what_its_settings_ask_for_and_by_default_nothing(
+    script: type[Script], tmp_path: Path
+) -> None:
+    script.answers = [(200, {}, completion("Yes"))]
+    found = Evidence(tags={"weather": "rain"}, texts={"signs": "ROAD WORK"})
+    picture = Picture(np.zeros((48, 64, 3), np.uint8), evidence=found)
+    unseen = Picture(np.zeros((48, 64, 3), np.uint8))
+
+    for evidence in ([], ["tags", "boxes"]):
+        engine = engine_of(script, tmp_path, evidence=evidence)
+        engine.load()
+        engine.infer(Pictures([unseen]))
+        engine.infer(Pictures([picture]))
+        engine.close()
+
+    asked = [one["messages"][1]["content"][0]["text"] for one in script.requests]
+    question = engine._asking.prompt.question(1)
+    assert asked == [question] * 3 + [f'{question}\n\n{HEADING}\n- tags: weather "rain"']
 
 
 def test_what_is_late_is_not_even_asked(script: type[Script], tmp_path: Path) -> None:

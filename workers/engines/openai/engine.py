@@ -115,7 +115,7 @@ class OpenAIEngine(Engine):
         limits, quality = self._asking.limits, self._settings.jpeg_quality
         jpegs = [jpeg_of(Picture(), pixels, limits, quality) for pixels in earlier]
         jpegs.append(jpeg_of(picture, last, limits, quality))
-        return request(self._model, self._asking.prompt, jpegs, self._settings)
+        return request(self._model, self._asking.prompt, question.text, jpegs, self._settings)
 
     def _read(self, reply: dict[str, Any]) -> EngineResult:
         settings = self._settings

@@ -88,11 +88,11 @@ def jpeg_of(picture: Picture, pixels: Pixels, limits: Limits, quality: int) -> b
 
 
 def request(
-    model: str, prompt: Prompt, jpegs: Sequence[bytes], settings: OpenAISettings
+    model: str, prompt: Prompt, question: str, jpegs: Sequence[bytes], settings: OpenAISettings
 ) -> dict[str, Any]:
-    """Return the chat request about pictures, of which the last one counts."""
+    """Return the chat request that asks a question about pictures, of which the last one counts."""
     shown = [_image(data) for data in jpegs]
-    text = [{"type": "text", "text": prompt.question(len(jpegs))}]
+    text = [{"type": "text", "text": question}]
     content = [*text, *shown] if prompt.order == "text_first" else [*shown, *text]
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if prompt.system:

@@ -12,6 +12,7 @@ from roadstream.stages.rules.yes_no import AnswerWords, Reading, decided
 from roadstream.streams.clock import Clock, SystemClock
 from roadstream.workers.engines.vlm.fitting import Limits, fitted
 from roadstream.workers.engines.vlm.sessions import Sessions
+from roadstream.workers.engines.vlm.telling import told
 
 LATE = ImageError("expired", "the deadline passed before the model answered")
 
@@ -85,9 +86,17 @@ class Asking:
         """Return what is asked about each picture of a batch."""
         shown = self._sessions.with_earlier(batch, fitted(batch, self.limits))
         return [
-            Question(self.prompt.question(len(pixels)), pixels, self._patience(picture))
+            Question(self._text(picture, len(pixels)), pixels, self._patience(picture))
             for picture, pixels in zip(batch, shown, strict=True)
         ]
+
+    def _text(self, picture: Picture, frames: int) -> str:
+        """Return the prompt's question, and behind it what the member is told besides."""
+        asked, found = (
+            self.prompt.question(frames),
+            told(picture.evidence.only(self._settings.evidence)),
+        )
+        return f"{asked}\n\n{found}" if found else asked
 
     def score(self, reading: Reading, text: str = "") -> Score | Abstained:
         """Return a reading as a score, or an abstention if too much leaked."""
