@@ -102,6 +102,21 @@ async def tell(log: Log, one: Told) -> None:
         )
 
 
+async def make_topic(log: Log) -> None:
+    """Make the topic where there is none.
+
+    Raises:
+        UsageError: It cannot be made.
+        OutputError: It may not be described or made.
+        LogUnavailableError: The log does not answer.
+    """
+    if CASCADES not in await log.partition_counts([CASCADES]):
+        try:
+            await log.create_topics([CASCADES], 1)
+        except UsageError as error:
+            raise _UncheckedError(str(error)) from None
+
+
 async def read_claims(log: Log) -> Claims:
     """Read the topic from its beginning to its end; make it where there is none.
 
@@ -110,11 +125,7 @@ async def read_claims(log: Log) -> Claims:
         OutputError: It may not be read, described or made.
         LogUnavailableError: The log does not answer.
     """
-    if CASCADES not in await log.partition_counts([CASCADES]):
-        try:
-            await log.create_topics([CASCADES], 1)
-        except UsageError as error:
-            raise _UncheckedError(str(error)) from None
+    await make_topic(log)
     told: list[Told] = []
     async with log.reader(CASCADES, "beginning") as reader:
         ends = await reader.ends()

@@ -6,7 +6,9 @@ lie on the host that is to judge by it.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 
+import anyio
 import structlog
 
 from roadstream.schemas import codec
@@ -16,7 +18,7 @@ from roadstream.schemas.errors import LogUnavailableError, OutputError, UsageErr
 from roadstream.schemas.records.claims import CascadeVersion, Roll, decode_told
 from roadstream.schemas.topics import CASCADES
 from roadstream.streams.log import Log, Polled, Reader, Record
-from roadstream.streams.topics.claims import tell
+from roadstream.streams.topics.claims import make_topic, tell
 
 logger = structlog.get_logger()
 
@@ -25,6 +27,8 @@ MOST_HELD = 64
 _POLL = 500
 # Seconds that a record which is there may take to come.
 _TRIES = 10
+# Seconds until the topic is looked for again where there is none, or it may not be read.
+_ASKED_AGAIN = 5.0
 
 
 class Versions:
@@ -70,21 +74,38 @@ class Versions:
                 self._take(await reader.poll(max_records=_POLL, timeout=1.0), reader)
         return self._position != before
 
-    async def wait(self, reader: Reader, timeout: float) -> bool:
-        """Read what comes within so many seconds; return whether anything did.
+    async def follow(self, heard: Callable[[], object]) -> None:
+        """Read what comes, until it is cancelled.
+
+        A log that does not answer is asked again later, and so is a topic that is not there or may
+        not be read, which is said once.
 
         Args:
-            reader: Of the topic, from ``position`` on.
-            timeout: In seconds.
+            heard: Called whenever something came.
         """
-        polled = await reader.poll(max_records=_POLL, timeout=timeout)
-        self._take(polled, reader)
-        return any(map(len, polled.values()))
+        said = False
+        while True:
+            try:
+                if CASCADES in await self._log.partition_counts([CASCADES]):
+                    await self._follow(heard)
+            except LogUnavailableError:
+                pass  # who works tells of it
+            except OutputError as error:
+                if not said:
+                    said = True
+                    topic = self._log.real_name(CASCADES)
+                    logger.warning("versions_unread", topic=topic, reason=str(error))
+            await anyio.sleep(_ASKED_AGAIN)
 
-    @property
-    def position(self) -> int:
-        """Up to which offset the topic was read."""
-        return self._position
+    async def _follow(self, heard: Callable[[], object]) -> None:
+        async with self._log.reader(CASCADES, {0: self._position}) as reader:
+            if reader.positions[0] < self._position:  # it was made anew
+                self._start_over()
+            while True:
+                polled = await reader.poll(max_records=_POLL, timeout=1.0)
+                self._take(polled, reader)
+                if any(map(len, polled.values())):
+                    heard()
 
     def _start_over(self) -> None:
         self.roll = self.latest = None
@@ -157,8 +178,10 @@ class Versions:
 
         Raises:
             LogUnavailableError: The log does not answer.
+            UsageError: The topic cannot be made.
             OutputError: The log does not allow it, or the record is too large for the topic.
         """
+        await make_topic(self._log)
         await self.refresh()
         if cascade.hash not in self._places:
             await tell(self._log, CascadeVersion(snapshot=cascade.snapshot, told_at=now))

@@ -2,21 +2,31 @@
 
 import socket
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import anyio
+import anyio.abc
 import structlog
+from anyio.streams.memory import MemoryObjectSendStream
 from cyclopts import Parameter
 from rich.table import Table
 
 from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.cascade.model import Cascade
-from roadstream.schemas.errors import UsageError
+from roadstream.schemas.errors import (
+    ConfigError,
+    LogUnavailableError,
+    OutputError,
+    UsageError,
+)
 from roadstream.schemas.topics import CONSENSUS_GROUP, tier_group
 from roadstream.stages.batching.policy import load_policy
 from roadstream.streams.group.member import GroupMemberOptions
+from roadstream.streams.topics.versions import Versions
 from roadstream.workers.commands.common import (
     DEFAULT_KAFKA,
     AliveFile,
@@ -44,9 +54,15 @@ from roadstream.workers.observe.logging import for_people, identify, pass_on
 from roadstream.workers.observe.metrics import Shown, serving_metrics
 from roadstream.workers.observe.terminal import console
 from roadstream.workers.service.access.connect import address, open_log
+from roadstream.workers.service.access.roll import roll_file
 from roadstream.workers.service.access.topics import check_settings, create_topics
 from roadstream.workers.service.deciding import serve_consensus
-from roadstream.workers.service.lifecycle import DRAIN_TIMEOUT, stop_on_signal, supervised
+from roadstream.workers.service.lifecycle import (
+    DRAIN_TIMEOUT,
+    act_on_hangup,
+    stop_on_signal,
+    supervised,
+)
 from roadstream.workers.service.machine import share_heap
 from roadstream.workers.service.option_checks import (
     DECODE_MEMORY,
@@ -132,7 +148,7 @@ def work(
         hang_timeout=check_hang_timeout(hang_timeout),
         batch_policy=batch_policy,
     )
-    service = _service(metrics, alive_file, drain_timeout)
+    service = _service(metrics, alive_file, drain_timeout, cascade)
     run_async(log_level, serve_workers, work_log, loaded, options, service, log_format=log_format)
 
 
@@ -152,7 +168,8 @@ def consensus(
     """Join the votes of each image into its one answer. Run as many as there are partitions."""
     where = address(log, namespace)
     options = GroupMemberOptions(member_id=member_name(member), ledger=ledger)
-    service, loaded = _service(metrics, alive_file, drain_timeout), given_cascade(cascade)
+    service = _service(metrics, alive_file, drain_timeout, cascade)
+    loaded = given_cascade(cascade)
     identify(member_id=options.member_id)
     votes_log = open_log(where)
     identify(group=votes_log.real_name(CONSENSUS_GROUP))
@@ -161,11 +178,14 @@ def consensus(
     )
 
 
-def _service(metrics: str | None, alive_file: Path | None, drain_timeout: float) -> ServiceOptions:
+def _service(
+    metrics: str | None, alive_file: Path | None, drain_timeout: float, cascade: str
+) -> ServiceOptions:
     return ServiceOptions(
         drain_timeout=check_drain_timeout(drain_timeout),
         metrics=parse_address(metrics) if metrics else None,
         alive_file=alive_file,
+        cascade_file=cascade,
     )
 
 
@@ -218,29 +238,51 @@ def up(
         only_workers += ["--from", start]
     if state is not None:
         only_workers += ["--state", str(state)]
-    specs = _children(loaded, workers, name or socket.gethostname(), common, only_workers)
+    children = _Children(workers, name or socket.gethostname(), common, only_workers)
+    specs = [*children.of_tiers(loaded.tier_names), children.consensus()]
     addresses = _addresses(metrics, len(specs) + 1)
-    specs = [
-        spec if at is None else ChildSpec(spec.name, [*spec.arguments, "--metrics", str(at)])
-        for spec, at in zip(specs, addresses[1:], strict=True)
-    ]
-    job = _Up(where, loaded, partitions, specs, addresses, drain_timeout)
+    specs = list(map(_with_metrics, specs, addresses[1:]))
+    job = _Up(where, cascade, loaded, partitions, children, specs, addresses, drain_timeout)
     run_async(log_level, job.run, log_format=log_format)
 
 
-def _children(
-    cascade: Cascade, workers: int, name: str, common: list[str], only_workers: list[str]
-) -> list[ChildSpec]:
-    specs = [
-        ChildSpec(
-            f"{tier} {i}",
-            ["work", "--tier", tier, "--member", f"{name}-{tier}-{i}", *only_workers, *common],
-        )
-        for tier in cascade.tier_names
-        for i in range(workers)
-    ]
-    specs.append(ChildSpec("consensus", ["consensus", "--member", f"{name}-consensus", *common]))
-    return specs
+class _Children(NamedTuple):
+    """The processes of ``up``.
+
+    Attributes:
+        workers: Of each tier.
+        name: Of this ``up``, in the names of its group members.
+        common: Arguments of all.
+        only_workers: Arguments of tier workers besides.
+    """
+
+    workers: int
+    name: str
+    common: list[str]
+    only_workers: list[str]
+
+    def of_tiers(self, tiers: Iterable[str]) -> list[ChildSpec]:
+        """Return the workers of some tiers."""
+        rest = [*self.only_workers, *self.common]
+        return [
+            ChildSpec(
+                f"{tier} {i}",
+                ["work", "--tier", tier, "--member", f"{self.name}-{tier}-{i}", *rest],
+            )
+            for tier in tiers
+            for i in range(self.workers)
+        ]
+
+    def consensus(self) -> ChildSpec:
+        """Return the consensus."""
+        name = f"{self.name}-consensus"
+        return ChildSpec("consensus", ["consensus", "--member", name, *self.common])
+
+
+def _with_metrics(spec: ChildSpec, at: Address | None) -> ChildSpec:
+    if at is None:
+        return spec
+    return ChildSpec(spec.name, [*spec.arguments, "--metrics", str(at)])
 
 
 def _addresses(metrics: str | None, count: int) -> list[Address | None]:
@@ -254,19 +296,27 @@ def _addresses(metrics: str | None, count: int) -> list[Address | None]:
     return [Address(host, port) for port in ports]
 
 
+def _say(heard: MemoryObjectSendStream[None]) -> None:
+    with suppress(anyio.WouldBlock):  # it will look anyway
+        heard.send_nowait(None)
+
+
 class _Up:
     """The supervisor of ``up``."""
 
     def __init__(
         self,
         url: str,
+        file: str,
         cascade: Cascade,
         partitions: int,
+        children: _Children,
         specs: list[ChildSpec],
         addresses: list[Address | None],
         drain_timeout: float,
     ) -> None:
         self._url, self._cascade, self._partitions = url, cascade, partitions
+        self._file, self._children = file, children
         self._specs, self._addresses = specs, addresses
         options = SupervisorOptions(drain_timeout=drain_timeout)
         self._supervisor = Supervisor(specs, pass_on, options, cascade)
@@ -290,8 +340,54 @@ class _Up:
                     self._show()
                     minutes = [Minutes(of_supervisor(supervisor), time.monotonic())]
                     tasks.start_soon(tell_each_minute, lambda: minutes)
+                    tasks.start_soon(self._follow_versions, stopping)
                     await supervisor.run(stopping)
                 tasks.cancel_scope.cancel()
+
+    async def _follow_versions(self, stopping: anyio.Event) -> None:
+        """Roll the file at SIGHUP; let children that start from now on judge by what is rolled, and
+        start those of new tiers.
+        """
+        while True:
+            try:
+                async with open_log(self._url) as log, anyio.create_task_group() as tasks:
+                    hangup = partial(roll_file, log, self._file)
+                    tasks.start_soon(act_on_hangup, hangup, stopping)
+                    await self._follow(Versions(log), tasks)
+            except* (LogUnavailableError, OutputError) as errors:
+                logger.warning("versions_unread", reason=str(errors.exceptions[0]))
+            await anyio.sleep(ENDING)
+
+    async def _follow(self, versions: Versions, tasks: anyio.abc.TaskGroup) -> None:
+        heard, told = anyio.create_memory_object_stream[None](1)
+        tasks.start_soon(versions.follow, partial(_say, heard))
+        async for _ in told:
+            roll = versions.roll
+            if roll is None or roll.main == self._cascade.hash:
+                continue
+            try:
+                cascade = await versions.cascade(roll.main)
+            except ConfigError as error:
+                logger.error("version_refused", version=roll.main, reason=str(error))
+                continue
+            if cascade is not None:
+                self._cascade = cascade
+                self._take_up(cascade)
+
+    def _take_up(self, cascade: Cascade) -> None:
+        self._supervisor.hand_on(cascade)
+        here = {spec.name for spec in self._specs}
+        for spec in self._children.of_tiers(cascade.tier_names):
+            if spec.name not in here:
+                at = self._next_address()
+                self._specs.append(spec)
+                self._addresses.append(at)
+                self._supervisor.add(_with_metrics(spec, at))
+                logger.info("tier_added", child=spec.name, metrics=None if at is None else str(at))
+
+    def _next_address(self) -> Address | None:
+        last = self._addresses[-1]
+        return None if last is None else Address(last.host, free_ports(last.host, 1)[0])
 
     async def _wait_for_ports(self) -> None:
         """Wait a moment for ports of processes that are about to end.

@@ -85,6 +85,31 @@ async def stop_on_signal(stopping: anyio.Event) -> None:
             stopping.set()
 
 
+async def act_on_hangup(act: Callable[[], Awaitable[None]], stopping: anyio.Event) -> None:
+    """Do ``act`` at each SIGHUP; where it says that our terminal is gone, set ``stopping``.
+
+    Where SIGHUP is ignored, as under ``nohup``, it stays so.
+    """
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        return
+    had_terminal = _has_terminal()
+    with anyio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            if had_terminal and not _has_terminal():
+                logger.info("stopping", signal="SIGHUP", reason="the terminal is gone")
+                stopping.set()
+                return
+            await act()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 async def stop_with_parent(stopping: anyio.Event) -> None:
     """Set ``stopping`` when the supervisor dies: its end of our standard input closes then."""
     if not supervised():

@@ -18,10 +18,12 @@ from roadstream.sinks.consensus.worker import Consensus
 from roadstream.streams.log import Log
 from roadstream.workers.observe.addresses import Address
 from roadstream.workers.observe.metrics import Sample, Shown, serving_metrics
+from roadstream.workers.service.access.roll import roll_file
 from roadstream.workers.service.lifecycle import (
     DRAIN_TIMEOUT,
     Deadline,
     Heartbeat,
+    act_on_hangup,
     drain_within,
     stop_on_signal,
     stop_with_parent,
@@ -60,11 +62,13 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
         drain_timeout: Seconds within which it ends once it is told to stop.
         metrics: Where it serves metrics and health; ``None`` for nowhere.
         alive_file: File that it touches every second while it is well.
+        cascade_file: What SIGHUP rolls: the cascade that it was started with, by name or path.
     """
 
     drain_timeout: float = DRAIN_TIMEOUT
     metrics: Address | None = None
     alive_file: Path | None = None
+    cascade_file: str | None = None
 
 
 class Process:
@@ -164,6 +168,9 @@ async def serve(process: Process, log: Log, service: ServiceOptions, work: Work)
                     beside.start_soon(process.tell_each_minute)
                     if service.metrics is not None:
                         beside.start_soon(process.lags.keep)
+                    if service.cascade_file is not None:
+                        again = partial(roll_file, log, service.cascade_file)
+                        beside.start_soon(act_on_hangup, again, stopping)
                     if not stopping.is_set():
                         await work(stopping)
                     beside.cancel_scope.cancel()

@@ -30,9 +30,6 @@ MOST_LOADED = 4
 KEPT_FOR = 60.0
 # Seconds until a version that could not be loaded is tried again: its weights may have come.
 TRIED_AGAIN = 30.0
-_POLL = 1.0
-# Seconds until the topic is looked for again where there is none, or it may not be read.
-_UNREADABLE = 15.0
 
 
 class _Version(msgspec.Struct):
@@ -219,29 +216,18 @@ class LoadedVersions:
     async def run(self, stopping: anyio.Event) -> None:
         """Follow the topic and load what is wanted, until it is cancelled."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._follow)
+            tasks.start_soon(self._told.follow, self._wake)
             while True:
                 await self._work(stopping)
                 self._changed = anyio.Event()
                 with anyio.move_on_after(KEPT_FOR / 4):
                     await self._changed.wait()
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                if CASCADES in await self._log.partition_counts([CASCADES]):
-                    async with self._log.reader(CASCADES, {0: self._told.position}) as reader:
-                        while True:
-                            if await self._told.wait(reader, _POLL):
-                                self._changed.set()
-            except LogUnavailableError:
-                pass  # who works tells of it
-            except OutputError as error:
-                self._unread(error)
-            await anyio.sleep(_UNREADABLE)
-
     def _unread(self, error: OutputError) -> None:
         logger.warning("versions_unread", topic=self._log.real_name(CASCADES), reason=str(error))
+
+    def _wake(self) -> None:
+        self._changed.set()
 
     async def _work(self, stopping: anyio.Event) -> None:
         roll = self._told.roll

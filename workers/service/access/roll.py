@@ -1,9 +1,13 @@
 """Lets another version of the cascade judge what begins from now on."""
 
-import structlog
+import time
 
+import structlog
+from anyio import to_thread
+
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.cascade.model import Cascade
-from roadstream.schemas.errors import ConfigError, UsageError
+from roadstream.schemas.errors import ConfigError, RoadstreamError, UsageError
 from roadstream.schemas.records.claims import Roll
 from roadstream.schemas.topics import all_topics
 from roadstream.streams.log import Log
@@ -61,6 +65,17 @@ async def roll(log: Log, cascade: Cascade, share: float | None, now: float) -> R
         )
     await tell(log, told)
     return told
+
+
+async def roll_file(log: Log, file: str) -> None:
+    """Roll the cascade file that a process was started with, read anew; log what comes of it."""
+    try:
+        cascade = await to_thread.run_sync(load_cascade, file)
+        told = await roll(log, cascade, None, time.time())
+    except RoadstreamError as error:
+        logger.error("roll_refused", file=file, reason=str(error))
+    else:
+        logger.info("rolled", file=file, version=told.main)
 
 
 async def roll_back(log: Log, now: float) -> Roll:

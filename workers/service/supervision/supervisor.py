@@ -131,8 +131,9 @@ class Supervisor:
         options: SupervisorOptions | None = None,
         cascade: Cascade | None = None,
     ) -> None:
-        self._specs, self._on_line, self._cascade = specs, on_line, cascade
-        self._inherited = Inherited({}, ())
+        self._specs, self._on_line, self._cascade = list(specs), on_line, cascade
+        self._inherited, self._pinned = Inherited({}, ()), contextlib.ExitStack()
+        self._start_keeping: Callable[[ChildSpec], object] | None = None
         self._options = options or SupervisorOptions()
         self.children = {spec.name: Child(spec.name) for spec in specs}
 
@@ -144,10 +145,30 @@ class Supervisor:
             ReplacedError: Another process has a child's member name.
             UsageError: A child of a service says that it is used wrongly.
         """
-        with pinned(self._cascade) as self._inherited:
+        self.hand_on(self._cascade)
+        try:
             async with anyio.create_task_group() as tasks:
+                keep = self._start_keeping = lambda spec: tasks.start_soon(
+                    self._keep, spec, stopping
+                )
                 for spec in self._specs:
-                    tasks.start_soon(self._keep, spec, stopping)
+                    keep(spec)
+        finally:
+            self._start_keeping = None
+            self._pinned.close()
+
+    def add(self, spec: ChildSpec) -> None:
+        """Keep another child running, too."""
+        self._specs.append(spec)
+        self.children[spec.name] = Child(spec.name)
+        if self._start_keeping is not None:
+            self._start_keeping(spec)
+
+    def hand_on(self, cascade: Cascade | None) -> None:
+        """Let children that start from now on judge by another version."""
+        before, self._pinned = self._pinned, contextlib.ExitStack()
+        self._inherited = self._pinned.enter_context(pinned(cascade))
+        before.close()
 
     def unready(self, now: float) -> list[str]:
         """Return which children do not do their work now, and since when they were last heard."""
