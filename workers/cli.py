@@ -46,7 +46,7 @@ _COMMANDS = {
     "up": ("serve", "Run topics, workers and consensus under one supervisor."),
     "verify": ("verify", "Prove that nothing was lost or doubled; name what was."),
     "broker": ("broker", "Run a real Apache Kafka on this machine, for development."),
-    "cascade": ("cascade", "List, show and check cascades."),
+    "cascade": ("cascade", "List, show and check cascades; roll one into a running system."),
     "export": ("export", "Write what a Triton server needs to run a cascade's models."),
     "schema": ("schema", "Print the JSON Schema of a record or of the cascade file."),
 }

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from roadstream.schemas import codec
-from roadstream.schemas.errors import ConfigError, RecordError
+from roadstream.schemas.errors import ConfigError, OutputError, RecordError
 from roadstream.schemas.records import headers
 from roadstream.schemas.records.headers import with_headers
 from roadstream.schemas.records.votes import VotesPack
@@ -178,7 +178,7 @@ class Consensus:
         if self._versions is not None:
             try:
                 cascade = await self._versions.cascade(version)
-            except ConfigError as error:
+            except (ConfigError, OutputError) as error:
                 unread = f"cascade version {version} cannot be read here: {error}"
         self._join.versions.learn(version, cascade, unread)
         self._wanted = None

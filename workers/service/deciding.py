@@ -15,7 +15,7 @@ from roadstream.sinks.consensus.worker import Consensus
 from roadstream.stages.voting.vote import verdict
 from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.log import Log
-from roadstream.streams.topics.versions import register_version
+from roadstream.streams.topics.versions import Versions, register_version
 from roadstream.workers.service.access.rights import to_decide
 from roadstream.workers.service.access.topics import enter_service
 from roadstream.workers.service.lifecycle import supervised
@@ -30,7 +30,8 @@ def build_consensus(
     log: Log, cascade: Cascade, options: GroupMemberOptions | None = None
 ) -> Consensus:
     """Return a consensus sink for the cascade."""
-    return Consensus(log, Join(KnownVersions(cascade, verdict)), options=options)
+    join = Join(KnownVersions(cascade, verdict))
+    return Consensus(log, join, versions=Versions(log), options=options)
 
 
 def persistent(runner: "TierWorker | Consensus", name: str) -> Persistent:
