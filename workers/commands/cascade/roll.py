@@ -77,7 +77,7 @@ def roll(
         new = load_cascade(file)
         rolling = partial(roll_on, cascade=new, share=wanted, now=time.time())
         told = run_async(log_level, _on_log, where, rolling)
-    console().print(_said(told), highlight=False)
+    console().print(_said(told), highlight=False, soft_wrap=True)
 
 
 @cascade.command
