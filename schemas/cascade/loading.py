@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from roadstream.schemas.cascade.model import (
 )
 from roadstream.schemas.cascade.structure import Broken, Reader, decode_toml, known
 from roadstream.schemas.cascade.weights import digest_of_bytes, read_file
+from roadstream.schemas.cascade.without import check_without, leave_out, named_members
 from roadstream.schemas.engines import MODEL_KINDS, engine_named
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.base import EngineSettings
@@ -50,37 +51,45 @@ def shipped_cascades() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
-def load_cascade(name_or_path: str, *, option: str = "--cascade") -> Cascade:
+def load_cascade(
+    name_or_path: str, *, without: Collection[str] = (), option: str = "--cascade"
+) -> Cascade:
     """Load a cascade by the name of a shipped one or by path, and check it whole.
 
     Args:
         name_or_path: The name or path.
+        without: Members and tiers to leave out; what they need is not looked at.
         option: What it was given as, for errors.
 
     Raises:
         ConfigError: The file is missing, is not TOML, has an unknown key or a wrong value, a route
-            leads nowhere, or a weight file is not there; the first of its mistakes.
+            leads nowhere, or a weight file is not there; the first of its mistakes. Or what is to
+            be left out is not there, or cannot be left out.
     """
-    return _whole(examine(name_or_path, option=option))
+    return _whole(examine(name_or_path, without=without, option=option))
 
 
-def examine(name_or_path: str, *, option: str = "--cascade") -> Examined:
+def examine(
+    name_or_path: str, *, without: Collection[str] = (), option: str = "--cascade"
+) -> Examined:
     """Load a cascade as ``load_cascade`` does, and tell all that is wrong with it.
 
     Raises:
-        ConfigError: The file is missing, or is not TOML.
+        ConfigError: The file is missing, or is not TOML; or what is to be left out cannot be.
     """
     path = shipped_cascades().get(name_or_path, Path(name_or_path))
     data, where = _text(path, name_or_path, option), str(path)
-    file, mistakes = _read(data, where)
-    snapshot = _taken(file, data, where, str(path.resolve().parent), mistakes)
-    return _examined(file, snapshot, mistakes)
+    read = _read(data, where, without)
+    return _examined(read, _taken(read, data, where, str(path.resolve().parent)))
 
 
-def _examined(file: CascadeFile, snapshot: Snapshot, mistakes: list[ConfigError]) -> Examined:
-    if mistakes:
-        return Examined(None, sorted(mistakes, key=_place))
-    return Examined(_loaded(file, snapshot), [])
+def _examined(read: "_Read", snapshot: Snapshot) -> Examined:
+    if read.mistakes:
+        return Examined(None, sorted(read.mistakes, key=_place))
+    said = {name: getattr(read.file, name) for name in CascadeFile.__struct_fields__}
+    folder = os.fsdecode(snapshot.folder)
+    whole = Cascade(**said, hash=snapshot.hash, folder=folder, snapshot=snapshot)
+    return Examined(leave_out(whole, snapshot.without) if snapshot.without else whole, [])
 
 
 def _place(mistake: ConfigError) -> list[tuple[int, str]]:
@@ -103,7 +112,8 @@ def _text(path: Path, given: str, option: str) -> bytes:
 
 def cascade_of(snapshot: Snapshot) -> Cascade:
     """Return the cascade that a snapshot was taken of; nothing is read."""
-    return _loaded(parse_cascade(snapshot.text, os.fsdecode(snapshot.where)), snapshot)
+    read = _read(snapshot.text, os.fsdecode(snapshot.where), snapshot.without)
+    return _whole(_examined(read, snapshot))
 
 
 def parse_cascade(data: bytes, where: str) -> Cascade:
@@ -112,8 +122,7 @@ def parse_cascade(data: bytes, where: str) -> Cascade:
     Raises:
         ConfigError: As ``load_cascade``, weight files aside.
     """
-    file, mistakes = _read(data, where)
-    return _whole(_examined(file, Snapshot(), mistakes))
+    return _whole(_examined(_read(data, where), Snapshot()))
 
 
 def _whole(examined: Examined) -> Cascade:
@@ -122,36 +131,52 @@ def _whole(examined: Examined) -> Cascade:
     return examined.cascade
 
 
-def _loaded(file: CascadeFile, snapshot: Snapshot) -> Cascade:
-    said = {name: getattr(file, name) for name in CascadeFile.__struct_fields__}
-    folder = os.fsdecode(snapshot.folder)
-    return Cascade(**said, hash=snapshot.hash, folder=folder, snapshot=snapshot)
+class _Read(NamedTuple):
+    """What a file says.
+
+    Attributes:
+        file: As far as it is well.
+        mistakes: All that is wrong.
+        without: What is to be left out.
+        absent: The members that are meant by it; their engines and files are not looked at.
+    """
+
+    file: CascadeFile
+    mistakes: list[ConfigError]
+    without: list[str]
+    absent: set[str]
 
 
-def _read(data: bytes, where: str) -> tuple[CascadeFile, list[ConfigError]]:
-    """Return what a file says, as far as it is well, and all that is wrong with it.
+def _read(data: bytes, where: str, without: Collection[str] = ()) -> _Read:
+    """Read a file.
 
     Raises:
-        ConfigError: It is no TOML.
+        ConfigError: It is no TOML; or what is to be left out cannot be.
     """
     reader = Reader(where, "cascade", untouched=EngineSettings)
     file: CascadeFile = reader.read(decode_toml(data, where), CascadeFile)
     mistakes = [*reader.mistakes, *check_file(file, where)]
-    if known(file.tiers):
-        tiers = [
-            _with_settings(tier, f"{where}: tiers[{i}]", mistakes) if known(tier) else tier
-            for i, tier in enumerate(file.tiers)
-        ]
-        file = msgspec.structs.replace(file, tiers=tiers)
-    return file, mistakes
+    if without and not mistakes:
+        check_without(file, without)
+    absent = named_members(file, without)
+    read = _Read(file, mistakes, sorted({*without}), absent)
+    if not known(file.tiers):
+        return read
+    tiers = [
+        _with_settings(tier, f"{where}: tiers[{i}]", read) if known(tier) else tier
+        for i, tier in enumerate(file.tiers)
+    ]
+    return read._replace(file=msgspec.structs.replace(file, tiers=tiers))
 
 
-def _with_settings(tier: Tier, where: str, mistakes: list[ConfigError]) -> Tier:
+def _with_settings(tier: Tier, where: str, read: _Read) -> Tier:
     """Return a tier whose members have the settings of their engines' own types."""
     if not known(tier.members):
         return tier
     members = [
-        _read_member(member, f"{where}.members[{i}]", mistakes) if known(member) else member
+        _read_member(member, f"{where}.members[{i}]", read.mistakes)
+        if known(member) and member.name not in read.absent
+        else member
         for i, member in enumerate(tier.members)
     ]
     return msgspec.structs.replace(tier, members=members)
@@ -180,24 +205,24 @@ def _read_member(member: Member, where: str, mistakes: list[ConfigError]) -> Mem
     return msgspec.structs.replace(member, settings=settings)
 
 
-def _taken(
-    file: CascadeFile, text: bytes, where: str, folder: str, mistakes: list[ConfigError]
-) -> Snapshot:
+def _taken(read: _Read, text: bytes, where: str, folder: str) -> Snapshot:
     """Read all files that a cascade names; their hash tells one cascade from another.
 
     Args:
-        file: The cascade, without what is wrong in it.
+        read: The cascade file; files of it that cannot be read are added to its mistakes.
         text: Its bytes.
         where: Names it in errors.
         folder: What names in it are relative to.
-        mistakes: Files that cannot be read are added.
     """
-    taken = _Taken(Path(folder), mistakes)
+    taken = _Taken(Path(folder), read.mistakes)
     told = hashlib.sha256(text)
-    for i, tier in each(file.tiers):
+    for i, tier in each(read.file.tiers):
         for j, member in each(tier.members):
-            for part in taken.parts(member, f"{where}: tiers[{i}].members[{j}]"):
-                told.update(part)
+            if member.name not in read.absent:
+                for part in taken.parts(member, f"{where}: tiers[{i}].members[{j}]"):
+                    told.update(part)
+    for name in read.without:
+        told.update(f"without {name}\0".encode())
     return Snapshot(
         where=os.fsencode(where),
         text=text,
@@ -206,6 +231,7 @@ def _taken(
         files=taken.files,
         weights=taken.weights,
         engines=taken.engines,
+        without=read.without,
     )
 
 

@@ -248,16 +248,31 @@ class Cascade(CascadeFile, frozen=True, kw_only=True):
         hash: Identifies the file and its weights.
         folder: What ``model`` paths are relative to.
         snapshot: What was read.
+        absent: Members that are left out of the tiers that are there, by tier.
+        all_tiers: Names of all tiers of the file, in order, where something is left out.
     """
 
     hash: str = ""
     folder: str = ""
     snapshot: Snapshot = Snapshot()
+    absent: dict[str, list[Member]] = {}
+    all_tiers: list[str] = []
 
     @property
     def tier_names(self) -> list[str]:
         """Names of the tiers, in order."""
         return [tier.name for tier in self.tiers]
+
+    @property
+    def named_tiers(self) -> list[str]:
+        """Names of all tiers that the file has, in order, left out or not."""
+        return self.all_tiers or self.tier_names
+
+    @property
+    def left_out(self) -> list[str]:
+        """Names of the tiers that are left out as a whole, in order."""
+        names = self.tier_names
+        return [name for name in self.all_tiers if name not in names]
 
     def tier(self, name: str) -> Tier:
         """Return the tier of that name.
@@ -268,7 +283,8 @@ class Cascade(CascadeFile, frozen=True, kw_only=True):
         for tier in self.tiers:
             if tier.name == name:
                 return tier
-        raise ConfigError(f"cascade {self.name}", f"a tier of {', '.join(self.tier_names)}", name)
+        got = f"{name}, which is left out" if name in self.left_out else name
+        raise ConfigError(f"cascade {self.name}", f"a tier of {', '.join(self.tier_names)}", got)
 
     def read(self, name: str) -> bytes:
         """Return a prompt, a head or an example picture as it was when the cascade was loaded.

@@ -1,6 +1,7 @@
 """Where an image goes after a tier: the first rule of the cascade file that holds. Pure."""
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from roadstream.schemas.cascade.model import EXIT, Cascade, Route
@@ -67,27 +68,25 @@ class Router:
     """
 
     def __init__(self, cascade: Cascade, tier: str) -> None:
-        names = cascade.tier_names
+        names, left_out = cascade.named_tiers, frozenset(cascade.left_out)
         rest = names[names.index(tier) + 1 :]
         routes = cascade.tier(tier).routes
-        self.targets = {r.to for r in routes if r.to != EXIT} | set(rest[:1])
-        self.watched = {name for r in routes for name in r.tiers_down}
-        self._default = (
-            Decision(rest[0], "no route held: next tier") if rest else Decision(None, "last tier")
-        )
+        self.watched = {name for r in routes for name in r.tiers_down} - left_out
+        following = Decision(rest[0], "no route held: next tier") if rest else None
+        self._default = _leading(cascade, following or Decision(None, "last tier"))
         self._rules = [
             (
                 r.min_confidence if r.min_confidence is not None else 0.0,
                 r.max_confidence if r.max_confidence is not None else 2.0,
                 r.max_disagreement,
                 _tag_rule(r),
-                frozenset(r.tiers_down),
-                Decision(
-                    None if r.to == EXIT else r.to, r.reason or describe(r), r.tiers_down or None
-                ),
+                frozenset(r.tiers_down) - left_out,
+                _leading(cascade, _decision(r)),
             )
             for r in routes
         ]
+        decisions = [self._default, *(rule[-1] for rule in self._rules)]
+        self.targets = {one.next_tier for one in decisions if one.next_tier is not None}
         self.needs_disagreement = any(rule[2] is not None for rule in self._rules)
         self.needs_tags = any(rule[3] is not None for rule in self._rules)
 
@@ -115,6 +114,28 @@ class Router:
             ):
                 return decision
         return self._default
+
+
+def _decision(route: Route) -> Decision:
+    to = None if route.to == EXIT else route.to
+    return Decision(to, route.reason or describe(route), route.tiers_down or None)
+
+
+def _leading(cascade: Cascade, decision: Decision) -> Decision:
+    """Return a decision that leads past tiers which are left out, to the next that is there.
+
+    Those that it passes are named among the tiers that are down.
+    """
+    names, left_out = cascade.named_tiers, cascade.left_out
+    if decision.next_tier not in left_out:
+        return decision
+    later = names[names.index(decision.next_tier) :]
+    passed = list(takewhile(left_out.__contains__, later))
+    onward = next(iter(later[len(passed) :]), None)
+    reason = f"{decision.reason}; left out: {', '.join(passed)}"
+    return Decision(
+        onward, reason[:MOST_REASON], list(dict.fromkeys([*(decision.down or ()), *passed]))
+    )
 
 
 def describe(route: Route) -> str:

@@ -64,7 +64,7 @@ class TierVoting:
     """
 
     def __init__(self, cascade: Cascade, tier: str) -> None:
-        self._members = cascade.tier(tier).members
+        self._members = [*cascade.tier(tier).members, *cascade.absent.get(tier, ())]
         self._seats = [(calibrator(one.calibration), one.weight) for one in self._members]
         self._router = Router(cascade, tier)
         self._pool = pooled(cascade.pool)

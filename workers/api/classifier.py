@@ -11,7 +11,7 @@ import time
 import uuid
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -259,10 +259,16 @@ class AsyncClassifier:
 
 @asynccontextmanager
 async def aopen_classifier(
-    cascade: str | os.PathLike[str] = "lite", *, threads: int = 1, decode_memory: int = 512
+    cascade: str | os.PathLike[str] = "lite",
+    *,
+    without: Collection[str] = (),
+    threads: int = 1,
+    decode_memory: int = 512,
 ) -> AsyncIterator[AsyncClassifier]:
     """Load a cascade into this process, and warm it, for coroutines; see ``open_classifier``."""
-    load = partial(open_classifier, cascade, threads=threads, decode_memory=decode_memory)
+    load = partial(
+        open_classifier, cascade, without=without, threads=threads, decode_memory=decode_memory
+    )
     classifier = await to_thread.run_sync(load)
     try:
         yield AsyncClassifier(classifier)
@@ -272,12 +278,17 @@ async def aopen_classifier(
 
 
 def open_classifier(
-    cascade: str | os.PathLike[str] = "lite", *, threads: int = 1, decode_memory: int = 512
+    cascade: str | os.PathLike[str] = "lite",
+    *,
+    without: Collection[str] = (),
+    threads: int = 1,
+    decode_memory: int = 512,
 ) -> Classifier:
     """Load a cascade into this process, and warm it.
 
     Args:
         cascade: The name of one that ships, or the path of a cascade file.
+        without: Members and tiers of it to leave out, by name.
         threads: Threads of each model call, as of ``roadstream work``.
         decode_memory: Most MiB that decoding one picture may take.
 
@@ -289,7 +300,7 @@ def open_classifier(
     check_number("decode_memory", decode_memory, 1, MOST_MEBIBYTES, "MiB")
     # A hang is the caller's to judge: nothing here may end the process.
     options = WorkOptions(threads=threads, max_memory=decode_memory << 20, hang_timeout=0)
-    return Classifier(load_cascade(os.fspath(cascade)), options)
+    return Classifier(load_cascade(os.fspath(cascade), without=without), options)
 
 
 def _are_many(pictures: Any) -> TypeGuard[Iterable[Picture]]:

@@ -112,6 +112,7 @@ class _Options(TypedDict, total=False):
     """Those of ``ScoreOptions`` that ``score`` takes by name."""
 
     cascade: str | os.PathLike[str]
+    without: list[str]
     log: str
     namespace: str | None
     workers: int | None
@@ -143,8 +144,8 @@ def score(
         paths: A folder, picture file, glob or video, or several.
         out: The output file: .parquet, .jsonl or .csv; or ``SCHEME://…`` of a sink of your own.
             Without one nothing is written, and nothing can be resumed.
-        **options: By name, those of the command: ``cascade``, ``log``, ``namespace``, ``workers``,
-            ``fps``, ``stream``, ``sort``, ``restart``, ``start`` (its ``--from``),
+        **options: By name, those of the command: ``cascade``, ``without``, ``log``, ``namespace``,
+            ``workers``, ``fps``, ``stream``, ``sort``, ``restart``, ``start`` (its ``--from``),
             ``hang_timeout``, ``ledger``, ``decode_memory``, ``batch_policy``.
 
     Raises:

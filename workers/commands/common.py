@@ -125,6 +125,15 @@ LedgerFolder = Annotated[
 CascadeName = Annotated[
     str, Parameter(name="--cascade", help="A cascade file, or the name of a shipped cascade.")
 ]
+Without = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--without",
+        negative="",
+        help="Member or tier of the cascade to do without; repeatable. Answers name what was left "
+        "out.",
+    ),
+]
 LogLevel = Annotated[
     Level, Parameter(name="--log-level", help="Events of this level and above are logged.")
 ]

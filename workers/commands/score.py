@@ -18,6 +18,7 @@ from roadstream.workers.commands.common import (
     Namespace,
     Paths,
     PolicyPath,
+    Without,
     run_async,
 )
 from roadstream.workers.job.prepare import ScoreOptions, check, prepared
@@ -63,6 +64,7 @@ def score(
     *paths: Paths,
     out: Output = "answers.parquet",
     cascade: CascadeName = "lite",
+    without: Without = None,
     log: JobLog = "embedded",
     namespace: Namespace = None,
     workers: Workers = None,
@@ -95,6 +97,7 @@ def score(
         paths=list(paths),
         out=target_of(out),
         cascade=cascade,
+        without=without or [],
         log=log,
         namespace=namespace,
         workers=workers,

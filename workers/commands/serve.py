@@ -44,6 +44,7 @@ from roadstream.workers.commands.common import (
     Namespace,
     PolicyPath,
     StateFolder,
+    Without,
     check_drain_timeout,
     member_name,
     run_async,
@@ -104,6 +105,7 @@ def work(
     log: LogUrl = DEFAULT_KAFKA,
     namespace: Namespace = None,
     cascade: CascadeName = "lite",
+    without: Without = None,
     threads: Annotated[int, Parameter(help="Threads per model call.")] = 1,
     root: Roots = None,
     decode_memory: DecodeMemory = DECODE_MEMORY,
@@ -130,7 +132,7 @@ def work(
     share_heap()
     where = address(log, namespace)
     check_number("--threads", threads, 1, MOST_WORKERS, "threads")
-    loaded, member = given_cascade(cascade), member_name(member)
+    loaded, member = given_cascade(cascade, without or ()), member_name(member)
     load_policy(batch_policy)  # told now if it cannot be had, and not when all models are loaded
     tiers = [loaded.tier(name).name for name in tier or []]
     alone = tiers[0] if len(tiers) == 1 else None
@@ -157,6 +159,7 @@ def consensus(
     log: LogUrl = DEFAULT_KAFKA,
     namespace: Namespace = None,
     cascade: CascadeName = "lite",
+    without: Without = None,
     member: MemberName = None,
     ledger: LedgerFolder = None,
     metrics: MetricsAddress = None,
@@ -169,7 +172,7 @@ def consensus(
     where = address(log, namespace)
     options = GroupMemberOptions(member_id=member_name(member), ledger=ledger)
     service = _service(metrics, alive_file, drain_timeout, cascade)
-    loaded = given_cascade(cascade)
+    loaded = given_cascade(cascade, without or ())
     identify(member_id=options.member_id)
     votes_log = open_log(where)
     identify(group=votes_log.real_name(CONSENSUS_GROUP))
@@ -194,6 +197,7 @@ def up(
     log: LogUrl = DEFAULT_KAFKA,
     namespace: Namespace = None,
     cascade: CascadeName = "lite",
+    without: Without = None,
     workers: Annotated[int, Parameter(help="Worker processes per tier.")] = 1,
     partitions: Annotated[int, Parameter(help="Partitions of topics that do not exist yet.")] = 16,
     root: Roots = None,
@@ -223,7 +227,7 @@ def up(
     where = address(log, namespace)
     check_number("--workers", workers, 1, MOST_WORKERS, "processes")
     check_number("--partitions", partitions, 1, MOST_PARTITIONS, "partitions")
-    loaded = load_cascade(cascade)
+    loaded = load_cascade(cascade, without=without or ())
     common = [] if where.namespace is None else ["--namespace", where.namespace]
     common += ["--log", log, "--cascade", cascade, "--log-level", log_level]
     common += ["--drain-timeout", f"{check_drain_timeout(drain_timeout):g}"]
@@ -351,7 +355,8 @@ class _Up:
         while True:
             try:
                 async with open_log(self._url) as log, anyio.create_task_group() as tasks:
-                    hangup = partial(roll_file, log, self._file)
+                    without = self._cascade.snapshot.without
+                    hangup = partial(roll_file, log, self._file, without)
                     tasks.start_soon(act_on_hangup, hangup, stopping)
                     await self._follow(Versions(log), tasks)
             except* (LogUnavailableError, OutputError) as errors:

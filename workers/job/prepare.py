@@ -62,6 +62,7 @@ class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
         paths: Folders, picture files, globs, videos, or ``-`` for a list on standard input.
         out: The output file: .parquet, .jsonl or .csv; or the target of another sink.
         cascade: Name of a shipped cascade, or the path of a file.
+        without: Members and tiers of it to leave out.
         log: ``embedded``, or ``kafka://host:port``.
         namespace: Stands before the names of topics and groups on a shared log.
         workers: Worker processes; one per core by default, 0 to use those on Kafka.
@@ -81,6 +82,7 @@ class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     paths: list[str]
     out: str
     cascade: str = "lite"
+    without: list[str] = []
     log: str = "embedded"
     namespace: str | None = None
     workers: int | None = None
@@ -264,7 +266,7 @@ def prepared(options: ScoreOptions) -> Iterator[ScoringJob]:
         ConfigError: The cascade is not what it should be.
         OutputError: The folder cannot be written.
     """
-    loaded, folder = load_cascade(options.cascade), RunFolder(options.out)
+    loaded, folder = load_cascade(options.cascade, without=options.without), RunFolder(options.out)
     with contextlib.ExitStack() as held:
         held.enter_context(folder.locked(restart=options.restart))
         # To its end, before anything is done: another list must not get into the same output.

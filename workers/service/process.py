@@ -169,7 +169,8 @@ async def serve(process: Process, log: Log, service: ServiceOptions, work: Work)
                     if service.metrics is not None:
                         beside.start_soon(process.lags.keep)
                     if service.cascade_file is not None:
-                        again = partial(roll_file, log, service.cascade_file)
+                        without = process.cascade.snapshot.without
+                        again = partial(roll_file, log, service.cascade_file, without)
                         beside.start_soon(act_on_hangup, again, stopping)
                     if not stopping.is_set():
                         await work(stopping)

@@ -15,14 +15,14 @@ from roadstream.stages.batching.latency_model import AffineLatency, Run, TierLat
 from roadstream.stages.batching.shapes import Shape, Shapes, Size, sizes_of
 from roadstream.stages.breaker import MemberBreaker, MemberPolicy
 from roadstream.stages.decoding.decode import DEFAULT, DecodeLimits, decode
-from roadstream.stages.inference import Engine, Picture, Pictures, is_out_of_memory
+from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, is_out_of_memory
 from roadstream.stages.voting.tier_votes import LATE, TierVoting, Timing, unjudged
 from roadstream.streams.clock import Clock, SystemClock
 from roadstream.streams.sources.payload import Patience, read_payload
 from roadstream.workers.tier.batch import TierBatch
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.hangs import Calls
-from roadstream.workers.tier.members import MemberResult, RunningMember
+from roadstream.workers.tier.members import MemberResult, RunningMember, absent_run
 from roadstream.workers.tier.records import Item
 
 # What a member was seen to take at warm-up, by its name and the size of its pictures.
@@ -115,6 +115,7 @@ class Judge:
         self.members = [
             RunningMember(m, engines[m.name], options.breaker, options.calls) for m in members
         ]
+        self._absent = [absent_run(member) for member in cascade.absent.get(tier, ())]
         self.stats = JudgeStats()
         # Two batches are judged at once, each in a thread of its own.
         self._counting = threading.Lock()
@@ -305,12 +306,14 @@ class Judge:
     ) -> None:
         """Make the votes of a batch, and say what calls for dead letters."""
         vote = self._voting.vote
+        nothing = [Abstained()] * len(results[0].found)
+        results = [*results, *(MemberResult(run, nothing, True, {}, None) for run in self._absent)]
         found = [result.found for result in results]
         columns, fused = zip(*found, strict=True), self._voting.fused(found)
         for item, picture in zip(batch.items, batch.pictures, strict=True):
             queued = max(0.0, began_at - item.arrived_at)
             if isinstance(picture, ImageError):
-                said = unjudged(item.head, len(self.members), str(picture), queued)
+                said = unjudged(item.head, len(results), str(picture), queued)
             else:
                 timing = Timing(queued, decoding, inferring)
                 earlier = item.evidence.tags

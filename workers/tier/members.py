@@ -230,3 +230,9 @@ class RunningMember:
 
 def _all_late(found: Sequence[object]) -> bool:
     return all(map(is_late, found))
+
+
+def absent_run(member: Member) -> MemberRun:
+    """Return the run of a member that is left out: it was shown nothing."""
+    fitted = member.calibration is not None
+    return MemberRun(member.name, member.model_version, member.weight, fitted, 0.0, 0)

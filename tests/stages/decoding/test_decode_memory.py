@@ -3,10 +3,8 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -23,12 +21,9 @@ MIB = 1 << 20
 # MiB beyond what is expected: what allocators keep.
 SLACK = 8
 
-# Prints for each line, of a side and a file, how many MiB more a process takes at most when it
-# decodes the file. Each time that is a fork, whose peak is what it begins with, of one process that
-# has imported everything.
+# Prints how many MiB more a process takes at most when it decodes what it is given.
 _CHILD = """
-import io, os, resource, sys
-from pathlib import Path
+import io, resource, sys
 from PIL import Image
 from roadstream.stages.decoding.decode import DecodeLimits, decode
 
@@ -39,24 +34,15 @@ def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 20
     return int(status.partition("VmHWM:")[2].split()[0]) >> 10
 
+data, side = sys.stdin.buffer.read(), int(sys.argv[1])
 for kind in ("PNG", "JPEG"):
     small = io.BytesIO()
     Image.new("RGB", (9, 9)).save(small, kind)
     decode(small.getvalue(), min_width=9, min_height=9)
-for line in iter(sys.stdin.readline, ""):
-    side, path = line.split(maxsplit=1)
-    if os.fork():
-        if os.wait()[1]:
-            sys.exit(f"cannot decode {path}")
-        continue
-    data, side = Path(path.rstrip()).read_bytes(), int(side)
-    before = peak()
-    decode(data, min_width=side, min_height=side, limits=DecodeLimits(max_memory=1 << 40))
-    print(peak() - before, flush=True)
-    os._exit(0)
+before = peak()
+decode(data, min_width=side, min_height=side, limits=DecodeLimits(max_memory=1 << 40))
+print(peak() - before)
 """
-
-Measured = Callable[[bytes, int], int]
 
 
 @cache
@@ -78,22 +64,10 @@ def expected(data: bytes, side: int) -> int:
     return int(told[1].replace(",", ""))
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
-    """Return what tells the MiB that decoding takes."""
-    file = tmp_path_factory.mktemp("measured") / "picture"
-    with subprocess.Popen(
-        [sys.executable, "-c", _CHILD], stdin=PIPE, stdout=PIPE, text=True, cwd=ROOT
-    ) as child:
-
-        def measure(data: bytes, side: int) -> int:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            file.write_bytes(data)
-            print(side, file, file=child.stdin, flush=True)
-            return int(child.stdout.readline())
-
-        yield measure
+def measured(data: bytes, side: int) -> int:
+    command = [sys.executable, "-c", _CHILD, str(side)]
+    child = subprocess.run(command, input=data, capture_output=True, check=True, cwd=ROOT)
+    return int(child.stdout)
 
 
 @pytest.mark.parametrize("side", [300, 1 << 20])
@@ -114,7 +88,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
     ],
 )
 def test_decoding_takes_no_more_than_expected(
-    kind: str, mode: str, options: dict[str, object], side: int, measured: Measured
+    kind: str, mode: str, options: dict[str, object], side: int
 ) -> None:
     data = saved(wide(mode), kind, **options)
 

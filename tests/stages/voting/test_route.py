@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roadstream.schemas.cascade.model import Route
+from roadstream.schemas.cascade.model import Cascade, Route, Tier
+from roadstream.schemas.cascade.without import leave_out
 from roadstream.stages.voting.route import MOST_REASON, Decision, Router, describe
 from tests.kits.builders import cascade, tier
 from tests.kits.examples import examples
@@ -192,3 +193,36 @@ def test_a_route_for_tiers_that_are_down_holds_while_all_of_them_are() -> None:
         ["two", "three"],
     )
     assert router.decide(0.9, 0.0, down=frozenset({"two", "three"}))[::2] == ("three", ["two"])
+
+
+def without(names: list[str], *tiers: Tier) -> Cascade:
+    return leave_out(cascade(*(tiers or map(tier, ["one", "two", "three", "four"]))), names)
+
+
+def test_an_image_goes_past_tiers_that_are_left_out_and_its_votes_name_them() -> None:
+    one = tier("one", routes=[Route(to="three", min_confidence=0.9)])
+    chain = [one, *map(tier, ["two", "three", "four"])]
+
+    router = Router(without(["two", "three"], *chain), "one")
+    always = "confidence ≥ 0.9; left out: three"
+    assert router.decide(1.0, 0.0) == Decision("four", always, ["three"])
+    default = "no route held: next tier; left out: two, three"
+    assert router.decide(0.0, 0.0) == Decision("four", default, ["two", "three"])
+    assert router.targets == {"four"}
+
+    last = Router(without(["three", "four"], *chain), "two").decide(1.0, 0.0)
+    assert (last.next_tier, last.down) == (None, ["three", "four"])
+    assert Router(without(["three"], *chain), "four").decide(1.0, 0.0) == Decision(
+        None, "last tier"
+    )
+
+
+def test_nobody_works_for_a_tier_that_is_left_out() -> None:
+    around = Route(to="four", tiers_down=["two", "three"])
+    chain = [tier("one", routes=[around]), *map(tier, ["two", "three", "four"])]
+    router = Router(without(["two"], *chain), "one")
+
+    assert router.watched == {"three"}
+    assert router.decide(0.0, 0.0).next_tier == "three"
+    found = router.decide(0.0, 0.0, down=frozenset({"three"}))
+    assert (found.next_tier, found.down) == ("four", ["two", "three"])

@@ -327,15 +327,10 @@ def test_a_number_out_of_bounds_is_an_error(rule: Path, wrong: dict[str, Any]) -
         roadstream.open(rule, **wrong)
 
 
-def test_it_leaves_signals_and_the_garbage_collector_alone(
-    rule: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frozen: list[bool] = []
-    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
-
+def test_it_leaves_signals_and_the_garbage_collector_alone(rule: Path) -> None:
     def state() -> object:
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        return handlers, gc.get_threshold(), len(frozen), gc.isenabled()
+        return handlers, gc.get_threshold(), gc.get_freeze_count(), gc.isenabled()
 
     before = state()
     with roadstream.open(rule):
@@ -426,3 +421,26 @@ def test_it_logs_to_the_standard_library_and_leaves_structlog_to_the_program(
     assert "roadstream INFO worker_started" in done.stderr
     assert "tier=only" in done.stderr
     assert "worker_started" not in done.stdout
+
+
+def test_a_cascade_is_opened_without_some_of_it_and_answers_say_so(
+    tmp_path: Path, pictures: list[Path]
+) -> None:
+    (tmp_path / "c.toml").write_text(TWO_TIERS)
+
+    with roadstream.open(tmp_path / "c.toml", without=["gone", "b"]) as judge:
+        answer = judge(pictures[0])
+
+    assert (answer.status, answer.missing, answer.missing_tiers) == ("answered", ["b"], ["gone"])
+    assert "degraded" in answer.flags
+
+
+TWO_TIERS = """
+name = "two"
+[[tiers]]
+name = "here"
+members = [{ name = "a", engine = "noop" }, { name = "b", engine = "noop" }]
+[[tiers]]
+name = "gone"
+members = [{ name = "c", engine = "onnx", model = "nowhere.onnx" }]
+"""

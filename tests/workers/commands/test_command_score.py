@@ -397,3 +397,19 @@ def test_streams_of_a_video_are_taken_as_asked_and_named_if_not(tmp_path: Path) 
     assert roadstream(*score, "--stream", "x", folder=tmp_path).returncode == 2
     other = roadstream(*score, "--out", "b.csv", "--stream", "0", folder=tmp_path)
     assert "a run with stream 'all', not 0" in other.stderr
+
+
+def test_a_run_without_a_member_is_another_run_and_its_answers_name_it(tmp_path: Path) -> None:
+    write_drive(tmp_path / "drive", 3, width=320, height=180)
+    arguments = ("score", "drive", "--cascade", "lite", "--out", "a.jsonl", "--workers", "1")
+
+    done = roadstream(*arguments, "--without", "cones", "--without", "look", folder=tmp_path)
+    other = roadstream(*arguments, folder=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    answers = list(read_answers(tmp_path / "a.jsonl"))
+    assert [answer["missing"] for answer in answers] == [["cones"]] * 3
+    assert {vote["tier"] for answer in answers for vote in answer["votes"]} <= {"glance", "closer"}
+    assert all("degraded" in answer["flags"] for answer in answers)
+    assert other.returncode == 2
+    assert "cascade" in other.stderr

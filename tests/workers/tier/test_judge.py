@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade
+from roadstream.schemas.cascade.without import leave_out
 from roadstream.schemas.records.image import Head, Image, Inline, Payload, Reference
 from roadstream.stages.breaker import MemberPolicy
 from roadstream.stages.decoding.decode import decode
@@ -233,3 +234,19 @@ def test_no_pixels_are_kept_once_a_batch_is_judged() -> None:
 
     assert len(batch.votes) == 2
     assert [one() for one in pixels] == [None, None]
+
+
+def test_a_member_that_is_left_out_has_a_run_without_pictures_and_no_votes() -> None:
+    whole = cascade(tier("one", member("a"), member("b", 2.0), member("c")))
+    judge = Judge(leave_out(whole, ["b"]), "one", {"a": GreyEngine(), "c": GreyEngine()})
+
+    batch = judged(judge, [*grey(10, 20), *items(Inline(b"no picture"))])
+
+    assert [(run.member, run.weight, run.batch_size) for run in batch.runs] == [
+        ("a", 1.0, 2), ("c", 1.0, 2), ("b", 2.0, 0),
+    ]  # fmt: skip
+    assert [said.raw[2] for said in batch.votes] == [None] * 3
+    assert [said.probability[2] for said in batch.votes] == [None] * 3
+    assert all(said.raw[0] is not None for said in batch.votes[:2])
+    assert [said.error is None for said in batch.votes] == [True, True, False]
+    assert batch.failures == []

@@ -21,6 +21,7 @@ from roadstream.workers.commands.common import (
     LogLevel,
     LogUrl,
     Namespace,
+    Without,
     run_async,
 )
 from roadstream.workers.observe.terminal import console, screen
@@ -50,6 +51,7 @@ def roll(
             "of one session go one way."
         ),
     ] = None,
+    without: Without = None,
     log: LogUrl = DEFAULT_KAFKA,
     namespace: Namespace = None,
     log_level: LogLevel = "warning",
@@ -74,7 +76,7 @@ def roll(
     if file is None:
         told = run_async(log_level, _on_log, where, partial(roll_back, now=time.time()))
     else:
-        new = load_cascade(file)
+        new = load_cascade(file, without=without or (), option="FILE")
         rolling = partial(roll_on, cascade=new, share=wanted, now=time.time())
         told = run_async(log_level, _on_log, where, rolling)
     console().print(_said(told), highlight=False, soft_wrap=True)

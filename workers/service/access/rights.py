@@ -75,5 +75,5 @@ def _on(operation: Operation, topics: Iterable[str]) -> list[Right]:
 def _among(cascade: Cascade, rights: list[Right]) -> list[Right]:
     """Return rights, each once, with DESCRIBE on the cascade's other topics."""
     more = {right[1:] for right in rights if right.operation != "DESCRIBE"}
-    wanted = dict.fromkeys([*rights, *_on("DESCRIBE", all_topics(cascade.tier_names))])
+    wanted = dict.fromkeys([*rights, *_on("DESCRIBE", all_topics(cascade.named_tiers))])
     return [right for right in wanted if right.operation != "DESCRIBE" or right[1:] not in more]

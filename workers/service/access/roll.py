@@ -1,6 +1,8 @@
 """Lets another version of the cascade judge what begins from now on."""
 
 import time
+from collections.abc import Collection
+from functools import partial
 
 import structlog
 from anyio import to_thread
@@ -67,10 +69,16 @@ async def roll(log: Log, cascade: Cascade, share: float | None, now: float) -> R
     return told
 
 
-async def roll_file(log: Log, file: str) -> None:
-    """Roll the cascade file that a process was started with, read anew; log what comes of it."""
+async def roll_file(log: Log, file: str, without: Collection[str]) -> None:
+    """Roll the cascade file that a process was started with, read anew; log what comes of it.
+
+    Args:
+        log: The log, open.
+        file: As of ``load_cascade``.
+        without: What the process was told to leave out of it.
+    """
     try:
-        cascade = await to_thread.run_sync(load_cascade, file)
+        cascade = await to_thread.run_sync(partial(load_cascade, file, without=without))
         told = await roll(log, cascade, None, time.time())
     except RoadstreamError as error:
         logger.error("roll_refused", file=file, reason=str(error))

@@ -33,7 +33,7 @@ async def create_topics(log: Log, cascade: Cascade, partitions: int) -> dict[str
         ForbiddenError: A right is missing.
     """
     await claim_topics(log, cascade, time.time())
-    topics = all_topics(cascade.tier_names)
+    topics = all_topics(cascade.named_tiers)
     there = await log.partition_counts(topics)
     _check_alike(log, there)
     _check_new(log, [topic for topic in topics if topic not in there], there, partitions)
@@ -69,7 +69,7 @@ async def check_topics(log: Log, cascade: Cascade) -> int:
         UsageError: Some are missing, or their counts differ.
         ForbiddenError: Some may not be described, so nobody knows whether they exist.
     """
-    topics = all_topics(cascade.tier_names)
+    topics = all_topics(cascade.named_tiers)
     counts = await log.partition_counts(topics)
     missing = [log.real_name(topic) for topic in topics if topic not in counts]
     if missing:
@@ -86,7 +86,7 @@ async def settings_faults(log: Log, cascade: Cascade) -> list[TopicFault]:
     Raises:
         ForbiddenError: This client may not ask.
     """
-    found = list(await log.topic_faults(all_topics(cascade.tier_names)))
+    found = list(await log.topic_faults(all_topics(cascade.named_tiers)))
     with suppress(ForbiddenError):  # who claims the topics says so
         found += await log.topic_faults([CASCADES])
     return found

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import BinaryIO, NamedTuple
 
 import msgspec
@@ -51,8 +51,12 @@ def _nameless() -> BinaryIO:
     return tempfile.TemporaryFile()
 
 
-def given_cascade(name_or_path: str) -> Cascade:
+def given_cascade(name_or_path: str, without: Collection[str] = ()) -> Cascade:
     """Return the cascade that a supervisor handed to this process; without one, load it.
+
+    Args:
+        name_or_path: As of ``load_cascade``.
+        without: Likewise; what a supervisor hands on is without it already.
 
     Raises:
         ConfigError: See ``load_cascade``; or nothing is where the environment says that it was
@@ -60,7 +64,7 @@ def given_cascade(name_or_path: str) -> Cascade:
     """
     descriptor = os.environ.pop(PINNED, None)  # not for the children of this one
     if descriptor is None:
-        return load_cascade(name_or_path)
+        return load_cascade(name_or_path, without=without)
     try:
         with os.fdopen(int(descriptor), "rb") as file:
             # By position: all who inherit it share one offset.
