@@ -1,6 +1,7 @@
 """Which images were answered lately on a partition, and with which content. Pure."""
 
 from collections.abc import Mapping
+from math import inf
 
 from roadstream.schemas.records.image import Head
 
@@ -16,22 +17,32 @@ class AnsweredIds:
 
     Attributes:
         count: Answers since the partition was taken over.
+        forgotten_until: An image that was answered later than this is remembered; minus infinity
+            if all are.
 
     Args:
         window: How many are remembered at least.
         restored: Images answered before, oldest first, with the hashes of their content.
+        now: When the partition is taken over.
     """
 
-    __slots__ = ("_before", "_new", "_old", "_restored_at", "_window")
+    __slots__ = ("_before", "_new", "_old", "_old_until", "_restored_at", "_window",
+                 "forgotten_until")  # fmt: skip
 
     def __init__(
-        self, window: int = ANSWERED_WINDOW, restored: Mapping[str, Content] | None = None
+        self,
+        window: int = ANSWERED_WINDOW,
+        restored: Mapping[str, Content] | None = None,
+        now: float = -inf,
     ) -> None:
         self._window = window
         self._new: dict[str, Content] = {}
         self._old: dict[str, Content] = dict(restored or {})
         self._restored_at = {image_id: i - len(self._old) for i, image_id in enumerate(self._old)}
         self._before = 0
+        # Of a window that is not half full, nothing stands before it: answers may stand twice.
+        self.forgotten_until = now if len(self._old) > window // 2 else -inf
+        self._old_until = now
 
     def __contains__(self, image_id: str) -> bool:
         """Return whether the image was answered within the window."""
@@ -42,11 +53,14 @@ class AnsweredIds:
         """Number of answers since the partition was taken over."""
         return self._before + len(self._new)
 
-    def add(self, image_id: str, content_hash: Content = None) -> None:
+    def add(self, image_id: str, content_hash: Content = None, now: float = -inf) -> None:
         """Remember an image that is not remembered yet; the oldest are forgotten."""
         self._new[image_id] = content_hash
         if len(self._new) >= self._window:
             self._before += len(self._new)
+            if self._old:
+                self.forgotten_until = self._old_until
+            self._old_until = now
             self._old, self._new = self._new, {}
             self._restored_at = {}
 

@@ -13,6 +13,9 @@ that one, and the votes of the others are late.
 An image whose first tier's votes do not come within ``ORPHAN_AFTER`` of a later tier's is answered
 with what there is: retention took them, and it would wait for ever. So is one that a tier has let
 go while the path leads elsewhere, as votes of another client may say, to a tier that stays silent.
+An image that was sent to a tier with ``give_up_after`` is answered without it when its votes have
+not come for so long. They may come when all others have long been answered, and the image is
+remembered no more; then they tell by themselves that they are late: see ``OpenPath.answered_by``.
 
 A pack's offset is done when every image in it is resolved, so a crash replays exactly the open
 joins. What was answered meanwhile is read back from the last ``JoinLimits.window`` answers of the
@@ -35,12 +38,13 @@ answer.
 
 from collections.abc import Iterator, Mapping
 from math import inf
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import ImageVotes, VotesPack
 from roadstream.schemas.topics import CARRIED
 from roadstream.sinks.consensus.answer import COMPLETE, Ending, TierVotes
@@ -133,6 +137,7 @@ class Join:
         self.limits = limits or JoinLimits()
         self._open: dict[str, OpenImage] = {}
         self._forget_deadlines()
+        self._ahead = 0.0
         self._partitions: dict[int, OwnedPartition] = {}
         self.stats = JoinStats()
 
@@ -148,9 +153,14 @@ class Join:
 
     @property
     def next_deadline_at(self) -> float | None:
-        """When ``expire`` has something to do next; ``None`` if never."""
+        """When ``expire`` has something to do next, give-ups aside; ``None`` if never."""
         due = [at for at in (self._deadlines.next_at, self._orphans.next_at) if at is not None]
         return min(due, default=None)
+
+    @property
+    def next_give_up_at(self) -> float | None:
+        """The steady time at which an image has waited for a tier for too long; or ``None``."""
+        return self._give_ups.next_at
 
     def count(self, partition: int) -> int:
         """Return how many answers were given on a partition since it was taken over."""
@@ -165,28 +175,32 @@ class Join:
             if part.travelling
         )
 
-    def assign(self, answered: Mapping[int, Mapping[str, Content]]) -> None:
+    def assign(self, answered: Mapping[int, Mapping[str, Content]], now: float = -inf) -> None:
         """Start over with these partitions and the images known to be answered on each.
 
         Args:
             answered: Per partition, content hashes by image id, oldest first.
+            now: The wall clock's time.
         """
         self._open = {}
         self._forget_deadlines()
         window = self.limits.window
         self._partitions = {
-            partition: OwnedPartition(AnsweredIds(window, ids))
+            partition: OwnedPartition(AnsweredIds(window, ids, now))
             for partition, ids in answered.items()
         }
         self.stats.restored += sum(map(len, answered.values()))
 
     def _forget_deadlines(self) -> None:
         self._deadlines, self._orphans = Deadlines(), Deadlines()
+        # By steady time alone: it is measured here, and no clock of others has to do with it.
+        self._give_ups = Deadlines()
 
     def tick(self, now: float, steady: float) -> None:
         """Tell the time before a step: the wall clock, and one that never steps."""
         self._deadlines.tick(now, steady)
         self._orphans.tick(now, steady)
+        self._ahead = now - steady
 
     def add(self, pack: VotesPack, source: RecordId, now: float) -> Resolved:
         """Take in a pack read at ``source``; return what it completes."""
@@ -205,7 +219,7 @@ class Join:
             elif first and votes.next_tier is None and image_id not in images:
                 answer = give([TierVotes(pack, votes)], first_at=now, now=now)
                 resolved.answers.append((tp.partition, answer))
-                answered.add(image_id, head.content_hash)
+                answered.add(image_id, head.content_hash, now)
             else:
                 opened = opened or OpenPack(
                     pack, rules, source, answered.count, tp.topic == CARRIED
@@ -264,8 +278,6 @@ class Join:
         if found is None:
             partition = opened.source[0].partition
             found = self._open[head.image_id] = OpenImage(partition, now)
-            if head.deadline_at is not None:
-                self._deadlines.push(head.deadline_at, head.image_id, now)
         elif differs(found.content_hash, head):
             self._refuse(opened.pack, votes, opened.source, found.content_hash, resolved)
             return
@@ -279,10 +291,25 @@ class Join:
         if not self._counts(part, path.votes.get(tier), opened, head.image_id):
             return
         path.votes[tier] = OpenVotes(opened, TierVotes(opened.pack, votes))
-        if path.awaited is None:
+        if (awaited := path.awaited) is None:
             self._resolve(head.image_id, path, now, COMPLETE, resolved)
-        elif path.is_orphan and found.is_orphan and head.image_id not in self._orphans:
-            self._orphans.push(now + ORPHAN_AFTER, head.image_id, now)
+        else:
+            self._watch(found, path, awaited, head, now)
+
+    def _watch(
+        self, found: OpenImage, path: OpenPath, awaited: str, head: Head, now: float
+    ) -> None:
+        """See that an open image does not wait for longer than it may."""
+        image_id, deadline_at = head.image_id, head.deadline_at
+        if deadline_at is not None and image_id not in self._deadlines:
+            self._deadlines.push(deadline_at, image_id, now)
+        if path.is_orphan and found.is_orphan and image_id not in self._orphans:
+            self._orphans.push(now + ORPHAN_AFTER, image_id, now)
+        steady = now - self._ahead
+        if path.rules.give_up_after and path.wait_for(awaited, steady):
+            self._give_ups.discard(image_id)
+            due = min(other.gives_up_at for other in found.paths.values())
+            self._give_ups.push(due, image_id, steady)
 
     def _counts(
         self, part: OwnedPartition, cast: OpenVotes | None, opened: OpenPack, image_id: str
@@ -299,17 +326,23 @@ class Join:
         self, image_id: str, path: OpenPath, now: float, ending: Ending, resolved: Resolved
     ) -> None:
         """Answer an image by one of its paths; the votes of the others are late."""
-        found = self._open.pop(image_id)
-        self._deadlines.discard(image_id)
-        self._orphans.discard(image_id)
+        found = self._open[image_id]
         part = self._partitions[found.partition]
         answer = path.rules.answerer.answer(
             path.passed, first_at=found.first_at, now=now, ending=ending
         )
         resolved.answers.append((found.partition, answer))
-        part.answered.add(image_id, found.content_hash)
+        part.answered.add(image_id, found.content_hash, now)
+        self._close(image_id, path, resolved)
+
+    def _close(self, image_id: str, path: OpenPath | None, resolved: Resolved) -> None:
+        """Let go of an image, answered by this path: the votes of all others are late."""
+        found = self._open.pop(image_id)
+        for deadlines in (self._deadlines, self._orphans, self._give_ups):
+            deadlines.discard(image_id)
         for other in found.paths.values():
             self.stats.late_votes += 0 if other is path else len(other.votes)
+        part = self._partitions[found.partition]
         for opened in found.sources:
             opened.left -= 1
             if opened.left == 0:
@@ -321,30 +354,49 @@ class Join:
             tp, offset = opened.source
             resolved.done.setdefault(tp, []).append(offset)
 
-    def expire(self, now: float, at_most: int | None = None) -> Resolved:
-        """Answer, with the votes so far, open images that are due: all, or some."""
+    def expire(self, now: float, at_most: int | None = None, known_until: float = inf) -> Resolved:
+        """Answer, with the votes so far, open images that are due.
+
+        Args:
+            now: The wall clock's time.
+            at_most: So many of them, or all.
+            known_until: The steady time until which all votes have been read: who waits for a tier
+                is given up only as of then.
+        """
         resolved = Resolved.nothing()
-        for image_id, kind in self._due(now):
-            path = self._open[image_id].furthest
-            self._resolve(image_id, path, now, Ending(kind, path.awaited), resolved)
+        for image_id, path, ending in self._due(now, known_until, resolved):
+            self._resolve(image_id, path, now, ending, resolved)
             if len(resolved.answers) == at_most:
                 break
         for partition in {partition for partition, _ in resolved.answers}:
             self._carry_old(self._partitions[partition], resolved)
         return resolved
 
-    def _due(self, now: float) -> Iterator[tuple[str, Literal["expired", "orphan"]]]:
+    def _due(
+        self, now: float, known_until: float, resolved: Resolved
+    ) -> Iterator[tuple[str, OpenPath, Ending]]:
         for image_id in self._deadlines.pop(now):
-            yield image_id, "expired"
-        for image_id in self._orphaned(now):
-            yield image_id, "orphan"
-
-    def _orphaned(self, now: float) -> Iterator[str]:
+            if not self._is_late(image_id, resolved):
+                path = self._open[image_id].furthest
+                yield image_id, path, Ending("expired", path.awaited)
         for image_id in self._orphans.pop(now):
             found = self._open[image_id]
-            if found.is_orphan:
-                logger.warning("orphan", image_id=image_id, tiers=list(found.furthest.votes))
-                yield image_id
+            if found.is_orphan and not self._is_late(image_id, resolved):
+                path = found.furthest
+                logger.warning("orphan", image_id=image_id, tiers=list(path.votes))
+                yield image_id, path, Ending("orphan", path.awaited)
+        for image_id in self._give_ups.pop(min(now - self._ahead, known_until)):
+            path = min(self._open[image_id].paths.values(), key=lambda path: path.gives_up_at)
+            tier = path.awaited or ""
+            yield image_id, path, Ending("given up", tier, path.rules.give_up_after[tier])
+
+    def _is_late(self, image_id: str, resolved: Resolved) -> bool:
+        """Let go of an image that was answered before all that is remembered."""
+        found = self._open[image_id]
+        if not found.was_answered(self._partitions[found.partition].answered.forgotten_until):
+            return False
+        self._close(image_id, None, resolved)
+        return True
 
     def _carry_old(self, part: OwnedPartition, resolved: Resolved) -> None:
         """Carry forward what has been open for too many answers."""

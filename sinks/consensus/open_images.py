@@ -49,10 +49,14 @@ class OpenPath(msgspec.Struct, eq=False):
     Attributes:
         rules: Those of the version.
         votes: Its votes, by tier.
+        limited: The tier that it waits for, as far as that may have a limit.
+        gives_up_at: Steady time, in seconds, at which it goes on without that tier.
     """
 
     rules: Rules
     votes: dict[str, OpenVotes] = {}
+    limited: str | None = None
+    gives_up_at: float = inf
 
     @property
     def awaited(self) -> str | None:
@@ -77,6 +81,34 @@ class OpenPath(msgspec.Struct, eq=False):
         if self.rules.first not in self.votes:
             return True
         return any(cast.voted.votes.next_tier is None for cast in self.votes.values())
+
+    def wait_for(self, tier: str, steady: float) -> bool:
+        """Note the tier that it waits for from now on; return whether that changes anything."""
+        if tier == self.limited:
+            return False
+        self.limited = tier
+        patience = None if tier == self.rules.first else self.rules.give_up_after.get(tier)
+        self.gives_up_at = inf if patience is None else steady + patience
+        return True
+
+    def answered_by(self, first_at: float) -> float:
+        """Return when an image was answered at the latest, if its first tier's votes had come.
+
+        Args:
+            first_at: When these votes came, in seconds since the epoch.
+
+        Returns:
+            Its deadline, or when the consensus gave up one of the tiers that have voted now;
+            infinity if it may wait for as long as it takes.
+        """
+        patience, found = self.rules.give_up_after, inf
+        for tier, cast in self.votes.items():
+            votes = cast.voted.votes
+            came = first_at - votes.queued - votes.decoding - votes.inferring
+            deadline_at = votes.head.deadline_at
+            found = min(found, inf if deadline_at is None else deadline_at)
+            found = min(found, came + patience.get(tier, inf))
+        return found
 
     @property
     def passed(self) -> list[TierVotes]:
@@ -108,6 +140,26 @@ class OpenImage(msgspec.Struct, eq=False):
     def is_orphan(self) -> bool:
         """Whether it may wait for ever, whichever way it goes."""
         return all(path.is_orphan for path in self.paths.values())
+
+    @property
+    def has_beginning(self) -> bool:
+        """Whether its first tier has voted, by whichever version."""
+        return any(path.rules.first in path.votes for path in self.paths.values())
+
+    def was_answered(self, forgotten_until: float) -> bool:
+        """Return whether it has had an answer that is remembered no more: its votes are late.
+
+        Its first tier's votes are not there: retention took them, or they came before, and with
+        them what ended its wait.
+
+        Args:
+            forgotten_until: Time of the last answer that is remembered no more.
+        """
+        if self.has_beginning:
+            return False
+        return any(
+            path.answered_by(self.first_at) <= forgotten_until for path in self.paths.values()
+        )
 
     @property
     def furthest(self) -> OpenPath:

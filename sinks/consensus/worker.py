@@ -21,6 +21,7 @@ from roadstream.schemas.records.headers import with_headers
 from roadstream.schemas.records.votes import VotesPack
 from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, VOTES
 from roadstream.sinks.consensus.answer import AnswerStats
+from roadstream.sinks.consensus.horizon import Horizon
 from roadstream.sinks.consensus.join import Join, JoinStats, Resolved
 from roadstream.sinks.consensus.refusal import Buried, check, duplicate, without_exit
 from roadstream.sinks.consensus.restore import RESTORE_PATIENCE, Unacknowledged, answered_tail
@@ -158,6 +159,7 @@ class Consensus:
         self._wanted: str | None = None
         # And the ends of ``votes.carried`` that must have been read before ``votes`` is.
         self._unacknowledged, self._copies_until = Unacknowledged(), dict[int, int]()
+        self._horizon = Horizon({})
 
     async def _make_carried(self) -> None:
         """Make the topic for carried votes where an older version made the others."""
@@ -168,7 +170,15 @@ class Consensus:
     async def _turn(self) -> None:
         await self._poll()
         await self._learn()
+        await self._look_ahead()
         await self._step()
+
+    async def _look_ahead(self) -> None:
+        """Ask where votes end, if an image has waited for a tier for so long as to be given up."""
+        now = self._steady()
+        if self._horizon.wants(self._join.next_give_up_at, now):
+            async with self._log.reader(VOTES, "end") as reader:
+                self._horizon.mark(await reader.ends(), now)
 
     async def _learn(self) -> None:
         """Look up the version of the first record of the backlog, where the join needs it."""
@@ -202,6 +212,8 @@ class Consensus:
         else:
             polled = await poll(max_records=POLL_RECORDS, timeout=self._patience())
             backlog.extend((tp, record) for tp, some in polled.items() for record in some)
+            if not polled:
+                self._horizon.reached_end()
 
     def _copies_first(self) -> bool:
         """Return whether copies must be read before any more of ``votes``."""
@@ -227,7 +239,7 @@ class Consensus:
         if not self._unacknowledged.must_wait(self._join):
             self._work_off(now, step)
             room = max(1, self._join.limits.at_once - len(step.outputs))
-            self._take(self._join.expire(now, room), now, step)
+            self._take(self._join.expire(now, room, self._horizon.until), now, step)
         if step.outputs or step.done:
             await self.member.finish(step.outputs, step.done, self.member.epoch)
         self.stats.open_images = self._join.open_images
@@ -248,6 +260,8 @@ class Consensus:
 
     def _delivered(self, tp: TopicPartition, offset: int) -> None:
         self._unacknowledged.delivered(tp, offset, self._join.count(tp.partition))
+        if tp.topic == VOTES:
+            self._horizon.read(tp.partition, offset)
         if tp.topic == CARRIED and tp.partition in self._copies_until:
             self._copies_patience = self._steady() + RESTORE_PATIENCE
             if offset + 1 >= self._copies_until[tp.partition]:
@@ -323,9 +337,11 @@ class Consensus:
         started = time.monotonic()
         self._start_over()
         answered = await answered_tail(self._log, numbers, self._join.limits.window)
-        self._copies_until = await self._unread_copies(numbers)
+        stood = await self.member.stood()
+        self._horizon = Horizon({p: stood.get(TopicPartition(VOTES, p), 0) for p in numbers})
+        self._copies_until = await self._unread_copies(stood, numbers)
         self._copies_patience = self._steady() + RESTORE_PATIENCE
-        self._join.assign(answered)
+        self._join.assign(answered, self._clock.now())
         self.stats.restores += 1
         self.stats.restore_seconds = time.monotonic() - started
         logger.info(
@@ -335,10 +351,9 @@ class Consensus:
             seconds=round(self.stats.restore_seconds, 3),
         )
 
-    async def _unread_copies(self, numbers: set[int]) -> dict[int, int]:
+    async def _unread_copies(self, stood: Offsets, numbers: set[int]) -> dict[int, int]:
         async with self._log.reader(CARRIED, "end") as reader:
             ends = await reader.ends()
-        stood = await self.member.stood()
         return {p: ends[p] for p in numbers if ends[p] > stood.get(TopicPartition(CARRIED, p), 0)}
 
     async def give_up(self, partitions: Collection[TopicPartition]) -> None:

@@ -1,6 +1,7 @@
 """The simulation: seeds hold, a seed replays, and a product that breaks a promise is caught."""
 
 from collections.abc import Mapping
+from math import inf
 
 import anyio
 import msgspec
@@ -51,8 +52,10 @@ class Forgetful(World):
 
     def new_join(self) -> Join:
         class Forgets(Join):
-            def assign(self, answered: Mapping[int, Mapping[str, Content]]) -> None:
-                super().assign({partition: {} for partition in answered})
+            def assign(
+                self, answered: Mapping[int, Mapping[str, Content]], now: float = -inf
+            ) -> None:
+                super().assign({partition: {} for partition in answered}, now)
 
         made = super().new_join()
         return Forgets(made.versions, made.limits)
@@ -128,7 +131,7 @@ def test_a_lost_image_is_caught() -> None:
 
 
 def test_what_retention_took_of_an_image_explains_a_partial_answer() -> None:
-    report = simulate(planned(22), {"retention": 1}, 15.0, EXPECTED)
+    report = simulate(planned(27), {"retention": 1}, 15.0, EXPECTED)
 
     assert report.broken == []
     assert report.tally.statuses["partial"]

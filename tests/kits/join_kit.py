@@ -44,9 +44,9 @@ def hashed(image_id: str, content: bytes | None) -> Head:
     return msgspec.structs.replace(head(image_id), content_hash=content)
 
 
-def flow(join: Join, images: int, offset: int) -> list[Resolved]:
+def flow(join: Join, images: int, offset: int, now: float = NOW) -> list[Resolved]:
     """Have confident images answered, one pack each."""
     return [
-        join.add(pack("one", votes(f"flow-{offset + i}")), (TP, offset + i), NOW)
+        join.add(pack("one", votes(f"flow-{offset + i}")), (TP, offset + i), now)
         for i in range(images)
     ]

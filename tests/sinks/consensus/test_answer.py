@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Pool
 from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.bounds import MOST_TEXT
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box, ImageVotes, VotesPack
 from roadstream.sinks.consensus.answer import COMPLETE, Answerer, Ending, TierVotes
@@ -185,3 +187,69 @@ def test_an_answer_says_where_its_time_went(image: Head, total: float) -> None:
         ("one", 0.25, 0.5, 0.75),
         ("two", 0.25, 0.5, 0.75),
     ]
+
+
+@pytest.mark.parametrize(
+    ("quorum", "weights", "flags"),
+    [
+        (1.0, [3.0, 1.0], ["degraded"]),
+        (1.0, [1e9, 1e-9], ["degraded"]),
+        (0.75, [3.0, 1.0], []),
+        (0.76, [3.0, 1.0], ["degraded"]),
+        (0.9, [9.0, 1.0], []),
+        (0.1, [0.3, 2.7], []),
+        (0.0, [1e-9, 1e9], []),
+    ],
+)
+def test_an_answer_is_degraded_when_less_of_the_weight_has_voted_than_the_quorum(
+    quorum: float, weights: list[float], flags: list[str]
+) -> None:
+    said = answerer(pool=Pool(quorum=quorum)).answer(
+        passed(pack("one", votes("a", 0.9, None), weights=weights)), first_at=NOW, now=NOW
+    )
+    assert (said.status, said.flags, said.missing) == ("answered", flags, ["one-1"])
+
+
+def test_the_quorum_counts_over_all_tiers_passed() -> None:
+    packs = pack("one", votes("a", 0.9, None)), pack("two", votes("a", 0.8, 0.8))
+    for quorum, flags in ((0.75, []), (0.8, ["degraded"])):
+        made = answerer(pool=Pool(quorum=quorum))
+        assert made.answer(passed(*packs), first_at=NOW, now=NOW).flags == flags
+
+
+def test_a_member_that_gave_tags_and_no_score_is_not_missed() -> None:
+    tagged = msgspec.structs.replace(votes("a", 0.9, None, None), tags=[{}, {"light": "night"}, {}])
+    said = answer(pack("one", tagged, weights=[0.1, 0.2, 0.0]))
+    assert (said.status, said.flags, said.missing) == ("answered", [], ["one-2"])
+    assert said.tiers[0].tags == tagged.tags
+
+
+def test_why_an_image_left_each_tier_stands_in_its_answer() -> None:
+    said = answer(pack("one", votes("a", 0.9, next_tier="two")), pack("two", votes("a", 0.9)))
+    assert [one.reason for one in said.tiers] == ["because", "because"]
+
+
+def test_tiers_that_were_down_are_named_once_and_in_their_order() -> None:
+    first = msgspec.structs.replace(votes("a", 0.9), down=["three", "two", "left-out"])
+    second = msgspec.structs.replace(votes("a", 0.9), down=["three"])
+    said = answer(pack("one", first), pack("two", second))
+    assert (said.status, said.flags) == ("answered", ["degraded"])
+    assert said.missing_tiers == ["two", "three", "left-out"]
+    assert said.error is None
+
+
+@pytest.mark.parametrize("fault", ["expired: too late", "version_unavailable: no weights"])
+def test_a_tier_that_did_not_look_is_named(fault: str) -> None:
+    said = answer(
+        pack("one", votes("a", 0.9, next_tier="two")), pack("two", votes("a", None, error=fault))
+    )
+    assert (said.status, said.missing_tiers, said.error) == ("partial", ["two"], fault)
+
+
+def test_errors_that_are_put_together_fit_into_an_answer() -> None:
+    said = answer(
+        pack("one", votes("a", 0.9, next_tier="two", error="x" * MOST_TEXT)),
+        ending=Ending("given up", "two", 60.0),
+    )
+    assert codec.decode_answer(codec.encode(said)) == said
+    assert (said.error or "").startswith("tier_unavailable: no votes of tier two within 60 s; xxx")

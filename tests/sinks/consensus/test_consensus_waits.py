@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from roadstream.bench.simulation.virtual_loop import VirtualLoop, VirtualRunner
 from roadstream.bench.simulation.virtual_time import VirtualClock
 from roadstream.schemas import codec
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import LogUnavailableError, UsageError
 from roadstream.schemas.records import headers
 from roadstream.schemas.records.events import Committed, Opened
@@ -26,7 +27,9 @@ from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.ledgers.event_ledger import ledger_files
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import Fault, MemoryLog
-from tests.kits.builders import cascade, head, pack, votes
+from roadstream.streams.memory.store import Operation
+from tests.kits import builders
+from tests.kits.builders import head, pack, votes
 from tests.kits.consensus_kit import GONE, SMALL
 
 
@@ -40,11 +43,16 @@ class Bench:
         atomic: bool = True,
         limits: JoinLimits = SMALL,
         ledger: Path | None = None,
+        cascade: Cascade | None = None,
     ) -> None:
-        self.clock = VirtualClock(loop)
-        self.log = MemoryLog(self.clock, atomic=atomic, monotonic=loop.time)
-        chosen = cascade()
-        join = Join(KnownVersions(chosen, verdict), limits)
+        self.clock, self.latency = VirtualClock(loop), dict[Operation, float]()
+        self.log = MemoryLog(
+            self.clock,
+            atomic=atomic,
+            monotonic=loop.time,
+            latency=lambda operation: self.latency.get(operation, 0.0),
+        )
+        join = Join(KnownVersions(cascade or builders.cascade(), verdict), limits)
         options = GroupMemberOptions(ledger=ledger)
         self.member = Consensus(self.log, join, clock=self.clock, steady=loop.time, options=options)
 
@@ -57,8 +65,11 @@ class Bench:
     @property
     def answers(self) -> list[str]:
         """Ids of the images answered, partition after partition."""
-        records = [record for part in self.log.topics[ANSWERS] for record in part]
-        return [codec.decode_answer(one.value or b"").head.image_id for one in records]
+        return [codec.decode_answer(value).head.image_id for value in self.values(ANSWERS)]
+
+    def values(self, topic: str) -> list[bytes]:
+        """Values of a topic's records, partition after partition."""
+        return [record.value or b"" for part in self.log.topics[topic] for record in part]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

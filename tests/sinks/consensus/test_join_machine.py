@@ -48,10 +48,12 @@ class Sent(NamedTuple):
 class Consumer:
     """What a member knows: lost with it."""
 
-    def __init__(self, restored: dict[str, Content], committed: dict[str, int], copies: int):
+    def __init__(
+        self, restored: dict[str, Content], committed: dict[str, int], copies: int, now: float
+    ):
         chosen = cascade()
         self.join = Join(KnownVersions(chosen, verdict), LIMITS)
-        self.join.assign({0: restored})
+        self.join.assign({0: restored}, now)
         self.unacknowledged = Unacknowledged()
         self.tracker = OffsetTracker()
         self.tracker.assign(0, TOPICS.values())
@@ -90,7 +92,7 @@ class JoinMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         tail = self.answers[-WINDOW:]
         restored = {answer.head.image_id: answer.head.content_hash for answer in tail}
-        self.consumer = Consumer(restored, self.committed, len(self.log[CARRIED]))
+        self.consumer = Consumer(restored, self.committed, len(self.log[CARRIED]), self.now)
 
     @rule(paths=st.lists(st.sampled_from(PATHS), min_size=1, max_size=3), budget=st.integers(0, 40))
     def submit(self, paths: list[list[str]], budget: int) -> None:
@@ -137,9 +139,15 @@ class JoinMachine(RuleBasedStateMachine):
             if {tier for other, tier in self.appended if other == name} != set(sent.path):
                 return False
             since = max(self.appended.index((name, tier)) for tier in sent.path)
+        elif not self.began(name) and all(a.head.image_id != name for a in self.answers):
+            return False
         else:
             since = said[0]
         return len(self.appended) - since > LATE
+
+    def began(self, name: str) -> bool:
+        """Return whether its first tier's votes have come: without, it may be let go of."""
+        return (name, self.images[name].path[0]) in self.appended
 
     def put(self, chosen: list[tuple[str, str]]) -> None:
         entries = []
@@ -242,7 +250,8 @@ class JoinMachine(RuleBasedStateMachine):
             for one in packs[self.committed[topic] :]
             for said in one.images
         }
-        assert {entry for entry in self.appended if entry[0] not in answered} <= kept
+        open_images = {name for name in self.images if name not in answered and self.began(name)}
+        assert {entry for entry in self.appended if entry[0] in open_images} <= kept
 
     def teardown(self) -> None:
         if not hasattr(self, "answers"):
