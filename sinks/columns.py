@@ -1,11 +1,12 @@
 """The row of an answer: the columns that every output format has, with the same names.
 
 The first thirteen are promised to users; those after them may grow. Parquet holds them typed,
-JSONL as JSON values, CSV as text with JSON in the cells of lists and structs.
+JSONL as JSON values, CSV as text with JSON in the cells of lists and structs, and an image's tags
+as ``name=value;name=value``.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NotRequired, TypedDict
 
 import msgspec
@@ -30,7 +31,7 @@ class BoxRow(TypedDict):
 class VoteRow(TypedDict):
     """A member's vote; ``latency`` in seconds, ``probability`` in [0, 1], ``raw`` as it came.
 
-    Older files have no ``text``.
+    Older files have no ``tags``, and still older ones no ``text``.
     """
 
     tier: str
@@ -44,6 +45,7 @@ class VoteRow(TypedDict):
     batch_size: int
     boxes: list[BoxRow]
     text: NotRequired[str]
+    tags: NotRequired[dict[str, str]]
 
 
 class FusedBoxRow(BoxRow):
@@ -98,6 +100,10 @@ class AnswerRow(TypedDict):
     cascade: str
     cascade_hash: str
     boxes: list[FusedBoxRow]
+    tags: dict[str, str]
+    losing_members: list[str]
+    missing_tiers: list[str]
+    way: str | None
 
 
 COLUMNS: tuple[str, ...] = tuple(AnswerRow.__annotations__)
@@ -155,6 +161,10 @@ def row(answer: Answer) -> AnswerRow:
         "boxes": [
             {**_box(box), "tier": tier.tier} for tier in answer.tiers for box in tier.fused or ()
         ],
+        "tags": _tags(answer.tags),
+        "losing_members": answer.losing_members,
+        "missing_tiers": list(answer.missing_tiers),
+        "way": _text(answer.way) or None,
     }
 
 
@@ -196,7 +206,13 @@ def _vote(vote: Vote) -> VoteRow:
         "batch_size": vote.batch_size,
         "boxes": [_box(box) for box in vote.boxes],
         "text": _text(vote.text),
+        "tags": _tags(vote.tags),
     }
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags by name, in the order of their names, so that equal ones look the same."""
+    return {name: _text(tags[name]) for name in sorted(tags)}
 
 
 def _box(box: Box) -> BoxRow:

@@ -232,6 +232,19 @@ class Answer(
         return [vote for tier in self.tiers for vote in tier.votes() if vote.weight <= 0]
 
     @property
+    def losing_members(self) -> list[str]:
+        """Members whose votes counted and lie on the other side of 0.5 than the answer."""
+        if self.probability is None:
+            return []
+        yes = self.probability >= 0.5
+        return [vote.member for vote in self.votes if (vote.probability >= 0.5) != yes]
+
+    @property
+    def way(self) -> str:
+        """The tiers it passed, each with the route by which it left: ``tier: route → tier: …``."""
+        return " → ".join(f"{t.tier}: {t.reason}" if t.reason else t.tier for t in self.tiers)
+
+    @property
     def missing(self) -> list[str]:
         """Members that should have voted and gave neither a vote nor tags."""
         return [

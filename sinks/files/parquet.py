@@ -29,6 +29,8 @@ def _type(hint: Any) -> pa.DataType:
     """Return the type of a column, or of a field in it, as a row declares it; all may be null."""
     if (simple := _SIMPLE.get(hint)) is not None:
         return simple
+    if get_origin(hint) is dict:
+        return pa.map_(*map(_type, get_args(hint)))
     if is_typeddict(hint):
         return pa.struct([(name, _type(of)) for name, of in get_type_hints(hint).items()])
     inner = next(of for of in get_args(hint) if of is not NoneType)
@@ -86,7 +88,7 @@ def read_rows(path: Path, batch: int) -> Iterator[AnswerRow]:
                     f"{path}: expected one column {doubled[0]}, got {present.count(doubled[0])}"
                 )
             for rows in _batches(file, [name for name in COLUMNS if name in present], batch):
-                for row in _typed(path, rows).to_pylist():
+                for row in _typed(path, rows).to_pylist(maps_as_pydicts="strict"):
                     yield cast("AnswerRow", defaults() | row)
     # Names and texts of a damaged file need not be UTF-8.
     except (pa.ArrowException, UnicodeDecodeError) as problem:

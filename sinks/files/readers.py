@@ -8,7 +8,7 @@ import msgspec
 
 from roadstream.schemas.errors import RunError, UsageError
 from roadstream.sinks.columns import COLUMNS, AnswerRow, check_columns, defaults
-from roadstream.sinks.files.text_input import decimal, open_table, unmarked, utf8_lines
+from roadstream.sinks.files.text_input import decimal, open_table, tags_of, unmarked, utf8_lines
 
 BATCH = 512
 """Rows of a Parquet file held in memory at a time."""
@@ -87,10 +87,12 @@ def _read_csv(path: Path) -> Iterator[AnswerRow]:
 
 
 def _json(name: str, text: str) -> bytes:
-    """Return a CSV cell as the JSON of its value: text columns are quoted, empty ones null."""
+    """Return a CSV cell as the JSON of its value: texts are quoted, and empty ones are null."""
     kind = _TYPES[name]
     if kind is str:
         return msgspec.json.encode(unmarked(text))
+    if kind == dict[str, str]:
+        return msgspec.json.encode(tags_of(unmarked(text)))
     if kind == (str | None):
         return msgspec.json.encode(unmarked(text) or None)
     if kind in (float, float | None):

@@ -4,7 +4,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,18 @@ def marked(text: str) -> str:
 def unmarked(text: str) -> str:
     """Return the text that ``marked`` made a cell of."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def tags_cell(tags: Mapping[str, str]) -> str:
+    """Return tags as a cell, ``name=value;name=value``; in values ``%`` is %25 and ``;`` is %3B."""
+    pairs = ((name, value.replace("%", "%25").replace(";", "%3B")) for name, value in tags.items())
+    return ";".join(f"{name}={value}" for name, value in pairs)
+
+
+def tags_of(cell: str) -> dict[str, str]:
+    """Return the tags that ``tags_cell`` made a cell of."""
+    pairs = [pair.partition("=") for pair in cell.split(";") if pair]
+    return {name: value.replace("%3B", ";").replace("%25", "%") for name, _, value in pairs}
 
 
 def decimal(text: str) -> str:

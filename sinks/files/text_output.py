@@ -8,7 +8,7 @@ import msgspec
 
 from roadstream.sinks.columns import COLUMNS, AnswerRow
 from roadstream.sinks.files.atomic import FileSink
-from roadstream.sinks.files.text_input import marked
+from roadstream.sinks.files.text_input import marked, tags_cell
 
 
 class JsonLinesSink(FileSink):
@@ -22,6 +22,8 @@ class JsonLinesSink(FileSink):
 class CsvSink(FileSink):
     """RFC 4180: a header line, then a record per row; lists and structs are JSON in their cell.
 
+    An image's tags are ``name=value;name=value``, so that one is found by a text search.
+
     Texts that a spreadsheet could take for a formula are ``marked``.
     """
 
@@ -30,7 +32,8 @@ class CsvSink(FileSink):
         self._write([COLUMNS])
 
     def write(self, rows: Sequence[AnswerRow]) -> None:
-        self._write([[_cell(value) for value in row.values()] for row in rows])
+        cells = [row | {"tags": tags_cell(row["tags"])} for row in rows]
+        self._write([[_cell(value) for value in row.values()] for row in cells])
 
     def _write(self, records: Sequence[Sequence[object]]) -> None:
         text = io.StringIO(newline="")

@@ -1,12 +1,12 @@
 """Builders of cascades, heads, votes and packs, with defaults for what a test does not care for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from roadstream.schemas.cascade.model import Cascade, Member, Pool, Route, Tier
 from roadstream.schemas.records.answer import Answer, AnswerTier, Latency, TierLatency, Vote
 from roadstream.schemas.records.image import Head
-from roadstream.schemas.records.votes import ImageVotes, MemberRun, VotesPack
+from roadstream.schemas.records.votes import NO_TAGS, ImageVotes, MemberRun, VotesPack
 from roadstream.schemas.settings.local import NoSettings
 
 CASCADE_HASH = "0123456789abcdef"
@@ -99,9 +99,13 @@ def answered(
     shadow_votes: Sequence[Vote] = (),
     missing: Sequence[str] = (),
     latency: Latency | None = None,
+    reasons: Mapping[str, str] = NO_TAGS,
     **fields: Any,
 ) -> Answer:
-    """Return an answer with these votes: each tier's in one ``AnswerTier``, in order of mention."""
+    """Return an answer with these votes: each tier's in one ``AnswerTier``, in order of mention.
+
+    Routes by which it left tiers are given by tier, in ``reasons``.
+    """
     spent = {tier.tier: tier for tier in latency.tiers} if latency else {}
     tiers: list[AnswerTier] = []
     for name in dict.fromkeys([*spent, *(vote.tier for vote in (*votes, *shadow_votes))]):
@@ -119,6 +123,9 @@ def answered(
                 decoding,
                 inferring,
                 [*(list(vote.boxes) for vote in cast), *([] for _ in absent)],
+                [*(vote.text for vote in cast), *("" for _ in absent)],
+                tags=[*(dict(vote.tags) for vote in cast), *({} for _ in absent)],
+                reason=reasons.get(name, ""),
             )
         )
     took, joining = (latency.total, latency.joining) if latency else (0.0, 0.0)

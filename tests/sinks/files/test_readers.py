@@ -1,6 +1,7 @@
 """What was written comes back the same from every format; other files are refused clearly."""
 
 import csv
+import json
 import math
 import re
 import tempfile
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 
 from roadstream.schemas.errors import RunError, UsageError
 from roadstream.schemas.records.answer import Answer, Flag, Latency, TierLatency, Vote
+from roadstream.schemas.records.bounds import TAG_NAME
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box
-from roadstream.sinks.columns import PROMISED, AnswerRow, defaults, row
+from roadstream.sinks.columns import COLUMNS, PROMISED, AnswerRow, defaults, row
 from roadstream.sinks.files.parquet import SCHEMA
 from roadstream.sinks.files.readers import read_answers
 from roadstream.sinks.files.text_input import marked, unmarked
@@ -35,6 +37,9 @@ TIME = st.floats(0.0, 1e10)
 WHOLE = st.integers(0, 2**53)
 FLAGS: list[Flag] = ["partial", "degraded", "failed", "shadow"]
 BOXES = st.builds(Box, UNIT, UNIT, UNIT, UNIT, UNIT, TEXT)
+TAGS = st.dictionaries(
+    st.from_regex(TAG_NAME, fullmatch=True), TEXT | st.text(";%=25B3\n", max_size=9), max_size=3
+)
 VOTES = st.lists(
     st.builds(
         Vote,
@@ -48,6 +53,7 @@ VOTES = st.lists(
         batch_size=WHOLE,
         boxes=st.lists(BOXES, max_size=3),
         calibrated=st.booleans(),
+        tags=TAGS,
     ),
     max_size=3,
 )
@@ -73,6 +79,8 @@ ANSWERS = st.builds(
     disagreement=st.none() | REAL,
     flags=st.lists(st.sampled_from(FLAGS), max_size=3),
     missing=st.lists(st.just("net"), max_size=1),
+    missing_tiers=st.lists(st.sampled_from(["power", "=precision"]), max_size=2),
+    reasons=st.fixed_dictionaries({"fast": TEXT}),
     error=st.none() | TEXT,
     answered_at=TIME,
     latency=st.builds(
@@ -196,7 +204,7 @@ def test_wrong_value_is_refused_with_line_and_column(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match=r"line 1: column flags: Expected `array`, got `int`"):
         list(read_answers(jsonl))
-    with pytest.raises(UsageError, match=r"line 2: expected 26 cells"):
+    with pytest.raises(UsageError, match=r"line 2: expected 30 cells"):
         list(read_answers(table))
 
 
@@ -262,6 +270,89 @@ def test_a_file_from_before_votes_had_texts_is_read(suffix: str, tmp_path: Path)
 
     assert found["votes"][0]["probability"] == 0.75
     assert not found["votes"][0].get("text")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_from_before_answers_had_tags_and_their_way_is_read(
+    suffix: str, tmp_path: Path
+) -> None:
+    """As the release before wrote it: without the last four columns, and votes without tags."""
+    path = tmp_path / f"old{suffix}"
+    vote = Vote("fast", "net", "1", 1.0, 0.75, 1.0, 0.25, 4, tags={"weather": "rain"})
+    one = row(answered(head=Head(image_id="a"), status="answered", votes=[vote]))
+    written_rows(path, one)
+    _as_before(path)
+
+    (found,) = read_answers(path)
+
+    assert found["votes"][0]["probability"] == 0.75
+    assert not found["votes"][0].get("tags")
+    late = {name: found[name] for name in COLUMNS[-4:]}  # type: ignore[literal-required]
+    assert late == {"tags": {}, "losing_members": [], "missing_tiers": [], "way": None}
+
+
+def written_rows(path: Path, one: AnswerRow) -> None:
+    del one["votes"][0]["tags"]
+    with open_writer(path) as writer:
+        writer.write_rows([one])
+
+
+def _as_before(path: Path) -> None:
+    """Take the last four columns out of a file."""
+    match path.suffix:
+        case ".parquet":
+            (one,) = pq.read_table(path).select(list(COLUMNS[:-4])).to_pylist()
+            del one["votes"][0]["tags"]
+            pq.write_table(pa.Table.from_pylist([one]), path)
+        case ".csv":
+            with path.open(newline="") as file:
+                records = [record[:-4] for record in csv.reader(file)]
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows(records)
+        case _:
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            old = [{name: one[name] for name in COLUMNS[:-4]} for one in rows]
+            path.write_text("".join(f"{json.dumps(one)}\n" for one in old))
+
+
+def test_an_image_s_tags_are_a_map_in_parquet_and_name_value_pairs_in_csv(tmp_path: Path) -> None:
+    tags = {"weather": "rain", "light": "night", "text": "=HALT; 50% =x"}
+    vote = Vote("fast", "net", "1", 1.0, 0.75, 1.0, 0.25, 4, tags=tags)
+    answer = answered(head=Head(image_id="a"), status="answered", votes=[vote])
+
+    table = pq.read_table(written(tmp_path / "a.parquet", [answer]))
+    lines = json.loads(written(tmp_path / "a.jsonl", [answer]).read_text())
+    with written(tmp_path / "a.csv", [answer]).open(newline="") as file:
+        (record,) = csv.DictReader(file)
+
+    assert table.schema.field("tags").type == pa.map_(pa.string(), pa.string())
+    assert lines["tags"] == tags
+    assert record["tags"] == "light=night;text==HALT%3B 50%25 =x;weather=rain"
+
+
+def test_who_lost_which_tiers_are_missing_and_why_it_went_its_way_are_columns() -> None:
+    cast = [
+        Vote("one", "a", "1", 0.0, 0.9, 1.0, 0.0, 1),
+        Vote("one", "b", "1", 0.0, 0.2, 1.0, 0.0, 1),
+        Vote("two", "c", "1", 0.0, 0.4, 1.0, 0.0, 1),
+    ]
+    shadow = [Vote("two", "s", "1", 0.0, 0.1, 0.0, 0.0, 1)]
+    reasons = {"one": "confidence < 0.86", "two": "=last tier"}
+    said = answered(
+        head=Head(image_id="a"),
+        status="partial",
+        probability=0.6,
+        votes=cast,
+        shadow_votes=shadow,
+        reasons=reasons,
+        missing_tiers=["power"],
+    )
+
+    flat = row(said)
+
+    assert flat["losing_members"] == ["b", "c"]
+    assert flat["missing_tiers"] == ["power"]
+    assert flat["way"] == "one: confidence < 0.86 → two: =last tier"
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

@@ -3,8 +3,10 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -21,9 +23,12 @@ MIB = 1 << 20
 # MiB beyond what is expected: what allocators keep.
 SLACK = 8
 
-# Prints how many MiB more a process takes at most when it decodes what it is given.
+# Prints for each line, of a side and a file, how many MiB more a process takes at most when it
+# decodes the file. Each time that is a fork, whose peak is what it begins with, of one process that
+# has imported everything.
 _CHILD = """
-import io, resource, sys
+import io, os, resource, sys
+from pathlib import Path
 from PIL import Image
 from roadstream.stages.decoding.decode import DecodeLimits, decode
 
@@ -34,15 +39,24 @@ def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 20
     return int(status.partition("VmHWM:")[2].split()[0]) >> 10
 
-data, side = sys.stdin.buffer.read(), int(sys.argv[1])
 for kind in ("PNG", "JPEG"):
     small = io.BytesIO()
     Image.new("RGB", (9, 9)).save(small, kind)
     decode(small.getvalue(), min_width=9, min_height=9)
-before = peak()
-decode(data, min_width=side, min_height=side, limits=DecodeLimits(max_memory=1 << 40))
-print(peak() - before)
+for line in iter(sys.stdin.readline, ""):
+    side, path = line.split(maxsplit=1)
+    if os.fork():
+        if os.wait()[1]:
+            sys.exit(f"cannot decode {path}")
+        continue
+    data, side = Path(path.rstrip()).read_bytes(), int(side)
+    before = peak()
+    decode(data, min_width=side, min_height=side, limits=DecodeLimits(max_memory=1 << 40))
+    print(peak() - before, flush=True)
+    os._exit(0)
 """
+
+Measured = Callable[[bytes, int], int]
 
 
 @cache
@@ -64,10 +78,22 @@ def expected(data: bytes, side: int) -> int:
     return int(told[1].replace(",", ""))
 
 
-def measured(data: bytes, side: int) -> int:
-    command = [sys.executable, "-c", _CHILD, str(side)]
-    child = subprocess.run(command, input=data, capture_output=True, check=True, cwd=ROOT)
-    return int(child.stdout)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
+    """Return what tells the MiB that decoding takes."""
+    file = tmp_path_factory.mktemp("measured") / "picture"
+    with subprocess.Popen(
+        [sys.executable, "-c", _CHILD], stdin=PIPE, stdout=PIPE, text=True, cwd=ROOT
+    ) as child:
+
+        def measure(data: bytes, side: int) -> int:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            file.write_bytes(data)
+            print(side, file, file=child.stdin, flush=True)
+            return int(child.stdout.readline())
+
+        yield measure
 
 
 @pytest.mark.parametrize("side", [300, 1 << 20])
@@ -88,7 +114,7 @@ def measured(data: bytes, side: int) -> int:
     ],
 )
 def test_decoding_takes_no_more_than_expected(
-    kind: str, mode: str, options: dict[str, object], side: int
+    kind: str, mode: str, options: dict[str, object], side: int, measured: Measured
 ) -> None:
     data = saved(wide(mode), kind, **options)
 

@@ -27,6 +27,7 @@ from roadstream.workers.service.access.rights import (
     to_work,
 )
 from roadstream.workers.service.access.topics import create_topics, enter, settings_faults
+from roadstream.workers.tier.presence import Presence
 from tests.kits.acl_kit import (
     PASSWORD,
     Acl,
@@ -266,6 +267,28 @@ def test_a_producer_that_may_write_nothing_is_told_so_and_not_that_no_broker_ans
         async with log_as("nobody", guarded) as log:
             with pytest.raises(ForbiddenError, match=r"IDEMPOTENT_WRITE on cluster \(or WRITE on"):
                 await log.producer().__aenter__()
+
+    anyio.run(check)
+
+
+def test_who_may_not_ask_whether_a_tier_is_worked_for_is_told_so_and_takes_it_as_worked_for(
+    guarded: Guarded, cascade: Cascade
+) -> None:
+    group = tier_group("closer")
+
+    async def check() -> None:
+        async with log_as("nobody", guarded) as log:
+            with pytest.raises(ForbiddenError, match=f"DESCRIBE on group {group};"):
+                await log.silence(group)
+            with structlog.testing.capture_logs() as logs:
+                presence = Presence(log, "look")
+                presence.watch({"closer": 0.1})
+                for _ in range(3):
+                    await presence.look()
+                    await anyio.sleep(0.1)
+        assert presence.down == frozenset()
+        (said,) = [line["error"] for line in logs if line["event"] == "tier_unwatched"]
+        assert f"missing right DESCRIBE on group {group};" in said
 
     anyio.run(check)
 
