@@ -109,7 +109,7 @@ def of_tier(worker: "TierWorker", running: Persistent, lag: Lag, who: Mapping[st
         members = worker.judge.members
         return {
             "lag": lag(),
-            "queued": len(worker.queue),
+            "queued": worker.waiting,
             "members_out": [m.member.name for m in members if m.breaker.state != "closed"],
             "paused": worker.paused(),
             "down_for": _down(running, now),
