@@ -287,7 +287,7 @@ class Log(ABC):
 
         Raises:
             ForbiddenError: This client may not ask.
-            LogUnavailableError: The log does not answer.
+            LogUnavailableError: The log does not answer, or takes nothing: then nobody can poll.
         """
 
     @abstractmethod

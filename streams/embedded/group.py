@@ -46,12 +46,12 @@ def silence(
 ) -> float:
     """Return the seconds since the last heartbeat of a group; infinity without members.
 
-    Runs in the database's thread, and waits for no lock.
+    Runs in the database's thread. It takes the write lock, as heartbeats do: while those wait for
+    it, nobody is to be taken as silent.
     """
-    heartbeats = database.connection.execute(
-        "SELECT heartbeat_at FROM members WHERE grp=?", (group,)
-    ).fetchall()
-    now = monotonic()  # after reading, so that nobody's is later
+    with database.transaction() as tx:
+        heartbeats = tx.execute("SELECT heartbeat_at FROM members WHERE grp=?", (group,)).fetchall()
+        now = monotonic()
     # A heartbeat ahead of the clock stems from before the machine was started anew.
     return min([now - at for (at,) in heartbeats if at <= now], default=math.inf)
 

@@ -1,13 +1,17 @@
 """For how long a group of the embedded log is silent, by a clock that is moved by hand."""
 
 import math
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from roadstream.schemas.errors import LogUnavailableError
 from roadstream.streams.database import Database
 from roadstream.streams.embedded.group import EmbeddedStats, Membership, silence
+from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.embedded.store import SCHEMA, SCHEMA_VERSION
 
 TIMEOUT = 8.0
@@ -67,11 +71,13 @@ def test_a_heartbeat_from_before_the_machine_started_anew_is_none(machine: Machi
     assert machine.silence() == math.inf
 
 
-def test_no_lock_is_waited_for(machine: Machine, tmp_path: Path) -> None:
-    machine.member("one").join()
-    other = Database(tmp_path / "log.db")
-    other.open(SCHEMA, SCHEMA_VERSION)
-    with other.transaction():
-        machine.now += 1.5
-        assert machine.silence() == 1.5
-    other.close()
+async def test_while_nobody_can_beat_nobody_is_told_to_be_silent(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with EmbeddedLog(path, busy_timeout=0.1) as log, EmbeddedLog(path) as other:
+        await log.create_topics(["t"], 1)
+        async with other.consumer("g", ["t"]):
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                with pytest.raises(LogUnavailableError, match="another process holds it"):
+                    await log.silence("g")
+            assert await log.silence("g") < math.inf
