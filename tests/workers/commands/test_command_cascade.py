@@ -74,7 +74,9 @@ def test_show_shows_what_check_does_and_the_file_as_it_is(tmp_path: Path) -> Non
     shown = roadstream("cascade", "show", "c.toml", folder=tmp_path)
     text = roadstream("cascade", "show", "c.toml", "--toml", folder=tmp_path)
 
-    assert shown.stdout == roadstream("cascade", "check", "c.toml", folder=tmp_path).stdout
+    assert roadstream("cascade", "check", "c.toml", folder=tmp_path).stdout == (
+        f"{shown.stdout}\nthis machine has all that it needs\n"
+    )
     assert (shown.returncode, text.stdout) == (0, RICH)
 
 
@@ -129,3 +131,12 @@ def test_what_is_no_toml_file_is_one_line(name: str, said: str, tmp_path: Path) 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
+
+
+def test_what_is_left_out_is_said_where_a_route_leads_to_it(tmp_path: Path) -> None:
+    done = roadstream("cascade", "check", "lite", "--without", "look", folder=tmp_path)
+
+    assert done.returncode == 0
+    assert re.search("left out +look\n", done.stdout)
+    assert re.search("else +→ look, left out: the next tier", done.stdout)
+    assert "objects" not in done.stdout

@@ -9,7 +9,8 @@ from roadstream.cascades import FOLDER
 from roadstream.schemas.cascade.checks import doubts
 from roadstream.schemas.cascade.loading import examine, load_cascade, shipped_cascades
 from roadstream.schemas.errors import ConfigError
-from roadstream.workers.commands.cascade.tables import print_cascade, print_list
+from roadstream.workers.commands.cascade.tables import print_cascade, print_lacks, print_list
+from roadstream.workers.commands.common import Without
 from roadstream.workers.observe.terminal import on_one_line
 
 WRONG = 2
@@ -48,16 +49,18 @@ def show(
 
 
 @cascade.command
-def check(file: Given) -> int:
+def check(file: Given, *, without: Without = None) -> int:
     """Check a cascade file: name all mistakes at once, or show what it says.
 
     Each mistake is one line on standard error: the file, the key, what was expected there and what
-    was found.
+    was found. Where there is none, tables show what the file says, and what this machine lacks for
+    it (libraries, a GPU, checkpoints, licences to be accepted), with what may stand in. Nothing is
+    loaded for it, and nothing goes over the network.
 
-    Exit status: 0 if the file can be used, 2 if it has mistakes.
+    Exit status: 0 if the file can be used, whatever this machine lacks; 2 if it has mistakes.
     """
     try:
-        loaded, mistakes = examine(file, option="FILE")
+        loaded, mistakes = examine(file, without=without or (), option="FILE")
     except ConfigError as error:
         loaded, mistakes = None, [error]
     if loaded is None:
@@ -65,6 +68,7 @@ def check(file: Given) -> int:
             _say(str(mistake))
         return WRONG
     print_cascade(loaded)
+    print_lacks(loaded)
     for doubt in doubts(loaded):
         _say(f"warning: {file}: {doubt}")
     return 0

@@ -7,7 +7,10 @@ from pathlib import Path
 from rich.table import Table
 
 from roadstream.schemas.cascade.model import Cascade, Tier
+from roadstream.schemas.cascade.without import check_without
+from roadstream.schemas.errors import ConfigError
 from roadstream.workers.commands.cascade import words
+from roadstream.workers.commands.cascade.lacks import lacks, served
 from roadstream.workers.observe.terminal import on_one_line, screen
 
 # Columns of a table that no terminal shows: no line of it is folded.
@@ -30,6 +33,8 @@ def print_cascade(cascade: Cascade) -> None:
     if cascade.description:
         table.add_row("description", _line(cascade.description))
     table.add_row("hash", cascade.hash)
+    if cascade.snapshot.without:
+        table.add_row("left out", ", ".join(cascade.snapshot.without))
     table.add_row("threshold", f"{cascade.threshold:g}")
     table.add_row("pool", words.pool(cascade.pool))
     screen().print(cascade.name)
@@ -38,6 +43,30 @@ def print_cascade(cascade: Cascade) -> None:
     _print(_members(cascade))
     screen().print()
     _print(_ways(cascade))
+
+
+def print_lacks(cascade: Cascade) -> None:
+    """Print what this machine lacks for a cascade, what stands in, and how to go on without."""
+    found, away = lacks(cascade), list(served(cascade))
+    screen().print()
+    for one in found:
+        instead = f"; instead: {one.instead}" if one.instead else ""
+        screen().print(f"lacks: {one.member}: {_line(one.what + instead)}", soft_wrap=True)
+    if found:
+        screen().print(_going_on(cascade, [one.member for one in found]), soft_wrap=True)
+    else:
+        screen().print("this machine has all that it needs")
+    for name, what in away:
+        screen().print(f"not checked: {name}: {_line(what)}", soft_wrap=True)
+
+
+def _going_on(cascade: Cascade, members: Sequence[str]) -> str:
+    names = list(dict.fromkeys(members))
+    try:
+        check_without(cascade, names)
+    except ConfigError:
+        return f"it cannot go on without {', '.join(names)}: nothing is left of the first tier"
+    return f"to go on without: {' '.join(f'--without {name}' for name in names)}"
 
 
 def _members(cascade: Cascade) -> Table:
@@ -62,7 +91,8 @@ def _ways(cascade: Cascade) -> Table:
     table = Table("from", "when", "to", box=None, pad_edge=False)
     for tier in cascade.tiers:
         for place, (when, to) in enumerate(words.ways(cascade, tier)):
-            table.add_row(tier.name if place == 0 else "", _line(when), f"→ {to}")
+            past = ", left out: the next tier" if to in cascade.left_out else ""
+            table.add_row(tier.name if place == 0 else "", _line(when), f"→ {to}{past}")
         if (said := _said(tier)) is not None:
             table.add_row("", said, "")
     return table

@@ -28,11 +28,11 @@ def _conditions(route: Route) -> Iterator[str]:
 
 
 def ways(cascade: Cascade, tier: Tier) -> Iterator[tuple[str, str]]:
-    """Yield each way out of a tier: when it is taken, and where it leads."""
+    """Yield each way out of a tier: when it is taken, and where it leads, left out or not."""
     for route in tier.routes:
         yield conditions(route), route.to
     if not any(route.unconditional for route in tier.routes):
-        names = cascade.tier_names
+        names = cascade.named_tiers
         later = names[names.index(tier.name) + 1 :]
         yield ("else" if tier.routes else "always"), (later or [EXIT])[0]
 
