@@ -139,4 +139,4 @@ def test_what_is_left_out_is_said_where_a_route_leads_to_it(tmp_path: Path) -> N
     assert done.returncode == 0
     assert re.search("left out +look *\n", done.stdout)
     assert re.search("else +→ look, left out: the next tier", done.stdout)
-    assert "objects" not in done.stdout
+    assert "lite/objects.onnx" not in done.stdout
