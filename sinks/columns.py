@@ -212,7 +212,7 @@ def _vote(vote: Vote) -> VoteRow:
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return tags by name, in the order of their names, so that equal ones look the same."""
-    return {name: _text(tags[name]) for name in sorted(tags)}
+    return {name: _text(tags[name]) for name in sorted(tags)} if tags else {}
 
 
 def _box(box: Box) -> BoxRow:

@@ -237,12 +237,17 @@ class Answer(
         if self.probability is None:
             return []
         yes = self.probability >= 0.5
-        return [vote.member for vote in self.votes if (vote.probability >= 0.5) != yes]
+        return [
+            run.member
+            for tier in self.tiers
+            for run, p in zip(tier.runs, tier.probability, strict=True)
+            if p is not None and (p >= 0.5) != yes and run.weight > 0
+        ]
 
     @property
     def way(self) -> str:
         """The tiers it passed, each with the route by which it left: ``tier: route → tier: …``."""
-        return " → ".join(f"{t.tier}: {t.reason}" if t.reason else t.tier for t in self.tiers)
+        return " → ".join([f"{t.tier}: {t.reason}" if t.reason else t.tier for t in self.tiers])
 
     @property
     def missing(self) -> list[str]:

@@ -11,7 +11,10 @@ from roadstream.sinks.files.readers import read_answers
 from roadstream.sinks.report.charts import Group, chart, spans
 from roadstream.sinks.report.markup import cut, environment, percent
 from roadstream.sinks.report.sheet import ContactSheet, LoadImage
-from roadstream.sinks.report.summary import Summary
+from roadstream.sinks.report.summary import Summary, most_common
+
+MOST_WAYS, MOST_TAGS = 12, 16
+"""Rows of the tables of ways and of tags."""
 
 
 class Tile(NamedTuple):
@@ -81,6 +84,9 @@ def _page(source: str, summary: Summary, options: ReportOptions) -> str:
         "tiers": tiers,
         "probability": chart(summary.probability, labels),
         "confidence": chart(summary.confidence, tiers),
+        "ways": most_common(summary.ways, MOST_WAYS),
+        "tags": most_common(summary.tags, MOST_TAGS),
+        "missing": summary.missing_most(),
         "stages": list(zip(stages, stages.values(), spans(stages.values()), strict=True)),
         "members": summary.ordered_members(),
         "roadwork": sheet.cards(summary.roadwork.rows()),

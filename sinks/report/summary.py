@@ -13,7 +13,9 @@ BINS = 20
 SHOWN = 24
 """Pictures per contact sheet."""
 MOST_NAMES = 64
-"""Different tiers, members or faults counted by name; further ones are put together."""
+"""Different tiers, members, faults, tags or ways counted by name; further ones are put together."""
+LONGEST_NAME = 400
+"""Characters by which tags and ways are told apart."""
 OTHERS = "(others)"
 LEAST = 1e-6
 """Seconds; anything shorter counts as this."""
@@ -128,6 +130,9 @@ class Summary:
         self.labels: Counter[str] = Counter()
         self.flags: Counter[str] = Counter()
         self.missing: Counter[str] = Counter()
+        self.missing_tiers: Counter[str] = Counter()
+        self.tags: dict[str, Counter[str]] = {}
+        self.ways: dict[str, Counter[str]] = {}
         self.faults: Counter[str] = Counter()
         self.cascades: Counter[str] = Counter()
         self.thresholds: Counter[str] = Counter()
@@ -146,6 +151,12 @@ class Summary:
         self.flags.update(row["flags"])
         for name in row["missing"]:
             _count(self.missing, name)
+        for name in row["missing_tiers"]:
+            _count(self.missing_tiers, name)
+        for name, value in row["tags"].items():
+            _count_label(self.tags, f"{name}={value}", row)
+        if row["way"] is not None:
+            _count_label(self.ways, row["way"], row)
         _count(self.cascades, f"{row['cascade']} {row['cascade_hash'][:12]}".strip())
         self._add_times(row)
         if row["status"] == "failed":
@@ -203,6 +214,12 @@ class Summary:
             durations = self.stages[Stage(tier, name)] = Durations()
         durations.add(seconds)
 
+    def missing_most(self) -> list[tuple[str, int]]:
+        """Return what was missing from most answers, in words: tiers first, then members."""
+        tiers = [(f"tier {name}", count) for name, count in self.missing_tiers.most_common(SHOWN)]
+        members = [(f"member {name}", count) for name, count in self.missing.most_common(SHOWN)]
+        return tiers + members
+
     def tiers(self, names: Iterable[str]) -> list[str]:
         """Return tier names from the first tier to the last."""
         return sorted(names, key=lambda name: (self.depth.get(name, MOST_NAMES), name))
@@ -234,6 +251,16 @@ def fault_of(row: AnswerRow) -> str:
 
 def _bounded(known: Collection[str], name: str) -> str:
     return name if name in known or len(known) < MOST_NAMES else OTHERS
+
+
+def most_common(counts: dict[str, Counter[str]], most: int) -> list[tuple[str, Counter[str]]]:
+    """Return the names with the most images, and these images by label."""
+    return sorted(counts.items(), key=lambda pair: -pair[1].total())[:most]
+
+
+def _count_label(counts: dict[str, Counter[str]], name: str, row: AnswerRow) -> None:
+    name = _bounded(counts, name[:LONGEST_NAME])
+    counts.setdefault(name, Counter())[row["label"] or row["status"]] += 1
 
 
 def _count(counter: Counter[str], name: str) -> None:

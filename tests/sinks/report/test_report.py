@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -65,11 +65,14 @@ def answer(
                 latency=0.02,
                 batch_size=8,
                 boxes=[box] * boxes,
+                tags={"weather": f"rain{text}"},
             )
         ]
         * votes,
         error=f"truncated: ends{text} early" if failed else None,
         missing=[f"other{text}"] if text else [],
+        missing_tiers=[f"power{text}"] if text else [],
+        reasons={f"fast{text}": f"sure{text}"},
         cascade=f"lite{text}",
         latency=Latency(
             total=0.5, joining=0.01, tiers=[TierLatency(f"fast{text}", 0.3, 0.02, 0.04)]
@@ -198,6 +201,49 @@ def test_totals_tiers_and_rate_are_said(tmp_path: Path) -> None:
     assert "fast4100.0%75.0%" in squeezed
 
 
+def test_the_ways_of_images_their_tags_and_what_was_missing_are_counted(tmp_path: Path) -> None:
+    answers = [answer(n, 0.9) for n in range(3)] + [answer(n, 0.2, text=".b") for n in range(3, 5)]
+
+    words = " ".join(Page(report(tmp_path, answers, load_image=picture)).words.split())
+
+    assert "Ways that images took, and why" in words
+    assert "fast: sure360.0%100.0%" in words.replace(" ", "").replace("fast:", "fast: ")
+    assert "weather=rain360.0%100.0%" in words.replace(" ", "")
+    assert "tierpower.b240.0%" in words.replace(" ", "")
+    assert "memberother.b240.0%" in words.replace(" ", "")
+
+
+def test_a_panel_says_why_an_image_took_its_way_who_lost_and_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    votes = [Vote("one", "yes", "1", 2.0, 0.9, 1.0, 0.1, 1, tags={"light": "night"})]
+    votes += [Vote("one", "no", "1", -1.0, 0.3, 1.0, 0.1, 1)]
+    said = answered(
+        head=Head(image_id="a", uri="a.jpg"),
+        status="partial",
+        label="roadwork",
+        probability=0.7,
+        confidence=0.4,
+        exit_tier="one",
+        disagreement=1.5,
+        votes=votes,
+        reasons={"one": "confidence < 0.5"},
+        missing_tiers=["power"],
+        flags=["partial", "degraded"],
+    )
+
+    words = Page(report(tmp_path, [said], load_image=picture)).words
+
+    for expected in (
+        "way one: confidence < 0.5",
+        "light=night",
+        "voted otherwiseno",
+        "missing tierspower",
+        "disagreement1.50",
+    ):
+        assert expected in words, expected
+
+
 def test_page_about_no_answers_is_a_page(tmp_path: Path) -> None:
     parsed = Page(report(tmp_path, []))
 
@@ -286,7 +332,9 @@ def test_summary_memory_is_bounded_whatever_is_in_the_rows() -> None:
     tracemalloc.stop()
 
     assert grown < 100_000
-    for names in (summary.exits, summary.members, summary.missing, summary.cascades):
+    counted: list[Collection[object]] = [summary.exits, summary.members, summary.missing]
+    counted += [summary.cascades, summary.missing_tiers, summary.tags, summary.ways]
+    for names in counted:
         assert len(names) <= MOST_NAMES + 1
 
 
