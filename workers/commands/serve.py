@@ -243,11 +243,26 @@ def up(
     if state is not None:
         only_workers += ["--state", str(state)]
     children = _Children(workers, name or socket.gethostname(), common, only_workers)
-    specs = [*children.of_tiers(loaded.tier_names), children.consensus()]
-    addresses = _addresses(metrics, len(specs) + 1)
-    specs = list(map(_with_metrics, specs, addresses[1:]))
-    job = _Up(where, cascade, loaded, partitions, children, specs, addresses, drain_timeout)
-    run_async(log_level, job.run, log_format=log_format)
+    options = _UpOptions(where, cascade, partitions, metrics, drain_timeout)
+    run_async(log_level, _Up(options, loaded, children).run, log_format=log_format)
+
+
+class _UpOptions(NamedTuple):
+    """How ``up`` was called.
+
+    Attributes:
+        url: The log.
+        file: Name or path of the cascade, which SIGHUP rolls.
+        partitions: Of topics that do not exist yet.
+        metrics: Where the supervisor serves its own.
+        drain_timeout: Seconds in which each child ends.
+    """
+
+    url: str
+    file: str
+    partitions: int
+    metrics: str | None
+    drain_timeout: float
 
 
 class _Children(NamedTuple):
@@ -308,27 +323,18 @@ def _say(heard: MemoryObjectSendStream[None]) -> None:
 class _Up:
     """The supervisor of ``up``."""
 
-    def __init__(
-        self,
-        url: str,
-        file: str,
-        cascade: Cascade,
-        partitions: int,
-        children: _Children,
-        specs: list[ChildSpec],
-        addresses: list[Address | None],
-        drain_timeout: float,
-    ) -> None:
-        self._url, self._cascade, self._partitions = url, cascade, partitions
-        self._file, self._children = file, children
-        self._specs, self._addresses = specs, addresses
-        options = SupervisorOptions(drain_timeout=drain_timeout)
-        self._supervisor = Supervisor(specs, pass_on, options, cascade)
+    def __init__(self, options: _UpOptions, cascade: Cascade, children: _Children) -> None:
+        self._options, self._cascade, self._children = options, cascade, children
+        specs = [*children.of_tiers(cascade.tier_names), children.consensus()]
+        self._addresses = _addresses(options.metrics, len(specs) + 1)
+        self._specs = list(map(_with_metrics, specs, self._addresses[1:]))
+        looked_after = SupervisorOptions(drain_timeout=options.drain_timeout)
+        self._supervisor = Supervisor(self._specs, pass_on, looked_after, cascade)
 
     async def run(self) -> None:
         async def make_topics(_: anyio.Event) -> None:
-            async with open_log(self._url) as log:
-                await create_topics(log, self._cascade, self._partitions)
+            async with open_log(self._options.url) as log:
+                await create_topics(log, self._cascade, self._options.partitions)
                 await check_settings(log, self._cascade)
 
         stopping = anyio.Event()
@@ -349,14 +355,12 @@ class _Up:
                 tasks.cancel_scope.cancel()
 
     async def _follow_versions(self, stopping: anyio.Event) -> None:
-        """Roll the file at SIGHUP; let children that start from now on judge by what is rolled, and
-        start those of new tiers.
-        """
+        """Roll the file at SIGHUP, and start processes for tiers that only later versions have."""
+        options = self._options
         while True:
             try:
-                async with open_log(self._url) as log, anyio.create_task_group() as tasks:
-                    without = self._cascade.snapshot.without
-                    hangup = partial(roll_file, log, self._file, without)
+                async with open_log(options.url) as log, anyio.create_task_group() as tasks:
+                    hangup = partial(roll_file, log, options.file, self._cascade.snapshot.without)
                     tasks.start_soon(act_on_hangup, hangup, stopping)
                     await self._follow(Versions(log), tasks)
             except* (LogUnavailableError, OutputError) as errors:
@@ -367,27 +371,23 @@ class _Up:
         heard, told = anyio.create_memory_object_stream[None](1)
         tasks.start_soon(versions.follow, partial(_say, heard))
         async for _ in told:
-            roll = versions.roll
-            if roll is None or roll.main == self._cascade.hash:
-                continue
-            try:
-                cascade = await versions.cascade(roll.main)
-            except ConfigError as error:
-                logger.error("version_refused", version=roll.main, reason=str(error))
-                continue
-            if cascade is not None:
-                self._cascade = cascade
-                self._take_up(cascade)
+            if (roll := versions.roll) is not None:
+                for version in filter(None, (roll.main, roll.candidate)):
+                    await self._start_tiers_of(versions, version)
 
-    def _take_up(self, cascade: Cascade) -> None:
-        self._supervisor.hand_on(cascade)
+    async def _start_tiers_of(self, versions: Versions, version: str) -> None:
+        try:
+            cascade = await versions.cascade(version)
+        except ConfigError as error:
+            logger.error("version_refused", version=version, reason=str(error))
+            return
         here = {spec.name for spec in self._specs}
-        for spec in self._children.of_tiers(cascade.tier_names):
+        for spec in [] if cascade is None else self._children.of_tiers(cascade.tier_names):
             if spec.name not in here:
                 at = self._next_address()
                 self._specs.append(spec)
                 self._addresses.append(at)
-                self._supervisor.add(_with_metrics(spec, at))
+                self._supervisor.add(_with_metrics(spec, at), cascade)
                 logger.info("tier_added", child=spec.name, metrics=None if at is None else str(at))
 
     def _next_address(self) -> Address | None:
@@ -418,10 +418,10 @@ class _Up:
             if at is not None
         }
         if not for_people():
-            logger.info("up", processes=len(self._specs), log=self._url, metrics=served)
+            logger.info("up", processes=len(self._specs), log=self._options.url, metrics=served)
             return
         screen = console()
-        screen.print(f"{len(self._specs)} processes on {self._url}; Ctrl-C stops them")
+        screen.print(f"{len(self._specs)} processes on {self._options.url}; Ctrl-C stops them")
         if served:
             table = Table("process", "metrics", box=None, pad_edge=False)
             for row in served.items():

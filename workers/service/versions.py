@@ -30,6 +30,8 @@ MOST_LOADED = 4
 KEPT_FOR = 60.0
 # Seconds until a version that could not be loaded is tried again: its weights may have come.
 TRIED_AGAIN = 30.0
+# Main versions before the last that are tried at the start, where that cannot be loaded.
+FALLEN_BACK_ON = 3
 
 
 class _Version(msgspec.Struct):
@@ -189,7 +191,7 @@ class LoadedVersions:
             self._changed.set()
 
     async def start(self, stopping: anyio.Event) -> bool:
-        """Load the version that the log says, else the process's own.
+        """Load the version that the log says, else one before it, else the process's own.
 
         Returns:
             Whether one is loaded; not if ``stopping`` was set before.
@@ -208,9 +210,10 @@ class LoadedVersions:
                 "version_rolled", going_by=roll.main, started_with=self._own.hash,
                 hint="`roadstream cascade roll FILE` lets another one judge",
             )  # fmt: skip
-            if await self._load(roll.main, stopping):
-                self.main = roll.main
-                return True
+            for version in (roll.main, *roll.previous[:FALLEN_BACK_ON]):
+                if version != self._own.hash and await self._load(version, stopping):
+                    self.main = version
+                    return True
         return stopping.is_set() is False and await self._take(self._own, stopping)
 
     async def run(self, stopping: anyio.Event) -> None:

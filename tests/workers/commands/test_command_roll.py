@@ -125,7 +125,7 @@ def test_rolling_needs_a_file_or_the_way_back(tmp_path: Path) -> None:
     for wrong in ([], ["c.toml", "--back"], ["--back", "--share", "5%"]):
         done = roadstream("cascade", "roll", *wrong, folder=tmp_path)
         assert done.returncode == 2
-        assert "expected FILE, perhaps with --share, or --back alone" in done.stderr
+        assert "expected FILE, perhaps with --share and --without, or --back alone" in done.stderr
 
 
 @pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0.05", 0.05), ("99.9%", 0.999)])

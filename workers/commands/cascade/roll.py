@@ -69,8 +69,8 @@ def roll(
     start one with --tier NAME. SIGHUP to `up`, `work` or `consensus` rolls the file that it was
     started with.
     """
-    if back == (file is not None) or (back and share is not None):
-        raise UsageError("expected FILE, perhaps with --share, or --back alone")
+    if back == (file is not None) or (back and (share is not None or without)):
+        raise UsageError("expected FILE, perhaps with --share and --without, or --back alone")
     wanted = None if share is None else parse_share(share)
     where = address(log, namespace)
     if file is None:

@@ -132,7 +132,8 @@ class Supervisor:
         cascade: Cascade | None = None,
     ) -> None:
         self._specs, self._on_line, self._cascade = list(specs), on_line, cascade
-        self._inherited, self._pinned = Inherited({}, ()), contextlib.ExitStack()
+        self._inherited, self._own = Inherited({}, ()), dict[str, Inherited]()
+        self._pinned = contextlib.ExitStack()
         self._start_keeping: Callable[[ChildSpec], object] | None = None
         self._options = options or SupervisorOptions()
         self.children = {spec.name: Child(spec.name) for spec in specs}
@@ -145,7 +146,7 @@ class Supervisor:
             ReplacedError: Another process has a child's member name.
             UsageError: A child of a service says that it is used wrongly.
         """
-        self.hand_on(self._cascade)
+        self._inherited = self._pinned.enter_context(pinned(self._cascade))
         try:
             async with anyio.create_task_group() as tasks:
                 keep = self._start_keeping = lambda spec: tasks.start_soon(
@@ -157,18 +158,13 @@ class Supervisor:
             self._start_keeping = None
             self._pinned.close()
 
-    def add(self, spec: ChildSpec) -> None:
-        """Keep another child running, too."""
-        self._specs.append(spec)
+    def add(self, spec: ChildSpec, cascade: Cascade | None) -> None:
+        """Keep another child running too, which judges by a cascade of its own."""
         self.children[spec.name] = Child(spec.name)
+        self._own[spec.name] = self._pinned.enter_context(pinned(cascade))
+        self._specs.append(spec)
         if self._start_keeping is not None:
             self._start_keeping(spec)
-
-    def hand_on(self, cascade: Cascade | None) -> None:
-        """Let children that start from now on judge by another version."""
-        before, self._pinned = self._pinned, contextlib.ExitStack()
-        self._inherited = self._pinned.enter_context(pinned(cascade))
-        before.close()
 
     def unready(self, now: float) -> list[str]:
         """Return which children do not do their work now, and since when they were last heard."""
@@ -253,6 +249,7 @@ class Supervisor:
             OSError: The machine does not let us.
         """
         ours, theirs = socket.socketpair()
+        inherited = self._own.get(spec.name, self._inherited)
         with theirs, contextlib.ExitStack() as unless_started:
             unless_started.enter_context(ours)
             process = await anyio.open_process(
@@ -260,8 +257,8 @@ class Supervisor:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env={**os.environ, SUPERVISED: self._options.kind, **self._inherited.environment},
-                pass_fds=self._inherited.descriptors,
+                env={**os.environ, SUPERVISED: self._options.kind, **inherited.environment},
+                pass_fds=inherited.descriptors,
                 start_new_session=True,
             )
             unless_started.pop_all()
