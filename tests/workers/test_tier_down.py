@@ -102,6 +102,7 @@ async def test_answers_go_on_without_a_tier_that_is_down_say_so_and_have_it_agai
                 again = await system.answered("g", "h", "i")
     for answers in (before, again):
         assert ways(answers) == {("glance", "look", "power")}
-        assert {(one.status, tuple(one.flags)) for one in answers} == {("answered", ())}
+        assert {(one.status, *one.flags, *one.missing_tiers) for one in answers} == {("answered",)}
     assert ways(without) == {("glance", "look")}
-    assert {one.status for one in without} == {"answered"}
+    lacks = {(one.status, *one.flags, *one.missing_tiers) for one in without}
+    assert lacks == {("answered", "degraded", "power")}
