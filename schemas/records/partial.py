@@ -30,6 +30,7 @@ class PartialEscalation(
     """See ``Escalation``."""
 
     head: PartialHead
+    cascade_hash: str = ""
 
 
 class PartialImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -46,6 +47,13 @@ class PartialVotes(msgspec.Struct, frozen=True, tag_field="schema", tag="votes.v
 
     tier: str
     images: list[PartialImageVotes]
+    cascade_hash: str = ""
+
+
+class PartialAnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """See ``AnswerTier``; all but the name is skipped."""
+
+    tier: str
 
 
 class PartialAnswer(msgspec.Struct, frozen=True, tag_field="schema", tag="answer.v1", gc=False):
@@ -54,6 +62,8 @@ class PartialAnswer(msgspec.Struct, frozen=True, tag_field="schema", tag="answer
     head: PartialHead
     status: Status
     answered_at: float = 0.0
+    tiers: list[PartialAnswerTier] = []
+    cascade_hash: str = ""
 
 
 decode_partial_image = image_decoder(PartialImage)

@@ -6,7 +6,12 @@ from roadstream.schemas import codec
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterReason
 from roadstream.schemas.records.image import LANES
-from roadstream.schemas.records.partial import decode_partial_answer, decode_partial_image
+from roadstream.schemas.records.partial import (
+    PartialAnswer,
+    decode_partial_answer,
+    decode_partial_image,
+    decode_partial_votes,
+)
 from roadstream.schemas.topics import images
 from roadstream.sinks.verification.answers import Baseline
 from roadstream.sinks.verification.findings import Findings
@@ -17,8 +22,13 @@ _ANSWERED, _TWICE, _SENT, _RESENT, _ACKNOWLEDGED, _REPLAYED, _PASSED, _UNSURE = 
     1 << i for i in range(8)
 )
 """Answered, more than once; sent, more than once; by a producer's ledger; by replaying a dead
-letter; its tier has committed past it; its record may have been trimmed. Numbers as small as these
-cost no memory of their own."""
+letter; its tier has committed past it; its record may have been trimmed. Above these bits stands
+the number of the version that answered it, and above that, per tier, ``_SAID``, ``_BY_IT`` and
+``_BY_OTHERS``. Images share the few numbers that there are: none costs memory of its own."""
+_SAID, _BY_IT, _BY_OTHERS = 1, 2, 4
+"""The answer has the tier; the tier voted by the version of the answer; it voted by another."""
+_VERSION, _VERSION_BITS, _TIER_BITS = 8, 24, 3
+_ANY_VERSION, _TIERS = (1 << _VERSION_BITS) - 1, _VERSION + _VERSION_BITS
 
 
 class Census:
@@ -56,6 +66,9 @@ class Census:
         self._unknown: set[str] = set()
         self._images: dict[str, int] = {}
         self._changed: list[tuple[str, str]] = []
+        self._known: dict[int, int] = {}
+        self._version_numbers: dict[str, int] = {"": 0}
+        self._tier_places: dict[str, int] = {}
         self.acknowledged = self.answers = self.unreadable = 0
         self.since: dict[int, int] = {}
         self.letters: dict[str, dict[RecordId, DeadLetterReason]] = {}
@@ -68,7 +81,8 @@ class Census:
         return len(self._images)
 
     def _mark(self, image_id: str, bits: int) -> None:
-        self._images[image_id] = self._images.get(image_id, 0) | bits
+        known = self._images.get(image_id, 0) | bits
+        self._images[image_id] = self._known.setdefault(known, known)
 
     def take_acknowledged(self, ids: list[str]) -> None:
         """Take in what a producer's ledger says."""
@@ -88,7 +102,8 @@ class Census:
         self.answers += 1
         self.since.setdefault(tp.partition, record.timestamp)
         head = answer.head
-        bits = _TWICE if self._images.get(head.image_id, 0) & _ANSWERED else 0
+        again = self._images.get(head.image_id, 0) & _ANSWERED
+        bits = _TWICE if again else self._judged(answer)
         if any(self._oldest.get(TopicPartition(images(lane), tp.partition), 0) for lane in LANES):
             bits |= _UNSURE
         self._mark(head.image_id, bits | _ANSWERED)
@@ -100,6 +115,48 @@ class Census:
                 self._findings.add("deadline ignored", head.image_id, detail)
         if whole is not None:
             self._compare(whole)
+
+    def _judged(self, answer: PartialAnswer) -> int:
+        """Return bits that tell the version and the tiers of an answer; none if it names none."""
+        if not answer.cascade_hash:
+            return 0
+        bits = self._version_number(answer.cascade_hash) << _VERSION
+        for tier in answer.tiers:
+            bits |= _SAID << self._tier_place(tier.tier)
+        return bits
+
+    def _version_number(self, version: str) -> int:
+        return self._version_numbers.setdefault(version, len(self._version_numbers))
+
+    def _tier_place(self, tier: str) -> int:
+        places = self._tier_places
+        return places.setdefault(tier, _TIERS + _TIER_BITS * len(places))
+
+    def take_votes(self, tp: TopicPartition, record: Record) -> None:
+        """Take in by which version a tier voted; to be told after the answers."""
+        try:
+            pack = decode_partial_votes(record.value or b"")
+        except codec.UNREADABLE:
+            return
+        version, place = self._version_number(pack.cascade_hash), self._tier_place(pack.tier)
+        by_it, by_others, images = _BY_IT << place, _BY_OTHERS << place, self._images
+        for votes in pack.images:
+            image_id = votes.head.image_id
+            known = images.get(image_id, 0)
+            if named := known >> _VERSION & _ANY_VERSION:
+                seen = known | (by_it if version == named or not version else by_others)
+                images[image_id] = self._known.setdefault(seen, seen)
+
+    def mixed(self) -> Iterator[str]:
+        """Yield the images of which a tier voted, but never by the version of the answer."""
+        suspect = {known for known in self._known if self._is_mixed(known)}
+        if suspect:
+            yield from (image_id for image_id, known in self._images.items() if known in suspect)
+
+    def _is_mixed(self, known: int) -> bool:
+        return any(
+            known >> place & 0b111 == _SAID | _BY_OTHERS for place in self._tier_places.values()
+        )
 
     def _compare(self, answer: Answer) -> None:
         how = None if self._baseline is None else self._baseline.differs(answer)
@@ -150,15 +207,15 @@ class Census:
                 yield image_id
 
     def questions(self) -> dict[str, Trail]:
-        """Return an empty trail for every other image that is not answered just once."""
+        """Return an empty trail for every other image that has not just one sound answer."""
+        asked = [image_id for image_id, known in self._images.items() if _is_questionable(known)]
         return {
             image_id: Trail(
-                acknowledged=bool(known & _ACKNOWLEDGED),
-                replayed=bool(known & _REPLAYED),
+                acknowledged=bool(self._images[image_id] & _ACKNOWLEDGED),
+                replayed=bool(self._images[image_id] & _REPLAYED),
                 letters=self.letters.get(image_id, {}),
             )
-            for image_id, known in self._images.items()
-            if _is_questionable(known)
+            for image_id in dict.fromkeys([*asked, *self.mixed()])
         }
 
     def count_answered_since(self, trails: Mapping[str, Trail]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from roadstream.schemas import codec
 from roadstream.schemas.records.dead_letters import DeadLetterReason
 from roadstream.schemas.records.image import LANES
+from roadstream.schemas.records.partial import decode_partial_answer
 from roadstream.schemas.topics import CONSENSUS_GROUP, VOTES, images, tier_group
 from roadstream.sinks.verification.answers import compare
 from roadstream.sinks.verification.commits import GroupHistory
@@ -22,10 +23,17 @@ from roadstream.streams.log import Offsets, RecordId, TopicPartition, record_nam
 
 
 class TierVote(NamedTuple):
-    """A tier's votes for an image: where the image goes next, and where the pack stands."""
+    """A tier's votes for an image.
+
+    Attributes:
+        next_tier: Where the image goes next.
+        place: Where the pack stands.
+        version: The version of the cascade that they are of.
+    """
 
     next_tier: str | None
     place: RecordId
+    version: str = ""
 
 
 class Trail(msgspec.Struct, kw_only=True, gc=False):
@@ -37,6 +45,7 @@ class Trail(msgspec.Struct, kw_only=True, gc=False):
         hashes: The contents of those records, as far as they are known.
         sent_at: The latest of their times, in milliseconds since the epoch.
         escalated: Its records per tier.
+        stamps: The versions of the cascade by which it was escalated, of those that name one.
         votes: Its votes per tier.
         letters: Its own dead letters, by the place of the record.
         answers: Its answers as they stand on the log, with their places, in order.
@@ -48,10 +57,29 @@ class Trail(msgspec.Struct, kw_only=True, gc=False):
     hashes: set[bytes] = set()
     sent_at: int = 0
     escalated: dict[str, list[RecordId]] = {}
+    stamps: dict[RecordId, str] = {}
     votes: dict[str, list[TierVote]] = {}
     letters: dict[RecordId, DeadLetterReason] = {}
     answers: list[tuple[RecordId, bytes]] = []
     replayed: bool = False
+
+    @property
+    def versions(self) -> list[str]:
+        """The versions of its votes: several, if a worker died and the next began it anew."""
+        return list(dict.fromkeys(v.version for votes in self.votes.values() for v in votes))
+
+    def by(self, version: str) -> "Trail":
+        """Return the trail with the votes and escalations of one version only."""
+        votes = {
+            tier: found
+            for tier, some in self.votes.items()
+            if (found := [vote for vote in some if vote.version == version])
+        }
+        escalated = {
+            tier: [place for place in places if self.stamps.get(place, version) == version]
+            for tier, places in self.escalated.items()
+        }
+        return msgspec.structs.replace(self, votes=votes, escalated=escalated)
 
 
 class LogState(NamedTuple):
@@ -113,8 +141,18 @@ class Outcome(NamedTuple):
     side: Side | None = None
 
 
+_BEST = ("waiting", "dead letter", "unknown", "lost")
+
+
 def follow(trail: Trail, log: LogState) -> Outcome:
-    """Say what became of an image that has no answer."""
+    """Say what became of an image that has no answer, by the version that came furthest."""
+    if len(versions := trail.versions) < 2:
+        return _follow(trail, log)
+    outcomes = [_follow(trail.by(version), log) for version in versions]
+    return min(outcomes, key=lambda outcome: _BEST.index(outcome.state))
+
+
+def _follow(trail: Trail, log: LogState) -> Outcome:
     if not (trail.sent or trail.votes or trail.escalated):
         return _traceless(trail, log)
     tier, came, passed = log.tiers[0], trail.sent, list[str]()
@@ -238,6 +276,11 @@ def _buried(trail: Trail, log: LogState, places: Sequence[RecordId]) -> Outcome 
     return None
 
 
+def is_mixed(version: str, voted: Collection[str]) -> bool:
+    """Return whether a tier of an answer has voted, and never by the version that this names."""
+    return bool(version and voted) and not {version, ""} & {*voted}
+
+
 class ImageCounts(msgspec.Struct):
     """What came of it, apart from anomalies.
 
@@ -328,6 +371,7 @@ class ImageChecker:
         self._check_sent(image_id, trail)
         if len(trail.hashes) > 1:
             self._check_refusal(image_id, trail)
+        self._check_versions(image_id, trail)
         first, *more = trail.answers
         for later in more:
             places = " and ".join(record_name(place) for place, _ in (first, later))
@@ -339,6 +383,27 @@ class ImageChecker:
             if kind == "doubled" and self._by_zombie(trail):
                 kind = "doubled by a zombie"
             self._findings.add(kind, image_id, f"{detail} ({places})")
+
+    def _check_versions(self, image_id: str, trail: Trail) -> None:
+        """Every tier of an answer must have voted by the version that the answer names."""
+        (tp, offset), value = trail.answers[0]
+        try:
+            answer = decode_partial_answer(value)
+        except codec.UNREADABLE:
+            return
+        if self._log.oldest.get(TopicPartition(VOTES, tp.partition), 0) > 0:
+            return  # the votes that it had may have been trimmed, and those of others not
+        for tier in (one.tier for one in answer.tiers):
+            votes = trail.votes.get(tier, [])
+            if is_mixed(answer.cascade_hash, {vote.version for vote in votes}):
+                others = ", ".join(sorted({vote.version for vote in votes}))
+                place = record_name(votes[0].place)
+                detail = (
+                    f"answered by version {answer.cascade_hash} at {record_name((tp, offset))}, "
+                    f"with tier {tier}, which voted by {others} ({place})"
+                )
+                self._findings.add("mixed versions", image_id, detail)
+                return
 
     def _by_zombie(self, trail: Trail) -> bool:
         history = self._log.histories.get(CONSENSUS_GROUP)

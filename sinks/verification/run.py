@@ -2,23 +2,30 @@
 
 Everything is asked in an order that keeps a running system honest: committed offsets before the
 topics, and topics before those that follow from them. Then what a group had committed past has its
-outputs on the log by the time that they are looked for.
+outputs on the log by the time that they are looked for. Only the votes are read after the answers
+that they led to, for their versions.
 
 Memory: 150 to 250 bytes per image, and about 1 kB per image that needs a second look (no answer,
-more than one, or sent more than once). The topics are read once, and once more for those.
+more than one, one by votes of another version, or sent more than once). The topics are read once,
+and once more for those.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 from anyio import to_thread
 
+from roadstream.schemas import codec
 from roadstream.schemas.cascade.model import Cascade
-from roadstream.schemas.errors import UsageError
+from roadstream.schemas.errors import OutputError, UsageError
+from roadstream.schemas.records.claims import CascadeVersion, decode_told
 from roadstream.schemas.records.image import LANES
 from roadstream.schemas.topics import (
     ANSWERS,
     CARRIED,
+    CASCADES,
     CONSENSUS_GROUP,
     DEAD_LETTERS,
     VOTES,
@@ -38,7 +45,7 @@ from roadstream.sinks.verification.ledgers import Ledgers
 from roadstream.sinks.verification.topics import bounds, oldest_record, scan
 from roadstream.sinks.verification.trails import Trails, Undelivered
 from roadstream.streams.group.intervals import Intervals
-from roadstream.streams.log import Log, Offsets, TopicPartition, record_name
+from roadstream.streams.log import Log, Offsets, Record, TopicPartition, record_name
 
 KEEP = 1000
 """Findings kept of each kind, and ids of waiting images."""
@@ -57,7 +64,8 @@ async def verify(
     Args:
         log: The log, open, with the cascade's topics.
         ledgers: Folder of the event ledgers; ``None`` leaves all to the topics.
-        cascade: Its tiers are the groups and topics that are looked at.
+        cascade: Its tiers, and those of its other versions that the log knows of, are the groups
+            and topics that are looked at.
         baseline: Answers of a clean run over the same images.
         keep: Findings kept of each kind.
 
@@ -65,18 +73,55 @@ async def verify(
         UsageError: A topic is missing, or a folder or file is not what it should be.
         RunError: A file cannot be read, or the log does not answer.
     """
-    topics = await _topics(log, cascade)
+    tiers = await _all_tiers(log, cascade)
+    topics = await _topics(log, cascade, tiers)
     clean_run = None
     if baseline is not None:
         clean_run = await to_thread.run_sync(lambda: Baseline(read_answers(baseline)))
     identity = await log.identity()
-    verification = _Verification(log, identity, cascade.tier_names, topics, clean_run, keep)
+    verification = _Verification(log, identity, tiers, topics, clean_run, keep)
     return await verification.run(ledgers)
 
 
-async def _topics(log: Log, cascade: Cascade) -> list[str]:
-    """Return the cascade's topics that exist; only that of carried votes may be missing."""
-    wanted = all_topics(cascade.tier_names)
+async def _all_tiers(log: Log, cascade: Cascade) -> list[str]:
+    """Return the cascade's tiers, and after them those of its other versions that have topics."""
+    told = dict.fromkeys(cascade.tier_names)
+    if CASCADES in await log.partition_counts([CASCADES]):
+        with suppress(OutputError):  # to read it is no right that anybody must have
+            await scan(log, CASCADES, "beginning", lambda _, record: told.update(_tiers(record)))
+    others = [tier for tier in told if tier not in cascade.tier_names]
+    there = await log.partition_counts([t for o in others for t in tier_inputs(o, first=False)])
+    return cascade.tier_names + [
+        tier for tier in others if tier_inputs(tier, first=False).keys() <= there.keys()
+    ]
+
+
+class _Tier(msgspec.Struct):
+    name: str
+
+
+class _Tiers(msgspec.Struct):
+    tiers: list[_Tier]
+
+
+def _tiers(record: Record) -> dict[str, None]:
+    """Return the tiers of the version of the cascade that a record tells of, if it does."""
+    try:
+        told = decode_told(record.value or b"")
+        if isinstance(told, CascadeVersion):
+            return {tier.name: None for tier in _read_tiers(told.snapshot.text).tiers}
+    except codec.UNREADABLE:
+        pass
+    return {}
+
+
+def _read_tiers(text: bytes) -> _Tiers:
+    return msgspec.toml.decode(text, type=_Tiers)
+
+
+async def _topics(log: Log, cascade: Cascade, tiers: list[str]) -> list[str]:
+    """Return the topics of these tiers; only that of carried votes may be missing."""
+    wanted = all_topics(tiers)
     counts = await log.partition_counts(wanted)
     if missing := [log.real_name(topic) for topic in wanted if topic not in {*counts, CARRIED}]:
         raise UsageError(f"expected topics {', '.join(missing)}: another --log, or --cascade?")
@@ -184,6 +229,8 @@ class _Verification:
         for topic, place in places.items():
             await scan(log, topic, place, census.take_image)
         await scan(log, DEAD_LETTERS, "beginning", census.take_letter)
+        for topic in self._inputs[CONSENSUS_GROUP]:
+            await scan(log, topic, "beginning", census.take_votes)
         census.check_neighbours()
 
     async def _check_images(self, census: Census) -> ImageChecker:

@@ -38,7 +38,7 @@ class Trails:
 
         Args:
             log: The log.
-            tiers: Tiers of the cascade, in order.
+            tiers: Tiers of all versions of the cascade, in order.
             votes: Topics of votes.
 
         Raises:
@@ -74,13 +74,16 @@ class Trails:
     def _escalation(self, tier: str) -> Callable[[TopicPartition, Record], None]:
         def take(tp: TopicPartition, record: Record) -> None:
             try:
-                image_id = decode_partial_escalation(record.value or b"").head.image_id
+                escalation = decode_partial_escalation(record.value or b"")
             except codec.UNREADABLE:
                 self._note(tp, record.offset, [])
                 return
+            image_id = escalation.head.image_id
             self._note(tp, record.offset, [image_id])
             if (trail := self._trails.get(image_id)) is not None:
                 trail.escalated.setdefault(tier, []).append((tp, record.offset))
+                if escalation.cascade_hash:
+                    trail.stamps[tp, record.offset] = escalation.cascade_hash
 
         return take
 
@@ -94,7 +97,8 @@ class Trails:
         self._note(*place, [votes.head.image_id for votes in pack.images])
         for votes in pack.images:
             if (trail := self._trails.get(votes.head.image_id)) is not None:
-                trail.votes.setdefault(pack.tier, []).append(TierVote(votes.next_tier, place))
+                said = TierVote(votes.next_tier, place, pack.cascade_hash)
+                trail.votes.setdefault(pack.tier, []).append(said)
 
     def _answer(self, tp: TopicPartition, record: Record) -> None:
         value = record.value or b""

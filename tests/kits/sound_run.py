@@ -26,7 +26,7 @@ from roadstream.streams.clock import ManualClock
 from roadstream.streams.ledgers.event_ledger import sealed
 from roadstream.streams.log import Output, TopicPartition
 from roadstream.streams.memory.log import MemoryLog
-from tests.kits.builders import answered, cascade, pack, tier, votes
+from tests.kits.builders import CASCADE_HASH, answered, cascade, pack, tier, votes
 
 IMAGES, ESCALATED = "images.archive", "tier.two.archive"
 ONE, TWO = tier_group("one"), tier_group("two")
@@ -50,6 +50,8 @@ def answer(image_id: str, *tiers: str, p: float = 0.9, label: Label = "roadwork"
         exit_tier=tiers[-1],
         votes=cast,
         answered_at=9.0,
+        cascade="test",
+        cascade_hash=CASCADE_HASH,
     )
 
 

@@ -61,9 +61,9 @@ def verify(
     is on the log is checked against itself. The log may be in use; an image that a worker has yet
     to finish is said to be worked on, and not lost.
 
-    Anomalies, worst first: lost, doubled, divergent, phantom, skipped offset, commit ahead of work,
-    commit moved backwards, stale-epoch commit, late vote changed an answer, deadline ignored,
-    neighbour changed by a poison image (with --baseline), doubled by a zombie.
+    Anomalies, worst first: lost, doubled, divergent, mixed versions, phantom, skipped offset,
+    commit ahead of work, commit moved backwards, stale-epoch commit, late vote changed an answer,
+    deadline ignored, neighbour changed by a poison image (with --baseline), doubled by a zombie.
 
     Exit status: 0 clean: there is none, every image has its answer, and all could be checked; 1 if
     there are some, or images are still being worked on; 2 wrong usage; 3 if nothing was found, but
