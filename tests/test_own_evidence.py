@@ -1,4 +1,4 @@
-"""The engines of ``examples/own_evidence``, installed: tags of one tier, and boxes told to another."""
+"""The engines of ``examples/own_evidence``, installed: tags, and boxes told to a later tier."""
 
 from pathlib import Path
 

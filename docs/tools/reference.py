@@ -14,6 +14,7 @@ import roadstream
 from roadstream.schemas import errors
 from roadstream.schemas.codec import SCHEMAS, json_schema
 from roadstream.schemas.engines import EngineTraits
+from roadstream.schemas.records.votes import Evidence
 from roadstream.sinks.sink import AnswerSink
 from roadstream.stages.batching.policy import BatchPolicy, Moment, ShapeQueue, Take
 from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, Score
@@ -23,7 +24,9 @@ from roadstream.workers.engines.options import EngineOptions
 
 Schema = dict[str, Any]
 PORTS: dict[str, list[type]] = {
-    "Engines and rules": [Engine, EngineTraits, EngineOptions, Pictures, Picture, Score, Abstained],
+    "Engines and rules": [
+        *(Engine, EngineTraits, EngineOptions, Pictures, Picture, Evidence, Score, Abstained),
+    ],
     "Sources": [Source, Item, SourceOptions, PayloadReader],
     "Sinks": [AnswerSink],
     "Batching policies": [BatchPolicy, Moment, ShapeQueue, Take],
