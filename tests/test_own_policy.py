@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from roadstream.sinks.files.readers import read_answers
-from roadstream.workers.demo.render import write_drive
-from tests.kits.command import roadstream
+from tests.kits.command import CONES_CASCADE, roadstream, write_pictures
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_policy" / "own_policy.py"
 BAD = """
@@ -21,15 +20,16 @@ class Nothing(BatchPolicy):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_drive(tmp_path / "drive", 18, width=320, height=180)
+    write_pictures(tmp_path / "drive", 18)
+    (tmp_path / "rule.toml").write_text(CONES_CASCADE)
     shutil.copy(EXAMPLE, tmp_path)
     return tmp_path
 
 
 def score(folder: Path, *more: str) -> tuple[int, str]:
-    """Score the drive with modules of that folder; return exit status and standard error."""
-    arguments = ("score", "drive", "--out", "a.jsonl", "--workers", "1", *more)
-    done = roadstream(*arguments, folder=folder, environment={"PYTHONPATH": str(folder)})
+    """Score the pictures with modules of that folder; return exit status and standard error."""
+    arguments = ("score", "drive", "--cascade", "rule.toml", "--out", "a.jsonl", "--workers", "1")
+    done = roadstream(*arguments, *more, folder=folder, environment={"PYTHONPATH": str(folder)})
     return done.returncode, done.stderr
 
 

@@ -15,10 +15,18 @@ from tests.kits.command import roadstream
 from tests.kits.installed import EXAMPLES, installed
 
 EXAMPLE = EXAMPLES / "own_rule"
+SCORE = ("score", "--workers=1")  # starts sooner than one for each CPU
 HASH = (
     "from roadstream.schemas.cascade.loading import load_cascade; "
     "print(load_cascade({name!r}).hash)"
 )
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("drive")
+    write_drive(folder, 6, width=640, height=360)
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +56,12 @@ def hash_of(cascade: str | Path, site: Path | None) -> str:
     return done.stdout.strip()
 
 
-def test_the_command_scores_pictures_by_it(site: Path, tmp_path: Path) -> None:
-    write_drive(tmp_path / "drive", 6, width=640, height=360)
-    arguments = ("score", "drive", "--cascade", str(EXAMPLE / "cascade.toml"), "--out", "a.jsonl")
+def test_the_command_scores_pictures_by_it(site: Path, drive: str, tmp_path: Path) -> None:
+    arguments = ("--cascade", str(EXAMPLE / "cascade.toml"), "--out", "a.jsonl")
 
-    done = roadstream(*arguments, folder=tmp_path, environment={"PYTHONPATH": str(site)})
+    done = roadstream(
+        *SCORE, drive, *arguments, folder=tmp_path, environment={"PYTHONPATH": str(site)}
+    )
 
     assert done.returncode == 0, done.stderr
     answers = list(read_answers(tmp_path / "a.jsonl"))
@@ -108,12 +117,15 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed("own_engine", tmp_path_factory.mktemp("linear"))
 
 
-def test_an_engine_with_weights_scores_pictures_by_them(linear: Path, tmp_path: Path) -> None:
-    write_drive(tmp_path / "drive", 6, width=640, height=360)
+def test_an_engine_with_weights_scores_pictures_by_them(
+    linear: Path, drive: str, tmp_path: Path
+) -> None:
     cascade = str(EXAMPLES / "own_engine" / "cascade.toml")
-    arguments = ("score", "drive", "--cascade", cascade, "--out", "a.jsonl")
+    arguments = ("--cascade", cascade, "--out", "a.jsonl")
 
-    done = roadstream(*arguments, folder=tmp_path, environment={"PYTHONPATH": str(linear)})
+    done = roadstream(
+        *SCORE, drive, *arguments, folder=tmp_path, environment={"PYTHONPATH": str(linear)}
+    )
 
     assert done.returncode == 0, done.stderr
     raws = {answer["votes"][0]["raw"] for answer in read_answers(tmp_path / "a.jsonl")}
@@ -125,14 +137,15 @@ def test_an_engine_with_weights_scores_pictures_by_them(linear: Path, tmp_path: 
     [("1\n2\n", "an array of (2,)"), ("one\n", "could not convert string 'one'")],
 )
 def test_weights_that_do_not_fit_are_an_error_that_says_what_was_expected(
-    linear: Path, tmp_path: Path, text: str, got: str
+    linear: Path, drive: str, tmp_path: Path, text: str, got: str
 ) -> None:
     shutil.copy(EXAMPLES / "own_engine" / "cascade.toml", tmp_path)
     (tmp_path / "weights.txt").write_text(text)
-    write_drive(tmp_path / "drive", 1, width=640, height=360)
-    arguments = ("score", "drive", "--cascade", "cascade.toml")
+    arguments = ("--cascade", "cascade.toml")
 
-    done = roadstream(*arguments, folder=tmp_path, environment={"PYTHONPATH": str(linear)})
+    done = roadstream(
+        *SCORE, drive, *arguments, folder=tmp_path, environment={"PYTHONPATH": str(linear)}
+    )
 
     assert done.returncode == 1
     assert f"weights.txt: expected 97 numbers, one a line, got {got}" in done.stderr

@@ -101,23 +101,23 @@ def test_the_command_takes_pictures_from_it_and_from_paths(site: Path, tmp_path:
 def test_a_run_that_was_stopped_goes_on_and_scores_nothing_twice(
     site: Path, tmp_path: Path
 ) -> None:
-    members = {f"{index:04}.jpg": jpeg(index % 100) for index in range(2000)}
+    members = {f"{index:04}.jpg": jpeg(index % 100) for index in range(4000)}
     zipped(tmp_path / "d.zip", members)
     found = {"PYTHONPATH": str(site)}
-    command = (*SCORE, "zip://d.zip", "--cascade", write_cones(tmp_path), "--out", "a.jsonl")
+    command = (*SCORE, "zip://d.zip", "--cascade", write_cascade(tmp_path), "--out", "a.jsonl")
     process = started(*command, folder=tmp_path, environment=found)
     wait_for_answers(process, tmp_path / "a.jsonl", 50)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    assert 50 <= answered_so_far(tmp_path / "a.jsonl") < 2000
+    assert 50 <= answered_so_far(tmp_path / "a.jsonl") < 4000
 
     done = roadstream(*command, folder=tmp_path, environment=found)
 
     assert done.returncode == 0, done.stderr
     assert "going on: " in done.stderr
     assert sorted(statuses(tmp_path)) == [f"zip://d.zip#{name}" for name in members]
-    assert len({row["image_id"] for row in answers(tmp_path / "a.jsonl")}) == 2000
+    assert len({row["image_id"] for row in answers(tmp_path / "a.jsonl")}) == 4000
 
 
 def test_only_what_has_changed_is_read_again(site: Path, tmp_path: Path) -> None:

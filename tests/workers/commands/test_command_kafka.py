@@ -95,14 +95,13 @@ def test_references_are_read_under_the_root_only(
     write_pictures(tmp_path / "allowed", 2)
     write_pictures(tmp_path / "secret", 2)
     common = ("--log", log, "--cascade", "cones.toml")
-    up = started(
-        "up", "--partitions", "4", "--root", str(tmp_path / "allowed"), *common, folder=tmp_path
-    )
+    created = roadstream("topics", "create", *common, "--partitions", "4", folder=tmp_path)
+    assert created.returncode == 0, created.stderr
+    up = started("up", "--root", str(tmp_path / "allowed"), *common, folder=tmp_path)
     try:
-        for name in ("allowed", "secret"):
-            send = ("produce", str(tmp_path / name), "--by-reference", *common)
-            while roadstream(*send, folder=tmp_path).returncode != 0:  # until the topics are there
-                assert up.poll() is None, up.communicate()
+        send = ("produce", str(tmp_path / "allowed"), str(tmp_path / "secret"), "--by-reference")
+        sent = roadstream(*send, *common, folder=tmp_path)
+        assert sent.returncode == 0, sent.stderr
         wait_for_answers(log, lambda ids: len(ids) == 4, "references")
         found = answers_on(log, tmp_path)
     finally:

@@ -352,7 +352,9 @@ def test_another_list_for_the_same_output_is_refused(tmp_path: Path) -> None:
 
 
 def test_report_and_evaluation_follow_a_run(drive: Path, tmp_path: Path) -> None:
-    scored = roadstream(*SCORE, str(drive), "--out", "a.jsonl", "--report", folder=tmp_path)
+    (tmp_path / "cones.toml").write_text(CONES_CASCADE)
+    options = ("--cascade", "cones.toml", "--out", "a.jsonl", "--report")
+    scored = roadstream(*SCORE, str(drive), *options, folder=tmp_path)
     assert scored.returncode == 0, scored.stderr
     assert "<html" in (tmp_path / "a.html").read_text()
     done = roadstream("evaluate", "a.jsonl", str(drive / "labels.csv"), folder=tmp_path)
