@@ -171,6 +171,7 @@ async def owning(consumer: Consumer, count: int) -> None:
     with anyio.fail_after(DEADLINE):
         while len(consumer.assignment.partitions) != count:
             await consumer.poll(max_records=0, timeout=0)
+            await anyio.sleep(0.005)
 
 
 async def together(condition: Callable[[], bool], *members: Member) -> None:

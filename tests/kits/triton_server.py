@@ -8,10 +8,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
-from tritonclient.grpc import InferenceServerClient
 
 from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.cascade.model import Cascade
@@ -21,6 +21,9 @@ from roadstream.workers.engines.triton.export import (
     claim_folder,
     export_members,
 )
+
+if TYPE_CHECKING:
+    from tritonclient.grpc import InferenceServerClient
 
 ROOT = Path(__file__).parents[2]
 MODELS = Path(__file__).parents[1] / "triton_models"
@@ -91,19 +94,24 @@ class TritonServer:
 
     def load(self, *models: str) -> None:
         """Have it load these models anew from the repository."""
-        with InferenceServerClient(self.url) as client:
+        with self._client() as client:
             for name in models:
                 client.load_model(name, client_timeout=60)
 
     def has(self, model: str) -> bool:
         """Tell whether a model is loaded."""
-        with InferenceServerClient(self.url) as client:
+        with self._client() as client:
             return bool(client.is_model_ready(model))
 
     def regions(self) -> list[str]:
         """Return the names of the shared memory that it has mapped."""
-        with InferenceServerClient(self.url) as client:
+        with self._client() as client:
             return sorted(client.get_system_shared_memory_status().regions)
+
+    def _client(self) -> "InferenceServerClient":
+        from tritonclient.grpc import InferenceServerClient  # this module is a plugin of all tests
+
+        return InferenceServerClient(self.url)
 
     def kill(self) -> None:
         """Kill it with all its model processes, as a machine that fails does."""
