@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from unittest.mock import patch
 
 import anyio
 import numpy as np
@@ -16,6 +19,7 @@ from roadstream.streams.kafka.log import KafkaLog
 from roadstream.streams.kafka.settings import KafkaSettings
 from roadstream.streams.log import Log
 from roadstream.streams.topics.namespace import NamespacedLog
+from roadstream.workers.cli import run
 
 ROADSTREAM = Path(sys.executable).with_name("roadstream")
 TIMEOUT = 100.0
@@ -69,6 +73,28 @@ def roadstream(
         env={**os.environ, **(environment or {})},
         check=False,
     )
+
+
+def here(*arguments: str, folder: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in ``folder`` and in this process, which has imported everything.
+
+    What it starts are processes of their own, as ever.
+    """
+    given, out, error = [TextIOWrapper(BytesIO(text)) for text in (stdin.encode(), b"", b"")]
+    with (
+        chdir(folder),
+        patch.object(sys, "stdin", given),
+        redirect_stdout(out),
+        redirect_stderr(error),
+    ):
+        status = run(list(arguments))
+    said = [said_in(stream) for stream in (out, error)]
+    return subprocess.CompletedProcess(["roadstream", *arguments], status, *said)
+
+
+def said_in(stream: TextIOWrapper) -> str:
+    stream.seek(0)
+    return stream.read()
 
 
 def started(

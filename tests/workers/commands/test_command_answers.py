@@ -16,7 +16,7 @@ from roadstream.sinks.files.readers import read_answers
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.log import Output
 from tests.kits.builders import pack, votes
-from tests.kits.command import ROADSTREAM, TIMEOUT, roadstream
+from tests.kits.command import ROADSTREAM, TIMEOUT, here
 
 STRAYS = (b'{"image": "x"}', b"", b"\xff\xfe", b"\x91" * 5000, b"\x81\xa6schema\xa8image.v1")
 
@@ -34,8 +34,8 @@ async def prepare(path: Path) -> None:
 def test_a_stray_record_keeps_the_answers_from_nobody(tmp_path: Path) -> None:
     anyio.run(prepare, tmp_path / "log.db")
     log = ("--log", "embedded:log.db", "--from", "beginning")
-    shown = roadstream("answers", *log, "--no-follow", folder=tmp_path)
-    written = roadstream("answers", *log, "--out", "a.csv", folder=tmp_path)
+    shown = here("answers", *log, "--no-follow", folder=tmp_path)
+    written = here("answers", *log, "--out", "a.csv", folder=tmp_path)
 
     for done in (shown, written):
         assert done.returncode == 0, done.stderr
@@ -61,8 +61,8 @@ async def prepare_votes(path: Path) -> None:
 def test_votes_are_shown_as_lines_that_their_schema_describes(tmp_path: Path) -> None:
     anyio.run(prepare_votes, tmp_path / "log.db")
     log = ("--log", "embedded:log.db", "--namespace", "berlin")
-    shown = roadstream("votes", *log, "--from", "beginning", "--no-follow", folder=tmp_path)
-    ended = roadstream("votes", *log, "--from", "end", "--no-follow", folder=tmp_path)
+    shown = here("votes", *log, "--from", "beginning", "--no-follow", folder=tmp_path)
+    ended = here("votes", *log, "--from", "end", "--no-follow", folder=tmp_path)
 
     assert shown.returncode == 0, shown.stderr
     assert f"{len(STRAYS)} records on votes are no votes, and were left out" in shown.stderr

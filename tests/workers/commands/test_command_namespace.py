@@ -13,7 +13,7 @@ from roadstream.schemas.topics import ANSWERS
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.topics.namespace import NamespacedLog
 from roadstream.workers.commands import answers, dead_letters, produce, score, serve, topics, verify
-from tests.kits.command import roadstream, write_cascade, write_pictures
+from tests.kits.command import here, roadstream, write_cascade, write_pictures
 
 
 def commands() -> Iterator[Callable[..., Any]]:
@@ -54,13 +54,13 @@ def test_topics_of_a_namespace_are_made_under_its_name(tmp_path: Path, how: str)
 def test_score_and_its_workers_run_in_a_namespace(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 3)
     words = ("score", "in", "--cascade", write_cascade(tmp_path), "--out", "a.csv")
-    done = roadstream(*words, "--namespace", "berlin", folder=tmp_path)
+    done = here(*words, "--namespace", "berlin", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "answered        3" in done.stdout
 
 
 def test_a_bad_name_is_refused_by_name(tmp_path: Path) -> None:
-    done = roadstream("answers", "--namespace", "a.b", folder=tmp_path)
+    done = here("answers", "--namespace", "a.b", folder=tmp_path)
     assert done.returncode == 2
     assert "--namespace: expected a letter or digit" in done.stderr
     assert "got 'a.b'" in done.stderr
@@ -70,7 +70,7 @@ def test_a_bad_name_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_missing_topic_has_its_real_name(tmp_path: Path, words: str) -> None:
     common = ["--log", "embedded:log.db"]
     cascade = write_cascade(tmp_path)
-    made = roadstream("topics", "create", *common, "--cascade", cascade, folder=tmp_path)
-    done = roadstream(*words.split(), *common, "--namespace", "berlin", folder=tmp_path)
+    made = here("topics", "create", *common, "--cascade", cascade, folder=tmp_path)
+    done = here(*words.split(), *common, "--namespace", "berlin", folder=tmp_path)
     assert (made.returncode, done.returncode) == (0, 2)
     assert re.search(r"topics? berlin\.", done.stderr), done.stderr

@@ -21,6 +21,7 @@ from roadstream.workers.demo.render import write_drive
 from tests.kits.command import (
     CONES_CASCADE,
     ROADSTREAM,
+    here,
     roadstream,
     started,
     write_cascade,
@@ -90,7 +91,7 @@ def test_lite_cascade_answers_every_picture_of_a_folder(drive: Path, tmp_path: P
 def test_other_formats_hold_the_same_columns(name: str, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 3)
     cascade = write_cascade(tmp_path)
-    done = roadstream(*SCORE, "in", "--cascade", cascade, "--out", name, folder=tmp_path)
+    done = here(*SCORE, "in", "--cascade", cascade, "--out", name, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     first = (tmp_path / name).read_text().splitlines()[0]
     found = list(json.loads(first)) if name.endswith("jsonl") else first.split(",")
@@ -129,7 +130,7 @@ def test_stopped_run_goes_on_and_scores_nothing_twice(how: signal.Signals, tmp_p
     assert len(rows) == 4000
     assert len({row["image_id"] for row in rows}) == 4000
 
-    again = roadstream(*command, folder=tmp_path)
+    again = here(*command, folder=tmp_path)
     assert again.returncode == 0
     assert len(answers(tmp_path / "a.jsonl")) == 4000
 
@@ -167,10 +168,10 @@ def test_bad_files_fail_with_a_reason_and_harm_no_neighbour(tmp_path: Path) -> N
     Path(os.fsdecode(os.fsencode(mixed) + b"/bad\xff.jpg")).write_bytes(good)
     (tmp_path / "cones.toml").write_text(CONES_CASCADE)
     command = (*SCORE, "--out", "a.jsonl", "--cascade", "cones.toml")
-    assert roadstream(*command, "clean", folder=tmp_path).returncode == 0
+    assert here(*command, "clean", folder=tmp_path).returncode == 0
     alone = {Path(row["uri"]).name: row for row in answers(tmp_path / "a.jsonl")}
 
-    done = roadstream(*command, "mixed", "--restart", folder=tmp_path)
+    done = here(*command, "mixed", "--restart", folder=tmp_path)
 
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
@@ -265,7 +266,7 @@ def test_full_disk_is_one_line_and_keeps_what_was_answered(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
     assert "the same command goes on from there" in done.stderr
     kept = answered_so_far(tmp_path / "a.jsonl")
-    after = roadstream(*command, folder=tmp_path)
+    after = here(*command, folder=tmp_path)
     assert after.returncode == 0, after.stderr
     assert len(answers(tmp_path / "a.jsonl")) == 2000
     assert kept <= 2000
@@ -276,11 +277,11 @@ def test_other_inputs_for_the_same_output_are_refused(tmp_path: Path) -> None:
     write_pictures(tmp_path / "other", 2)
     cascade = write_cascade(tmp_path)
     command = (*SCORE, "--cascade", cascade, "--out", "a.jsonl")
-    assert roadstream(*command, "in", folder=tmp_path).returncode == 0
-    refused = roadstream(*command, "other", folder=tmp_path)
+    assert here(*command, "in", folder=tmp_path).returncode == 0
+    refused = here(*command, "other", folder=tmp_path)
     assert refused.returncode == 2
     assert "--restart" in refused.stderr
-    assert roadstream(*command, "other", "--restart", folder=tmp_path).returncode == 0
+    assert here(*command, "other", "--restart", folder=tmp_path).returncode == 0
     assert {row["uri"] for row in answers(tmp_path / "a.jsonl")} == {
         "other/00000.jpg",
         "other/00001.jpg",
@@ -296,7 +297,7 @@ def test_each_place_has_the_answer_of_what_stands_there_now(drive: Path, tmp_pat
         shutil.copy(drive / f"frame_{frame:03}.jpg", folder / name)
 
     def run() -> dict[str, tuple[str, float | None]]:
-        done = roadstream(*command, folder=tmp_path)
+        done = here(*command, folder=tmp_path)
         rows = answers(tmp_path / "a.jsonl")
         found = {row["uri"]: (row["error"] or "", row["probability"]) for row in rows}
         assert len(found) == len(rows)
@@ -334,19 +335,19 @@ def test_another_list_for_the_same_output_is_refused(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 3)
     command = (*SCORE, "-", "--cascade", write_cascade(tmp_path), "--out", "a.jsonl")
     first = "in/00000.jpg\nin/00001.jpg\n"
-    assert roadstream(*command, folder=tmp_path, stdin=first).returncode == 0
+    assert here(*command, folder=tmp_path, stdin=first).returncode == 0
     before = (tmp_path / "a.jsonl").read_bytes()
 
     for other in ("in/00002.jpg\n", first + "in/00002.jpg\n", ""):
-        refused = roadstream(*command, folder=tmp_path, stdin=other)
+        refused = here(*command, folder=tmp_path, stdin=other)
         assert refused.returncode == 2
         assert "a run over another list on standard input; give another --out, or" in refused.stderr
         assert (tmp_path / "a.jsonl").read_bytes() == before
 
-    again = roadstream(*command, folder=tmp_path, stdin=first.replace("\n", "\0"))
+    again = here(*command, folder=tmp_path, stdin=first.replace("\n", "\0"))
     assert again.returncode == 0, again.stderr
     assert "going on: 2 images" in again.stderr
-    anew = roadstream(*command, "--restart", folder=tmp_path, stdin="in/00002.jpg\n")
+    anew = here(*command, "--restart", folder=tmp_path, stdin="in/00002.jpg\n")
     assert anew.returncode == 0
     assert [row["uri"] for row in answers(tmp_path / "a.jsonl")] == ["in/00002.jpg"]
 
@@ -354,15 +355,13 @@ def test_another_list_for_the_same_output_is_refused(tmp_path: Path) -> None:
 def test_report_and_evaluation_follow_a_run(drive: Path, tmp_path: Path) -> None:
     (tmp_path / "cones.toml").write_text(CONES_CASCADE)
     options = ("--cascade", "cones.toml", "--out", "a.jsonl", "--report")
-    scored = roadstream(*SCORE, str(drive), *options, folder=tmp_path)
+    scored = here(*SCORE, str(drive), *options, folder=tmp_path)
     assert scored.returncode == 0, scored.stderr
     assert "<html" in (tmp_path / "a.html").read_text()
     done = roadstream("evaluate", "a.jsonl", str(drive / "labels.csv"), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "MCC" in done.stdout
-    as_json = roadstream(
-        "evaluate", "a.jsonl", str(drive / "labels.csv"), "--json", folder=tmp_path
-    )
+    as_json = here("evaluate", "a.jsonl", str(drive / "labels.csv"), "--json", folder=tmp_path)
     assert json.loads(as_json.stdout)["counts"]["answers"] == 6
 
 
@@ -372,15 +371,15 @@ def test_a_run_without_a_picture_fails_and_says_what_there_was(tmp_path: Path) -
     cascade = write_cascade(tmp_path)
     score = ["score", "in", "--cascade", cascade, "--workers", "1", "--out", "a.csv"]
 
-    done = roadstream(*score, folder=tmp_path)
+    done = here(*score, folder=tmp_path)
 
     assert done.returncode == 1
     assert "1 left out: text (in/notes.txt)" in done.stdout
     assert "nothing to score: there is no picture and no video" in done.stderr
     write_pictures(tmp_path / "in", 1)
-    assert roadstream(*score, folder=tmp_path).returncode == 0
-    assert roadstream(*score, folder=tmp_path).returncode == 0  # nothing is new, and all is well
-    assert roadstream(*score[:1], "-", *score[2:-1], "b.csv", folder=tmp_path).returncode == 1
+    assert here(*score, folder=tmp_path).returncode == 0
+    assert here(*score, folder=tmp_path).returncode == 0  # nothing is new, and all is well
+    assert here(*score[:1], "-", *score[2:-1], "b.csv", folder=tmp_path).returncode == 1
 
 
 def test_streams_of_a_video_are_taken_as_asked_and_named_if_not(tmp_path: Path) -> None:
@@ -388,16 +387,16 @@ def test_streams_of_a_video_are_taken_as_asked_and_named_if_not(tmp_path: Path) 
     cascade = write_cascade(tmp_path)
     score = ["score", "v.mp4", "--cascade", cascade, "--workers", "1"]
 
-    done = roadstream(*score, "--out", "a.csv", folder=tmp_path)
+    done = here(*score, "--out", "a.csv", folder=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert "v.mp4: stream 0 (160×96 h264) left out (--stream all judges it too)" in done.stdout
     assert len(answers(tmp_path / "a.csv")) == 2
-    done = roadstream(*score, "--out", "b.csv", "--stream", "all", folder=tmp_path)
+    done = here(*score, "--out", "b.csv", "--stream", "all", folder=tmp_path)
     assert (done.returncode, "left out" in done.stdout) == (0, False)
     assert len(answers(tmp_path / "b.csv")) == 4
-    assert roadstream(*score, "--stream", "x", folder=tmp_path).returncode == 2
-    other = roadstream(*score, "--out", "b.csv", "--stream", "0", folder=tmp_path)
+    assert here(*score, "--stream", "x", folder=tmp_path).returncode == 2
+    other = here(*score, "--out", "b.csv", "--stream", "0", folder=tmp_path)
     assert "a run with stream 'all', not 0" in other.stderr
 
 
@@ -405,8 +404,8 @@ def test_a_run_without_a_member_is_another_run_and_its_answers_name_it(tmp_path:
     write_drive(tmp_path / "drive", 3, width=320, height=180)
     arguments = ("score", "drive", "--cascade", "lite", "--out", "a.jsonl", "--workers", "1")
 
-    done = roadstream(*arguments, "--without", "cones", "--without", "look", folder=tmp_path)
-    other = roadstream(*arguments, folder=tmp_path)
+    done = here(*arguments, "--without", "cones", "--without", "look", folder=tmp_path)
+    other = here(*arguments, folder=tmp_path)
 
     assert done.returncode == 0, done.stderr
     answers = list(read_answers(tmp_path / "a.jsonl"))

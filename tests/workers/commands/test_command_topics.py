@@ -7,7 +7,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from tests.kits.command import NOOP_CASCADE, roadstream, write_cascade
+from tests.kits.command import NOOP_CASCADE, here, write_cascade
 
 
 async def make(servers: str, topics: dict[str, dict[str, str]]) -> None:
@@ -42,7 +42,7 @@ async def names_of(servers: str) -> list[str]:
 @pytest.mark.kafka
 @pytest.mark.timeout(180)
 def test_topics_get_what_was_asked_for(kafka_bootstrap: str, tmp_path: Path) -> None:
-    done = roadstream(
+    done = here(
         "topics", "create", "--log", f"kafka://{kafka_bootstrap}", "--namespace", "asked",
         "--cascade", write_cascade(tmp_path), "--partitions", "2", "--retention", "3600",
         "--retention-bytes", "5000000", "--answers-retention", "7200", "--compression", "lz4",
@@ -71,8 +71,8 @@ def test_topics_that_lose_or_refuse_records_are_all_named_with_what_mends_them(
     common = ["--log", f"kafka://{kafka_bootstrap}", "--namespace", "others"]
     common += ["--cascade", write_cascade(tmp_path)]
 
-    done = roadstream("topics", "create", *common, "--partitions", "2", folder=tmp_path)
-    sink = roadstream("consensus", *common, folder=tmp_path)
+    done = here("topics", "create", *common, "--partitions", "2", folder=tmp_path)
+    sink = here("consensus", *common, folder=tmp_path)
 
     said = [line for line in done.stderr.splitlines() if "mend it" in line]
     assert done.returncode == 2
@@ -92,7 +92,7 @@ def test_of_topics_of_which_kafka_refuses_one_none_is_made(
 ) -> None:
     # To Kafka, dots and underscores are the same in names.
     anyio.run(make, kafka_bootstrap, {"none.images_live": {"retention.ms": "-1"}})
-    done = roadstream(
+    done = here(
         "topics", "create", "--log", f"kafka://{kafka_bootstrap}", "--namespace", "none",
         "--cascade", write_cascade(tmp_path), folder=tmp_path,
     )  # fmt: skip
@@ -109,10 +109,10 @@ def test_topics_of_another_tier_are_made_only_like_those_that_exist(tmp_path: Pa
     (tmp_path / "more.toml").write_text(NOOP_CASCADE + route + more)
 
     one = write_cascade(tmp_path)
-    first = roadstream(*common, one, "--partitions", "2", folder=tmp_path)
-    other = roadstream(*common, "more.toml", folder=tmp_path)
-    alike = roadstream(*common, "more.toml", "--partitions", "2", folder=tmp_path)
-    again = roadstream(*common, "more.toml", folder=tmp_path)
+    first = here(*common, one, "--partitions", "2", folder=tmp_path)
+    other = here(*common, "more.toml", folder=tmp_path)
+    alike = here(*common, "more.toml", "--partitions", "2", folder=tmp_path)
+    again = here(*common, "more.toml", folder=tmp_path)
 
     codes = [done.returncode for done in (first, other, alike, again)]
     assert codes == [0, 2, 0, 0], first.stderr + other.stderr + alike.stderr
@@ -124,7 +124,7 @@ def test_topics_of_another_tier_are_made_only_like_those_that_exist(tmp_path: Pa
 
 
 def test_what_only_kafka_has_is_refused_for_another_log(tmp_path: Path) -> None:
-    done = roadstream(
+    done = here(
         "topics", "create", "--log", "embedded:log.db", "--retention", "3600", folder=tmp_path
     )
     assert done.returncode == 2
@@ -145,6 +145,6 @@ def test_what_only_kafka_has_is_refused_for_another_log(tmp_path: Path) -> None:
 def test_a_number_out_of_bounds_is_named(
     tmp_path: Path, option: str, value: str, said: str
 ) -> None:
-    done = roadstream("topics", "create", option, value, folder=tmp_path)
+    done = here("topics", "create", option, value, folder=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
