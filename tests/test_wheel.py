@@ -82,7 +82,7 @@ def test_wheel_renders_scores_and_reports_beside_modules_of_the_same_names(
         (site / f"{name}.py").write_text("raise RuntimeError(__file__)")
     roadstream = tmp_path / "env" / "bin" / "roadstream"
     run(roadstream, "render", "drive", "--frames", "3", folder=tmp_path)
-    run(roadstream, "score", "drive", "--report", folder=tmp_path)
+    run(roadstream, "score", "drive", "--workers=1", "--report", folder=tmp_path)
 
     rows = list(read_answers(tmp_path / "answers.parquet"))
     assert [row["status"] for row in rows] == ["answered"] * 3

@@ -139,18 +139,17 @@ async def new_brokers(settings: BrokerSettings) -> AsyncIterator[Cluster]:
     Their storage is formatted as the shared broker's is where there is one, since Kafka's own tool
     costs a third of a start: what it writes differs in nothing but ids.
     """
-    shared = Path(os.environ.get(SHARED, ""), SHARED_DATA, _FORMATTED)
-    if SHARED not in os.environ or _shared_address() is None:
-        async with run_brokers(settings) as cluster:
-            yield cluster
-        return
     with tempfile.TemporaryDirectory(prefix="roadstream-kafka-") as folder:
-        _format(Path(folder), settings.brokers, shared)
+        format_storage(Path(folder), settings.brokers)
         async with run_brokers(msgspec.structs.replace(settings, data=Path(folder))) as cluster:
             yield cluster
 
 
-def _format(folder: Path, brokers: int, checkpoint: Path) -> None:
+def format_storage(folder: Path, brokers: int = 1) -> None:
+    """Format what brokers will keep in ``folder``, as far as there is a shared broker's to copy."""
+    if SHARED not in os.environ or _shared_address() is None:
+        return
+    checkpoint = Path(os.environ[SHARED], SHARED_DATA, _FORMATTED)
     cluster = new_cluster_id()
     (folder / "cluster.id").write_text(f"{cluster} {brokers}\n")
     for node in range(1, brokers + 1):

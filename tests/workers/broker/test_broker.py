@@ -14,6 +14,7 @@ from roadstream.schemas.errors import RunError, UsageError
 from roadstream.streams.kafka.log import KafkaLog, KafkaSettings
 from roadstream.streams.log import Output
 from roadstream.workers.broker.cluster import BrokerSettings, run_brokers, serve
+from tests.kits.kafka_fixture import format_storage
 
 pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("kafka_bootstrap")]
 
@@ -61,6 +62,7 @@ async def test_serve_announces_and_reports_a_broker_that_dies(tmp_path: Path) ->
         if len(lines) == 2:
             os.kill(_broker_pid(tmp_path), signal.SIGKILL)
 
+    format_storage(tmp_path)
     with pytest.raises(RunError, match=rf"broker 1 ended with status -9; {tmp_path}.*server\.log"):
         await serve(BrokerSettings(data=tmp_path), announce)
 
@@ -72,6 +74,7 @@ async def test_a_broker_ends_with_the_command_that_runs_it_however_that_dies(
     tmp_path: Path,
 ) -> None:
     command = [*(sys.executable, "-m", "roadstream.workers.cli", "broker", "--port", "0"), "--data"]
+    format_storage(tmp_path)
     process = await anyio.open_process([*command, str(tmp_path)], stdout=None, stderr=PIPE)
     try:
         assert process.stderr is not None

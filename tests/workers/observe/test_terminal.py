@@ -10,7 +10,14 @@ import pytest
 from rich.table import Table
 
 from roadstream.workers.observe.terminal import console, screen
-from tests.kits.command import ROADSTREAM, TIMEOUT, roadstream, write_cascade, write_pictures
+from tests.kits.command import (
+    ROADSTREAM,
+    TIMEOUT,
+    here,
+    roadstream,
+    write_cascade,
+    write_pictures,
+)
 
 
 @pytest.fixture
@@ -112,7 +119,7 @@ def test_control_characters_reach_no_terminal(capsys: pytest.CaptureFixture[str]
 def test_paths_are_shown_as_they_are(folder: Path, name: str) -> None:
     (folder / name).mkdir(parents=True)
 
-    done = roadstream(*SCORE.split(), "--report", "--out", f"{name}/a.csv", folder=folder)
+    done = here(*SCORE.split(), "--report", "--out", f"{name}/a.csv", folder=folder)
 
     assert done.returncode == 0, done.stderr
     assert f"answers: {name}/a.csv\n" in done.stdout
@@ -155,14 +162,18 @@ def test_a_standard_output_that_does_not_block_is_waited_for(folder: Path) -> No
     assert said.endswith(b"}\n")
 
 
-def test_a_narrow_terminal_takes_no_number_away(folder: Path) -> None:
-    done = in_shell(f"{SCORE} --out a.csv", folder, COLUMNS="3")
+def test_a_narrow_terminal_takes_no_number_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "3")
+
+    done = here(*SCORE.split(), "--out", "a.csv", folder=folder)
 
     assert done.stdout.split()[:4] == ["images", "2", "answered", "2"]
 
 
 def test_a_folder_that_cannot_be_made_is_said_in_one_line(folder: Path) -> None:
-    done = roadstream("render", "noop.toml/drive", folder=folder)
+    done = here("render", "noop.toml/drive", folder=folder)
 
     assert (done.returncode, done.stderr) == (1, "roadstream: noop.toml/drive: Not a directory\n")
 
@@ -171,13 +182,13 @@ def test_a_disk_that_is_full_is_said_in_one_line(folder: Path) -> None:
     (folder / "drive").mkdir()
     (folder / "drive" / "labels.csv").symlink_to("/dev/full")
 
-    done = roadstream("render", "drive", "--frames", "1", folder=folder)
+    done = here("render", "drive", "--frames", "1", folder=folder)
 
     assert (done.returncode, done.stderr) == (1, "roadstream: No space left on device\n")
 
 
 def test_a_glob_that_matches_nothing_is_refused_before_any_work(folder: Path) -> None:
-    done = roadstream(*SCORE.split(), "nothing*.jpg", "--out", "a.csv", folder=folder)
+    done = here(*SCORE.split(), "nothing*.jpg", "--out", "a.csv", folder=folder)
 
     assert done.returncode == 2
     assert done.stderr == "roadstream: score: nothing*.jpg matches no file\n"
