@@ -26,6 +26,7 @@ from roadstream.schemas.records.image import Head, Image, Inline, Reference, Unr
 from roadstream.schemas.records.votes import (
     Box,
     Escalation,
+    Evidence,
     ImageVotes,
     MemberRun,
     PriorVote,
@@ -59,7 +60,16 @@ _RUNS = [
     MemberRun("shadow", "2", 0.0, False, 0.02, 16),
 ]
 _TIER = AnswerTier(
-    "glance", _RUNS, [1.5, None], [0.8, None], 0.1, 0.2, 0.3, [[Box(0.1, 0.1, 0.5, 0.5, 0.9)], []]
+    "glance",
+    _RUNS,
+    [1.5, None],
+    [0.8, None],
+    0.1,
+    0.2,
+    0.3,
+    [[Box(0.1, 0.1, 0.5, 0.5, 0.9)], []],
+    tags=[{"weather": "rain"}, {}],
+    reason="confidence ≥ 0.9",
 )
 _IMAGE_VOTES = ImageVotes(
     HEAD, [1.5, None], [0.8, None], "look", "because", 0.1, 0.2, 0.3, None, "shadow: gone"
@@ -113,7 +123,9 @@ def records(folder: Path) -> dict[str, list[Any]]:
         runs=_RUNS,
         images=[_IMAGE_VOTES, _IMAGE_VOTES],
     )
-    escalation = Escalation(HEAD, Inline(b"\xff\xd8"), [PriorVote("glance", 1.5, 0.8)], "why")
+    found = Evidence([Box(-1.0, 0.1, 0.5, 2.0, 0.9, "cone")], {"light": "day"}, {"m": "STOP"}, 0.5)
+    votes = [PriorVote("glance", 1.5, 0.8)]
+    escalation = Escalation(HEAD, Inline(b"\xff\xd8"), votes, "why", "0123456789abcdef", found)
     return {
         "image": list(images(folder)),
         "escalation": [escalation],

@@ -60,13 +60,11 @@ class Evidence(msgspec.Struct, frozen=True, array_like=True, gc=False):
     disagreement: NonNegative = 0.0
 
     def only(self, kinds: Collection[EvidenceKind]) -> "Evidence":
-        """Return so much of it as these kinds; nothing of the others."""
-        if not kinds or self is NO_EVIDENCE:
-            return NO_EVIDENCE
+        """Return so much of it as these kinds, to do with as one likes; nothing of the others."""
         return Evidence(
-            self.boxes if "boxes" in kinds else [],
-            self.tags if "tags" in kinds else {},
-            self.texts if "texts" in kinds else {},
+            list(self.boxes) if "boxes" in kinds else [],
+            dict(self.tags) if "tags" in kinds else {},
+            dict(self.texts) if "texts" in kinds else {},
             self.disagreement if "disagreement" in kinds else 0.0,
         )
 

@@ -101,11 +101,8 @@ class TierVoting:
         ps: list[float | None] = []
         voted = [vote.probability for vote in prior]
         weights = [vote.weight for vote in prior]
-        problem: object = None
         for score, (calibrate, weight) in zip(found, self._seats, strict=True):
             if not isinstance(score, Score):
-                if not (isinstance(score, Abstained) and score.tags):
-                    problem = problem or score
                 raws.append(None)
                 ps.append(None)
                 continue
@@ -121,7 +118,6 @@ class TierVoting:
         tags = self._merged(earlier_tags, told) if self._router.needs_tags else NO_TAGS
         decision = self._router.decide(confidence, spread, tags, self.down)
         counted = len(voted) > len(prior)
-        error = None if problem is None or counted else _reason(problem)
         return ImageVotes(
             head,
             raws,
@@ -130,7 +126,7 @@ class TierVoting:
             decision.reason,
             *timing,
             told.boxes,
-            error,
+            None if counted else _error(found),
             told.texts,
             fused,
             told.tags,
@@ -175,10 +171,15 @@ class TierVoting:
         return Failure(row, faults[0][0], error, max(tries for _, _, tries in faults), final)
 
 
-def _reason(problem: object) -> str:
-    if isinstance(problem, Abstained):
-        return f"model_abstained: {problem.reason or 'no reason given'}"
-    return str(problem)
+def _error(found: Sequence[Finding | EngineError]) -> str | None:
+    """Return why the first member gave no vote that gave no tags instead; ``None`` without one."""
+    for one in found:
+        if isinstance(one, Abstained):
+            if not one.tags:
+                return f"model_abstained: {one.reason or 'no reason given'}"
+        elif not isinstance(one, Score):
+            return str(one)
+    return None
 
 
 class _Told(NamedTuple):

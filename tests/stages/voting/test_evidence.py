@@ -144,9 +144,19 @@ def test_evidence_of_any_record_is_in_bounds_and_so_is_what_follows_from_it(
 def test_a_member_is_told_what_it_asks_for() -> None:
     evidence = Evidence([CONE], {"a": "b"}, {"m": "text"}, 1.5)
 
-    assert evidence.only([]) is NO_EVIDENCE
+    assert evidence.only([]) == NO_EVIDENCE
     assert evidence.only(["boxes", "disagreement"]) == Evidence([CONE], disagreement=1.5)
     assert evidence.only(["tags", "texts"]) == Evidence([], {"a": "b"}, {"m": "text"})
+
+
+def test_what_a_member_does_with_what_it_is_told_changes_nothing_for_others() -> None:
+    for evidence in (NO_EVIDENCE, Evidence([CONE], {"a": "b"}, {"m": "text"})):
+        before = msgspec.msgpack.encode(evidence)
+        told = evidence.only(["boxes", "tags", "texts"])
+        told.boxes.append(BEYOND)
+        told.tags["x"] = told.texts["x"] = "y"
+
+        assert msgspec.msgpack.encode(evidence) == before
 
 
 def test_an_escalation_of_an_older_release_has_none() -> None:
