@@ -1,6 +1,7 @@
 """The subcommands of ``roadstream cascade`` that look at cascade files."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -9,6 +10,8 @@ from roadstream.cascades import FOLDER
 from roadstream.schemas.cascade.checks import doubts
 from roadstream.schemas.cascade.loading import examine, load_cascade, shipped_cascades
 from roadstream.schemas.errors import ConfigError
+from roadstream.sinks.files.atomic import atomic_file
+from roadstream.workers.commands.cascade.drawing import draw
 from roadstream.workers.commands.cascade.tables import print_cascade, print_lacks, print_list
 from roadstream.workers.commands.common import Without
 from roadstream.workers.observe.terminal import on_one_line
@@ -49,7 +52,15 @@ def show(
 
 
 @cascade.command
-def check(file: Given, *, without: Without = None) -> int:
+def check(
+    file: Given,
+    *,
+    svg: Annotated[
+        Path | None,
+        Parameter(help="File for a picture of the cascade: its tiers, and the ways through them."),
+    ] = None,
+    without: Without = None,
+) -> int:
     """Check a cascade file: name all mistakes at once, or show what it says.
 
     Each mistake is one line on standard error: the file, the key, what was expected there and what
@@ -71,6 +82,9 @@ def check(file: Given, *, without: Without = None) -> int:
     print_lacks(loaded)
     for doubt in doubts(loaded):
         _say(f"warning: {file}: {doubt}")
+    if svg is not None:
+        with atomic_file(svg) as picture:
+            picture.write(draw(loaded))
     return 0
 
 

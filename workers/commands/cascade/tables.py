@@ -102,7 +102,7 @@ def _said(tier: Tier) -> str | None:
     """Return what else a tier says of its pictures."""
     if tier.give_up_after is None:
         return None
-    return f"without its votes after {tier.give_up_after:g} s: answered by those so far"
+    return f"without its votes after {tier.give_up_after:.10g} s: answered by those so far"
 
 
 def _line(text: str) -> str:
