@@ -3,9 +3,9 @@
 Of what is ``Broken`` nothing more is said, nor of what may be wrong only because of it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from roadstream.schemas.cascade.model import EXIT, CascadeFile, Isotonic, Member, Route, Tier
 from roadstream.schemas.cascade.structure import Broken, known
@@ -33,7 +33,7 @@ def check_file(file: CascadeFile, where: str) -> Iterator[ConfigError]:
         if name == EXIT:
             yield ConfigError(f"{where}: {at}.name", f"tier names other than '{EXIT}'", EXIT)
     for index, tier in tiers.items():
-        later = [other.name for i, other in tiers.items() if i > index]
+        later = _names(file.tiers[index + 1 :])
         yield from _check_tier(tier, later, f"{where}: tiers[{index}]", first=index == 0)
 
 
@@ -128,20 +128,34 @@ def _repeated(kind: str, names: dict[str, str], where: str) -> Iterator[ConfigEr
 
 
 def _check_tier(tier: Tier, later: list[str], where: str, *, first: bool) -> Iterator[ConfigError]:
-    if known(tier.members) and all(known(one) and one.weight == 0 for one in tier.members):
+    voting = _voting(tier.members)
+    if not voting:
         yield ConfigError(f"{where}.members", "a member of weight above 0", "only shadow members")
     if first and known(tier.give_up_after) and tier.give_up_after is not None:
         expected = "nothing for the first tier, which nobody can answer without"
         yield ConfigError(f"{where}.give_up_after", expected, f"{tier.give_up_after:g}")
     for index, route in each(tier.routes):
         yield from _check_route(route, later, f"{where}.routes[{index}]")
-    if known(tier.fusion) and tier.fusion is not None:
-        names = list(dict.fromkeys(one.name for _, one in each(tier.members) if one.weight != 0))
+    if known(tier.fusion) and tier.fusion is not None and voting:
+        names = _names(voting)
         expected = "a member of this tier of weight above 0 ({})"
         for index, name in each(tier.fusion.members):
             yield from _named(name, names, f"{where}.fusion.members[{index}]", expected)
     for index, member in each(tier.members):
         yield from _check_calibration(member, f"{where}.members[{index}].calibration")
+
+
+def _voting(members: list[Member]) -> list[Member]:
+    """Return members whose votes may count: also those of which that cannot be read."""
+    if not known(members):
+        return [cast("Member", members)]  # what is broken stands for all of them
+    return [one for one in members if not (known(one) and one.weight == 0)]
+
+
+def _names(found: Sequence[Tier | Member]) -> list[str]:
+    """Return the names of tiers or members; those that are broken have a broken one."""
+    names = [one.name if known(one) else one for one in found]
+    return list(dict.fromkeys(cast("list[str]", names)))
 
 
 def _check_route(route: Route, later: list[str], where: str) -> Iterator[ConfigError]:

@@ -28,7 +28,7 @@ from roadstream.schemas.cascade.without import check_without, leave_out, named_m
 from roadstream.schemas.engines import MODEL_KINDS, engine_named
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.base import EngineSettings
-from roadstream.schemas.settings.prompts import load_prompt, prompt_file
+from roadstream.schemas.settings.prompts import prompt_file, read_prompt
 
 # More than 10,000 members fill; what is larger is no cascade file, and would take minutes to parse.
 MOST_BYTES = 4 << 20
@@ -264,19 +264,23 @@ class _Taken:
             yield from self._files(member.settings, f"{where}.settings")
 
     def _files(self, settings: EngineSettings, where: str) -> Iterator[bytes]:
+        prompts = {prompt_file(name) for name in settings.prompt_names()}
         for name in settings.files():
             if name not in self.files:
                 path = Path(self._folder, name)
                 with self._readable(path, where, "a file"):
                     self.files[name] = read_file(path)
+                    if name in prompts:
+                        self._check_prompt(path, self.files[name])
             if name in self.files:
                 yield digest_of_bytes(self.files[name])
-        for name in settings.prompt_names():
-            if prompt_file(name) in self.files:
-                try:
-                    load_prompt(name, self._folder, f"{where}.prompt", self.files)
-                except ConfigError as error:
-                    self._mistakes.append(error)
+
+    def _check_prompt(self, path: Path, data: bytes) -> None:
+        try:
+            _, found = read_prompt(data, path)
+        except ConfigError as error:
+            found = [error]
+        self._mistakes += found
 
     @contextlib.contextmanager
     def _readable(self, path: Path, where: str, expected: str) -> Iterator[None]:

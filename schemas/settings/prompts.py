@@ -84,14 +84,30 @@ def load_prompt(
         raise ConfigError(
             where, f"a prompt file or one of {shipped}", f"{name} ({error.strerror})"
         ) from None
+    prompt, mistakes = read_prompt(data, path)
+    if mistakes:
+        raise mistakes[0]
+    return prompt
+
+
+def read_prompt(data: bytes, path: Path) -> tuple[Prompt, list[ConfigError]]:
+    """Return what a prompt file says, and all that is wrong with it.
+
+    Args:
+        data: Its bytes.
+        path: Where it lies.
+
+    Raises:
+        ConfigError: It is no TOML.
+    """
     reader = Reader(str(path), "prompt")
     prompt: Prompt = reader.read(decode_toml(data, str(path)), Prompt)
     if reader.mistakes:
-        raise reader.mistakes[0]
+        return prompt, reader.mistakes
     both = {word.casefold() for word in prompt.yes} & {word.casefold() for word in prompt.no}
-    if both:
-        raise ConfigError(f"{path}: no", "words that are not among yes", ", ".join(sorted(both)))
-    return msgspec.structs.replace(prompt, name=path.stem)
+    told = ", ".join(sorted(both))
+    wrong = [ConfigError(f"{path}: no", "words that are not among yes", told)] if both else []
+    return msgspec.structs.replace(prompt, name=path.stem), wrong
 
 
 def shipped_prompts() -> list[str]:

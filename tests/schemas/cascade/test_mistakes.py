@@ -117,6 +117,12 @@ FOLLOWED = {
         'name = "t"\nfusion = { iou = 2, members = ["m", "x"], labels = { "a b" = 1 } }',
         ["tiers[0].fusion.iou", "tiers[0].fusion.labels.'a b'", "tiers[0].fusion.members[1]"],
     ),
+    "fusion of members that are none": (
+        f"members = [{MEMBER}]", 'members = 5\nfusion = { members = ["m"] }', ["tiers[0].members"],
+    ),
+    "fusion of shadow members": (
+        '"noop" }]', '"noop", weight = 0 }]\nfusion = { members = ["m"] }', ["tiers[0].members"],
+    ),
     "giving up the first tier": (
         'name = "t"', 'name = "t"\ngive_up_after = 5', ["tiers[0].give_up_after"],
     ),
@@ -152,6 +158,11 @@ def test_a_route_is_not_wrong_because_the_name_of_its_tier_is(
 ) -> None:
     text = TWO.replace("NAME", name).replace("ROUTES", f'{{ to = "{to}" }}')
     assert mistakes(tmp_path, text) == keys
+
+
+def test_a_route_is_not_wrong_because_its_tier_is_no_table(tmp_path: Path) -> None:
+    text = 'name = "n"\ntiers = [{ name = "a", routes = [{ to = "b" }], members = [M] }, "b"]\n'
+    assert mistakes(tmp_path, text.replace("M", MEMBER)) == ["tiers[1]"]
 
 
 def test_a_condition_on_tiers_names_later_ones(tmp_path: Path) -> None:

@@ -116,7 +116,8 @@ class _Card(NamedTuple):
 
 def draw(cascade: Cascade) -> bytes:
     """Return a picture of a cascade as SVG, in UTF-8, that needs nothing else to be shown."""
-    return ET.tostring(_Drawing(cascade).root, encoding="utf-8", xml_declaration=True)
+    made: bytes = ET.tostring(_Drawing(cascade).root, encoding="utf-8", xml_declaration=True)
+    return made
 
 
 class _Drawing:
