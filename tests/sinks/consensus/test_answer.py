@@ -253,3 +253,16 @@ def test_errors_that_are_put_together_fit_into_an_answer() -> None:
     )
     assert codec.decode_answer(codec.encode(said)) == said
     assert (said.error or "").startswith("tier_unavailable: no votes of tier two within 60 s; xxx")
+
+
+@given(st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=4), st.floats(0, 1))
+def test_who_voted_otherwise_are_as_many_as_the_answer_counts(
+    ps: list[float | None], later: float
+) -> None:
+    first = pack("one", votes("a", *ps, next_tier="two"), weights=[1.0, 0.0, 2.0, 0.5][: len(ps)])
+
+    said = answer(first, pack("two", votes("a", later)))
+
+    assert len(said.losing_members) == said.losing
+    assert set(said.losing_members) <= {vote.member for vote in said.votes}
+    assert said.way == "one: because → two: because"
