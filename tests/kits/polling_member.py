@@ -12,15 +12,12 @@ from pathlib import Path
 import anyio
 
 from roadstream.streams.embedded.log import EmbeddedLog
-from roadstream.streams.forwarding import ForwardingLog
 from roadstream.streams.log import Log
 from tests.kits.contract import DEADLINE, kafka_log
 
 
 def place(log: Log) -> str:
     """Return the log's path or servers, by which another process finds it."""
-    if isinstance(log, ForwardingLog):
-        return place(log.inner)
     if isinstance(log, EmbeddedLog):
         return str(log.database.path)
     servers: str = log.settings.bootstrap_servers  # type: ignore[attr-defined]  # KafkaLog
@@ -30,7 +27,7 @@ def place(log: Log) -> str:
 @asynccontextmanager
 async def polling_member(log: Log, name: str) -> AsyncIterator[anyio.abc.Process]:
     """Start one, wait until it has partitions, and kill it in the end."""
-    command = [sys.executable, "-m", "tests.kits.polling_member", place(log), log.real_name(name)]
+    command = [sys.executable, "-m", "tests.kits.polling_member", place(log), name]
     async with await anyio.open_process(command, stderr=None) as process:
         try:
             assert process.stdout is not None

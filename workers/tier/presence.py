@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import anyio
 import structlog
 
-from roadstream.schemas.errors import ForbiddenError, RunError
+from roadstream.schemas.errors import ForbiddenError, RoadstreamError
 from roadstream.schemas.topics import tier_group
 from roadstream.streams.log import Log
 
@@ -62,8 +62,8 @@ class Presence:
         names = list(self._down_after)
         try:
             silences = {name: await self._silence(name) for name in names}
-        except RunError:
-            return  # an outage, of which polls tell
+        except RoadstreamError:
+            return  # an outage, say, of which polls tell
         now = anyio.current_time()
         if now - self._looked_at > _BREAK:
             self._polled_at |= dict.fromkeys(set(names) - self.down, now)

@@ -9,7 +9,13 @@ from structlog.testing import capture_logs
 
 from roadstream.bench.simulation.virtual_loop import VirtualRunner
 from roadstream.schemas.cascade.model import Route
-from roadstream.schemas.errors import ForbiddenError, LogUnavailableError, OutputError, RunError
+from roadstream.schemas.errors import (
+    ForbiddenError,
+    LogUnavailableError,
+    OutputError,
+    RoadstreamError,
+    UsageError,
+)
 from roadstream.schemas.records.votes import Escalation
 from roadstream.streams.log import Consumer
 from roadstream.streams.memory.log import Fault, MemoryLog
@@ -107,8 +113,10 @@ def test_a_worker_that_was_away_for_less_than_its_time_was_never_down() -> None:
     assert virtual(test) == []
 
 
-@pytest.mark.parametrize("error", [LogUnavailableError("gone"), OutputError("full"), RunError("?")])
-def test_while_the_log_does_not_answer_no_tier_goes_down_or_up(error: RunError) -> None:
+@pytest.mark.parametrize(
+    "error", [LogUnavailableError("gone"), OutputError("full"), UsageError("no")]
+)
+def test_while_the_log_does_not_answer_no_tier_goes_down_or_up(error: RoadstreamError) -> None:
     async def test(watched: Watched) -> None:
         await watched.polls(5.0)
         watched.log.faults.extend([Fault("silence", error)] * 60)
