@@ -1,8 +1,9 @@
 """What is published instead of a record that its topic refuses as too large. Pure.
 
-An image that cannot go on to a tier leaves with the votes it has; a picture that does not fit is
-sent as one that could not be read; votes go in smaller packs, then without boxes and texts; answers
-and dead letters shrink likewise. So every image still ends in one answer, and its neighbours go on.
+An image goes on to a tier without what earlier ones found in it, or else leaves with the votes it
+has; a picture that does not fit is sent as one that could not be read; votes go in smaller packs,
+then without boxes, texts and tags; answers and dead letters shrink likewise. So every image still
+ends in one answer, and its neighbours go on.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from roadstream.schemas.records.answer import AnswerTier
 from roadstream.schemas.records.bounds import MOST_TEXT
 from roadstream.schemas.records.dead_letters import DeadLetter
 from roadstream.schemas.records.image import Image, Unreadable
-from roadstream.schemas.records.votes import ImageVotes, VotesPack
+from roadstream.schemas.records.votes import NO_EVIDENCE, ImageVotes, VotesPack
 from roadstream.schemas.topics import ANSWERS, CARRIED, DEAD_LETTERS, VOTES
 from roadstream.streams.log import Output
 
@@ -32,13 +33,14 @@ def instead(outputs: Sequence[Output], refused: Sequence[Refusal]) -> list[Outpu
         ForbiddenError: Nothing smaller says the same: the topic's limit must be raised.
     """
     # A refusal names the topic as its log does, perhaps with a namespace before it.
-    goes_on = {refusal.row for refusal in refused if _goes_on(outputs[refusal.row].topic)}
-    leaving = dict(_leaving(outputs, refusal) for refusal in refused if refusal.row in goes_on)
+    goes_on = [refusal for refusal in refused if _goes_on(outputs[refusal.row].topic)]
+    lighter = {one.row: found for one in goes_on if (found := _lighter(outputs[one.row], one))}
+    leaving = dict(_leaving(outputs, one) for one in goes_on if one.row not in lighter)
     rows = {refusal.row for refusal in refused}
-    smaller = [
+    smaller = [*lighter.values()] + [
         one
         for refusal in refused
-        if refusal.row not in goes_on
+        if refusal not in goes_on
         for one in _smaller(outputs[refusal.row], refusal, leaving)
     ]
     whole = [
@@ -51,12 +53,25 @@ def instead(outputs: Sequence[Output], refused: Sequence[Refusal]) -> list[Outpu
     return smaller + exits
 
 
+# For what a log puts around a record. What is refused once more has no votes beside it.
+_ROOM = 1024
 _Leaving = dict[str, tuple[Refusal, ImageError]]
 """Images that cannot go on, by id; those whose exit has been written are taken out."""
 
 
 def _goes_on(topic: str) -> bool:
     return topic.startswith("tier.")
+
+
+def _lighter(output: Output, refusal: Refusal) -> Output | None:
+    """Return an escalation without what was found in its image, if its topic then takes it."""
+    escalation = codec.decode_escalation(output.value)
+    if escalation.evidence is NO_EVIDENCE:
+        return None
+    bare = msgspec.structs.replace(escalation, evidence=NO_EVIDENCE)
+    lighter = output._replace(value=codec.encode(bare))
+    fits = refusal.limit is not None and _size(lighter) + _ROOM <= refusal.limit
+    return lighter if fits else None
 
 
 def _leaving(outputs: Sequence[Output], refusal: Refusal) -> tuple[str, tuple[Refusal, ImageError]]:
@@ -114,25 +129,27 @@ def _exit(votes: ImageVotes, leaving: _Leaving) -> ImageVotes:
     return msgspec.structs.replace(votes, next_tier=None, reason="", error=error)
 
 
+_BARE: dict[str, None] = {"boxes": None, "texts": None, "fused": None, "tags": None}
+
+
 def _pack(output: Output, pack: VotesPack, images: list[ImageVotes]) -> Output:
     return output._replace(value=codec.encode(msgspec.structs.replace(pack, images=images)))
 
 
 def _packs(output: Output, leaving: _Leaving) -> list[Output]:
-    """Return two packs of half the images; of one image, its votes without boxes and texts."""
+    """Return two packs of half the images; of one image, its votes without boxes, texts, tags."""
     pack = codec.decode_votes(output.value)
     images = [_exit(votes, leaving) for votes in pack.images]
     if len(images) > 1:
         half = len(images) // 2
         return [_pack(output, pack, images[:half]), _pack(output, pack, images[half:])]
-    bare = [msgspec.structs.replace(one, boxes=None, texts=None, fused=None) for one in images]
-    return [_pack(output, pack, bare)]
+    return [_pack(output, pack, [msgspec.structs.replace(one, **_BARE) for one in images])]
 
 
 def _answer(output: Output, refusal: Refusal) -> list[Output]:
-    """Return an answer without boxes and texts, then without its tiers; it says so."""
+    """Return an answer without boxes, texts and tags, then without its tiers; it says so."""
     answer = codec.decode_answer(output.value)
-    bare = [msgspec.structs.replace(t, boxes=None, texts=None, fused=None) for t in answer.tiers]
+    bare = [msgspec.structs.replace(tier, **_BARE) for tier in answer.tiers]
     tiers: list[AnswerTier] = bare if bare != answer.tiers else []
     error = answer.error or f"{_fault(refusal)}; what does not fit is left out"
     less = msgspec.structs.replace(answer, tiers=tiers, error=error)

@@ -1,6 +1,7 @@
 """What is published instead of a record that is too large for its topic."""
 
 import pytest
+from msgspec.structs import replace
 
 from roadstream.schemas import codec
 from roadstream.schemas.errors import ForbiddenError, Refusal
@@ -8,8 +9,10 @@ from roadstream.schemas.records.answer import Answer, AnswerTier
 from roadstream.schemas.records.dead_letters import DeadLetter
 from roadstream.schemas.records.image import Head, Image, Inline, Unreadable
 from roadstream.schemas.records.votes import (
+    NO_EVIDENCE,
     Box,
     Escalation,
+    Evidence,
     ImageVotes,
     MemberRun,
     PriorVote,
@@ -31,7 +34,9 @@ def pack(*images: ImageVotes) -> Output:
 
 
 def votes(name: str, next_tier: str | None = None) -> ImageVotes:
-    return ImageVotes(Head(image_id=name), [1.0], [0.7], next_tier, boxes=BOXES)
+    return ImageVotes(
+        Head(image_id=name), [1.0], [0.7], next_tier, boxes=BOXES, tags=[{"weather": "rain"}]
+    )
 
 
 def refused(outputs: list[Output], row: int, limit: int = 10) -> list[Output]:
@@ -68,7 +73,24 @@ def test_an_image_that_cannot_go_on_leaves_with_the_votes_it_has() -> None:
     assert [said.head.image_id for said in left.images] == ["b"]
     said = left.images[0]
     assert (said.next_tier, said.probability, left.runs) == (None, [0.7], [RUN])
-    assert (said.error or "").startswith("too_large: tier.two.archive refuses a record of 9,1")
+    assert (said.error or "").startswith("too_large: tier.two.archive refuses a record of 9,0")
+
+
+def test_an_image_goes_on_without_what_was_found_in_it_if_that_makes_it_fit() -> None:
+    found = Evidence(texts={"m": "x" * 9000}, tags={"weather": "rain"})
+    prior = [PriorVote("m", 1.0, 0.7)]
+    escalated = Escalation(Head(image_id="b"), Inline(bytes(900)), prior, "why", "hash", found)
+    outputs = [
+        pack(votes("b", "two")),
+        Output("tier.two.archive", b"b", codec.encode(escalated), 3),
+    ]
+
+    (sent,) = refused(outputs, 1, limit=4000)
+    (left,) = refused(outputs, 1, limit=1000)
+
+    assert (sent.topic, sent.key, sent.partition) == ("tier.two.archive", b"b", 3)
+    assert codec.decode_escalation(sent.value) == replace(escalated, evidence=NO_EVIDENCE)
+    assert codec.decode_votes(left.value).images[0].next_tier is None
 
 
 def test_an_image_leaves_in_the_halves_of_a_pack_that_is_refused_with_its_escalation() -> None:
@@ -121,7 +143,7 @@ def test_votes_go_in_smaller_packs_and_then_without_boxes() -> None:
     ]  # fmt: skip
     (bare,) = refused([halves[0]], 0)
     said = codec.decode_votes(bare.value).images[0]
-    assert (said.boxes, said.probability) == (None, [0.7])
+    assert (said.boxes, said.tags, said.probability) == (None, None, [0.7])
     with pytest.raises(ForbiddenError, match=r"votes refuses .* raise max.message.bytes"):
         refused([bare], 0)
 
