@@ -1,6 +1,7 @@
 """How the later tiers stand, as the log tells a tier worker."""
 
 import math
+from collections.abc import Iterable
 
 import anyio
 import structlog
@@ -32,16 +33,19 @@ class Downstream:
     def __init__(self, log: Log, judge: Judge, limit: int) -> None:
         self._log, self._tier, self._limit = log, judge.tier, limit
         self.presence = Presence(log, judge.tier)
-        self._inputs: dict[str, list[str]] = {}
-        self.watch(judge)
+        self.watch([judge])
         self._asked_at = -math.inf
         self.is_behind = False
 
-    def watch(self, judge: Judge) -> None:
-        """Ask for the tiers that another judge's images may go on to, or around, too."""
-        for name in judge.targets:
-            self._inputs[name] = list(tier_inputs(name, first=False))
-        self.presence.watch(judge.watched)
+    def watch(self, judges: Iterable[Judge]) -> None:
+        """Ask from now on for the tiers that these judges' images may go on to, or around."""
+        self._inputs: dict[str, list[str]] = {}
+        down_after: dict[str, float] = {}
+        for judge in judges:
+            down_after |= judge.watched
+            for name in judge.targets:
+                self._inputs[name] = list(tier_inputs(name, first=False))
+        self.presence.watch(down_after)
 
     async def behind(self) -> bool:
         """Return whether one is, asking the log once in a while.

@@ -48,8 +48,10 @@ class Presence:
         return {name: name in self.down for name in self._down_after}
 
     def watch(self, down_after: Mapping[str, float]) -> None:
-        """Look for these tiers too, by name, each down after so many seconds."""
-        self._down_after |= down_after
+        """Look from now on for these tiers, by name, each down after so many seconds."""
+        self._down_after = dict(down_after)
+        self._polled_at = {n: at for n, at in self._polled_at.items() if n in down_after}
+        self.down = self.down.intersection(down_after)
 
     async def run(self) -> None:
         """Look, until cancelled."""
@@ -64,12 +66,13 @@ class Presence:
             silences = {name: await self._silence(name) for name in names}
         except RoadstreamError:
             return  # an outage, say, of which polls tell
+        names = [name for name in names if name in self._down_after]  # it may have changed
         now = anyio.current_time()
         if now - self._looked_at > _BREAK:
             self._polled_at |= dict.fromkeys(set(names) - self.down, now)
         self._looked_at = now
-        for name, silence in silences.items():
-            self._polled_at[name] = max(self._polled_at.get(name, now), now - silence)
+        for name in names:
+            self._polled_at[name] = max(self._polled_at.get(name, now), now - silences[name])
         self._change(frozenset(name for name in names if self._is_silent(name, now)))
 
     def _is_silent(self, name: str, now: float) -> bool:

@@ -254,6 +254,7 @@ class TierWorker:
                 queue.close()
                 del self._queues[version]
                 self._versions.done(self.tier, version)
+                self._watch_later_tiers()
 
     def _any_running(self, queue: VersionQueue) -> bool:
         return any(batch.queue is queue for batch in (*self._running, *self._abandoned))
@@ -263,7 +264,7 @@ class TierWorker:
         found = self._versions.judge(self.tier, queue.version)
         if isinstance(found, Judge):
             queue.install(found)
-            self.downstream.watch(found)
+            self._watch_later_tiers()
             self.signal()
         elif found is not None and len(queue):
             waited = anyio.current_time() - found.since
@@ -281,10 +282,13 @@ class TierWorker:
             found = self._versions.judge(self.tier, version)
             judge = found if isinstance(found, Judge) else None
             queue = self._queues[version] = VersionQueue(self, version, judge)
-            if judge is not None:
-                self.downstream.watch(judge)
+            self._watch_later_tiers()
             self._start_queue(queue)
         return queue
+
+    def _watch_later_tiers(self) -> None:
+        judges = [queue.judge for queue in self._queues.values()]
+        self.downstream.watch(judge for judge in judges if judge is not None)
 
     def _start_queue(self, queue: VersionQueue) -> None:
         if self._tasks is not None:

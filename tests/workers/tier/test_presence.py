@@ -165,11 +165,27 @@ def test_a_tier_that_may_not_be_asked_for_is_taken_as_worked_for_with_one_warnin
 
 def test_each_tier_has_its_own_time() -> None:
     async def test(watched: Watched) -> None:
-        watched.presence.watch({"three": 30.0, "four": math.inf})
+        watched.presence.watch({"two": 10.0, "three": 30.0, "four": math.inf})
         await watched.for_seconds(20.0)
         assert watched.presence.down == {"two"}
         await watched.for_seconds(20.0)
         assert watched.presence.down == {"two", "three"}
+
+    assert virtual(test) == ["tier_down", "tier_down"]
+
+
+def test_a_tier_that_is_no_longer_named_is_looked_for_no_more() -> None:
+    async def test(watched: Watched) -> None:
+        await watched.for_seconds(12.0)
+        assert watched.down
+        watched.presence.watch({"three": 10.0})
+        assert watched.presence.down == frozenset()
+        assert watched.presence.watched == {"three": False}
+        await watched.for_seconds(12.0)
+        assert watched.presence.down == {"three"}
+        watched.presence.watch({"two": 10.0, "three": 10.0})
+        await watched.for_seconds(1.5)
+        assert watched.presence.down == {"three"}
 
     assert virtual(test) == ["tier_down", "tier_down"]
 
