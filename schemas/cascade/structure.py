@@ -3,10 +3,12 @@
 import datetime
 import re
 from difflib import get_close_matches
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
 import msgspec
+from msgspec.structs import FieldInfo
 
 from roadstream.schemas.errors import ConfigError, config_error, unknown_key
 
@@ -81,7 +83,7 @@ class Reader:
         return self._leaf(given, _bounded(kind, bounds), key)
 
     def _table(self, given: dict[str, Any], struct: type[msgspec.Struct], key: str) -> Any:
-        fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+        fields = _fields(struct)
         misspelled = self._unknown(given, struct, key)
         values = {}
         for name, field in fields.items():
@@ -101,17 +103,13 @@ class Reader:
 
     def _unknown(self, given: dict[str, Any], struct: type[msgspec.Struct], key: str) -> set[str]:
         """Tell the keys of a table that nobody knows; return those that are meant by them."""
-        config, fields = struct.__struct_config__, msgspec.structs.fields(struct)
+        config, fields = struct.__struct_config__, _fields(struct)
         if not config.forbid_unknown_fields:
             return set()
-        absent = [field.encode_name for field in fields if field.encode_name not in given]
-        known_names = {config.tag_field, *(field.encode_name for field in fields)}
-        meant: set[str] = set()
-        for name in given:
-            if name not in known_names:
-                self.mistakes.append(unknown_key(self._at(key), name, self._schema))
-                meant |= {*get_close_matches(name, absent, n=1)}
-        return meant
+        unknown = [name for name in given if name not in fields and name != config.tag_field]
+        self.mistakes += [unknown_key(self._at(key), name, self._schema) for name in unknown]
+        absent = [name for name in fields if name not in given]
+        return {one for name in unknown for one in get_close_matches(name, absent, n=1)}
 
     def _items(self, given: Any, kind: Any, bounds: tuple[Any, ...], key: str) -> Any:
         container, items = get_origin(kind), get_args(kind)
@@ -155,6 +153,11 @@ def joined(key: str, name: str) -> str:
     """Return the key of a name in a table, as TOML spells it."""
     spelled = name if _BARE_KEY.fullmatch(name) else repr(name)
     return f"{key}.{spelled}" if key else spelled
+
+
+@cache
+def _fields(struct: type[msgspec.Struct]) -> dict[str, FieldInfo]:
+    return {field.encode_name: field for field in msgspec.structs.fields(struct)}
 
 
 def _without_bounds(kind: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -135,7 +135,7 @@ def test_a_first_tier_that_cannot_run_here_is_said(machine: Path) -> None:
 
     done = roadstream("cascade", "check", "c.toml", folder=machine.parent)
 
-    assert "it cannot go on without here, " in done.stdout
+    assert "it cannot go on without here: the first tier has no other vote" in done.stdout
 
 
 def test_no_library_of_an_engine_is_imported_for_it(machine: Path) -> None:

@@ -6,6 +6,7 @@ No engine is imported for it, and nothing goes over the network.
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,7 @@ def lacks(cascade: Cascade) -> list[Lack]:
     """Return what this machine lacks for a cascade's members."""
     found: list[Lack] = []
     for tier in cascade.tiers:
-        if tier.fusion is not None and find_spec("numba") is None:
+        if tier.fusion is not None and not _installed("numba"):
             what = "numba, which fuses boxes (pip install 'roadstream[fusion]')"
             found += [Lack(member.name, what, "no fusion in the tier") for member in tier.fused]
         for member in tier.members:
@@ -59,6 +60,11 @@ def served(cascade: Cascade) -> Iterator[tuple[str, str]]:
             if engine_named(member.engine).model == "server":
                 at = "" if url is None else f" at {re.sub('//[^/@]*@', '//', str(url))}"
                 yield member.name, f"{member.model} on the server{at}"
+
+
+@cache
+def _installed(module: str) -> bool:
+    return find_spec(module) is not None
 
 
 def _of(member: Member, what: str, instead: str) -> Lack:
@@ -84,14 +90,14 @@ def _of_member(cascade: Cascade, member: Member) -> Iterator[tuple[str, str]]:
 
 
 def _modules(engine: EngineEntry) -> Iterator[tuple[str, str]]:
-    missing = [one for one in engine.modules if find_spec(one.partition(".")[0]) is None]
+    missing = [one for one in engine.modules if not _installed(one.partition(".")[0])]
     if missing:
         yield f"{', '.join(missing)} (pip install 'roadstream[{engine.extra}]')", ""
 
 
 def _of_torch(settings: TorchSettings) -> Iterator[tuple[str, str]]:
     count = gpus()
-    if settings.family == "ultralytics" and find_spec("ultralytics") is None:
+    if settings.family == "ultralytics" and not _installed("ultralytics"):
         yield "ultralytics (pip install 'roadstream[ultralytics]')", ""
     _, _, number = settings.device.partition(":")
     if settings.device.startswith("cuda") and count <= int(number or 0):

@@ -1,7 +1,7 @@
 """Prints cascades as tables."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -47,26 +47,26 @@ def print_cascade(cascade: Cascade) -> None:
 
 def print_lacks(cascade: Cascade) -> None:
     """Print what this machine lacks for a cascade, what stands in, and how to go on without."""
-    found, away = lacks(cascade), list(served(cascade))
-    screen().print()
+    found, lines = lacks(cascade), [""]
     for one in found:
         instead = f"; instead: {one.instead}" if one.instead else ""
-        screen().print(f"lacks: {one.member}: {_line(one.what + instead)}", soft_wrap=True)
+        lines.append(f"lacks: {one.member}: {_line(one.what + instead)}")
     if found:
-        screen().print(_going_on(cascade, [one.member for one in found]), soft_wrap=True)
+        lines.append(_going_on(cascade, dict.fromkeys(one.member for one in found)))
     else:
-        screen().print("this machine has all that it needs")
-    for name, what in away:
-        screen().print(f"not checked: {name}: {_line(what)}", soft_wrap=True)
+        lines.append("this machine has all that it needs")
+    lines += [f"not checked: {name}: {_line(what)}" for name, what in served(cascade)]
+    screen().print("\n".join(lines), soft_wrap=True)
 
 
-def _going_on(cascade: Cascade, members: Sequence[str]) -> str:
-    names = list(dict.fromkeys(members))
+def _going_on(cascade: Cascade, members: Collection[str]) -> str:
     try:
-        check_without(cascade, names)
+        check_without(cascade, members)
     except ConfigError:
-        return f"it cannot go on without {', '.join(names)}: nothing is left of the first tier"
-    return f"to go on without: {' '.join(f'--without {name}' for name in names)}"
+        first = cascade.tiers[0]
+        needed = ", ".join(one.name for one in first.members if one.name in members)
+        return f"it cannot go on without {needed}: the first tier has no other vote"
+    return f"to go on without: {' '.join(f'--without {name}' for name in members)}"
 
 
 def _members(cascade: Cascade) -> Table:
