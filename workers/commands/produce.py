@@ -29,6 +29,7 @@ from roadstream.workers.commands.common import (
     LogUrl,
     Namespace,
     Paths,
+    Without,
     run_async,
 )
 from roadstream.workers.job.submit import Submitter, encoded, next_batch
@@ -55,6 +56,7 @@ def produce(
     log: LogUrl = DEFAULT_KAFKA,
     namespace: Namespace = None,
     cascade: CascadeName = "lite",
+    without: Without = None,
     lane: Annotated[Lane, Parameter(help="live: someone waits; archive: throughput matters.")] = (
         "archive"
     ),
@@ -99,7 +101,7 @@ def produce(
     sending = _Sending(
         paths,
         options,
-        load_cascade(cascade),
+        load_cascade(cascade, without=without or ()),
         _Notes(resume, ledger),
         spread=not by_session,
         deadline=deadline,

@@ -16,6 +16,7 @@ from roadstream.workers.commands.common import (
     LogLevel,
     LogUrl,
     Namespace,
+    Without,
     run_async,
 )
 from roadstream.workers.observe.terminal import console
@@ -34,6 +35,7 @@ def create(
     log: LogUrl = DEFAULT_KAFKA,
     namespace: Namespace = None,
     cascade: CascadeName = "lite",
+    without: Without = None,
     partitions: Annotated[
         int,
         Parameter(
@@ -97,9 +99,9 @@ def create(
         "topic_compression": compression,
     }
     asked = {name: value for name, value in wanted.items() if value is not None}
-    loaded = load_cascade(cascade)
+    loaded = load_cascade(cascade, without=without or ())
     made = run_async(log_level, _create, open_log(where, asked), loaded, partitions)
-    for name in all_topics(loaded.tier_names):
+    for name in all_topics(loaded.named_tiers):
         console().print(f"{name}  {made.counts[name]} partitions")
     if made.kept and (asked or set(made.counts.values()) != {partitions}):
         line = f"warning: {made.kept} topics existed already: options change nothing of those"
@@ -116,10 +118,11 @@ def adopt(
     log: LogUrl = DEFAULT_KAFKA,
     namespace: Namespace = None,
     cascade: CascadeName = "lite",
+    without: Without = None,
     log_level: LogLevel = "warning",
 ) -> None:
     """Take the topics over for a cascade that was renamed. The one that had them must not run."""
-    loaded = load_cascade(cascade)
+    loaded = load_cascade(cascade, without=without or ())
     run_async(log_level, _adopt, address(log, namespace), loaded)
     line = f"the topics belong to cascade {loaded.name!r} now"
     console().print(line)
@@ -146,6 +149,6 @@ class _Made(NamedTuple):
 
 async def _create(log: Log, cascade: Cascade, partitions: int) -> _Made:
     async with log:
-        kept = await log.partition_counts(all_topics(cascade.tier_names))
+        kept = await log.partition_counts(all_topics(cascade.named_tiers))
         counts = await create_topics(log, cascade, partitions)
         return _Made(counts, len(kept), await settings_faults(log, cascade))

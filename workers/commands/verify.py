@@ -22,6 +22,7 @@ from roadstream.workers.commands.common import (
     LogLevel,
     LogUrl,
     Namespace,
+    Without,
     run_async,
 )
 from roadstream.workers.observe.terminal import screen
@@ -41,6 +42,7 @@ def verify(
         Parameter(help="Folder of the ledgers that --ledger made the other commands write."),
     ] = None,
     cascade: CascadeName = "lite",
+    without: Without = None,
     baseline: Annotated[
         Path | None,
         Parameter(
@@ -73,7 +75,8 @@ def verify(
     where = address(log, namespace)
     check_number("--show", show, 0, MOST_SHOWN, "ids")
     keep = max(show, KEEP)
-    report = run_async(log_level, _verify, where, ledger, load_cascade(cascade), baseline, keep)
+    loaded = load_cascade(cascade, without=without or ())
+    report = run_async(log_level, _verify, where, ledger, loaded, baseline, keep)
     if json:
         sys.stdout.buffer.write(as_json(report) + b"\n")
     else:

@@ -57,6 +57,17 @@ def test_without_a_supervisor_the_cascade_is_loaded_by_its_name() -> None:
     assert given_cascade("lite") == load_cascade("lite")
 
 
+def test_what_a_supervisor_left_out_its_children_leave_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pinned(load_cascade("lite", without=["cones", "look"])) as inherited:
+        monkeypatch.setenv(PINNED, str(os.dup(inherited.descriptors[0])))
+        given = given_cascade("lite")
+
+    assert given == load_cascade("lite", without=["look", "cones"])
+    assert given == given_cascade("lite", ["look", "cones"])
+
+
 def test_what_is_no_cascade_of_a_supervisor_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
