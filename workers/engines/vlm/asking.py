@@ -92,10 +92,8 @@ class Asking:
 
     def _text(self, picture: Picture, frames: int) -> str:
         """Return the prompt's question, and behind it what the member is told besides."""
-        asked, found = (
-            self.prompt.question(frames),
-            told(picture.evidence.only(self._settings.evidence)),
-        )
+        asked = self.prompt.question(frames)
+        found = told(picture.evidence.only(self._settings.evidence))
         return f"{asked}\n\n{found}" if found else asked
 
     def score(self, reading: Reading, text: str = "") -> Score | Abstained:
