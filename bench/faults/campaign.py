@@ -74,6 +74,7 @@ class Campaign:
         self.happened: list[Happened] = []
         self.figures: dict[str, float] = {}
         self.running = 0
+        self._versions = 0
         self._busy: set[str] = set()
         self._targets: dict[int, list[str]] = {}
 
@@ -84,6 +85,11 @@ class Campaign:
     def figure(self, name: str, value: float) -> None:
         """Note a measured value; the largest of a name counts."""
         self.figures[name] = round(max(value, self.figures.get(name, value)), 3)
+
+    def next_version(self) -> int:
+        """Return the number of the next version of the cascade."""
+        self._versions += 1
+        return self._versions
 
     def free(self, roles: Sequence[str], group: str | None = None) -> list[str]:
         """Return the processes of these roles that run, have joined, and that no fault has."""
@@ -239,7 +245,7 @@ class Campaign:
         began = time.monotonic()
         self.running += 1
         try:
-            with anyio.fail_after(FAULT_TIMEOUT + fault.seconds):
+            with anyio.fail_after(FAULT_TIMEOUT + max(fault.seconds, KINDS[fault.kind].seconds)):
                 await scenario(self, fault, injected)
         except TimeoutError as error:
             self.note("not carried out", f"fault {fault.number} ({fault.kind})", str(error))

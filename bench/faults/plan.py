@@ -8,6 +8,7 @@ import msgspec
 
 from roadstream.bench.faults.chaos.controls import POINTS
 from roadstream.bench.faults.chaos.engine import POISON
+from roadstream.bench.faults.chaos.variants import SOUND, UNSOUND
 
 LogKind = Literal["embedded", "kafka"]
 # Share of the faults after which the next may come before all has recovered.
@@ -67,6 +68,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 _WORKER_POINTS = tuple(point for point in POINTS if point != "in-give-up")
 _SINK_POINTS = ("before-publish", "in-publish", "after-publish", "in-take-over")
+_VERSIONS = (*SOUND, *UNSOUND, "share", "back")
 _POISON = tuple(sorted(POISON.keys() - {"kills-process"}))
 _ONE: tuple[LogKind, ...] = ("embedded",)
 _TWO: tuple[LogKind, ...] = ("kafka",)
@@ -108,6 +110,12 @@ KINDS = {kind.name: kind for kind in (
          span=(0, 2)),
     Kind(name="same-id-other-bytes", what="two pictures under one id: the second is refused",
          weight=2, seconds=0.6, span=(0.5, 2)),
+    Kind(name="roll", what="another version of the cascade is rolled: other threshold, weights, "
+         "routes, members or tiers, one that cannot be loaded, a share, or back", weight=6,
+         seconds=1, points=_VERSIONS),
+    Kind(name="roll-storm", what="20,000 images under way, a version every 5 s for a minute, "
+         "workers and consensus killed meanwhile", weight=1, seconds=240, alone=True, limit=1,
+         span=(60, 60)),
     Kind(name="slow-model", what="models that sleep; live deadlines pass", weight=1, seconds=12,
          alone=True, limit=2, span=(8, 8)),
     Kind(name="slow-sink", what="a consensus process whose publishing blocks", weight=1,

@@ -24,7 +24,9 @@ from roadstream.bench.faults.chaos.disk import Disk
 from roadstream.bench.faults.chaos.expected import expected_verdicts
 from roadstream.bench.faults.chaos.ledgers import Ledgers
 from roadstream.bench.faults.chaos.load import Load
-from roadstream.bench.faults.chaos.pictures import CASCADE, Catalogue, Namer
+from roadstream.bench.faults.chaos.mixtures import Mixtures
+from roadstream.bench.faults.chaos.pictures import Catalogue, Namer
+from roadstream.bench.faults.chaos.variants import BASE, LONGER, text_of, variants
 from roadstream.bench.faults.epilogue import run_epilogues
 from roadstream.bench.faults.facts import Setting
 from roadstream.bench.faults.network import ADVERTISED, Relay, ports_in_a_row, relayed
@@ -33,6 +35,7 @@ from roadstream.bench.faults.report import Images, Result
 from roadstream.bench.faults.scenarios import SCENARIOS
 from roadstream.bench.faults.stage import START_WITHIN, start_all, stop_all
 from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.topics import all_topics
 from roadstream.sinks.verification.coverage import FORGOTTEN
 from roadstream.sinks.verification.findings import Report
@@ -56,6 +59,8 @@ BROKER_KINDS = {
     "kill-broker", "kill-controller", "kill-brokers", "freeze-broker", "freeze-brokers",
     "cut-connection",
 }  # fmt: skip
+# With these, images are judged by several versions of the cascade.
+ROLLS = {"roll", "roll-storm"}
 Tell = Callable[[str], None]
 
 
@@ -177,7 +182,7 @@ async def _prepared(options: Options, url: str, log: Log) -> Campaign:
     for path in (ledger, folder / "logs"):
         path.mkdir(exist_ok=True)
     file = folder / "chaos.toml"
-    file.write_text(CASCADE)
+    file.write_text(text_of(BASE))
     cascade = load_cascade(str(file))
     topics = all_topics(cascade.tier_names)
     # On a log that others use as well, topics that exist say how many partitions there are.
@@ -199,7 +204,10 @@ async def _prepared(options: Options, url: str, log: Log) -> Campaign:
     )
     catalogue = Catalogue()
     namer = Namer(catalogue, options.seed)
-    answers = Answers(log, await expected_verdicts(cascade, catalogue), namer.tag, folder)
+    wanted = variants() if ROLLS & set(options.kinds) else {BASE: cascade}
+    expected = {name: await expected_verdicts(one, catalogue) for name, one in wanted.items()}
+    answers = Answers(log, expected, namer.tag, folder)
+    answers.expect(cascade.hash, BASE)
     events = EventLedger(ledger, "producer", member="campaign", log=await log.identity())
     load = Load(log, catalogue, namer, partitions, events)
     disk = Disk(folder / "log", options.disk_bytes)
@@ -246,12 +254,30 @@ def _unchecked(campaign: Campaign, report: Report) -> list[Anomaly]:
     ]
 
 
+def _widest(campaign: Campaign) -> Cascade:
+    """Return the cascade with all tiers that images went through."""
+    if any(fault.kind == "roll-storm" for fault in campaign.happened):
+        return variants()[LONGER]
+    return load_cascade(str(campaign.setting.folder / "chaos.toml"))
+
+
+async def _mixtures(campaign: Campaign, log: Log) -> list[Anomaly]:
+    """Look for answers whose votes are not all of their version; count the versions."""
+    found = Mixtures(campaign.answers.tag)
+    await found.look(log)
+    campaign.figure("versions of the cascade that answered", len(found.answers))
+    campaign.figure("images with votes of several versions", found.begun_twice)
+    rolled = any(fault.kind in ROLLS for fault in campaign.happened)
+    if rolled and len(found.answers) < 2:
+        found.anomalies.append(Anomaly("not carried out", "roll", "one version answered all"))
+    return found.anomalies
+
+
 async def _look(campaign: Campaign, log: Log, tell: Tell) -> Verdict:
     """Compare everything with everything: what is wrong with the records on the log?"""
     tell("verifying")
     answers, lost = campaign.answers, sorted(campaign.unanswered())
-    cascade = load_cascade(str(campaign.setting.folder / "chaos.toml"))
-    report = await verify(log, campaign.setting.ledger, cascade)
+    report = await verify(log, campaign.setting.ledger, _widest(campaign))
     allowed = _allowed(campaign)
     by_zombies = {f.what for f in report.findings if f.kind == "doubled by a zombie"}
     anomalies = [Anomaly("lost", image_id, "acknowledged, never answered") for image_id in lost]
@@ -266,6 +292,7 @@ async def _look(campaign: Campaign, log: Log, tell: Tell) -> Verdict:
         if found.kind not in allowed
         and (not campaign.harmless or found.what.startswith(answers.tag))
     ]
+    anomalies += await _mixtures(campaign, log)
     if not campaign.harmless:
         if report.unfinished:
             anomalies.append(Anomaly("verify: unfinished", "", str(report.waiting)))

@@ -13,7 +13,9 @@ from roadstream.bench.faults.chaos.answers import Anomaly, Answers
 from roadstream.bench.faults.chaos.controls import ControlPanel, Controls, SharedClock
 from roadstream.bench.faults.chaos.engine import FIRST_SHADE, ChaosEngine
 from roadstream.bench.faults.chaos.expected import expected_verdicts
+from roadstream.bench.faults.chaos.mixtures import Mixtures
 from roadstream.bench.faults.chaos.pictures import CASCADE, Catalogue, Namer, class_of
+from roadstream.bench.faults.chaos.variants import BASE, SOUND, UNSOUND, new_version, variants
 from roadstream.bench.faults.epilogue import EPILOGUES
 from roadstream.bench.faults.plan import KINDS, chosen, draw_plan
 from roadstream.bench.faults.report import Result
@@ -22,9 +24,10 @@ from roadstream.bench.faults.scenarios import SCENARIOS
 from roadstream.schemas import codec
 from roadstream.schemas.cascade.loading import parse_cascade
 from roadstream.schemas.cascade.model import Member
-from roadstream.schemas.records.answer import Answer
+from roadstream.schemas.records.answer import Answer, AnswerTier
 from roadstream.schemas.records.image import Head
-from roadstream.schemas.topics import ANSWERS
+from roadstream.schemas.records.votes import ImageVotes, VotesPack
+from roadstream.schemas.topics import ANSWERS, CARRIED, VOTES
 from roadstream.stages.decoding.decode import decode
 from roadstream.stages.inference import Picture, Pictures
 from roadstream.streams.log import Output
@@ -163,7 +166,8 @@ async def test_planted_wrong_answers_are_found() -> None:
     ]
     async with log.producer() as producer:
         await producer.publish([Output(ANSWERS, None, codec.encode(one), 0) for one in said])
-    answers = Answers(log, expected, "7-", Path("/here"))
+    answers = Answers(log, {BASE: expected}, "7-", Path("/here"))
+    answers.expect("", BASE)
 
     with anyio.move_on_after(10):
         async with anyio.create_task_group() as tasks:
@@ -175,6 +179,41 @@ async def test_planted_wrong_answers_are_found() -> None:
     found = [(anomaly.name, anomaly.what) for anomaly in answers.anomalies]
     assert found == [("changed", "7-2-s200"), ("doubled", "7-1-nan"), ("divergent", "7-1-nan")]
     assert answers.verdicts.keys() == {"7-1-nan", "7-2-s200"}
+
+
+def test_every_variant_of_the_cascade_is_another_version_each_time(tmp_path: Path) -> None:
+    made = [new_version(name, i, tmp_path) for i, name in enumerate((*SOUND, *UNSOUND, *SOUND))]
+
+    hashes = [one.cascade.hash for one in made]
+
+    assert len(set(hashes)) == len(made)
+    said = [msgspec.structs.replace(one, hash="", snapshot=None) for one in variants().values()]
+    assert all(one != other for i, one in enumerate(said) for other in said[:i])
+
+
+async def test_an_answer_whose_votes_are_of_another_version_is_found() -> None:
+    log = MemoryLog()
+    await log.create_topics([ANSWERS, VOTES, CARRIED], 1)
+    head, tiers = Head(image_id="7-1-s200"), [AnswerTier("first", [], [], [])]
+    images = [ImageVotes(head, [], [])]
+    packs = [
+        VotesPack(tier=tier, cascade="c", cascade_hash=version, sent_at=0.0, runs=[], images=images)
+        for tier, version in (("first", "old"), ("second", "new"))
+    ]
+    answers = [
+        Answer(head, status="answered", tiers=tiers, cascade_hash=version)
+        for version in ("old", "new")
+    ]
+    async with log.producer() as producer:
+        await producer.publish([Output(VOTES, None, codec.encode(one), 0) for one in packs])
+        await producer.publish([Output(ANSWERS, None, codec.encode(one), 0) for one in answers])
+    found = Mixtures("7-")
+
+    await found.look(log)
+
+    assert [one.name for one in found.anomalies] == ["two versions", "mixed versions"]
+    assert found.answers == {"old": 1, "new": 1}
+    assert found.begun_twice == 1
 
 
 def test_ids_name_their_class_and_come_once() -> None:

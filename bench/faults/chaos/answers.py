@@ -41,14 +41,17 @@ class Answers:
 
     Args:
         log: The log, open.
-        expected: The verdict of each class of picture.
+        expected: The verdict of each class of picture, by variant of the cascade.
         tag: Begins the ids of the campaign's own images.
         folder: Where those lie that `roadstream produce` is given; all other answers are a
             stranger's.
     """
 
-    def __init__(self, log: Log, expected: Mapping[str, Verdict], tag: str, folder: Path) -> None:
+    def __init__(
+        self, log: Log, expected: Mapping[str, Mapping[str, Verdict]], tag: str, folder: Path
+    ) -> None:
         self._log, self._expected, self.tag = log, expected, tag
+        self._variants: dict[str, str] = {}
         self._folder = str(folder)
         self.produced: Counter[str] = Counter()
         self.verdicts: dict[str, Verdict] = {}
@@ -62,6 +65,10 @@ class Answers:
         self.repeated: list[str] = []
         self._last_at = time.monotonic()
         self._gaps: list[tuple[float, float]] = []
+
+    def expect(self, version: str, variant: str) -> None:
+        """Let answers of a version of the cascade, told by its hash, be those of a variant."""
+        self._variants[version] = variant
 
     def gap_since(self, since: float) -> float:
         """Return the seconds of the longest time without an answer since then, until now."""
@@ -124,13 +131,17 @@ class Answers:
         late = head.deadline_at is not None and answer.answered_at >= head.deadline_at
         if late and answer.status != "answered":
             return None  # what a deadline allows
-        expected = self._expected.get(kind)
+        variant = self._variants.get(answer.cascade_hash)
+        if variant is None:
+            return f"expected a version that can judge, got {answer.cascade_hash}"
+        known = self._expected[variant]
+        expected = known.get(kind)
         if expected is None or expected == verdict:
             return None
         other = self.others.get(head.image_id)
-        if other is not None and self._expected[other] == verdict:
+        if other is not None and known[other] == verdict:
             return None  # the other one of two pictures came first
-        return f"expected {expected}, got {verdict}"
+        return f"expected {expected} of version {variant}, got {verdict}"
 
     def _take_letters(self, polled: Polled) -> None:
         for tp, records in polled.items():

@@ -58,6 +58,15 @@ class Load:
         self.add([self.catalogue.image(image_id) for image_id in ids])
         return ids
 
+    def name_ordinary(self, count: int) -> list[str]:
+        """Return new ids of ordinary pictures, which are not sent yet."""
+        return self._namer.ordinary(count)
+
+    @property
+    def waiting(self) -> int:
+        """How many are still to be sent beside the steady ones."""
+        return len(self._extra)
+
     def add_live(self, count: int, deadline: float) -> list[str]:
         """Send ordinary pictures on the live lane, wanted within ``deadline`` seconds."""
         ids = self._namer.ordinary(count)
