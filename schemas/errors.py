@@ -268,7 +268,7 @@ def unknown_key(at: str, name: str, schema: str) -> ConfigError:
         schema: Name of the schema that tells the known ones.
     """
     expected = f"a known key (see `roadstream schema {schema}`)"
-    return ConfigError(at, expected, f"the unknown key {_shortened(name) or repr(name)}")
+    return ConfigError(at, expected, f"the unknown key {shortened(name) or repr(name)}")
 
 
 def _joined(*keys: str) -> str:
@@ -282,10 +282,11 @@ def _value_at(value: Any, path: str) -> str:
         except (KeyError, IndexError, ValueError, TypeError):
             return "nothing"
     try:
-        return _shortened(repr(value))
+        return shortened(repr(value))
     except RecursionError:
         return "tables within tables without end"
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """Return as much of a wrong value as a message repeats."""
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 from roadstream.schemas.cascade.model import EXIT, CascadeFile, Isotonic, Member, Route, Tier
 from roadstream.schemas.cascade.structure import Broken, known
 from roadstream.schemas.engines import MODEL_KINDS, EngineEntry
-from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.errors import MOST_SHOWN, ConfigError, shortened
 from roadstream.schemas.settings.base import EngineSettings
 
 T = TypeVar("T")
@@ -169,12 +169,15 @@ def _named(name: str, names: list[str], where: str, expected: str) -> Iterator[C
     there = [one for one in names if known(one)]
     lost = [one.given for one in names if isinstance(one, Broken)]
     if known(name) and name not in there and not any(_may_be(name, one) for one in lost):
-        yield ConfigError(where, expected.format(", ".join(there) or "there is none"), name)
+        said = expected.format(", ".join(there) or "there is none")
+        yield ConfigError(where, said, shortened(name))
 
 
 def _may_be(name: str, lost: object) -> bool:
     """Tell whether a name may be that of something whose own is misspelled or missing."""
-    return not isinstance(lost, str) or bool(get_close_matches(name, [lost]))
+    return not isinstance(lost, str) or bool(
+        get_close_matches(name[:MOST_SHOWN], [lost[:MOST_SHOWN]])
+    )
 
 
 def _check_calibration(member: Member, where: str) -> Iterator[ConfigError]:
@@ -185,7 +188,7 @@ def _check_calibration(member: Member, where: str) -> Iterator[ConfigError]:
         if not (same and all(a < b for a, b in pairs)):
             expected = "as many probabilities as raw scores, at least 2, raw increasing"
             got = f"raw={fitted.raw}, probability={fitted.probability}"
-            yield ConfigError(where, expected, got)
+            yield ConfigError(where, expected, shortened(got))
 
 
 def _all_known(*lists: Iterable[object]) -> bool:

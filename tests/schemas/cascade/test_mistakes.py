@@ -173,6 +173,16 @@ def test_a_condition_on_tiers_names_later_ones(tmp_path: Path) -> None:
     assert mistakes(tmp_path, text) == ["tiers[0].routes[0].tags_any[1]", *down]
 
 
+def test_what_is_without_end_is_told_in_a_line_that_has_one(tmp_path: Path) -> None:
+    long = "x" * 1_000_000
+    text = TWO.replace("NAME", f'name = "{long}!"').replace("ROUTES", f'{{ to = "y{long}" }}')
+    (tmp_path / "c.toml").write_text(f'"{long}" = 1\n{text}')
+
+    found = examine(str(tmp_path / "c.toml")).mistakes
+    assert len(found) == 3
+    assert all(len(str(one)) < 1000 for one in found)
+
+
 def test_each_name_that_comes_again_is_told(tmp_path: Path) -> None:
     tier = '[[tiers]]\nname = "t"\nmembers = [{ name = "m", engine = "noop" }]\n'
     found = mistakes(tmp_path, 'name = "n"\n' + 3 * tier)
