@@ -284,10 +284,12 @@ class Join:
         found.content_hash = found.content_hash or head.content_hash
         found.sources.append(opened)
         opened.left += 1
-        version = opened.pack.cascade_hash
+        version = opened.rules.joined_as
         path = found.paths.get(version)
         if path is None:
             path = found.paths[version] = OpenPath(opened.rules)
+        elif opened.rules.answerer.note is not None:  # the answer is to say so
+            path.rules = opened.rules
         if not self._counts(part, path.votes.get(tier), opened, head.image_id):
             return
         path.votes[tier] = OpenVotes(opened, TierVotes(opened.pack, votes))
@@ -417,7 +419,7 @@ class Join:
             if found is None or opened not in found.sources:
                 continue
             found.sources = [other for other in found.sources if other is not opened]
-            cast = found.paths[version].votes[tier]
+            cast = found.paths[opened.rules.joined_as].votes[tier]
             if cast.pack is opened:
                 cast.pack = None
                 images.append(cast.voted.votes)

@@ -36,6 +36,9 @@ class Rules(msgspec.Struct, frozen=True, eq=False, weakref=True):
         first: Its first tier.
         give_up_after: Seconds after which an image is answered without a tier, where there is such
             a limit.
+        joined_as: The version as whose votes these are joined: the own cascade's for one that
+            nobody told of. What a Roadstream without versions began comes to later tiers without
+            one, and what they say must meet what the first has said.
     """
 
     version: str
@@ -43,6 +46,7 @@ class Rules(msgspec.Struct, frozen=True, eq=False, weakref=True):
     order: dict[str, int]
     first: str
     give_up_after: dict[str, float]
+    joined_as: str
 
 
 class KnownVersions:
@@ -94,6 +98,8 @@ class KnownVersions:
             why = unread or f"the topic {CASCADES} has no cascade version {version}"
             note = f"version_unknown: {why}; judged by the rules of {self._own.version}"
             rules = self._rules(version, self._own_cascade, note)
+            if not unread:
+                rules = msgspec.structs.replace(rules, joined_as=self._own.version)
         self._in_use[version] = rules
         self._keep(rules)
 
@@ -111,4 +117,5 @@ class KnownVersions:
             {name: i for i, name in enumerate(names)},
             names[0],
             {t.name: t.give_up_after for t in cascade.tiers if t.give_up_after is not None},
+            version,
         )

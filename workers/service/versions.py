@@ -204,17 +204,22 @@ class LoadedVersions:
             await self._told.refresh()
         except OutputError as error:
             self._unread(error)
-        roll = self._told.roll
-        if roll is not None and roll.main != self._own.hash:
-            logger.warning(
-                "version_rolled", going_by=roll.main, started_with=self._own.hash,
-                hint="`roadstream cascade roll FILE` lets another one judge",
-            )  # fmt: skip
-            for version in (roll.main, *roll.previous[:FALLEN_BACK_ON]):
-                if version != self._own.hash and await self._load(version, stopping):
-                    self.main = version
-                    return True
+        for version in self._rolled():
+            if version == self._own.hash:
+                break
+            if await self._load(version, stopping):
+                self.main = version
+                logger.warning(
+                    "version_rolled", going_by=version, started_with=self._own.hash,
+                    hint="`roadstream cascade roll FILE` lets another one judge",
+                )  # fmt: skip
+                return True
         return stopping.is_set() is False and await self._take(self._own, stopping)
+
+    def _rolled(self) -> list[str]:
+        """Return the main version, and those before it which stand in where it cannot be loaded."""
+        roll = self._told.roll
+        return [] if roll is None else [roll.main, *roll.previous[:FALLEN_BACK_ON]]
 
     async def run(self, stopping: anyio.Event) -> None:
         """Follow the topic and load what is wanted, until it is cancelled."""

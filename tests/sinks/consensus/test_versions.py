@@ -158,6 +158,33 @@ def versions_of(count: int) -> list[Cascade]:
     return [cascade(version=f"{number:016}") for number in range(count)]
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_what_was_begun_before_there_were_versions_is_answered_and_says_so(backwards: bool) -> None:
+    join = new_join(limits=SMALL)
+    join.versions.learn("old", None)
+    packs = [
+        pack("one", votes("a", 0.9, next_tier="two"), version="old"),
+        pack("two", votes("a", 0.7)),
+    ]
+    (answer,) = answered(join, *(reversed(packs) if backwards else packs))
+    assert voted(answer) == [("one", 0.9), ("two", 0.7)]
+    assert "degraded" in answer.flags
+    assert answer.error is not None
+    assert "has no cascade version old" in answer.error
+    assert join.open_images == 0
+
+
+def test_votes_of_an_unknown_version_are_carried_and_come_back() -> None:
+    join = new_join(limits=SMALL)
+    join.versions.learn("old", None)
+    join.add(pack("one", votes("a", 0.9, next_tier="two"), version="old"), (TP, 0), NOW)
+    (copy,) = [one for step in flow(join, 5, 1) for _, one in step.carried]
+    assert copy.cascade_hash == "old"
+    join.add(copy, (COPIES, 0), NOW)
+    (answer,) = answered(join, pack("two", votes("a", 0.7)))
+    assert voted(answer) == [("one", 0.9), ("two", 0.7)]
+
+
 def test_rules_that_open_images_need_are_kept_whatever_else_comes() -> None:
     join = new_join(versions=BOTH)
     join.add(pack("one", votes("a", 0.6, next_tier="two"), version=B), (TP, 0), NOW)
