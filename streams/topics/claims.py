@@ -126,11 +126,15 @@ async def read_claims(log: Log) -> Claims:
         LogUnavailableError: The log does not answer.
     """
     await make_topic(log)
-    told: list[Told] = []
+    told: list[Claim | Begun] = []
+    unread: list[int] = []
     async with log.reader(CASCADES, "beginning") as reader:
         ends = await reader.ends()
         while not _at(reader.positions, ends):
-            told += _told(await reader.poll(max_records=500, timeout=1.0))
+            told += _told(await reader.poll(max_records=500, timeout=1.0), unread)
+    if unread:
+        topic = log.real_name(CASCADES)
+        logger.warning("unreadable_claims", topic=topic, records=len(unread), first=unread[0])
     return Claims(told)
 
 
@@ -138,10 +142,16 @@ def _at(positions: Mapping[int, int], ends: Mapping[int, int]) -> bool:
     return all(positions[p] >= end for p, end in ends.items())
 
 
-def _told(polled: Polled) -> Iterator[Told]:
+def _told(polled: Polled, unread: list[int]) -> Iterator[Claim | Begun]:
+    """Yield what says whose the topics are; versions, which may be large, are not kept."""
     for records in polled.values():
         for record in records:
+            if record.value is None:  # compaction's
+                continue
             try:
-                yield decode_told(record.value or b"")
+                told = decode_told(record.value)
             except codec.UNREADABLE:  # a stranger's, or of a later version
-                logger.warning("unreadable_claim", offset=record.offset)
+                unread.append(record.offset)
+                continue
+            if isinstance(told, Claim | Begun):
+                yield told

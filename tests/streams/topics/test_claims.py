@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import ForbiddenError, UsageError
@@ -83,7 +84,11 @@ async def test_a_record_of_a_stranger_is_no_claim() -> None:
     await log.create_topics([CASCADES], 1)
     log.append([Output(CASCADES, b"k", b"\xc1 what"), Output(CASCADES, b"k", b"")])
     await claim_topics(log, named("ours"), 1.0)
-    assert await owner(log) == "ours"
+    with capture_logs() as lines:
+        assert await owner(log) == "ours"
+    assert [(one["event"], one["records"], one["first"]) for one in lines] == [
+        ("unreadable_claims", 2, 0)
+    ]
 
 
 async def test_who_may_not_claim_goes_on_and_may_not_adopt() -> None:
