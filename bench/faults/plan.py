@@ -111,7 +111,7 @@ KINDS = {kind.name: kind for kind in (
     Kind(name="same-id-other-bytes", what="two pictures under one id: the second is refused",
          weight=2, seconds=0.6, span=(0.5, 2)),
     Kind(name="roll", what="another version of the cascade is rolled: other threshold, weights, "
-         "routes, members or tiers, one that cannot be loaded, a share, or back", weight=6,
+         "routes or members, one that cannot be loaded, a share, or back", weight=6,
          seconds=1, points=_VERSIONS),
     Kind(name="roll-storm", what="20,000 images under way, a version every 5 s for a minute, "
          "workers and consensus killed meanwhile", weight=1, seconds=240, alone=True, limit=1,

@@ -10,6 +10,7 @@ from roadstream.bench.faults.chaos.children import Duty, until
 from roadstream.bench.faults.chaos.variants import (
     BASE,
     LONGER,
+    SHORTER,
     SOUND,
     THIRD,
     UNSOUND,
@@ -31,7 +32,7 @@ SENT_AT_ONCE = 1000
 ROLL_EVERY = 5.0
 KILL_EVERY = 3.0
 THROUGH_WITHIN = 300.0
-_STORM = (LONGER, "threshold", "share", "member", *UNSOUND, "back", "settings")
+_STORM = (LONGER, "threshold", "share", "member", *UNSOUND, "back", SHORTER)
 
 
 async def roll_version(campaign: Campaign, fault: Fault, injected: anyio.Event) -> None:

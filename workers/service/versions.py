@@ -1,5 +1,6 @@
 """The versions of the cascade that a process judges by, as they come and go on a running system."""
 
+import contextlib
 import time
 from collections.abc import Collection
 from functools import partial
@@ -13,7 +14,6 @@ from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import LogUnavailableError, OutputError, RoadstreamError
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import MemberRun
-from roadstream.schemas.topics import CASCADES
 from roadstream.streams.log import Log
 from roadstream.streams.topics.versions import Versions
 from roadstream.workers.service.lifecycle import in_thread_until_stopped
@@ -200,10 +200,8 @@ class LoadedVersions:
             RoadstreamError: That one cannot be loaded, nor can the process's own.
             LogUnavailableError: The log does not answer.
         """
-        try:
+        with contextlib.suppress(OutputError):  # who follows it says so
             await self._told.refresh()
-        except OutputError as error:
-            self._unread(error)
         for version in self._rolled():
             if version == self._own.hash:
                 break
@@ -230,9 +228,6 @@ class LoadedVersions:
                 self._changed = anyio.Event()
                 with anyio.move_on_after(KEPT_FOR / 4):
                     await self._changed.wait()
-
-    def _unread(self, error: OutputError) -> None:
-        logger.warning("versions_unread", topic=self._log.real_name(CASCADES), reason=str(error))
 
     def _wake(self) -> None:
         self._changed.set()

@@ -8,8 +8,9 @@ from roadstream.schemas.cascade.loading import load_cascade, parse_cascade
 from roadstream.schemas.cascade.model import Cascade
 
 BASE = "base"
-# The version with one tier more, for which nobody works unless it is seen to.
-LONGER = "longer"
+# The version with one tier more, for which nobody works unless it is seen to, and the one with one
+# tier less: its workers have nothing to do, and so do not show that they are well.
+LONGER, SHORTER = "longer", "shorter"
 THIRD = "third"
 _THIRD = """
 [[tiers.routes]]
@@ -45,11 +46,11 @@ _CHANGES = {
         'name = "right"\nengine = "cones"\nwidth = 96',
     ),
     "member": ('name = "last"', 'name = "other"'),
-    "shorter": (CASCADE[CASCADE.index('[[tiers]]\nname = "second"') :], ""),
+    SHORTER: (CASCADE[CASCADE.index('[[tiers]]\nname = "second"') :], ""),
     LONGER: (CASCADE, CASCADE + _THIRD),
 }
-# Versions that workers judge by.
-SOUND = (*(name for name in _CHANGES if name != LONGER), BASE)
+# Versions of the same tiers that workers judge by.
+SOUND = (*(name for name in _CHANGES if name not in {LONGER, SHORTER}), BASE)
 # Versions that cannot be loaded: weights that are none, and weights that went.
 UNSOUND = ("damaged", "absent")
 
@@ -68,7 +69,7 @@ class Version(NamedTuple):
 
 def variants() -> dict[str, Cascade]:
     """Return the variants that workers judge by, by name, for what each must answer."""
-    return {name: parse_cascade(text_of(name).encode(), name) for name in (*SOUND, LONGER)}
+    return {name: parse_cascade(text_of(name).encode(), name) for name in (BASE, *_CHANGES)}
 
 
 def text_of(name: str) -> str:
