@@ -211,6 +211,9 @@ class LoadedVersions:
                     "version_rolled", going_by=version, started_with=self._own.hash,
                     hint="`roadstream cascade roll FILE` lets another one judge",
                 )  # fmt: skip
+                if not {*self.tiers_of(self._own)} <= {*self.tiers}:
+                    # Images of an earlier version may be under way to tiers that this one lacks.
+                    await self._load(self._own.hash, stopping)
                 return True
         return stopping.is_set() is False and await self._take(self._own, stopping)
 

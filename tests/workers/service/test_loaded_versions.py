@@ -9,11 +9,13 @@ from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.topics import all_topics
 from roadstream.streams.memory.log import MemoryLog
+from roadstream.streams.topics.versions import register_version
 from roadstream.workers.service.access.roll import roll
 from roadstream.workers.service.loading import EnginePool
 from roadstream.workers.service.versions import LoadedVersions
 
 MEMBER = 'name = "c"\n[[tiers]]\nname = "a"\n[[tiers.members]]\nname = "m"\n'
+SECOND = '[[tiers.members]]\nname = "n"\nengine = "noop"\n'
 
 
 def version(folder: Path, number: int, engine: str = "noop") -> Cascade:
@@ -42,4 +44,22 @@ async def test_where_the_rolled_version_cannot_be_loaded_that_before_judges(
     assert await versions.start(anyio.Event())
 
     assert versions.main == made[1].hash
+    versions.close()
+
+
+async def test_tiers_that_the_rolled_version_lacks_are_worked_for_all_the_same(
+    tmp_path: Path,
+) -> None:
+    log, rolled = MemoryLog(), version(tmp_path, 0)
+    await log.create_topics(all_topics(["a", "b"]), 1)
+    file = tmp_path / "b.toml"
+    file.write_text(f'{MEMBER}engine = "noop"\n[[tiers]]\nname = "b"\n{SECOND}')
+    own = load_cascade(str(file))
+    await register_version(log, own, 1.0)
+    await roll(log, rolled, None, 2.0)
+    versions = LoadedVersions(log, own, ["b"], EnginePool(1, learns=False))
+
+    assert await versions.start(anyio.Event())
+
+    assert (versions.main, versions.tiers) == (rolled.hash, ["b"])
     versions.close()
