@@ -11,10 +11,10 @@ and once more for those.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import structlog
 from anyio import to_thread
 
 from roadstream.schemas import codec
@@ -46,6 +46,8 @@ from roadstream.sinks.verification.topics import bounds, oldest_record, scan
 from roadstream.sinks.verification.trails import Trails, Undelivered
 from roadstream.streams.group.intervals import Intervals
 from roadstream.streams.log import Log, Offsets, Record, TopicPartition, record_name
+
+logger = structlog.get_logger()
 
 KEEP = 1000
 """Findings kept of each kind, and ids of waiting images."""
@@ -86,9 +88,11 @@ async def verify(
 async def _all_tiers(log: Log, cascade: Cascade) -> list[str]:
     """Return the cascade's tiers, and after them those of its other versions that have topics."""
     told = dict.fromkeys(cascade.tier_names)
-    if CASCADES in await log.partition_counts([CASCADES]):
-        with suppress(OutputError):  # to read it is no right that anybody must have
+    try:
+        if CASCADES in await log.partition_counts([CASCADES]):
             await scan(log, CASCADES, "beginning", lambda _, record: told.update(_tiers(record)))
+    except OutputError as error:  # to read it is no right that anybody must have
+        logger.warning("versions_unread", topic=log.real_name(CASCADES), reason=str(error))
     others = [tier for tier in told if tier not in cascade.tier_names]
     there = await log.partition_counts([t for o in others for t in tier_inputs(o, first=False)])
     return cascade.tier_names + [
