@@ -31,6 +31,9 @@ PACK = 2
 # Votes appended between the last fresh vote of an answered image and a repetition of one.
 LATE = 2
 AT_ONCE = CARRY = 3
+# In a row, with no offset acknowledged between them: each may give as many answers as an
+# acknowledgement is waited for, and three times that is more than the window.
+MOST_CRASHES = 2
 # As the module of the join has it, without zombies: a vote is late by the answers that LATE votes
 # and a pack can give, and what falls due meanwhile.
 WINDOW = CARRY + AT_ONCE // 2 + AT_ONCE + 2 * PACK + LATE + PACK + AT_ONCE
@@ -86,6 +89,7 @@ class JoinMachine(RuleBasedStateMachine):
         self.appended: list[tuple[str, str]] = []
         self.now = 1_000.0
         self.steady = 50.0
+        self.crashes = 0
         self.restart()
 
     @rule()
@@ -139,8 +143,6 @@ class JoinMachine(RuleBasedStateMachine):
             if {tier for other, tier in self.appended if other == name} != set(sent.path):
                 return False
             since = max(self.appended.index((name, tier)) for tier in sent.path)
-        elif not self.began(name) and all(a.head.image_id != name for a in self.answers):
-            return False
         else:
             since = said[0]
         return len(self.appended) - since > LATE
@@ -148,6 +150,12 @@ class JoinMachine(RuleBasedStateMachine):
     def began(self, name: str) -> bool:
         """Return whether its first tier's votes have come: without, it may be let go of."""
         return (name, self.images[name].path[0]) in self.appended
+
+    def may_be_let_go_of(self, name: str) -> bool:
+        """Return whether an image may stay without an answer: it had a deadline, and its first
+        tier's votes never came, as where retention took them.
+        """
+        return self.images[name].deadline_at is not None and not self.began(name)
 
     def put(self, chosen: list[tuple[str, str]]) -> None:
         entries = []
@@ -170,6 +178,7 @@ class JoinMachine(RuleBasedStateMachine):
         offsets = self.consumer.tracker.committable()
         self.consumer.tracker.committed(offsets, 0)
         self.consumer.unacknowledged.acknowledged(offsets)
+        self.crashes = 0 if offsets else self.crashes
         for (topic, _), offset in offsets.items():
             assert offset >= self.committed[topic]
             self.committed[topic] = offset
@@ -181,6 +190,9 @@ class JoinMachine(RuleBasedStateMachine):
         acknowledged=st.booleans(),
     )
     def work(self, *, steps: int, copies: bool, end: str, acknowledged: bool) -> None:
+        if self.crashes == MOST_CRASHES:
+            end, acknowledged = "done", True
+        self.crashes += end != "done"
         for _ in range(steps - 1):
             self.step(copies=copies, end="done", acknowledged=acknowledged)
         self.step(copies=copies, end=end, acknowledged=acknowledged)
@@ -264,7 +276,7 @@ class JoinMachine(RuleBasedStateMachine):
         for _ in range(20 * len(self.log[VOTES]) + 100):
             self.step(copies=True, end="done", acknowledged=True)
         found = {answer.head.image_id: judged(answer) for answer in self.answers}
-        assert found.keys() == self.images.keys()
+        assert {name for name in self.images if not self.may_be_let_go_of(name)} <= found.keys()
         assert len(self.answers) == len(found)
         assert self.consumer.join.open_images == 0
         assert self.committed == {topic: len(packs) for topic, packs in self.log.items()}
