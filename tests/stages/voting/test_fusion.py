@@ -346,6 +346,7 @@ def test_kept_machine_code_that_does_not_load_is_compiled_anew_and_kept() -> Non
         "print(sum(fuse.stats.cache_hits.values()), sum(fuse.stats.cache_misses.values()))"
     )
 
+    fusion.load_fusion("x")  # where no other test has kept anything yet
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["1", "0"]
