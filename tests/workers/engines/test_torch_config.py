@@ -229,6 +229,7 @@ def test_cuda_graphs_on_the_cpu(folder: Path) -> None:
 
 
 def test_settings_are_checked_with_the_cascade_file(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
     (tmp_path / "c.toml").write_text(
         'name = "c"\n[[tiers]]\nname = "t"\n[[tiers.members]]\nname = "m"\nengine = "torch"\n'
         'model = "model"\nsettings = { precision = "int8" }\n'

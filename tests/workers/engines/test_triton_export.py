@@ -93,8 +93,9 @@ def test_a_member_that_stays_is_found_from_the_new_folder(tmp_path: Path) -> Non
 
 
 def test_files_that_the_settings_of_a_member_that_stays_name_are_found_too(tmp_path: Path) -> None:
-    for name in ("own.toml", "cone.jpg"):
-        (tmp_path / name).write_bytes(name.encode())
+    files = {"own.toml": b'version = "1"\ntext = "Is there roadwork?"\n', "cone.jpg": b"cone"}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
     lite = load_cascade("lite")
     glance = replace(members(lite)["glance"], model=str(lite.model_path(members(lite)["glance"])))
     settings = {"prompt": "own.toml", "examples": ["cone.jpg"], "roadwork": ["cone"]}
@@ -103,10 +104,7 @@ def test_files_that_the_settings_of_a_member_that_stays_name_are_found_too(tmp_p
 
     exported, _ = export(chosen, tmp_path / "out" / "more", members=["glance"])
 
-    assert exported.snapshot.files == {
-        "../../own.toml": b"own.toml",
-        "../../cone.jpg": b"cone.jpg",
-    }
+    assert exported.snapshot.files == {f"../../{name}": data for name, data in files.items()}
     far = members(exported)["far"]
     assert (far.model, far.sizes) == ("org/model", [(64, 96)])
     assert far.settings == replace(
