@@ -15,7 +15,7 @@ from roadstream.schemas import codec
 from roadstream.schemas.cascade.loading import cascade_of
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import LogUnavailableError, OutputError, UsageError
-from roadstream.schemas.records.claims import CascadeVersion, Roll, decode_told
+from roadstream.schemas.records.claims import CascadeVersion, Roll, Told, decode_told
 from roadstream.schemas.topics import CASCADES
 from roadstream.streams.log import Log, Polled, Reader, Record
 from roadstream.streams.topics.claims import make_topic, tell
@@ -51,28 +51,24 @@ class Versions:
         self._position = 0
         self._held: OrderedDict[str, Cascade] = OrderedDict()
 
-    def __contains__(self, version: str) -> bool:
-        """Return whether the version of this hash was told of."""
-        return version in self._places
-
-    async def refresh(self) -> bool:
-        """Read on to the end; return whether there was anything new.
+    async def refresh(self) -> None:
+        """Read on to the end.
 
         Raises:
             LogUnavailableError: The log does not answer.
             OutputError: The topic may not be read or described.
         """
         if CASCADES not in await self._log.partition_counts([CASCADES]):
-            return False
+            return
         before = self._position
         async with self._log.reader(CASCADES, {0: before}) as reader:
             end = (await reader.ends()).get(0, 0)
             if end < before:  # it was made anew
                 self._start_over()
-                return await self.refresh()
+                await self.refresh()
+                return
             while reader.positions[0] < end:
                 self._take(await reader.poll(max_records=_POLL, timeout=1.0), reader)
-        return self._position != before
 
     async def follow(self, heard: Callable[[], object]) -> None:
         """Read what comes, until it is cancelled.
@@ -118,10 +114,7 @@ class Versions:
         self._position = max(self._position, reader.positions[0])
 
     def _note(self, record: Record) -> None:
-        try:
-            told = decode_told(record.value or b"")
-        except codec.UNREADABLE:  # whoever claims the topics says so
-            return
+        told = _told(record)
         if isinstance(told, CascadeVersion):
             self.latest = told.snapshot.hash
             self._places[told.snapshot.hash] = record.offset
@@ -164,9 +157,10 @@ class Versions:
             for _ in range(_TRIES):
                 for records in (await reader.poll(max_records=1, timeout=1.0)).values():
                     for record in records:
-                        told = decode_told(record.value or b"")
-                        same = isinstance(told, CascadeVersion) and told.snapshot.hash == version
-                        return told if same else None
+                        told = _told(record)
+                        if isinstance(told, CascadeVersion) and told.snapshot.hash == version:
+                            return told
+                        return None
         raise LogUnavailableError(f"{self._log.real_name(CASCADES)}: no record comes")
 
     async def register(self, cascade: Cascade, now: float) -> None:
@@ -187,6 +181,15 @@ class Versions:
             await tell(self._log, CascadeVersion(snapshot=cascade.snapshot, told_at=now))
             await self.refresh()
         self._hold(cascade)
+
+
+def _told(record: Record) -> Told | None:
+    """Return what a record tells; ``None`` if it cannot be read, which who claims topics says."""
+    try:
+        told: Told = decode_told(record.value or b"")
+    except codec.UNREADABLE:
+        return None
+    return told
 
 
 async def register_version(log: Log, cascade: Cascade, now: float) -> None:

@@ -13,13 +13,13 @@ from anyio import to_thread
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import LogUnavailableError, OutputError, RoadstreamError
 from roadstream.schemas.records.image import Head
-from roadstream.schemas.records.votes import MemberRun
 from roadstream.streams.log import Log
 from roadstream.streams.topics.versions import Versions
 from roadstream.workers.service.lifecycle import in_thread_until_stopped
 from roadstream.workers.service.loading import EnginePool, Loaded, placed
 from roadstream.workers.tier.devices import Devices
 from roadstream.workers.tier.judge import Judge, JudgeOptions
+from roadstream.workers.tier.members import absent_run
 from roadstream.workers.tier.versions import Unavailable, place
 
 logger = structlog.get_logger()
@@ -30,6 +30,8 @@ MOST_LOADED = 4
 KEPT_FOR = 60.0
 # Seconds until a version that could not be loaded is tried again: its weights may have come.
 TRIED_AGAIN = 30.0
+# Seconds after which one that nobody has asked for since is forgotten.
+FORGOTTEN_AFTER = 600.0
 # Main versions before the last that are tried at the start, where that cannot be loaded.
 FALLEN_BACK_ON = 3
 
@@ -71,10 +73,7 @@ class _Missing(msgspec.Struct):
         """Return what becomes of its images at a tier."""
         if self.cascade is None or tier not in self.cascade.tier_names:
             return Unavailable(self.reason, self.since)
-        runs = [
-            MemberRun(m.name, m.model_version, m.weight, m.calibration is not None, 0.0, 0)
-            for m in self.cascade.tier(tier).members
-        ]
+        runs = list(map(absent_run, self.cascade.tier(tier).members))
         return Unavailable(self.reason, self.since, self.cascade.name, runs)
 
 
@@ -215,7 +214,7 @@ class LoadedVersions:
                     # Images of an earlier version may be under way to tiers that this one lacks.
                     await self._load(self._own.hash, stopping)
                 return True
-        return stopping.is_set() is False and await self._take(self._own, stopping)
+        return not stopping.is_set() and await self._take(self._own, stopping)
 
     def _rolled(self) -> list[str]:
         """Return the main version, and those before it which stand in where it cannot be loaded."""
@@ -309,7 +308,9 @@ class LoadedVersions:
             tiers = self.tiers_of(one.cascade)
             await to_thread.run_sync(partial(self._pool.release, one.cascade, tiers))
             logger.info("version_let_go", version=version)
-
-    def close(self) -> None:
-        """Close all engines."""
-        self._pool.close()
+        # Anybody may name versions that are nowhere: they are not remembered for ever.
+        self._missing = {
+            version: one
+            for version, one in self._missing.items()
+            if version in self._wanted or now - one.tried_at < FORGOTTEN_AFTER
+        }

@@ -39,12 +39,13 @@ async def test_where_the_rolled_version_cannot_be_loaded_that_before_judges(
     for at, cascade in enumerate(made):
         await roll(log, cascade, None, float(at))
     started_with = made[own] if own < 2 else version(tmp_path, 3)
-    versions = LoadedVersions(log, started_with, [], EnginePool(1, learns=False))
+    pool = EnginePool(1, learns=False)
+    versions = LoadedVersions(log, started_with, [], pool)
 
     assert await versions.start(anyio.Event())
 
     assert versions.main == made[1].hash
-    versions.close()
+    pool.close()
 
 
 async def test_tiers_that_the_rolled_version_lacks_are_worked_for_all_the_same(
@@ -57,9 +58,10 @@ async def test_tiers_that_the_rolled_version_lacks_are_worked_for_all_the_same(
     own = load_cascade(str(file))
     await register_version(log, own, 1.0)
     await roll(log, rolled, None, 2.0)
-    versions = LoadedVersions(log, own, ["b"], EnginePool(1, learns=False))
+    pool = EnginePool(1, learns=False)
+    versions = LoadedVersions(log, own, ["b"], pool)
 
     assert await versions.start(anyio.Event())
 
     assert (versions.main, versions.tiers) == (rolled.hash, ["b"])
-    versions.close()
+    pool.close()

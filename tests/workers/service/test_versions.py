@@ -16,7 +16,7 @@ from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import UsageError
 from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.records.votes import Escalation, PriorVote, VotesPack
-from roadstream.schemas.topics import VOTES, all_topics
+from roadstream.schemas.topics import CASCADES, VOTES, all_topics
 from roadstream.schemas.topics import tier as tier_topic
 from roadstream.streams.log import Log, Output
 from roadstream.streams.memory.log import MemoryLog
@@ -287,3 +287,18 @@ async def test_what_nobody_uses_is_let_go_of_and_equal_engines_are_shared(
             found = judged_by(await packs(log, 6 * 7))
 
     assert all(len(by) == 1 for by in found.values())
+
+
+async def test_a_version_is_found_where_compaction_has_moved_on(tmp_path: Path) -> None:
+    """Then another record is the first from its old place on, perhaps one that nobody can read."""
+    told = written(tmp_path, 0.5)
+    log = await a_log(told)
+    async with log.producer() as producer:
+        await producer.publish([Output(CASCADES, b"?", b"garbage", 0)])
+    versions = await read(log)
+    versions._places[told.hash] = 1
+
+    found = await versions.cascade(told.hash)
+
+    assert found is not None
+    assert found.hash == told.hash
