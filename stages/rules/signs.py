@@ -83,7 +83,10 @@ class SignRules:
         return found
 
     def judge(self, regions: Sequence[Region], sureness: float) -> Score | Abstained:
-        """Return what the texts in a picture say, with the one that counted as tag ``text``.
+        """Return what the texts in a picture say, with what counted as tags.
+
+        The tag ``text`` is the text that counted, ``zone`` what it means: a zone that ``begins`` or
+        ``ends``.
 
         Args:
             regions: In the order in which they were read; a sign's lines may be regions each.
@@ -98,11 +101,15 @@ class SignRules:
             return Abstained(f"read, but of no roadwork: {text}")
         if len(sides) == 2:
             return Abstained(f"read both of roadwork and of its end: {text}")
+        begins = sides == {True}
         raw = read_odds(self._odds, sureness)
         boxes = [region.box for region in regions if region.box and _part_of(region.text, found)]
         # The first one is the longest, and so the most telling.
-        tags = {"text": found[0].text.upper()[:MOST_TAG]}
-        return Score(raw if sides == {True} else -raw, boxes, text, tags)
+        tags = {
+            "text": found[0].text.upper()[:MOST_TAG],
+            "zone": "begins" if begins else "ends",
+        }
+        return Score(raw if begins else -raw, boxes, text, tags)
 
 
 def read_odds(odds: float, sureness: float) -> float:

@@ -95,18 +95,20 @@ def test_a_text_that_was_read_unsurely_says_less() -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "tag"),
+    ("texts", "tag", "zone"),
     [
-        (["Road", "work ahead, 2 miles"], "ROAD WORK"),
-        (["END CONSTRUCTION"], "END CONSTRUCTION"),
-        (["STRAßENARBEITEN", "UMLEITUNG"], "STRASSENARBEITEN"),
+        (["Road", "work ahead, 2 miles"], "ROAD WORK", "begins"),
+        (["END CONSTRUCTION"], "END CONSTRUCTION", "ends"),
+        (["STRAßENARBEITEN", "UMLEITUNG"], "STRASSENARBEITEN", "begins"),
     ],
 )
-def test_the_text_that_counted_is_a_tag(texts: list[str], tag: str) -> None:
+def test_the_text_that_counted_and_what_it_means_are_tags(
+    texts: list[str], tag: str, zone: str
+) -> None:
     found = judged(*texts)
 
     assert isinstance(found, Score)
-    assert found.tags == {"text": tag}
+    assert found.tags == {"text": tag, "zone": zone}
 
 
 def test_members_name_their_own_texts() -> None:
