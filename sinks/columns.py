@@ -104,6 +104,7 @@ class AnswerRow(TypedDict):
     losing_members: list[str]
     missing_tiers: list[str]
     way: str | None
+    effects: list[str]
 
 
 COLUMNS: tuple[str, ...] = tuple(AnswerRow.__annotations__)
@@ -165,6 +166,7 @@ def row(answer: Answer) -> AnswerRow:
         "losing_members": answer.losing_members,
         "missing_tiers": list(answer.missing_tiers),
         "way": _text(answer.way) or None,
+        "effects": [_text(effect) for effect in answer.effects],
     }
 
 

@@ -9,7 +9,8 @@ numbers never are. What was not measured is said to be so.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from roadstream.schemas.cascade.model import EXIT, Platt
+from roadstream.schemas.cascade.model import Platt
+from roadstream.schemas.cascade.routes import EXIT
 from roadstream.stages.voting.route import describe
 from training import slices
 from training.judged import Judged

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.records.answer import Verdict
-from roadstream.stages.voting.route import Router
+from roadstream.stages.voting.route import Facts, Router
 from roadstream.stages.voting.vote import calibrator, log_odds, verdict
 from training.judged import Judged
 
@@ -44,7 +44,7 @@ def replay(cascade: Cascade, raw: Raw) -> list[Outcome]:
             assert tier is not None
             asked += _asked(cascade.tier(tier).members, votes, picture)
             found = judge([p for _, p in asked], [member.weight for member, _ in asked])
-            following = routers[tier].decide(found.confidence, found.disagreement).next_tier
+            following = routers[tier].decide(Facts(found.confidence, found.disagreement)).next_tier
             if following is None:
                 named = {member.name: log_odds(p) for member, p in asked}
                 return Outcome(found.probability, tier, named)

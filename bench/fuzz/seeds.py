@@ -34,7 +34,7 @@ from roadstream.schemas.records.votes import (
 )
 from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.sinks.sink import open_writer
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from roadstream.streams.database import Database
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.ledgers.run_ledger import SCHEMA, SCHEMA_VERSION, LedgerRow, RunLedger
@@ -82,7 +82,7 @@ TIERS = ["glance", "look"]
 
 def versions() -> KnownVersions:
     """Return the rules by which votes of these tiers are joined."""
-    return KnownVersions(parse_cascade(CASCADE, "fuzzed.toml"), verdict)
+    return KnownVersions(parse_cascade(CASCADE, "fuzzed.toml"), vote_math)
 
 
 def images(folder: Path) -> list[Image]:

@@ -20,7 +20,7 @@ from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.stages.decoding.decode import decode
 from roadstream.stages.inference import Engine, Picture, Pictures, Score
-from roadstream.stages.voting.route import Router
+from roadstream.stages.voting.route import Facts, Router
 from roadstream.stages.voting.vote import calibrator, decision_confidence, disagreement, pooled
 from roadstream.workers.service.loading import load_engines
 
@@ -72,7 +72,9 @@ class _Tier:
 
     def _next(self, waiting: _Waiting) -> str | None:
         confidence = decision_confidence(self._pool(waiting.ps, waiting.ws))
-        return self._router.decide(confidence, disagreement(waiting.ps, waiting.ws)).next_tier
+        return self._router.decide(
+            Facts(confidence, disagreement(waiting.ps, waiting.ws))
+        ).next_tier
 
 
 def _loop(

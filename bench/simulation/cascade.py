@@ -6,7 +6,8 @@ import io
 import numpy as np
 from PIL import Image as Pillow
 
-from roadstream.schemas.cascade.model import Cascade, Member, Route, Tier
+from roadstream.schemas.cascade.model import Cascade, Member, Tier
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.errors import DeviceMemoryError
 from roadstream.stages.inference import Engine, Pictures, Score
 

@@ -38,7 +38,7 @@ from roadstream.schemas.topics import (
 from roadstream.sinks.consensus.join import Join, JoinLimits
 from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.sinks.consensus.worker import Consensus
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from roadstream.streams.group.member import GroupMember, GroupMemberOptions
 from roadstream.streams.log import Log, Producer, TopicPartition
 from roadstream.streams.memory.log import MemoryLog
@@ -239,7 +239,7 @@ class World:
 
     def new_join(self) -> Join:
         """Return the join of a consensus member that starts."""
-        return Join(KnownVersions(self.cascade, verdict), self._limits)
+        return Join(KnownVersions(self.cascade, vote_math), self._limits)
 
     async def produce(self, log: Log, stopping: anyio.Event) -> None:
         """Submit every image once; killed before it has noted a batch, submit that again."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import TypeVar, cast
 
-from roadstream.schemas.cascade.model import EXIT, CascadeFile, Isotonic, Member, Route, Tier
+from roadstream.schemas.cascade.model import CascadeFile, Isotonic, Member, Tier
+from roadstream.schemas.cascade.routes import EXIT, Route
 from roadstream.schemas.cascade.structure import Broken, known
 from roadstream.schemas.engines import MODEL_KINDS, EngineEntry
 from roadstream.schemas.errors import MOST_SHOWN, ConfigError, shortened

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,7 @@ from roadstream.schemas.cascade.model import (
     is_hub_id,
     shown,
 )
+from roadstream.schemas.cascade.rules import KIND_WEIGHTS
 from roadstream.schemas.cascade.structure import Broken, Reader, decode_toml, known
 from roadstream.schemas.cascade.weights import digest_of_bytes, read_file
 from roadstream.schemas.cascade.without import check_without, leave_out, named_members
@@ -154,7 +155,7 @@ def _read(data: bytes, where: str, without: Collection[str] = ()) -> _Read:
         ConfigError: It is no TOML; or what is to be left out cannot be.
     """
     reader = Reader(where, "cascade", untouched=EngineSettings)
-    file: CascadeFile = reader.read(decode_toml(data, where), CascadeFile)
+    file: CascadeFile = reader.read(_with_weights(decode_toml(data, where)), CascadeFile)
     mistakes = [*reader.mistakes, *check_file(file, where)]
     if without and not mistakes:
         check_without(file, without)
@@ -167,6 +168,21 @@ def _read(data: bytes, where: str, without: Collection[str] = ()) -> _Read:
         for i, tier in enumerate(file.tiers)
     ]
     return read._replace(file=msgspec.structs.replace(file, tiers=tiers))
+
+
+def _with_weights(said: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file says, with the kind's weight for members that name a kind and no weight.
+
+    What is not as it should be is left for the reader to tell of.
+    """
+    tiers = said.get("tiers")
+    for tier in tiers if isinstance(tiers, list) else ():
+        members = tier.get("members") if isinstance(tier, dict) else None
+        for member in members if isinstance(members, list) else ():
+            kind = member.get("kind") if isinstance(member, dict) else None
+            if isinstance(kind, str) and kind in KIND_WEIGHTS:
+                member.setdefault("weight", KIND_WEIGHTS[kind])
+    return said
 
 
 def _with_settings(tier: Tier, where: str, read: _Read) -> Tier:

@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from roadstream.schemas.cascade.routes import Route
+from roadstream.schemas.cascade.rules import Adapt, Conflict, Ensemble, Exploration, Kind, Rule
 from roadstream.schemas.cascade.weights import digest_of
 from roadstream.schemas.engines import MODEL_KINDS, engine_named
 from roadstream.schemas.errors import ChangedError, ConfigError
@@ -25,11 +27,9 @@ from roadstream.schemas.records.bounds import (
     Probability,
     Share,
     Short,
-    TagCondition,
 )
 from roadstream.schemas.settings.base import EngineSettings
 
-EXIT = "exit"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -74,6 +74,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         licence: Licence of the model, as an SPDX identifier or in words; only shown.
         gated: Whether its publisher hands it out only to who has accepted the licence.
         stand_in: What may take its place where it cannot be had; only shown.
+        kind: What kind of model it is; a file that gives no ``weight`` means the kind's.
     """
 
     name: Name
@@ -89,39 +90,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     licence: Short = ""
     gated: bool = False
     stand_in: Short = ""
-
-
-class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A routing rule: the first whose conditions all hold decides.
-
-    Attributes:
-        to: ``exit``, or the name of a later tier.
-        min_confidence: Holds when the decision confidence so far is at least this.
-        max_confidence: Holds when it is below this.
-        max_disagreement: Holds when the disagreement (log-odds) is at most this.
-        tags_all: Holds when the image has all of these tags: ``name=value``, or ``name`` for any
-            value.
-        tags_any: Holds when it has one of these, likewise.
-        tags_none: Holds when it has none of these, likewise.
-        tiers_down: Holds while all of these later tiers are down: nobody has worked for any of them
-            for its ``down_after``.
-        reason: Said in the votes; made from the conditions when absent.
-    """
-
-    to: str
-    min_confidence: Share | None = None
-    max_confidence: Share | None = None
-    max_disagreement: NonNegative | None = None
-    tags_all: list[TagCondition] = []
-    tags_any: list[TagCondition] = []
-    tags_none: list[TagCondition] = []
-    tiers_down: list[str] = []
-    reason: Short = ""
-
-    @property
-    def unconditional(self) -> bool:
-        """Whether it always holds."""
-        return self == Route(to=self.to, reason=self.reason)
+    kind: Kind | None = None
 
 
 FusionConfidence = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
@@ -162,6 +131,9 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             answered without them, ``degraded``; ``None`` waits as long as it takes.
         down_after: Seconds for which no worker must have polled for the tier before it is down, of
             which ``tiers_down`` of earlier tiers' routes speaks.
+        ensemble: Makes its detectors one voter; ``None`` leaves each a voter.
+        off_path: Whether images come here by a route alone: it is nobody's next tier, and images
+            that are explored pass it by.
     """
 
     name: Name
@@ -171,6 +143,8 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     fusion: Fusion | None = None
     give_up_after: Positive | None = None
     down_after: Annotated[float, Meta(ge=3, le=1e9)] = 10.0
+    ensemble: Ensemble | None = None
+    off_path: bool = False
 
     @property
     def fused(self) -> list[Member]:
@@ -179,6 +153,18 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             return []
         named = self.fusion.members
         return [m for m in self.members if (m.name in named if named else m.weight > 0)]
+
+    @property
+    def united(self) -> list[Member]:
+        """The members of its ensemble; none without one."""
+        if self.ensemble is None:
+            return []
+        named = self.ensemble.members
+        return [
+            one
+            for one in self.members
+            if one.weight > 0 and (one.name in named if named else one.kind == "detection")
+        ]
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -207,6 +193,8 @@ class CascadeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         threshold: Probability from which the label is ``roadwork``; 0.65 unless the file says so.
         pool: How votes are pooled.
         tiers: In order; images start at the first.
+        rules: In order.
+        exploration: Which images pass all tiers.
     """
 
     name: Name
@@ -214,6 +202,8 @@ class CascadeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     threshold: Probability = 0.65
     pool: Pool = Pool()
     description: str = ""
+    rules: list[Rule] = []
+    exploration: Exploration = Exploration()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -257,6 +247,15 @@ class Cascade(CascadeFile, frozen=True, kw_only=True):
     snapshot: Snapshot = Snapshot()
     absent: dict[str, list[Member]] = {}
     all_tiers: list[str] = []
+
+    @property
+    def ruled(self) -> bool:
+        """Whether its rules or ensembles change how votes are pooled."""
+        return any(tier.ensemble is not None for tier in self.tiers) or any(
+            rule.enabled
+            and (isinstance(rule, Conflict) or (isinstance(rule, Adapt) and rule.votes))
+            for rule in self.rules
+        )
 
     @property
     def tier_names(self) -> list[str]:

@@ -1,7 +1,7 @@
 """The answer to an image."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -47,12 +47,36 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
         confidence: ``2·|probability − 0.5|``.
         disagreement: Weighted standard deviation of the votes' log-odds.
         losing: Number of votes on the other side of 0.5.
+        effects: What rules did to the probability, in words.
+        tags: Tags that rules give by it.
     """
 
     probability: float
     confidence: float
     disagreement: float
     losing: int
+    effects: list[str] = []
+    tags: Mapping[str, str] = NO_TAGS
+
+
+class CountedVotes(Protocol):
+    """Votes that count, as columns of equal length."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Their members."""
+
+    @property
+    def ps(self) -> Sequence[float]:
+        """Calibrated probabilities in [0, 1]."""
+
+    @property
+    def ws(self) -> Sequence[float]:
+        """Weights ≥ 0."""
+
+
+VoteMath = Callable[[CountedVotes, Mapping[str, str]], Verdict]
+"""Votes, and the image's tags by name, become a verdict."""
 
 
 class Vote(NamedTuple):
@@ -129,6 +153,8 @@ class AnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
         fused: The boxes of its detectors as one set, if the tier fuses them.
         tags: The tags that each run's member gave, if any did.
         reason: The route by which the image left it.
+        given: Tags that the cascade's rules gave there, if any did.
+        revised: What probabilities of members became, where a rule changed them there.
     """
 
     tier: Word
@@ -143,6 +169,8 @@ class AnswerTier(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fused: list[Box] | None = None
     tags: list[Tags] | None = None
     reason: Text = ""
+    given: Tags | None = None
+    revised: dict[Word, Share] | None = None
 
     def votes(self) -> Iterator[Vote]:
         """Yield the votes of the members that gave one."""
@@ -200,6 +228,7 @@ class Answer(
         joining: Seconds from its first votes' arrival at the consensus to the answer.
         missing_tiers: Tiers that would have judged the image, and that nobody worked for, or that
             were not done with it in time.
+        effects: What the cascade's rules did to its probability, one by one.
     """
 
     head: Head
@@ -220,6 +249,7 @@ class Answer(
     took: Seconds = 0.0
     joining: Seconds = 0.0
     missing_tiers: list[Word] = []
+    effects: list[Text] = []
 
     @property
     def votes(self) -> list[Vote]:
@@ -261,16 +291,22 @@ class Answer(
 
     @property
     def tags(self) -> dict[str, str]:
-        """What its members said of it in a word each, by name; a later tier's word holds."""
-        tags: dict[str, str] = {}
-        for tier in self.tiers:
-            if tier.tags:
-                given = zip(tier.runs, tier.tags, strict=True)
-                tags = merged_tags(tags, [said for run, said in given if run.weight > 0])
-        return tags
+        """What members and rules said of it in a word each, by name; a later tier's word holds."""
+        return tags_of(self.tiers)
 
     @property
     def latency(self) -> Latency:
         """Where the time went."""
         tiers = [TierLatency(t.tier, t.queued, t.decoding, t.inferring) for t in self.tiers]
         return Latency(self.took, self.joining, tiers)
+
+
+def tags_of(tiers: Iterable[AnswerTier]) -> dict[str, str]:
+    """Return an image's tags after the tiers that it passed; those of shadow members count not."""
+    tags: dict[str, str] = {}
+    for tier in tiers:
+        if tier.tags or tier.given:
+            told = zip(tier.runs, tier.tags or (), strict=False)
+            said = [given for run, given in told if run.weight > 0]
+            tags = merged_tags(tags, [tier.given or NO_TAGS, *said])
+    return tags

@@ -143,6 +143,9 @@ class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
             fuses none, or none of its detectors looked.
         tags: The tags that each member run gave, if any did.
         down: Tiers that nobody worked for, where that decided the route.
+        given: Tags that the cascade's rules gave, if any did.
+        revised: What earlier or its own members' probabilities became, where a rule changed them.
+        skipped: Tiers that it was not sent to, as its deadline would have passed there.
     """
 
     head: Head
@@ -159,6 +162,9 @@ class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fused: list[Box] | None = None
     tags: list[Tags] | None = None
     down: list[Word] | None = None
+    given: Tags | None = None
+    revised: dict[Word, Share] | None = None
+    skipped: list[Word] | None = None
 
 
 def merged_tags(earlier: Mapping[str, str], given: Iterable[Mapping[str, str]]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Making the one answer of an image from the votes of the tiers it passed, and counting. Pure."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -13,18 +13,24 @@ from roadstream.schemas.histogram import (
     PROBABILITY_BOUNDS,
     Histogram,
 )
-from roadstream.schemas.records.answer import Answer, AnswerTier, Flag, Label, Status, Verdict
+from roadstream.schemas.records.answer import (
+    Answer,
+    AnswerTier,
+    Flag,
+    Label,
+    Status,
+    VoteMath,
+    tags_of,
+)
 from roadstream.schemas.records.bounds import MOST_TEXT
 from roadstream.schemas.records.image import Lane
-from roadstream.schemas.records.votes import ImageVotes, VotesPack
+from roadstream.schemas.records.votes import NO_TAGS, ImageVotes, VotesPack
 
 LATE = str(ImageError("expired", "the deadline passed before any member voted"))
 # What a tier says of an image that it has not looked at.
 _UNJUDGED = ("expired:", "version_unavailable:")
 # Shares of weights are compared but for their rounding.
 _ROUNDING = 1e-9
-
-VoteMath = Callable[[Sequence[float], Sequence[float]], Verdict]
 
 
 class Ending(NamedTuple):
@@ -72,30 +78,42 @@ class _CountedVotes:
 
     Attributes:
         tiers: The tiers, as the answer carries them.
-        ps: Probabilities of the votes that count.
+        names: Members of the votes that count.
+        ps: Their probabilities, as rules revised them.
+        revisions: What they revised, in words.
         ws: Their weights.
         shadow: Whether a shadow member voted.
         absent: Weight of the members that did not vote, and gave no tags instead.
         error: The first error that a tier noted.
         down: Tiers that nobody worked for, as routes found.
+        skipped: Tiers that there was no time for.
         whole: Whether there is no error, no tier down and no member without a vote.
     """
 
-    __slots__ = ("absent", "down", "error", "ps", "shadow", "tiers", "whole", "ws")
+    __slots__ = (
+        "absent", "down", "error", "names", "ps", "revisions", "shadow", "skipped", "tiers",
+        "whole", "ws",
+    )  # fmt: skip
 
     def __init__(self, passed: Sequence[TierVotes]) -> None:
         self.tiers: list[AnswerTier] = []
+        self.names: list[str] = []
         self.ps: list[float] = []
         self.ws: list[float] = []
         self.shadow, self.whole, self.absent = False, True, 0.0
         self.error: str | None = None
         self.down: list[str] = []
+        self.skipped: list[str] = []
+        revised: dict[str, float] = {}
         for voted in passed:
             pack, votes = voted.pack, voted.votes
-            if votes.error is not None or votes.down:
+            if votes.error is not None or votes.down or votes.skipped:
                 self.whole = False
                 self.error = self.error or votes.error
                 self.down += votes.down or ()
+                self.skipped += votes.skipped or ()
+            if votes.revised:
+                revised |= votes.revised
             self._count(pack, votes)
             self.tiers.append(
                 AnswerTier(
@@ -111,8 +129,19 @@ class _CountedVotes:
                     votes.fused,
                     votes.tags,
                     votes.reason,
+                    votes.given,
+                    votes.revised,
                 )
             )
+        self.revisions: list[str] = []
+        if revised:
+            self._revise(revised)
+
+    def _revise(self, revised: Mapping[str, float]) -> None:
+        for i, name in enumerate(self.names):
+            if (p := revised.get(name)) is not None:
+                self.revisions.append(f"probability of {name}: {self.ps[i]:.3g} → {p:.3g}")
+                self.ps[i] = p
 
     def _count(self, pack: VotesPack, votes: ImageVotes) -> None:
         missed = False
@@ -121,6 +150,7 @@ class _CountedVotes:
             if p is None:
                 missed = True
             elif weight > 0:
+                self.names.append(run.member)
                 self.ps.append(p)
                 self.ws.append(weight)
             else:
@@ -166,12 +196,13 @@ class Answerer:
 
     Args:
         cascade: For its threshold, its quorum and its tiers.
-        vote_math: The pool of that cascade.
+        vote_math: How its votes become a verdict.
         note: An error that every answer is to carry, as one that is ``degraded``.
     """
 
     def __init__(self, cascade: Cascade, vote_math: VoteMath, note: str | None = None) -> None:
         self._threshold, self._quorum = cascade.threshold, cascade.pool.quorum
+        self._ruled = cascade.ruled
         self._order = {name: i for i, name in enumerate(cascade.tier_names)}
         self._vote_math, self.note = vote_math, note
 
@@ -206,8 +237,9 @@ class Answerer:
             expired = LATE if ending.kind == "expired" else None
             return self._failed(counted, last, times, lacking, expired)
         late = head.deadline_at is not None and now > head.deadline_at
-        whole = ending is COMPLETE and not late and last.votes.error is None
-        verdict = self._vote_math(counted.ps, counted.ws)
+        whole = ending is COMPLETE and not late and last.votes.error is None and not counted.skipped
+        tags = tags_of(counted.tiers) if self._ruled else NO_TAGS
+        verdict = self._vote_math(counted, tags)
         # By position: names cost half a microsecond per image, a twentieth of the sink's time.
         return Answer(
             head,
@@ -228,12 +260,13 @@ class Answerer:
             times.took,
             times.joining,
             lacking.tiers,
+            [*counted.revisions, *verdict.effects] if counted.revisions else verdict.effects,
         )
 
     def _lacking(
         self, counted: _CountedVotes, passed: Sequence[TierVotes], ending: Ending
     ) -> _Lacking:
-        missing = {*counted.down, *_unjudged(passed)}
+        missing = {*counted.down, *counted.skipped, *_unjudged(passed)}
         if ending.awaited is not None:
             missing.add(ending.awaited)
         last = len(self._order)

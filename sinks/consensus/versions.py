@@ -6,9 +6,10 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from roadstream.schemas.cascade.model import Cascade, Pool
+from roadstream.schemas.cascade.model import Cascade
+from roadstream.schemas.records.answer import VoteMath
 from roadstream.schemas.topics import CASCADES
-from roadstream.sinks.consensus.answer import Answerer, VoteMath
+from roadstream.sinks.consensus.answer import Answerer
 
 # Versions whose rules are kept, beside those that open images need.
 VERSIONS_KEPT = 64
@@ -54,11 +55,11 @@ class KnownVersions:
 
     Args:
         own: The cascade that this process was started with.
-        pooled: Gives the vote math of a pool.
+        vote_math: Gives the vote math of a cascade.
     """
 
-    def __init__(self, own: Cascade, pooled: Callable[[Pool], VoteMath]) -> None:
-        self._own_cascade, self._pooled = own, pooled
+    def __init__(self, own: Cascade, vote_math: Callable[[Cascade], VoteMath]) -> None:
+        self._own_cascade, self._vote_math = own, vote_math
         self._own = self._rules(own.hash, own)
         self._kept: dict[str, Rules] = {}
         self._in_use: WeakValueDictionary[str, Rules] = WeakValueDictionary()
@@ -113,7 +114,7 @@ class KnownVersions:
         names = cascade.tier_names
         return Rules(
             version,
-            Answerer(cascade, self._pooled(cascade.pool), note),
+            Answerer(cascade, self._vote_math(cascade), note),
             {name: i for i, name in enumerate(names)},
             names[0],
             {t.name: t.give_up_after for t in cascade.tiers if t.give_up_after is not None},

@@ -15,6 +15,7 @@ from roadstream.schemas.records.votes import (
     MOST_BOXES,
     MOST_TEXTS,
     NO_EVIDENCE,
+    NO_TAGS,
     Box,
     Evidence,
     ImageVotes,
@@ -44,11 +45,22 @@ def evidence_after(
         boxes = strongest([*_boxes(said, runs), *boxes])
     if said.texts is not None:
         texts = bounded_texts(_counting(runs, said.texts), texts)
-    if said.tags is not None:
-        tags = merged_tags(tags, [given for _, given in _counting(runs, said.tags)])
+    if said.tags is not None or said.given is not None:
+        given = [given for _, given in _counting(runs, said.tags or ())]
+        tags = merged_tags(tags, [said.given or NO_TAGS, *given])
     if not (boxes or texts or tags or spread):
         return NO_EVIDENCE
     return Evidence(boxes, tags, texts, spread)
+
+
+def revised(votes: list[PriorVote], probabilities: Mapping[str, float] | None) -> list[PriorVote]:
+    """Return votes with the probabilities that a rule gave some members instead of their own."""
+    if not probabilities:
+        return votes
+    return [
+        PriorVote(vote.member, vote.weight, probabilities.get(vote.member, vote.probability))
+        for vote in votes
+    ]
 
 
 def checked(evidence: Evidence) -> Evidence:

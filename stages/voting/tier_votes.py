@@ -1,5 +1,6 @@
 """From scores to votes: calibrate, pool with the votes so far, route. Pure."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import NamedTuple
@@ -11,11 +12,33 @@ from roadstream.schemas.errors import EngineDownError, EngineError, ImageError, 
 from roadstream.schemas.records.bounds import MOST_TEXT
 from roadstream.schemas.records.dead_letters import DeadLetterReason
 from roadstream.schemas.records.image import Head
-from roadstream.schemas.records.votes import NO_TAGS, Box, ImageVotes, PriorVote, merged_tags
+from roadstream.schemas.records.votes import (
+    NO_TAGS,
+    Box,
+    Evidence,
+    ImageVotes,
+    PriorVote,
+    merged_tags,
+)
 from roadstream.stages.inference import Abstained, Finding, Score, is_late
 from roadstream.stages.voting.fusion import fusion_of
-from roadstream.stages.voting.route import NONE_DOWN, Router
-from roadstream.stages.voting.vote import calibrator, decision_confidence, disagreement, pooled
+from roadstream.stages.voting.picture_rules import NOTHING_SEEN, JudgedImage, Seen
+from roadstream.stages.voting.route import (
+    EXPLORED,
+    NONE_DOWN,
+    NOTHING_LEARNT,
+    Decision,
+    Facts,
+    Router,
+)
+from roadstream.stages.voting.rules import VoteRules, Votes
+from roadstream.stages.voting.vote import (
+    calibrator,
+    decision_confidence,
+    disagreement,
+    losing_votes,
+    pooled,
+)
 
 logger = structlog.get_logger()
 
@@ -54,23 +77,29 @@ class TierVoting:
     """Makes one tier's votes.
 
     Args:
-        cascade: For its pool.
+        cascade: For its pool and its rules.
         tier: Name of the tier.
 
     Attributes:
         targets: Tiers that images may be escalated to from here.
         watched: Tiers of which it matters whether anybody works for them.
         down: Those that nobody works for now. Another thread may set it at any time.
+        needed: Seconds that images take at later tiers, where that is known; likewise.
     """
 
     def __init__(self, cascade: Cascade, tier: str) -> None:
         self._members = [*cascade.tier(tier).members, *cascade.absent.get(tier, ())]
         self._seats = [(calibrator(one.calibration), one.weight) for one in self._members]
+        self._names = [one.name for one in self._members]
         self._router = Router(cascade, tier)
         self._pool = pooled(cascade.pool)
+        self._rules = VoteRules(cascade) if cascade.ruled else None
+        # Few cascades ask for more than confidence and disagreement of their votes.
+        router = self._router
+        self._plain = not router.needs_more and self._rules is None
         self._fusion = fusion_of(cascade.tier(tier))
-        self.targets, self.watched = self._router.targets, self._router.watched
-        self.down = NONE_DOWN
+        self.targets, self.watched = router.targets, router.watched
+        self.down, self.needed = NONE_DOWN, NOTHING_LEARNT
 
     def fused(
         self, columns: Sequence[Sequence[Finding | EngineError]]
@@ -80,25 +109,26 @@ class TierVoting:
 
     def vote(
         self,
-        head: Head,
-        prior: Sequence[PriorVote],
+        image: JudgedImage,
         found: Sequence[Finding | EngineError],
         timing: Timing,
         fused: list[Box] | None = None,
-        earlier_tags: Mapping[str, str] = NO_TAGS,
+        seen: Seen = NOTHING_SEEN,
+        now: float = 0.0,
     ) -> ImageVotes:
         """Return the tier's votes on an image.
 
         Args:
-            head: The image.
-            prior: The votes of earlier tiers.
+            image: The image, with what earlier tiers said of it.
             found: Per member its score, or why there is none.
             timing: What it took.
             fused: The fused boxes of its detectors.
-            earlier_tags: What earlier tiers said of it in a word each.
+            seen: What rules say of its picture.
+            now: The time; only looked at if the image has a deadline.
         """
         raws: list[float | None] = []
         ps: list[float | None] = []
+        prior = image.prior
         voted = [vote.probability for vote in prior]
         weights = [vote.weight for vote in prior]
         for score, (calibrate, weight) in zip(found, self._seats, strict=True):
@@ -113,13 +143,18 @@ class TierVoting:
                 voted.append(p)
                 weights.append(weight)
         told = _told(found)
-        confidence = decision_confidence(self._pool(voted, weights)) if weights else 0.0
-        spread = disagreement(voted, weights) if self._router.needs_disagreement else 0.0
-        tags = self._merged(earlier_tags, told) if self._router.needs_tags else NO_TAGS
-        decision = self._router.decide(confidence, spread, tags, self.down)
+        given: Mapping[str, str] = NO_TAGS
+        waits = not self.needed or image.head.deadline_at is None
+        if self._plain and waits and seen is NOTHING_SEEN:
+            confidence = decision_confidence(self._pool(voted, weights)) if weights else 0.0
+            spread = disagreement(voted, weights) if self._router.needs_disagreement else 0.0
+            decision = self._router.decide(Facts(confidence, spread), self.down)
+        else:
+            decision, given = self._decided(image, ps, (told, fused, seen), now)
         counted = len(voted) > len(prior)
+        revised = self._revised(prior, ps, seen.factors) if seen.factors else None
         return ImageVotes(
-            head,
+            image.head,
             raws,
             ps,
             decision.next_tier,
@@ -131,12 +166,80 @@ class TierVoting:
             fused,
             told.tags,
             decision.down,
+            dict(given) if given else None,
+            revised,
+            decision.skipped,
         )
 
-    def _merged(self, earlier: Mapping[str, str], told: "_Told") -> Mapping[str, str]:
-        """Return the image's tags; those of shadow members decide nothing."""
+    def _decided(
+        self,
+        image: JudgedImage,
+        ps: Sequence[float | None],
+        found: "tuple[_Told, list[Box] | None, Seen]",
+        now: float,
+    ) -> tuple[Decision, Mapping[str, str]]:
+        """Return where an image goes, and the tags that rules give it, by all that is known."""
+        told, fused, seen = found
+        votes, router = self._votes(image.prior, ps, seen.factors), self._router
+        given = self._members_tags(told)
+        tags = merged_tags(image.evidence.tags, [seen.tags, *given])
+        if self._rules is not None:
+            verdict = self._rules.verdict(votes, tags)
+            p, rule_tags = verdict.probability, {**seen.tags, **verdict.tags}
+            tags |= verdict.tags
+        else:
+            p, rule_tags = self._pool(votes.ps, votes.ws), dict(seen.tags)
+        head = image.head
+        facts = Facts(
+            decision_confidence(p) if votes.ws else 0.0,
+            disagreement(votes.ps, votes.ws) if router.needs_disagreement else 0.0,
+            tags,
+            p,
+            losing_votes(votes.ps, p) if router.needs_losing else 0,
+            self._boxes(image.evidence, told, fused) if router.needs_boxes else (),
+            head.session_id is not None,
+            math.inf if head.deadline_at is None else head.deadline_at - now,
+        )
+        if router.explored(head):
+            return router.explore(), {**rule_tags, EXPLORED: "yes"}
+        return router.decide(facts, self.down, self.needed), rule_tags
+
+    def _votes(
+        self, prior: Sequence[PriorVote], ps: Sequence[float | None], factors: Mapping[str, float]
+    ) -> Votes:
+        """Return all votes so far that count, as rules revised them."""
+        names = [vote.member for vote in prior]
+        probabilities = [vote.probability for vote in prior]
+        weights = [vote.weight for vote in prior]
+        for name, p, (_, weight) in zip(self._names, ps, self._seats, strict=True):
+            if p is not None and weight > 0:
+                names.append(name)
+                probabilities.append(p)
+                weights.append(weight)
+        if factors:
+            pairs = zip(names, probabilities, strict=True)
+            probabilities = [p * factors.get(name, 1.0) for name, p in pairs]
+        return Votes(names, probabilities, weights)
+
+    def _revised(
+        self, prior: Sequence[PriorVote], ps: Sequence[float | None], factors: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Return the probabilities of the members that rules revised."""
+        cast = {vote.member: vote.probability for vote in prior}
+        cast |= {name: p for name, p in zip(self._names, ps, strict=True) if p is not None}
+        return {name: cast[name] * factor for name, factor in factors.items() if name in cast}
+
+    def _members_tags(self, told: "_Told") -> list[Mapping[str, str]]:
+        """Return the tags that members gave; those of shadow members decide nothing."""
         given = zip(self._members, told.tags or (), strict=False)
-        return merged_tags(earlier, [tags for member, tags in given if member.weight > 0])
+        return [tags for member, tags in given if member.weight > 0]
+
+    def _boxes(self, evidence: Evidence, told: "_Told", fused: list[Box] | None) -> Sequence[Box]:
+        """Return the boxes of earlier tiers and of this one's members that count."""
+        if fused is None:
+            found = zip(self._members, told.boxes or (), strict=False)
+            fused = [box for member, boxes in found if member.weight > 0 for box in boxes]
+        return [*evidence.boxes, *fused]
 
     def failure(
         self,

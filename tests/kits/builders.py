@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from roadstream.schemas.cascade.model import Cascade, Member, Pool, Route, Tier
+from roadstream.schemas.cascade.model import Cascade, Member, Pool, Tier
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.records.answer import Answer, AnswerTier, Latency, TierLatency, Vote
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import NO_TAGS, ImageVotes, MemberRun, VotesPack

@@ -15,7 +15,7 @@ from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LE
 from roadstream.sinks.consensus.join import Join, JoinLimits
 from roadstream.sinks.consensus.versions import KnownVersions, VersionSource
 from roadstream.sinks.consensus.worker import Consensus
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from roadstream.streams.clock import ManualClock
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog
@@ -52,7 +52,7 @@ def consensus(
     limits: JoinLimits | None = None,
     versions: VersionSource | None = None,
 ) -> Consensus:
-    join = Join(KnownVersions(cascade(), verdict), limits)
+    join = Join(KnownVersions(cascade(), vote_math), limits)
     return Consensus(log, join, versions=versions, clock=clock or ManualClock())
 
 

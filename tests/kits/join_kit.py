@@ -9,7 +9,7 @@ from roadstream.schemas.records.image import Head
 from roadstream.schemas.topics import CARRIED
 from roadstream.sinks.consensus.join import Join, JoinLimits, Resolved
 from roadstream.sinks.consensus.versions import KnownVersions
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from roadstream.streams.log import TopicPartition
 from tests.kits.builders import cascade, head, pack, votes
 
@@ -28,7 +28,7 @@ def new_join(
 ) -> Join:
     """Return a join that knows these versions; the first is its own, by default ``cascade()``."""
     own, *others = versions or [cascade()]
-    known = KnownVersions(own, verdict)
+    known = KnownVersions(own, vote_math)
     for other in others:
         known.learn(other.hash, other)
     join = Join(known, limits)

@@ -8,7 +8,8 @@ import anyio
 import anyio.lowlevel
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Cascade, Route
+from roadstream.schemas.cascade.model import Cascade
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.records.dead_letters import DeadLetter
 from roadstream.schemas.records.image import Head, Image, Inline, Payload
 from roadstream.schemas.records.votes import ImageVotes, VotesPack

@@ -33,7 +33,7 @@ from roadstream.sinks.consensus.join import Join
 from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.sinks.consensus.worker import Consensus
 from roadstream.sinks.verification.run import verify
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from roadstream.streams.clock import ManualClock
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog
@@ -122,7 +122,7 @@ class System:
             )
             for tier in TIERS
         ]
-        join = Join(KnownVersions(CASCADE, verdict))
+        join = Join(KnownVersions(CASCADE, vote_math))
         self.consensus = Consensus(self.log, join, clock=self.clock, steady=lambda: self.steady)
 
     def _count(self, operation: str) -> float:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Cascade, Route
+from roadstream.schemas.cascade.model import Cascade
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.errors import LogUnavailableError
 from roadstream.schemas.records.answer import Answer, AnswerTier
 from roadstream.schemas.records.image import Head, Image, Inline

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Route
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.image import Head, Image, Inline
 from roadstream.schemas.topics import ANSWERS, all_topics

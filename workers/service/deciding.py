@@ -12,7 +12,7 @@ from roadstream.schemas.topics import CARRIED, CONSENSUS_GROUP, VOTES, tier_grou
 from roadstream.sinks.consensus.join import Join
 from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.sinks.consensus.worker import Consensus
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.log import Log
 from roadstream.streams.topics.versions import Versions, register_version
@@ -30,7 +30,7 @@ def build_consensus(
     log: Log, cascade: Cascade, options: GroupMemberOptions | None = None
 ) -> Consensus:
     """Return a consensus sink for the cascade."""
-    join = Join(KnownVersions(cascade, verdict))
+    join = Join(KnownVersions(cascade, vote_math))
     return Consensus(log, join, versions=Versions(log), options=options)
 
 

@@ -13,7 +13,7 @@ from roadstream.schemas.records.votes import ImageVotes, MemberRun, PriorVote, V
 from roadstream.schemas.topics import DEAD_LETTERS, VOTES, tier_group
 from roadstream.schemas.topics import tier as tier_topic
 from roadstream.stages.inference import Picture
-from roadstream.stages.voting.evidence import evidence_after
+from roadstream.stages.voting.evidence import evidence_after, revised
 from roadstream.stages.voting.tier_votes import Failure
 from roadstream.streams.group.dead_letter import Cause, dead_letter
 from roadstream.streams.log import Output
@@ -161,7 +161,7 @@ def _escalation(
         for run, p in zip(runs, said.probability, strict=True)
         if p is not None and run.weight > 0
     ]
-    votes = item.prior + cast
+    votes = revised(item.prior + cast, said.revised)
     evidence = evidence_after(item.evidence, said, runs, votes)
     escalation = EscalationView(item.head, item.payload, votes, said.reason, version, evidence)
     value = codec.encode(escalation)

@@ -16,6 +16,7 @@ from roadstream.stages.batching.shapes import Shape, Shapes, Size, sizes_of
 from roadstream.stages.breaker import MemberBreaker, MemberPolicy
 from roadstream.stages.decoding.decode import DEFAULT, DecodeLimits, decode
 from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, is_out_of_memory
+from roadstream.stages.voting.picture_rules import NOTHING_SEEN, picture_rules
 from roadstream.stages.voting.tier_votes import LATE, TierVoting, Timing, unjudged
 from roadstream.streams.clock import Clock, SystemClock
 from roadstream.streams.sources.payload import Patience, read_payload
@@ -120,6 +121,7 @@ class Judge:
         # Two batches are judged at once, each in a thread of its own.
         self._counting = threading.Lock()
         self._voting = TierVoting(cascade, tier)
+        self._picture_rules = picture_rules(cascade, tier)
         self.devices, self.rank = devices or Devices(), cascade.tier_names.index(tier)
         self.occupies = tuple(dict.fromkeys(one.engine.device for one in self.members))
         self._limits = DecodeLimits(
@@ -310,14 +312,16 @@ class Judge:
         results = [*results, *(MemberResult(run, nothing, True, {}, None) for run in self._absent)]
         found = [result.found for result in results]
         columns, fused = zip(*found, strict=True), self._voting.fused(found)
+        now, rules = self._options.clock.now(), self._picture_rules
         for item, picture in zip(batch.items, batch.pictures, strict=True):
             queued = max(0.0, began_at - item.arrived_at)
             if isinstance(picture, ImageError):
                 said = unjudged(item.head, len(results), str(picture), queued)
             else:
                 timing = Timing(queued, decoding, inferring)
-                earlier = item.evidence.tags
-                said = vote(item.head, item.prior, next(columns), timing, next(fused), earlier)
+                scores = next(columns)
+                seen = NOTHING_SEEN if rules is None else rules.look(item, picture, scores)
+                said = vote(item, scores, timing, next(fused), seen, now)
             batch.votes.append(said)
         batch.runs = [result.run for result in results]
         batch.fits = min([one.fits for one in results if one.fits is not None], default=None)

@@ -13,7 +13,8 @@ from roadstream.schemas.cascade.loading import (
     parse_cascade,
     shipped_cascades,
 )
-from roadstream.schemas.cascade.model import Isotonic, Platt, Pool, Route
+from roadstream.schemas.cascade.model import Isotonic, Platt, Pool
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.errors import ChangedError, ConfigError
 from roadstream.schemas.settings.local import NoSettings, OnnxSettings
 from roadstream.schemas.settings.prompts import load_prompt

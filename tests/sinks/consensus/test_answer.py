@@ -14,7 +14,7 @@ from roadstream.schemas.records.bounds import MOST_TEXT
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import Box, ImageVotes, VotesPack
 from roadstream.sinks.consensus.answer import COMPLETE, Answerer, Ending, TierVotes
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from tests.kits.builders import CASCADE_HASH, cascade, head, pack, votes
 
 NOW = 1_000.0
@@ -23,7 +23,7 @@ SUBMITTED = head("a", submitted_at=NOW - 8)
 
 def answerer(threshold: float = 0.5, pool: Pool | None = None) -> Answerer:
     chosen = cascade(threshold=threshold, pool=pool)
-    return Answerer(chosen, verdict(chosen.pool))
+    return Answerer(chosen, vote_math(chosen))
 
 
 def passed(*packs: VotesPack) -> list[TierVotes]:

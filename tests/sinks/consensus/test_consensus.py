@@ -11,7 +11,7 @@ from roadstream.schemas.topics import ANSWERS, CARRIED, CONSENSUS_GROUP, DEAD_LE
 from roadstream.sinks.consensus.join import Join
 from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.sinks.consensus.worker import Consensus
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from roadstream.streams.clock import ManualClock
 from roadstream.streams.log import Output
 from roadstream.streams.memory.log import MemoryLog
@@ -173,7 +173,7 @@ async def test_a_clock_that_steps_back_postpones_no_answer() -> None:
     clock, steady = ManualClock(), ManualClock(0.0)
     log = await prepared(clock=clock)
     chosen = cascade()
-    join = Join(KnownVersions(chosen, verdict))
+    join = Join(KnownVersions(chosen, vote_math))
     live = head("a", deadline_at=clock.now() + 5)
     async with running(Consensus(log, join, clock=clock, steady=steady.now)):
         await send(log, pack("one", votes(live, 0.9, next_tier="two"), votes("b")))

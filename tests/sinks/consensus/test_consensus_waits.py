@@ -22,7 +22,7 @@ from roadstream.sinks.consensus.join import Join, JoinLimits
 from roadstream.sinks.consensus.restore import RESTORE_PATIENCE
 from roadstream.sinks.consensus.versions import KnownVersions
 from roadstream.sinks.consensus.worker import CASCADES_NAMED, POLL_RECORDS, Consensus
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from roadstream.streams.group.member import GroupMemberOptions
 from roadstream.streams.ledgers.event_ledger import ledger_files
 from roadstream.streams.log import Output
@@ -52,7 +52,7 @@ class Bench:
             monotonic=loop.time,
             latency=lambda operation: self.latency.get(operation, 0.0),
         )
-        join = Join(KnownVersions(cascade or builders.cascade(), verdict), limits)
+        join = Join(KnownVersions(cascade or builders.cascade(), vote_math), limits)
         options = GroupMemberOptions(ledger=ledger)
         self.member = Consensus(self.log, join, clock=self.clock, steady=loop.time, options=options)
 

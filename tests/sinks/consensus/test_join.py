@@ -15,7 +15,7 @@ from roadstream.schemas.records.votes import VotesPack
 from roadstream.sinks.consensus.answered import AnsweredIds
 from roadstream.sinks.consensus.join import ORPHAN_AFTER, Join, Resolved
 from roadstream.sinks.consensus.versions import KnownVersions
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from roadstream.streams.log import RecordId, TopicPartition
 from tests.kits.builders import cascade, head, pack, votes
 from tests.kits.examples import examples
@@ -529,7 +529,7 @@ def test_an_image_that_waited_for_its_first_tier_waits_on_where_its_path_goes_on
 
 def test_a_join_without_partitions_has_nothing_to_do() -> None:
     chosen = cascade()
-    join = Join(KnownVersions(chosen, verdict))
+    join = Join(KnownVersions(chosen, vote_math))
     assert (join.open_images, join.oldest_at, join.next_deadline_at) == (0, None, None)
     assert not join.copies_overdue
     assert join.expire(NOW) == Resolved.nothing()

@@ -19,7 +19,7 @@ from roadstream.sinks.consensus.answered import Content
 from roadstream.sinks.consensus.join import Join, JoinLimits, Resolved
 from roadstream.sinks.consensus.restore import Unacknowledged
 from roadstream.sinks.consensus.versions import KnownVersions
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from roadstream.streams.group.tracker import OffsetTracker
 from roadstream.streams.log import TopicPartition
 from tests.kits.builders import cascade, head, pack, votes
@@ -55,7 +55,7 @@ class Consumer:
         self, restored: dict[str, Content], committed: dict[str, int], copies: int, now: float
     ):
         chosen = cascade()
-        self.join = Join(KnownVersions(chosen, verdict), LIMITS)
+        self.join = Join(KnownVersions(chosen, vote_math), LIMITS)
         self.join.assign({0: restored}, now)
         self.unacknowledged = Unacknowledged()
         self.tracker = OffsetTracker()

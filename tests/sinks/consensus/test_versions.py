@@ -13,7 +13,7 @@ from roadstream.schemas.records.answer import Answer
 from roadstream.schemas.records.votes import VotesPack
 from roadstream.sinks.consensus.join import ORPHAN_AFTER, Join
 from roadstream.sinks.consensus.versions import VERSIONS_KEPT, KnownVersions
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from tests.kits.builders import CASCADE_HASH, cascade, head, pack, tier, votes
 from tests.kits.consensus_kit import Told, answers, consensus, prepared, running, send
 from tests.kits.examples import examples
@@ -196,7 +196,7 @@ def test_rules_that_open_images_need_are_kept_whatever_else_comes() -> None:
 
 
 def test_rules_that_nobody_needs_are_forgotten_the_least_used_first() -> None:
-    known = KnownVersions(cascade(), verdict)
+    known = KnownVersions(cascade(), vote_math)
     for number, other in enumerate(versions_of(VERSIONS_KEPT + 10)):
         known.learn(other.hash, other)
         if number >= 1:

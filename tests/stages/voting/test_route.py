@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roadstream.schemas.cascade.model import Cascade, Route, Tier
+from roadstream.schemas.cascade.model import Cascade, Tier
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.cascade.without import leave_out
-from roadstream.stages.voting.route import MOST_REASON, Decision, Router, describe
+from roadstream.stages.voting.route import MOST_REASON, Decision, Facts, Router, describe
 from tests.kits.builders import cascade, tier
 from tests.kits.examples import examples
 
@@ -75,11 +76,11 @@ def test_the_first_route_that_holds_decides(
     held = (r for r in routes if holds(r, confidence, spread, tags, down))
     first = next(held, Route(to="two"))
 
-    decision = router.decide(confidence, spread, tags, down)
+    decision = router.decide(Facts(confidence, spread, tags), down)
     assert decision.next_tier == (None if first.to == "exit" else first.to)
     assert (decision.down or []) == first.tiers_down
-    if not router.needs_tags:
-        assert router.decide(confidence, spread, down=down) == decision
+    if not router.needs_more:
+        assert router.decide(Facts(confidence, spread), down) == decision
 
 
 @settings(deadline=None)
@@ -89,16 +90,20 @@ def test_an_image_never_goes_back_or_stays(
 ) -> None:
     chain = cascade(tier("one"), tier("two", routes=routes), tier("three"))
     for index, name in enumerate(NAMES):
-        decision = Router(chain, name).decide(confidence, spread)
+        decision = Router(chain, name).decide(Facts(confidence, spread))
         assert decision.next_tier in (None, *NAMES[index + 1 :])
         assert decision.next_tier is None or decision.next_tier in Router(chain, name).targets
 
 
 def test_without_a_route_an_image_goes_on_and_leaves_after_the_last_tier() -> None:
     chain = cascade()
-    assert Router(chain, "one").decide(1.0, 0.0) == Decision("two", "no route held: next tier")
-    assert Router(chain, "two").decide(1.0, 0.0) == Decision("three", "no route held: next tier")
-    assert Router(chain, "three").decide(0.0, 9.0) == Decision(None, "last tier")
+    assert Router(chain, "one").decide(Facts(1.0, 0.0)) == Decision(
+        "two", "no route held: next tier"
+    )
+    assert Router(chain, "two").decide(Facts(1.0, 0.0)) == Decision(
+        "three", "no route held: next tier"
+    )
+    assert Router(chain, "three").decide(Facts(0.0, 9.0)) == Decision(None, "last tier")
 
 
 def test_a_lower_bound_holds_at_itself_and_an_upper_one_does_not() -> None:
@@ -108,9 +113,9 @@ def test_a_lower_bound_holds_at_itself_and_an_upper_one_does_not() -> None:
     ]
     router = Router(cascade(tier("one", routes=routes), tier("two"), tier("three")), "one")
 
-    assert router.decide(0.9, 0.0).next_tier is None
-    assert router.decide(0.5, 0.0).next_tier == "three"
-    assert router.decide(0.4999, 0.0).next_tier == "two"
+    assert router.decide(Facts(0.9, 0.0)).next_tier is None
+    assert router.decide(Facts(0.5, 0.0)).next_tier == "three"
+    assert router.decide(Facts(0.4999, 0.0)).next_tier == "two"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +151,7 @@ def test_a_decision_says_which_route_held(route: Route, reason: str) -> None:
     router = Router(cascade(tier("one", routes=[route])), "one")
 
     tags, down = {"weather": "rain", "text": "ROAD WORK"}, frozenset({"two", "three"})
-    decision = router.decide(0.8 if route.max_confidence else 1.0, 0.0, tags, down)
+    decision = router.decide(Facts(0.8 if route.max_confidence else 1.0, 0.0, tags), down)
     assert decision == Decision(None, reason, route.tiers_down or None)
     if not route.reason:
         assert describe(route) == reason
@@ -173,8 +178,8 @@ def test_a_reason_made_of_many_tags_is_bounded() -> None:
     route = Route(to="exit", tags_none=[f"t{i}={'x' * 250}" for i in range(300)])
     router = Router(cascade(tier("one", routes=[route])), "one")
 
-    assert router.decide(1.0, 0.0).reason.startswith("none of the tags t0=xxx")
-    assert len(router.decide(1.0, 0.0).reason) == MOST_REASON
+    assert router.decide(Facts(1.0, 0.0)).reason.startswith("none of the tags t0=xxx")
+    assert len(router.decide(Facts(1.0, 0.0)).reason) == MOST_REASON
 
 
 def test_a_route_for_tiers_that_are_down_holds_while_all_of_them_are() -> None:
@@ -185,14 +190,17 @@ def test_a_route_for_tiers_that_are_down_holds_while_all_of_them_are() -> None:
     router = Router(cascade(tier("one", routes=around), tier("two"), tier("three")), "one")
 
     assert router.watched == {"two", "three"}
-    assert router.decide(0.2, 0.0).next_tier == "two"
-    assert router.decide(0.2, 0.0, down=frozenset({"three"})).next_tier == "two"
-    assert router.decide(0.2, 0.0, down=frozenset({"two"}))[::2] == ("three", ["two"])
-    assert router.decide(0.2, 0.0, down=frozenset({"two", "three"}))[::2] == (
+    assert router.decide(Facts(0.2, 0.0)).next_tier == "two"
+    assert router.decide(Facts(0.2, 0.0), down=frozenset({"three"})).next_tier == "two"
+    assert router.decide(Facts(0.2, 0.0), down=frozenset({"two"}))[:3:2] == ("three", ["two"])
+    assert router.decide(Facts(0.2, 0.0), down=frozenset({"two", "three"}))[:3:2] == (
         None,
         ["two", "three"],
     )
-    assert router.decide(0.9, 0.0, down=frozenset({"two", "three"}))[::2] == ("three", ["two"])
+    assert router.decide(Facts(0.9, 0.0), down=frozenset({"two", "three"}))[:3:2] == (
+        "three",
+        ["two"],
+    )
 
 
 def without(names: list[str], *tiers: Tier) -> Cascade:
@@ -205,14 +213,14 @@ def test_an_image_goes_past_tiers_that_are_left_out_and_its_votes_name_them() ->
 
     router = Router(without(["two", "three"], *chain), "one")
     always = "confidence ≥ 0.9; left out: three"
-    assert router.decide(1.0, 0.0) == Decision("four", always, ["three"])
+    assert router.decide(Facts(1.0, 0.0)) == Decision("four", always, ["three"])
     default = "no route held: next tier; left out: two, three"
-    assert router.decide(0.0, 0.0) == Decision("four", default, ["two", "three"])
+    assert router.decide(Facts(0.0, 0.0)) == Decision("four", default, ["two", "three"])
     assert router.targets == {"four"}
 
-    last = Router(without(["three", "four"], *chain), "two").decide(1.0, 0.0)
+    last = Router(without(["three", "four"], *chain), "two").decide(Facts(1.0, 0.0))
     assert (last.next_tier, last.down) == (None, ["three", "four"])
-    assert Router(without(["three"], *chain), "four").decide(1.0, 0.0) == Decision(
+    assert Router(without(["three"], *chain), "four").decide(Facts(1.0, 0.0)) == Decision(
         None, "last tier"
     )
 
@@ -223,6 +231,6 @@ def test_nobody_works_for_a_tier_that_is_left_out() -> None:
     router = Router(without(["two"], *chain), "one")
 
     assert router.watched == {"three"}
-    assert router.decide(0.0, 0.0).next_tier == "three"
-    found = router.decide(0.0, 0.0, down=frozenset({"three"}))
+    assert router.decide(Facts(0.0, 0.0)).next_tier == "three"
+    found = router.decide(Facts(0.0, 0.0), down=frozenset({"three"}))
     assert (found.next_tier, found.down) == ("four", ["two", "three"])

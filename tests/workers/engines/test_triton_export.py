@@ -10,7 +10,8 @@ import torch
 from msgspec.structs import replace
 
 from roadstream.schemas.cascade.loading import load_cascade, parse_cascade
-from roadstream.schemas.cascade.model import Cascade, Isotonic, Member, Route
+from roadstream.schemas.cascade.model import Cascade, Isotonic, Member
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.schemas.settings.triton import TritonSettings

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from roadstream.schemas.cascade.model import Route
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.records.image import Inline
 from roadstream.schemas.records.votes import NO_EVIDENCE, Box, Evidence, ImageVotes
 from roadstream.stages.inference import Abstained, Engine, EngineResult, Pictures, Score

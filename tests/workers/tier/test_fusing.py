@@ -20,7 +20,7 @@ from roadstream.sinks.files.readers import read_answers
 from roadstream.sinks.report.page import ReportOptions, write_report
 from roadstream.sinks.sink import FORMATS, open_writer
 from roadstream.stages.inference import Abstained, Engine, Pictures, Score
-from roadstream.stages.voting.vote import verdict
+from roadstream.stages.voting.rules import vote_math
 from roadstream.streams.log import TopicPartition
 from roadstream.streams.memory.log import MemoryRecord
 from roadstream.workers.demo.render import write_drive
@@ -133,7 +133,7 @@ def test_answers_files_and_report_show_the_fused_boxes(suffix: str, tmp_path: Pa
     chosen = cascade(tier_of(Fusion(labels={"cone": "traffic cone"}), a=1.0, b=1.0))
     pack = judged(chosen, {"a": Detector([LEFT]), "b": Detector([LEFT])}, count=1)
     decoded = codec.decode_votes(codec.encode(pack))
-    answer = Answerer(chosen, verdict(chosen.pool)).answer(
+    answer = Answerer(chosen, vote_math(chosen)).answer(
         [TierVotes(decoded, decoded.images[0])], first_at=0.0, now=1.0
     )
     path = tmp_path / f"answers{suffix}"

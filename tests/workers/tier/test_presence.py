@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from roadstream.bench.simulation.virtual_loop import VirtualRunner
-from roadstream.schemas.cascade.model import Route
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.errors import (
     ForbiddenError,
     LogUnavailableError,

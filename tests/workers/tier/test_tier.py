@@ -7,7 +7,7 @@ import pytest
 from anyio import to_thread
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Route
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.errors import LogUnavailableError
 from roadstream.schemas.records.image import Inline, Payload, Unreadable
 from roadstream.schemas.records.votes import Escalation, PriorVote

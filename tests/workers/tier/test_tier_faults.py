@@ -10,7 +10,7 @@ from anyio import to_thread
 from msgspec.structs import replace
 
 from roadstream.schemas import codec
-from roadstream.schemas.cascade.model import Route
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.records.image import Inline
 from roadstream.schemas.topics import DEAD_LETTERS, tier_group
 from roadstream.stages.breaker import Cooldown, MemberPolicy, SharePolicy

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from unicodedata import east_asian_width
 from xml.etree import ElementTree as ET
 
-from roadstream.schemas.cascade.model import EXIT, Cascade, Member, Tier
+from roadstream.schemas.cascade.model import Cascade, Member, Tier
+from roadstream.schemas.cascade.routes import EXIT
 from roadstream.sinks.report.markup import printable
 from roadstream.workers.commands.cascade import words
 

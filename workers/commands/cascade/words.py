@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from roadstream.schemas.cascade.model import EXIT, Cascade, Member, Platt, Pool, Route, Tier
+from roadstream.schemas.cascade.model import Cascade, Member, Platt, Pool, Tier
+from roadstream.schemas.cascade.routes import EXIT, Route
 
 
 def conditions(route: Route) -> str:

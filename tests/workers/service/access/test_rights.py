@@ -1,6 +1,6 @@
 """Which rights a command needs on a cluster with ACLs, by its cascade."""
 
-from roadstream.schemas.cascade.model import Route
+from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.topics import tier_group
 from roadstream.streams.log import Right
 from roadstream.workers.service.access.rights import to_work
