@@ -17,6 +17,9 @@ class OnnxSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         boxes: Whether boxes are drawn, if the model finds things or tells evidence per place.
         box_threshold: Score, above 0 and at most 1, from which on things that it finds are drawn.
+        tags: Whether the picture is given tags, if the model has outputs that tell some.
+        tag_confidence: Share that the likeliest value of a tag must have, above 0 and at most 1;
+            below it the picture gets no tag of that name.
         pictures_per_run: Pictures that one run of the model takes, at least 1. A convolutional
             network on a CPU is as fast with one, and needs memory for one only
             (``python -m roadstream.bench.parts.memory``); one of large matrices may gain from more.
@@ -24,4 +27,6 @@ class OnnxSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fie
 
     boxes: bool = True
     box_threshold: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3
+    tags: bool = True
+    tag_confidence: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
     pictures_per_run: Annotated[int, msgspec.Meta(ge=1)] = 1

@@ -4,7 +4,9 @@ The model's contract: input ``images`` uint8 [N, H, W, 3] RGB, whole upright pic
 the member's size; output ``logit`` float32 [N]. A detector also has ``boxes`` float32 [N, K, 4]
 (x1, y1, x2, y2 in [0, 1] of the whole picture), ``scores`` float32 [N, K] in [0, 1] and ``kinds``
 int64 [N, K], whose names are its metadata property ``kinds``, separated by commas. A model that
-knows evidence per place has ``heat`` float32 [N, h, w].
+knows evidence per place has ``heat`` float32 [N, h, w]. One that can tell something else of a
+picture, such as its light, has ``tag_NAME`` float32 [N, K], log-odds of values whose names are the
+metadata property ``tag_NAME``, separated by commas.
 """
 
 import re
@@ -12,14 +14,17 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+from numpy.typing import NDArray
+
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ConfigError, DeviceMemoryError
-from roadstream.schemas.records.votes import Box
+from roadstream.schemas.records.votes import NO_TAGS, Box
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.batching.shapes import sizes_of
 from roadstream.stages.inference import Engine, Pictures, Score
 from roadstream.workers.engines.boxes import DETECTOR_OUTPUTS, Detector, from_heat, kinds_of
 from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.tagging import Tagger, heads_of
 
 # onnxruntime tells by text alone that an arena, the C++ runtime or a device has no more memory
 # (core/framework/bfc_arena.cc, core/providers/cuda/cuda_call.cc).
@@ -48,6 +53,7 @@ class OnnxEngine(Engine):
         self._path = cascade.model_path(member)
         self._places: tuple[str, ...] = ()
         self._boxes: Callable[..., list[Box]] = from_heat
+        self._tagger = Tagger((), self._settings.tag_confidence)
 
     def load(self) -> None:
         """Read the file and check it against the contract.
@@ -67,6 +73,9 @@ class OnnxEngine(Engine):
         self._check_shape(self._session.get_inputs()[0].shape)
         if self._settings.boxes:
             self._choose_places(outputs)
+        if self._settings.tags:
+            heads = heads_of(outputs, self._properties(), str(self._path))
+            self._tagger = self._tagger._replace(heads=heads)
 
     def _opened(self) -> Any:
         import onnxruntime as ort
@@ -92,12 +101,15 @@ class OnnxEngine(Engine):
     def _choose_places(self, outputs: Mapping[str, Any]) -> None:
         """Choose the outputs that boxes are made of, if there are any."""
         if "boxes" in outputs:
-            properties = self._session.get_modelmeta().custom_metadata_map
-            kinds = kinds_of(outputs, properties, str(self._path))
+            kinds = kinds_of(outputs, self._properties(), str(self._path))
             self._places = DETECTOR_OUTPUTS
             self._boxes = Detector(kinds, self._settings.box_threshold).boxes
         elif "heat" in outputs:
             self._places = ("heat",)
+
+    def _properties(self) -> Mapping[str, str]:
+        found: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return found
 
     def _check_shape(self, shape: list[int | str | None]) -> None:
         """Check that the model takes one picture of each of the member's sizes: [N, H, W, 3]."""
@@ -120,7 +132,7 @@ class OnnxEngine(Engine):
             picture.at(*size)
 
     def infer(self, batch: Pictures) -> list[Score]:
-        """Return log-odds and boxes per picture, from as many runs of the model as that takes.
+        """Return log-odds, boxes and tags per picture, from as many runs as that takes.
 
         Raises:
             DeviceMemoryError: The pictures of one run do not fit into memory.
@@ -135,17 +147,23 @@ class OnnxEngine(Engine):
         size = batch.size_for(self._member)
         # One picture needs no copy.
         images = batch[0].at(*size)[None] if len(batch) == 1 else batch.stack(*size)
+        wanted = ["logit", *self._places, *(head.output for head in self._tagger.heads)]
         try:
-            logit, *places = self._session.run(["logit", *self._places], {"images": images})
+            logit, *told = self._session.run(wanted, {"images": images})
         except Exception as error:  # onnxruntime's errors share no base of their own
             if _NO_MEMORY.search(str(error)):
                 raise DeviceMemoryError(f"a batch of {len(batch)}: {error}") from error
             raise
         logits = logit.reshape(-1).tolist()
-        if not places:
+        if not told:
             return [Score(logit, []) for logit in logits]
-        rows = zip(logits, *places, strict=True)
-        return [Score(logit, self._boxes(*places)) for logit, *places in rows]
+        return [self._score(logit, rest) for logit, *rest in zip(logits, *told, strict=True)]
+
+    def _score(self, logit: float, told: list[NDArray[Any]]) -> Score:
+        """Make one picture's boxes and tags of its rows of the other outputs."""
+        count = len(self._places)
+        boxes = self._boxes(*told[:count]) if count else []
+        return Score(logit, boxes, tags=self._tagger.tags(told[count:]) or NO_TAGS)
 
     def close(self) -> None:
         """Let go of the session."""
