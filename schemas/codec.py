@@ -17,6 +17,7 @@ from roadstream.schemas.records.events import Event
 from roadstream.schemas.records.image import Image
 from roadstream.schemas.records.image_formats import image_decoder
 from roadstream.schemas.records.votes import Escalation, VotesPack
+from roadstream.schemas.settings.concepts import Concepts
 from roadstream.schemas.settings.prompts import Prompt
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ SCHEMAS: dict[str, type] = {
     "dead-letter": DeadLetter,
     "cascade": CascadeFile,
     "prompt": Prompt,
+    "concepts": Concepts,
     **{f"{name}-settings": engine.settings for name, engine in ENGINES.items()},
 }
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +29,16 @@ from roadstream.schemas.cascade.without import check_without, leave_out, named_m
 from roadstream.schemas.engines import MODEL_KINDS, engine_named
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.base import EngineSettings
-from roadstream.schemas.settings.prompts import prompt_file, read_prompt
+from roadstream.schemas.settings.concepts import read_concepts
+from roadstream.schemas.settings.named_files import Kind, named_file
+from roadstream.schemas.settings.prompts import read_prompt
 
 # More than 10,000 members fill; what is larger is no cascade file, and would take minutes to parse.
 MOST_BYTES = 4 << 20
+_READ: dict[Kind, Callable[[bytes, Path], tuple[object, list[ConfigError]]]] = {
+    "prompts": read_prompt,
+    "concepts": read_concepts,
+}
 
 
 class Examined(NamedTuple):
@@ -264,6 +270,7 @@ class _Taken:
         self.files: dict[str, bytes] = {}
         self.weights: dict[str, str] = {}
         self.engines: dict[str, str] = {}
+        self._checked: set[tuple[Kind, str]] = set()
 
     def parts(self, member: Member, where: str) -> Iterator[bytes]:
         """Yield what the cascade's hash says of a member's engine, weights and files."""
@@ -280,23 +287,26 @@ class _Taken:
             yield from self._files(member.settings, f"{where}.settings")
 
     def _files(self, settings: EngineSettings, where: str) -> Iterator[bytes]:
-        prompts = {prompt_file(name) for name in settings.prompt_names()}
         for name in settings.files():
             if name not in self.files:
                 path = Path(self._folder, name)
                 with self._readable(path, where, "a file"):
                     self.files[name] = read_file(path)
-                    if name in prompts:
-                        self._check_prompt(path, self.files[name])
             if name in self.files:
                 yield digest_of_bytes(self.files[name])
+        self._check("prompts", settings.prompt_names())
+        self._check("concepts", settings.concept_names())
 
-    def _check_prompt(self, path: Path, data: bytes) -> None:
-        try:
-            _, found = read_prompt(data, path)
-        except ConfigError as error:
-            found = [error]
-        self._mistakes += found
+    def _check(self, kind: Kind, names: list[str]) -> None:
+        """Note what is wrong in files that were read, once for each."""
+        for file in {named_file(kind, name) for name in names} & self.files.keys():
+            if (kind, file) not in self._checked:
+                self._checked.add((kind, file))
+                try:
+                    _, found = _READ[kind](self.files[file], Path(self._folder, file))
+                except ConfigError as error:
+                    found = [error]
+                self._mistakes += found
 
     @contextlib.contextmanager
     def _readable(self, path: Path, where: str, expected: str) -> Iterator[None]:

@@ -119,7 +119,11 @@ class Reader:
         if not known(self._leaf(given, _bounded(loose, bounds), key)):
             return Broken(given)
         if container is dict:
-            return {n: self.read(one, items[1], joined(key, n)) for n, one in given.items()}
+            places = [(joined(key, name), name, one) for name, one in given.items()]
+            return {
+                self._leaf(name, items[0], at): self.read(one, items[1], at)
+                for at, name, one in places
+            }
         return container(
             self.read(one, items[0], f"{key}[{index}]") for index, one in enumerate(given)
         )

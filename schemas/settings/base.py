@@ -26,3 +26,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     def prompt_names(self) -> list[str]:
         """Return the prompts that they name, whose files are among ``files``."""
         return []
+
+    def concept_names(self) -> list[str]:
+        """Return the lists of concepts that they name, whose files are among ``files``."""
+        return []

@@ -1,6 +1,5 @@
 """Prompts of vision-language models: TOML files with a version of their own."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,14 +7,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from roadstream.cascades import FOLDER
 from roadstream.schemas.cascade.structure import Reader, decode_toml
 from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.settings.named_files import NONE_READ, read_named
 
 Text = Annotated[str, Meta(min_length=1, max_length=20_000)]
 Word = Annotated[str, Meta(pattern=r"^\S{1,32}$")]
-_SHIPPED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_NONE_READ: Mapping[str, bytes] = {}
 Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")]
 
 
@@ -55,14 +52,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return asked.strip().replace("{frames}", str(frames))
 
 
-def prompt_file(name: str) -> str:
-    """Return where a prompt lies: one that ships by its name, else relative to the cascade file."""
-    shipped = Path(FOLDER, "prompts", f"{name}.toml")
-    return str(shipped) if _SHIPPED.fullmatch(name) and shipped.is_file() else name
-
-
 def load_prompt(
-    name: str, folder: str | Path, where: str, files: Mapping[str, bytes] = _NONE_READ
+    name: str, folder: str | Path, where: str, files: Mapping[str, bytes] = NONE_READ
 ) -> Prompt:
     """Load a prompt by the name of a shipped one, or by path.
 
@@ -75,15 +66,7 @@ def load_prompt(
     Raises:
         ConfigError: It is not there, is not TOML, or does not say what a prompt says.
     """
-    file = prompt_file(name)
-    path = Path(folder, file)
-    try:
-        data = files[file] if file in files else path.read_bytes()
-    except OSError as error:
-        shipped = ", ".join(shipped_prompts())
-        raise ConfigError(
-            where, f"a prompt file or one of {shipped}", f"{name} ({error.strerror})"
-        ) from None
+    data, path = read_named("prompts", name, folder, where, files)
     prompt, mistakes = read_prompt(data, path)
     if mistakes:
         raise mistakes[0]
@@ -108,8 +91,3 @@ def read_prompt(data: bytes, path: Path) -> tuple[Prompt, list[ConfigError]]:
     told = ", ".join(sorted(both))
     wrong = [ConfigError(f"{path}: no", "words that are not among yes", told)] if both else []
     return msgspec.structs.replace(prompt, name=path.stem), wrong
-
-
-def shipped_prompts() -> list[str]:
-    """Return the names of the prompts that come with Roadstream."""
-    return sorted(path.stem for path in Path(FOLDER, "prompts").glob("*.toml"))

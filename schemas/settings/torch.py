@@ -2,16 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from roadstream.schemas.records.bounds import Share
 from roadstream.schemas.settings.base import EngineSettings
-from roadstream.schemas.settings.prompts import prompt_file
+from roadstream.schemas.settings.concepts import Concepts, TagTexts, Text, texts_of
+from roadstream.schemas.settings.named_files import named_file
 from roadstream.schemas.settings.signs import SIGNS_AGAINST, SIGNS_FOR
 
 Count = Annotated[int, Meta(ge=1)]
 Confidence = Annotated[float, Meta(gt=0, lt=1)]
-Text = Annotated[str, Meta(min_length=1, max_length=400)]
 DeviceName = Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")]
 
 
@@ -38,6 +39,13 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
             ``config.json`` says, ``softmax`` if it does not.
         prompts: Texts that mean roadwork; for a model that takes text.
         other_prompts: Texts that mean none, which the score is held against.
+        concepts: A list of more such texts, and of more ``tags``: name of one that ships, or a TOML
+            file relative to the cascade file. A model that tells by itself whether a text fits does
+            without what means none.
+        tags: Per tag its values, and what means each: texts for a model that takes text, names of
+            classes for one that knows classes. A member without ``roadwork`` or ``prompts`` gives
+            tags alone. Of a tag that ``concepts`` has too, these values count.
+        tag_confidence: A tag is given where its likeliest value is at least so likely.
         examples: Pictures of what means roadwork, each filled by one such thing, relative to the
             cascade file; for OWLv2.
         head: A safetensors file of a trained head, relative to the cascade file; see
@@ -73,6 +81,9 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
     activation: Literal["softmax", "sigmoid"] | None = None
     prompts: list[Text] = []
     other_prompts: list[Text] = []
+    concepts: str | None = None
+    tags: TagTexts = {}
+    tag_confidence: Confidence = 0.5
     examples: list[Text] = []
     head: str | None = None
     layers: list[Count] = []
@@ -88,10 +99,29 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
     sign_odds: Annotated[float, Meta(gt=0, le=16)] = 3.0
 
     def files(self) -> list[str]:
-        """Return the head, the prompt and the examples, if there are such."""
-        prompt = [prompt_file(self.prompt)] if self.prompt is not None else []
-        return [*([self.head] if self.head else []), *prompt, *self.examples]
+        """Return the head, the prompt, the concepts and the examples, if there are such."""
+        named = [named_file("prompts", name) for name in self.prompt_names()]
+        named += [named_file("concepts", name) for name in self.concept_names()]
+        return [*([self.head] if self.head else []), *named, *self.examples]
 
     def prompt_names(self) -> list[str]:
         """Return the prompt, if there is one."""
         return [] if self.prompt is None else [self.prompt]
+
+    def concept_names(self) -> list[str]:
+        """Return the list of concepts, if there is one."""
+        return [] if self.concepts is None else [self.concepts]
+
+    def with_concepts(self, concepts: Concepts, *, others: bool) -> "TorchSettings":
+        """Return them with what a list has behind their own texts.
+
+        Args:
+            concepts: The list.
+            others: Whether texts that mean no roadwork are wanted.
+        """
+        return msgspec.structs.replace(
+            self,
+            prompts=[*self.prompts, *texts_of(concepts.roadwork)],
+            other_prompts=[*self.other_prompts, *(texts_of(concepts.other) if others else [])],
+            tags={**concepts.tags, **self.tags},
+        )

@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from roadstream.schemas.records.bounds import Share
 from roadstream.schemas.settings.base import EngineSettings
-from roadstream.schemas.settings.prompts import prompt_file
+from roadstream.schemas.settings.named_files import named_file
 
 Pixels = Annotated[int, Meta(ge=1024, le=1 << 26)]
 Tokens = Annotated[int, Meta(ge=0, le=65_536)]
@@ -54,7 +54,7 @@ class VlmSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def files(self) -> list[str]:
         """Return the prompt."""
-        return [prompt_file(self.prompt)]
+        return [named_file("prompts", self.prompt)]
 
     def prompt_names(self) -> list[str]:
         """Return the prompt."""

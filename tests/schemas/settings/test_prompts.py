@@ -7,7 +7,8 @@ import pytest
 
 from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.errors import ConfigError
-from roadstream.schemas.settings.prompts import load_prompt, shipped_prompts
+from roadstream.schemas.settings.named_files import shipped_names
+from roadstream.schemas.settings.prompts import load_prompt
 
 CASCADE = """
 name = "asked"
@@ -21,7 +22,7 @@ settings = {{ base_url = "http://127.0.0.1:1/v1", prompt = "{prompt}" }}
 """
 
 
-@pytest.mark.parametrize("name", shipped_prompts())
+@pytest.mark.parametrize("name", shipped_names("prompts"))
 def test_a_prompt_that_ships_asks_for_active_roadwork_and_one_word(name: str) -> None:
     prompt = load_prompt(name, "/nowhere", "here")
 
@@ -34,7 +35,7 @@ def test_a_prompt_that_ships_asks_for_active_roadwork_and_one_word(name: str) ->
 
 
 def test_two_prompts_ship() -> None:
-    assert shipped_prompts() == ["active-roadwork", "active-roadwork-reasoned"]
+    assert shipped_names("prompts") == ["active-roadwork", "active-roadwork-reasoned"]
 
 
 def test_a_prompt_of_ones_own_lies_beside_the_cascade(tmp_path: Path) -> None:

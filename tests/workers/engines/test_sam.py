@@ -75,6 +75,17 @@ def test_the_score_is_that_of_the_likeliest_object_of_any_prompt(folder: Path) -
     assert any(one.boxes for one in scores)
 
 
+def test_of_a_list_of_concepts_it_takes_what_means_roadwork(folder: Path) -> None:
+    told = "".join(f"{i} = ['{prompt}']\n" for i, prompt in enumerate(PROMPTS))
+    (folder / "own.toml").write_text(f"version = '1'\n[roadwork]\n{told}[other]\nb = ['road']\n")
+    listed = engine_of(folder, size=SIZE, concepts="own.toml", min_confidence=0.01)
+    listed.load()
+    by_hand = engine_of(folder, size=SIZE, prompts=PROMPTS, min_confidence=0.01)
+    by_hand.load()
+
+    assert listed.infer(at_size()) == by_hand.infer(at_size())
+
+
 def test_the_image_model_without_its_tracker(tmp_path: Path) -> None:
     others.sam3(tmp_path / "model", video=False)
     engine = engine_of(tmp_path, size=SIZE, prompts=PROMPTS)

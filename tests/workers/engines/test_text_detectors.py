@@ -148,6 +148,26 @@ def test_a_picture_scores_alone_as_it_does_in_a_batch(tmp_path: Path, name: str)
     assert alone == pytest.approx(raws(engine, batch), abs=1e-3)
 
 
+@pytest.mark.parametrize("name", ["grounding_dino", "owlv2"])
+def test_texts_may_come_from_a_list_of_concepts(tmp_path: Path, name: str) -> None:
+    getattr(detectors, name)(tmp_path / "model")
+    (tmp_path / "own.toml").write_text(
+        f'version = "1"\n[roadwork]\na = ["{PROMPTS[0]}"]\n[other]\nb = ["{PROMPTS[1]}"]\n'
+    )
+    listed = engine_of(tmp_path, size=SIZE, concepts="own.toml", min_confidence=LEAST)
+    listed.load()
+    told = engine_of(
+        tmp_path, size=SIZE, prompts=PROMPTS[:1], other_prompts=PROMPTS[1:], min_confidence=LEAST
+    )
+    told.load()
+
+    assert listed.infer(at_size()) == told.infer(at_size())
+    assert listed.version == "own@1"
+    tagger = engine_of(tmp_path, size=SIZE, prompts=PROMPTS, concepts="weather")
+    with pytest.raises(ConfigError, match=r"settings\.tags: .*gives none, got weather, light"):
+        tagger.load()
+
+
 @pytest.mark.parametrize("name", [*GROUNDERS, "owlv2"])
 def test_what_suits_another_text_better_counts_less_and_is_not_told(
     tmp_path: Path, name: str

@@ -195,7 +195,12 @@ def siglip(folder: Path) -> dict[str, Any]:
     return {"prompts": ["road work ahead", "traffic cones"], "other_prompts": ["a clear road"]}
 
 
-@pytest.mark.parametrize("write", [backbone, siglip])
+def listed(folder: Path) -> dict[str, Any]:
+    backbones.siglip2(folder / "model")
+    return {"concepts": "roadwork-objects"}
+
+
+@pytest.mark.parametrize("write", [backbone, siglip, listed])
 def test_a_torch_member_becomes_an_onnx_file_of_the_same_scores(write: Any, tmp_path: Path) -> None:
     size = (64, 64)
     settings = write(tmp_path)
@@ -221,19 +226,23 @@ def test_a_torch_member_becomes_an_onnx_file_of_the_same_scores(write: Any, tmp_
 def test_a_classifiers_graph_judges_as_its_engine_does(verdict: Verdict) -> None:
     logits = torch.randn((6, 5), generator=torch.Generator().manual_seed(0)) * 4
     found = log_odds_of(verdict, logits).tolist()
-    assert found == pytest.approx([one.raw for one in verdict.scores(logits.numpy())], abs=1e-5)
+    assert found == pytest.approx(verdict.raws(logits.numpy()), abs=1e-5)
 
 
 def test_a_torch_member_that_is_no_graph_stays_or_is_refused(tmp_path: Path) -> None:
     settings = classifier(tmp_path / "classes")
+    light = {"light": {"day": ["cones"], "night": ["barrier"]}}
     others.depth_anything(tmp_path / "depth")
     chosen = torch_cascade(
         tmp_path,
         torch_member("classes", "classes/model", settings, (64, 64)),
         torch_member("depth", "depth", {"device": "cpu"}, (56, 56)),
+        torch_member("light", "classes/model", {**settings, "tags": light}, (64, 64)),
     )
     exported, told = export(chosen, tmp_path / "out")
     assert told[1].startswith("depth: stays on torch (test: member depth: family: expected a class")
+    assert told[2].startswith("light: stays on torch (test: member light: settings: expected a mem")
+    assert told[2].endswith("without tags, which a model on a server cannot give, got light)")
     assert not (tmp_path / "out/models/depth").exists()
     assert exported.model_source(members(exported)["depth"]) == tmp_path / "out/../depth"
     with pytest.raises(CannotExportError, match=r"got Depth\w*, whose scores are made on the host"):

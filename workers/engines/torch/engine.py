@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from roadstream.schemas.cascade.model import Cascade, Member
-from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.batching.shapes import Size, sizes_of
 from roadstream.stages.inference import Engine, EngineResult, Pictures
 from roadstream.workers.engines.options import EngineOptions
@@ -27,9 +26,7 @@ class TorchEngine(Engine):
     """
 
     def __init__(self, cascade: Cascade, member: Member, options: EngineOptions) -> None:
-        assert isinstance(member.settings, TorchSettings)
         self._cascade, self._member, self._options = cascade, member, options
-        self._settings = member.settings
         self._models: dict[Size, Model] = {}
 
     @property
@@ -51,12 +48,14 @@ class TorchEngine(Engine):
                 should be or do not fit together.
             DeviceMemoryError: Not even one picture fits.
         """
-        from roadstream.workers.engines.torch.model import open_model
+        from roadstream.workers.engines.torch.concepts import concepts_of
+        from roadstream.workers.engines.torch.model import Model, open_family
 
+        concepts = concepts_of(self._cascade, self._member)
         for size in sizes_of(self._member):
-            self._models[size] = open_model(
-                self._cascade, self._member, size, self._settings, self._options
-            )
+            family = open_family(self._cascade, self._member, size, concepts)
+            self._models[size] = Model(family, self._options.threads, self._options.shared)
+        self.version = "" if concepts is None else concepts.tag
         self.device = self.model.device
 
     def warm_up(self, largest: int = 1) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roadstream.schemas.settings.torch import TorchSettings
-from roadstream.stages.inference import Abstained, Score
+from roadstream.stages.inference import EngineResult
 from roadstream.workers.engines.torch.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -73,9 +73,18 @@ class Family(ABC):
         settings: The member's.
         size: Width and height in pixels of the pictures it is given.
 
+    Attributes:
+        takes_concepts: Whether it takes texts, and so a list of ``concepts``.
+        takes_others: Whether it takes texts that mean no roadwork, if it takes any.
+        gives_tags: Whether it gives ``tags``.
+
     Raises:
         ConfigError: The settings do not fit the checkpoint.
     """
+
+    takes_concepts = False
+    takes_others = True
+    gives_tags = False
 
     def __init__(
         self, checkpoint: Checkpoint, settings: TorchSettings, size: tuple[int, int]
@@ -171,5 +180,5 @@ class Family(ABC):
         return features
 
     @abstractmethod
-    def scores(self, outputs: Outputs) -> Sequence[Score | Abstained]:
+    def scores(self, outputs: Outputs) -> Sequence[EngineResult]:
         """Return a finding per picture, from outputs copied to the host as float32."""

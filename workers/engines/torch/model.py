@@ -7,10 +7,11 @@ from torch import nn
 
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ConfigError, DeviceMemoryError
+from roadstream.schemas.settings.concepts import Concepts
 from roadstream.schemas.settings.torch import TorchSettings
-from roadstream.stages.inference import Abstained, Pictures, Score
-from roadstream.workers.engines.options import EngineOptions
+from roadstream.stages.inference import EngineResult, Pictures
 from roadstream.workers.engines.torch.checkpoint import Checkpoint, open_checkpoint
+from roadstream.workers.engines.torch.concepts import with_concepts
 from roadstream.workers.engines.torch.device_link import Upload, link_for
 from roadstream.workers.engines.torch.families.registry import family_of
 from roadstream.workers.engines.torch.family import Family
@@ -99,7 +100,7 @@ class Model:
         stack = batch.stack(*self.family.size)
         return batch.share(self._upload_key, lambda: self._link.upload(stack))
 
-    def infer(self, batch: Pictures) -> Sequence[Score | Abstained]:
+    def infer(self, batch: Pictures) -> Sequence[EngineResult]:
         """Return a finding per picture.
 
         Raises:
@@ -117,20 +118,17 @@ class Model:
         leave(self.backbone, self._shared)
 
 
-def open_model(
-    cascade: Cascade,
-    member: Member,
-    size: tuple[int, int],
-    settings: TorchSettings,
-    options: EngineOptions,
-) -> Model:
-    """Load a member for pictures of one size.
+def open_family(
+    cascade: Cascade, member: Member, size: tuple[int, int], concepts: Concepts | None
+) -> Family:
+    """Return what reads a member's checkpoint, for pictures of one size.
 
     Raises:
         ConfigError: Its settings or its checkpoint are not what they should be.
     """
+    settings = member.settings
+    assert isinstance(settings, TorchSettings)
     where = f"{cascade.name}: member {member.name}"
-    source = cascade.model_source(member)
-    checkpoint = open_checkpoint(source, settings, where, cascade)
+    checkpoint = open_checkpoint(cascade.model_source(member), settings, where, cascade)
     kind = family_of(checkpoint, settings)
-    return Model(kind(checkpoint, settings, size), options.threads, options.shared)
+    return kind(checkpoint, with_concepts(kind, checkpoint, settings, concepts), size)

@@ -52,6 +52,35 @@ def mean_odds(logits: Floats) -> Floats:
     return mean
 
 
+def shares(logits: Floats, groups: Sequence[Sequence[int]]) -> Floats:
+    """Return how likely it is that one of a group of classes is the one [N, groups] (softmax).
+
+    Args:
+        logits: [N, classes].
+        groups: Columns of each.
+    """
+    exact = np.asarray(logits, np.float64)
+    with np.errstate(invalid="ignore"):  # what is no number stays none
+        parts = [_total(exact[:, list(group)]) - _total(exact) for group in groups]
+    found: NDArray[np.float64] = np.exp(np.stack(parts, 1))
+    return found
+
+
+def likelihoods(logits: Floats, groups: Sequence[Sequence[int]]) -> Floats:
+    """Return how likely the likeliest class of a group is [N, groups] (each its own sigmoid).
+
+    Args:
+        logits: [N, classes].
+        groups: Columns of each.
+    """
+    exact = np.asarray(logits, np.float64)
+    best = np.stack([exact[:, list(group)].max(axis=1) for group in groups], 1)
+    with np.errstate(invalid="ignore"):
+        # σ(x) = exp(−log(1 + exp(−x))), which overflows nowhere.
+        found: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -best))
+    return found
+
+
 def _total(exact: NDArray[np.float64]) -> NDArray[np.float64]:
     total: NDArray[np.float64] = np.logaddexp.reduce(exact, axis=1)
     return total

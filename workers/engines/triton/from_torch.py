@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from roadstream.schemas.cascade.model import Cascade, Member
-from roadstream.schemas.settings.torch import TorchSettings
-from roadstream.workers.engines.torch.checkpoint import open_checkpoint
 from roadstream.workers.engines.torch.classes import Verdict
-from roadstream.workers.engines.torch.families.registry import family_of
+from roadstream.workers.engines.torch.concepts import concepts_of
 from roadstream.workers.engines.torch.family import Family
+from roadstream.workers.engines.torch.model import open_family
 from roadstream.workers.engines.torch.placement import Placement
 from roadstream.workers.engines.torch.scoring import LIMIT
 from roadstream.workers.engines.triton.repository import CannotExportError
@@ -58,10 +57,11 @@ def write_onnx(cascade: Cascade, member: Member, file: Path) -> None:
         ConfigError: Its family cannot be exported, or what was exported gives other scores.
     """
     where = f"{cascade.name}: member {member.name}"
-    settings = member.settings
-    assert isinstance(settings, TorchSettings)
-    checkpoint = open_checkpoint(cascade.model_source(member), settings, where, cascade)
-    family = family_of(checkpoint, settings)(checkpoint, settings, (member.width, member.height))
+    size = (member.width, member.height)
+    family = open_family(cascade, member, size, concepts_of(cascade, member))
+    if tags := family.settings.tags:
+        expected = "a member without tags, which a model on a server cannot give"
+        raise CannotExportError(f"{where}: settings", expected, ", ".join(tags))
     graph = Graph(family, _score_of(family, where))
     shape = (member.height, member.width, 3)
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8))
@@ -103,7 +103,7 @@ def _against(meant: Tensor, others: Tensor) -> Tensor:
 
 
 def log_odds_of(verdict: Verdict, logits: Tensor) -> Tensor:
-    """Return what `Verdict.scores` does, as tensors: log-odds [N] of logits [N, classes]."""
+    """Return what `Verdict.raws` does, as tensors: log-odds [N] of logits [N, classes]."""
     if not verdict.columns:
         return logits[:, 0]
     chosen = logits[:, verdict.columns]

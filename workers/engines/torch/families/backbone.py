@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from roadstream.schemas.settings.torch import TorchSettings
-from roadstream.stages.inference import Score
+from roadstream.stages.inference import EngineResult
 from roadstream.workers.engines.torch.checkpoint import Checkpoint
 from roadstream.workers.engines.torch.classes import Verdict
 from roadstream.workers.engines.torch.families.readers import READERS, Reader, TimmReader
@@ -23,6 +23,8 @@ class Backbone(Family):
 
     The score is the log-odds of the head's single output, or of the classes that mean roadwork.
     """
+
+    gives_tags = True
 
     def __init__(
         self, checkpoint: Checkpoint, settings: TorchSettings, size: tuple[int, int]
@@ -85,8 +87,8 @@ class Backbone(Family):
         """Return the head's logits [N, classes]."""
         return {"logits": head(features)}
 
-    def scores(self, outputs: Outputs) -> Sequence[Score]:
-        """Return the log-odds of roadwork."""
+    def scores(self, outputs: Outputs) -> Sequence[EngineResult]:
+        """Return the log-odds of roadwork, and the tags."""
         return self.verdict.scores(outputs["logits"])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from roadstream.schemas.settings.torch import TorchSettings
-from roadstream.stages.inference import Score
+from roadstream.stages.inference import EngineResult
 from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
 from roadstream.workers.engines.torch.classes import Verdict
 from roadstream.workers.engines.torch.family import Family, Outputs
@@ -19,6 +19,8 @@ class Classifier(Family):
     they exclude each other (softmax), and of the likeliest of them where they do not (sigmoid). A
     network with a single output gives the log-odds itself.
     """
+
+    gives_tags = True
 
     def __init__(
         self, checkpoint: Checkpoint, settings: TorchSettings, size: tuple[int, int]
@@ -47,8 +49,8 @@ class Classifier(Family):
         found = module(pixel_values=self.normalised(images), **self._extra)
         return {"logits": found.logits.float()}
 
-    def scores(self, outputs: Outputs) -> Sequence[Score]:
-        """Return the log-odds of roadwork."""
+    def scores(self, outputs: Outputs) -> Sequence[EngineResult]:
+        """Return the log-odds of roadwork, and the tags."""
         return self.verdict.scores(outputs["logits"])
 
 

@@ -185,6 +185,7 @@ class Grounding(Finder):
     """
 
     exclusive = True
+    takes_concepts = True
 
     def __init__(
         self, checkpoint: Checkpoint, settings: TorchSettings, size: tuple[int, int]

@@ -61,6 +61,7 @@ class Owl(Finder):
     """
 
     exclusive = True
+    takes_concepts = True
 
     def __init__(
         self, checkpoint: Checkpoint, settings: TorchSettings, size: tuple[int, int]

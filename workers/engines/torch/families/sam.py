@@ -29,6 +29,9 @@ class Sam(Family):
     Presence is the model's own estimate that what the prompt names is in the picture at all.
     """
 
+    takes_concepts = True
+    takes_others = False
+
     def __init__(
         self, checkpoint: Checkpoint, settings: TorchSettings, size: tuple[int, int]
     ) -> None:

@@ -7,32 +7,40 @@ texts share it.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from roadstream.schemas.cascade.structure import joined
 from roadstream.schemas.settings.torch import TorchSettings
-from roadstream.stages.inference import Score
+from roadstream.stages.inference import EngineResult
 from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
 from roadstream.workers.engines.torch.families.classifier import interpolation
 from roadstream.workers.engines.torch.families.processors import tokenizer_of
 from roadstream.workers.engines.torch.family import Family, Outputs
-from roadstream.workers.engines.torch.scoring import clipped, mean_odds
+from roadstream.workers.engines.torch.scoring import Floats, clipped, mean_odds, shares
+from roadstream.workers.engines.torch.tagging import Tagging
 
 
 class Siglip(Family):
     """Log-odds that a picture and a text belong together, as the model was trained to give them.
 
     The score is the logarithm of the mean odds over ``prompts``; less that over ``other_prompts``,
-    if there are any. Texts are put in lower case, as in training.
+    if there are any. How likely a value of a tag is, is its share of the mean odds over its texts
+    among those of all values. Texts are put in lower case, as in training.
     """
+
+    takes_concepts = True
+    gives_tags = True
 
     def __init__(
         self, checkpoint: Checkpoint, settings: TorchSettings, size: tuple[int, int]
     ) -> None:
         super().__init__(checkpoint, settings, size)
-        if not settings.prompts:
-            raise checkpoint.problem("prompts", "texts that mean roadwork", "nothing")
+        self._check_texts()
+        self._tagging = Tagging.of(settings)
         self._flexible = checkpoint.model_type == "siglip2"
         vision = checkpoint.config.get("vision_config") or {}
         self._patch = int(vision.get("patch_size", 16))
@@ -41,6 +49,14 @@ class Siglip(Family):
             raise checkpoint.damaged(
                 f"width and height in steps of {self._patch}", f"{width} × {height}"
             )
+
+    def _check_texts(self) -> None:
+        settings, problem = self.settings, self.checkpoint.problem
+        if not settings.prompts and (settings.other_prompts or not settings.tags):
+            raise problem("prompts", "texts that mean roadwork", "nothing")
+        for tag, values in settings.tags.items():
+            if len(values) < 2:
+                raise problem(joined("tags", tag), "several values, of which one is told", *values)
 
     def identity(self) -> str:
         """All that members ask of the network is the pictures' embeddings."""
@@ -85,7 +101,7 @@ class Siglip(Family):
         model: Any = pretrained(
             Siglip2Model if self._flexible else SiglipModel, self.checkpoint, self.settings
         )
-        texts = [*self.settings.prompts, *self.settings.other_prompts]
+        texts = [text for group in self._groups() for text in group]
         ids = self._tokens(texts, model.config.text_config.max_position_embeddings)
         with torch.inference_mode():
             embedded = model.get_text_features(input_ids=ids).pooler_output.float()
@@ -94,6 +110,12 @@ class Siglip(Family):
             model.logit_scale.detach().exp(),
             model.logit_bias.detach(),
         )
+
+    def _groups(self) -> list[list[str]]:
+        """Return the texts that are held against pictures: of both sides, and of tags' values."""
+        tags = self.settings.tags.values()
+        told = [texts for values in tags for texts in values.values()]
+        return [self.settings.prompts, self.settings.other_prompts, *told]
 
     def _tokens(self, texts: Sequence[str], longest: int) -> Tensor:
         """Return token ids [texts, longest], padded as in training.
@@ -109,21 +131,42 @@ class Siglip(Family):
         for text, one in zip(texts, ids, strict=True):
             if len(one) > longest:
                 got = f"{len(one)} in {text!r}"
-                raise self.checkpoint.problem("prompts", f"at most {longest} tokens each", got)
+                raise self.checkpoint.problem(
+                    self._key_of(text), f"at most {longest} tokens each", got
+                )
         return torch.tensor(ids)
+
+    def _key_of(self, text: str) -> str:
+        """Return the setting that a text stands in."""
+        if text in self.settings.prompts:
+            return "prompts"
+        return "other_prompts" if text in self.settings.other_prompts else "tags"
 
     def finish(self, head: nn.Module, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return log-odds per text [N, texts]."""
         return {"logits": head(features["embedding"])}
 
-    def scores(self, outputs: Outputs) -> Sequence[Score]:
-        """Return the log-odds of roadwork."""
-        meant = len(self.settings.prompts)
-        logits = outputs["logits"]
-        raws = mean_odds(logits[:, :meant])
-        if self.settings.other_prompts:
-            raws = raws - mean_odds(logits[:, meant:])
-        return [Score(raw, []) for raw in clipped(raws)]
+    def scores(self, outputs: Outputs) -> Sequence[EngineResult]:
+        """Return the log-odds of roadwork, and the tags."""
+        groups = self._groups()
+        ends = np.cumsum([len(group) for group in groups])
+        prompts, others, *values = np.split(outputs["logits"], ends[:-1], axis=1)
+        told = [_shares([values.pop(0) for _ in tag]) for tag in self.settings.tags.values()]
+        return self._tagging.findings(told, _raws(prompts, others))
+
+
+def _raws(prompts: Floats, others: Floats) -> list[float] | None:
+    """Return scores of log-odds per text [N, texts]; ``None`` without texts."""
+    if not prompts.shape[1]:
+        return None
+    raws = mean_odds(prompts)
+    return clipped(raws - mean_odds(others) if others.shape[1] else raws)
+
+
+def _shares(values: Sequence[Floats]) -> Floats:
+    """Return the shares of a tag's values [N, values], of log-odds per text of each."""
+    odds: NDArray[np.float64] = np.stack([mean_odds(texts) for texts in values], 1)
+    return shares(odds, [[column] for column in range(len(values))])
 
 
 class _Texts(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.torch import TorchSettings
-from roadstream.stages.inference import Score
+from roadstream.stages.inference import EngineResult
 from roadstream.workers.engines.torch.checkpoint import Checkpoint
 from roadstream.workers.engines.torch.classes import Verdict
 from roadstream.workers.engines.torch.family import Family, Outputs, Statistics
@@ -19,6 +19,8 @@ class Timm(Family):
     Classes have the names of ``settings.classes``, else those of ``label_names`` in its file, else
     their numbers, counted from 0.
     """
+
+    gives_tags = True
 
     def __init__(
         self, checkpoint: Checkpoint, settings: TorchSettings, size: tuple[int, int]
@@ -51,8 +53,8 @@ class Timm(Family):
         """Return the logits [N, classes]."""
         return {"logits": module(self.normalised(images)).float()}
 
-    def scores(self, outputs: Outputs) -> Sequence[Score]:
-        """Return the log-odds of roadwork."""
+    def scores(self, outputs: Outputs) -> Sequence[EngineResult]:
+        """Return the log-odds of roadwork, and the tags."""
         return self.verdict.scores(outputs["logits"])
 
 
