@@ -34,8 +34,23 @@ def test_a_prompt_that_ships_asks_for_active_roadwork_and_one_word(name: str) ->
     assert prompt.tag == f"{name}@1"
 
 
-def test_two_prompts_ship() -> None:
-    assert shipped_names("prompts") == ["active-roadwork", "active-roadwork-reasoned"]
+def test_these_prompts_ship() -> None:
+    assert shipped_names("prompts") == [
+        "active-roadwork",
+        "active-roadwork-reasoned",
+        "confirm-boxes",
+        "point-out",
+        "vera-questions",
+    ]
+
+
+def test_prompts_that_ask_for_more_than_a_word_say_what_is_wanted() -> None:
+    guided = load_prompt("vera-questions", "/nowhere", "here")
+    for frames, count in ((1, 7), (2, 8)):
+        numbered = re.findall(r"^(\d)\. .*\?$", guided.question(frames), re.MULTILINE)
+        assert numbered == [str(i + 1) for i in range(count)]
+    assert "marked with boxes" in load_prompt("confirm-boxes", "/nowhere", "here").question(1)
+    assert load_prompt("point-out", "/nowhere", "here").question(1).startswith("Point to")
 
 
 def test_a_prompt_of_ones_own_lies_beside_the_cascade(tmp_path: Path) -> None:
@@ -65,9 +80,8 @@ def test_what_is_no_prompt_is_said(tmp_path: Path, text: str, said: str) -> None
 
 
 def test_a_prompt_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match="one of active-roadwork, active-roadwork-reasoned, got x"
-    ):
+    shipped = "active-roadwork, .*, vera-questions"
+    with pytest.raises(ConfigError, match=f"a prompt file or one of {shipped}, got x"):
         load_prompt("x", tmp_path, "here")
 
 
