@@ -3,18 +3,17 @@
 Of what is ``Broken`` nothing more is said, nor of what may be wrong only because of it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
-from typing import TypeVar, cast
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 from roadstream.schemas.cascade.model import CascadeFile, Isotonic, Member, Tier
+from roadstream.schemas.cascade.names import each, named, names_of
 from roadstream.schemas.cascade.routes import EXIT, Route
-from roadstream.schemas.cascade.structure import Broken, known
+from roadstream.schemas.cascade.rule_checks import check_ensemble, check_rules
+from roadstream.schemas.cascade.structure import known
 from roadstream.schemas.engines import MODEL_KINDS, EngineEntry
-from roadstream.schemas.errors import MOST_SHOWN, ConfigError, shortened
+from roadstream.schemas.errors import ConfigError, shortened
 from roadstream.schemas.settings.base import EngineSettings
-
-T = TypeVar("T")
 
 
 def check_file(file: CascadeFile, where: str) -> Iterator[ConfigError]:
@@ -34,8 +33,11 @@ def check_file(file: CascadeFile, where: str) -> Iterator[ConfigError]:
         if name == EXIT:
             yield ConfigError(f"{where}: {at}.name", f"tier names other than '{EXIT}'", EXIT)
     for index, tier in tiers.items():
-        later = _names(file.tiers[index + 1 :])
-        yield from _check_tier(tier, later, f"{where}: tiers[{index}]", first=index == 0)
+        later = names_of(file.tiers[index + 1 :])
+        at = f"{where}: tiers[{index}]"
+        yield from _check_tier(tier, later, at, first=index == 0)
+        yield from check_ensemble(tier, at)
+    yield from check_rules(file, where)
 
 
 def check_member(member: Member, engine: EngineEntry, where: str) -> Iterator[ConfigError]:
@@ -62,62 +64,6 @@ def check_settings(
         yield ConfigError(f"{where}.settings.evidence", expected, ", ".join(settings.evidence))
 
 
-def doubts(file: CascadeFile) -> Iterator[str]:
-    """Yield what a file says that can be meant, and hardly is: routes and tiers of no use."""
-    reached = {file.tiers[0].name}
-    for index, tier in enumerate(file.tiers):
-        useful: list[Route] = []
-        for place, route in enumerate(tier.routes):
-            why = _useless(route, tier.routes[:place])
-            if why is None:
-                useful.append(route)
-            else:
-                yield f"tiers[{index}].routes[{place}]: {why}"
-        if tier.name not in reached:
-            yield f"tiers[{index}]: nothing leads to {tier.name}"
-            continue
-        reached |= {route.to for route in useful}
-        if not any(route.unconditional for route in useful):
-            reached |= {other.name for other in file.tiers[index + 1 : index + 2]}
-
-
-def _useless(route: Route, before: list[Route]) -> str | None:
-    """Return why no picture takes a route, if so."""
-    low, high = _confidences(route)
-    if low >= high:
-        return f"it never holds: no confidence is at least {low:g} and below {high:g}"
-    for place, other in enumerate(before):
-        if _covers(other, route):
-            return f"nothing reaches it: whenever it holds, routes[{place}] before it does"
-    return None
-
-
-def _confidences(route: Route) -> tuple[float, float]:
-    low = 0.0 if route.min_confidence is None else route.min_confidence
-    return low, 2.0 if route.max_confidence is None else route.max_confidence
-
-
-def _covers(wide: Route, narrow: Route) -> bool:
-    """Tell whether a route holds whenever another does, as far as its conditions tell."""
-    (low, high), (least, most) = _confidences(wide), _confidences(narrow)
-    spread, less = wide.max_disagreement, narrow.max_disagreement
-    return (
-        low <= least
-        and most <= high
-        and (spread is None or (less is not None and less <= spread))
-        and {*wide.tags_all} <= {*narrow.tags_all}
-        and {*wide.tags_none} <= {*narrow.tags_none}
-        and (not wide.tags_any or {*wide.tags_any} == {*narrow.tags_any})
-        and {*wide.tiers_down} <= {*narrow.tiers_down}
-    )
-
-
-def each(found: list[T]) -> Iterator[tuple[int, T]]:
-    """Yield what is well of a list, with its position there."""
-    if known(found):
-        yield from ((index, one) for index, one in enumerate(found) if known(one))
-
-
 def _repeated(kind: str, names: dict[str, str], where: str) -> Iterator[ConfigError]:
     seen: dict[str, int] = {}
     for at, name in names.items():
@@ -135,13 +81,15 @@ def _check_tier(tier: Tier, later: list[str], where: str, *, first: bool) -> Ite
     if first and known(tier.give_up_after) and tier.give_up_after is not None:
         expected = "nothing for the first tier, which nobody can answer without"
         yield ConfigError(f"{where}.give_up_after", expected, f"{tier.give_up_after:g}")
+    if first and known(tier.off_path) and tier.off_path:
+        yield ConfigError(f"{where}.off_path", "false for the first tier, where all begin", "true")
     for index, route in each(tier.routes):
         yield from _check_route(route, later, f"{where}.routes[{index}]")
     if known(tier.fusion) and tier.fusion is not None and voting:
-        names = _names(voting)
+        names = names_of(voting)
         expected = "a member of this tier of weight above 0 ({})"
         for index, name in each(tier.fusion.members):
-            yield from _named(name, names, f"{where}.fusion.members[{index}]", expected)
+            yield from named(name, names, f"{where}.fusion.members[{index}]", expected)
     for index, member in each(tier.members):
         yield from _check_calibration(member, f"{where}.members[{index}].calibration")
 
@@ -153,32 +101,10 @@ def _voting(members: list[Member]) -> list[Member]:
     return [one for one in members if not (known(one) and one.weight == 0)]
 
 
-def _names(found: Sequence[Tier | Member]) -> list[str]:
-    """Return the names of tiers or members; those that are broken have a broken one."""
-    names = [one.name if known(one) else one for one in found]
-    return list(dict.fromkeys(cast("list[str]", names)))
-
-
 def _check_route(route: Route, later: list[str], where: str) -> Iterator[ConfigError]:
-    yield from _named(route.to, [EXIT, *later], f"{where}.to", "one of {}")
+    yield from named(route.to, [EXIT, *later], f"{where}.to", "one of {}")
     for index, name in each(route.tiers_down):
-        yield from _named(name, later, f"{where}.tiers_down[{index}]", "a later tier ({})")
-
-
-def _named(name: str, names: list[str], where: str, expected: str) -> Iterator[ConfigError]:
-    """Yield that a name names nothing, unless what it names may have lost its name only."""
-    there = [one for one in names if known(one)]
-    lost = [one.given for one in names if isinstance(one, Broken)]
-    if known(name) and name not in there and not any(_may_be(name, one) for one in lost):
-        said = expected.format(", ".join(there) or "there is none")
-        yield ConfigError(where, said, shortened(name))
-
-
-def _may_be(name: str, lost: object) -> bool:
-    """Tell whether a name may be that of something whose own is misspelled or missing."""
-    return not isinstance(lost, str) or bool(
-        get_close_matches(name[:MOST_SHOWN], [lost[:MOST_SHOWN]])
-    )
+        yield from named(name, later, f"{where}.tiers_down[{index}]", "a later tier ({})")
 
 
 def _check_calibration(member: Member, where: str) -> Iterator[ConfigError]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from roadstream.cascades import FOLDER
-from roadstream.schemas.cascade.checks import check_file, check_member, check_settings, each
+from roadstream.schemas.cascade.checks import check_file, check_member, check_settings
 from roadstream.schemas.cascade.model import (
     Cascade,
     CascadeFile,
@@ -22,6 +22,7 @@ from roadstream.schemas.cascade.model import (
     is_hub_id,
     shown,
 )
+from roadstream.schemas.cascade.names import each
 from roadstream.schemas.cascade.rules import KIND_WEIGHTS
 from roadstream.schemas.cascade.structure import Broken, Reader, decode_toml, known
 from roadstream.schemas.cascade.weights import digest_of_bytes, read_file

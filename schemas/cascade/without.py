@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 import msgspec
 
-from roadstream.schemas.cascade.checks import each
 from roadstream.schemas.cascade.model import Cascade, CascadeFile, Member, Tier
+from roadstream.schemas.cascade.names import each
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.base import EngineSettings
 

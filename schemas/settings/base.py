@@ -1,10 +1,14 @@
 """What the settings of all engines have in common."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 EvidenceKind = Literal["boxes", "tags", "texts", "disagreement"]
+
+TagsGiven = Mapping[str, frozenset[str] | None]
+"""Tags by name, each with the values that it may have; ``None`` where these cannot be told."""
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,3 +34,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     def concept_names(self) -> list[str]:
         """Return the lists of concepts that they name, whose files are among ``files``."""
         return []
+
+    def given_tags(self) -> TagsGiven | None:
+        """Return the tags that a member with them may give; ``None`` if that cannot be told."""
+        return None

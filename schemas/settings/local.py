@@ -4,11 +4,15 @@ from typing import Annotated
 
 import msgspec
 
-from roadstream.schemas.settings.base import EngineSettings
+from roadstream.schemas.settings.base import EngineSettings, TagsGiven
 
 
 class NoSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An engine without settings."""
+
+    def given_tags(self) -> TagsGiven:
+        """Return the tags that a member with them may give."""
+        return {}
 
 
 class OnnxSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from roadstream.schemas.records.bounds import Share
-from roadstream.schemas.settings.base import EngineSettings
+from roadstream.schemas.settings.base import EngineSettings, TagsGiven
 from roadstream.schemas.settings.concepts import Concepts, TagTexts, Text, texts_of
 from roadstream.schemas.settings.named_files import named_file
 from roadstream.schemas.settings.signs import SIGNS_AGAINST, SIGNS_FOR
@@ -125,3 +125,10 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
             other_prompts=[*self.other_prompts, *(texts_of(concepts.other) if others else [])],
             tags={**concepts.tags, **self.tags},
         )
+
+    def given_tags(self) -> TagsGiven | None:
+        """Return the tags that a reader of signs may give, and those that are asked for."""
+        if self.concepts is not None:
+            return None  # a list of concepts may bring tags
+        asked = {name: frozenset(values) for name, values in self.tags.items()}
+        return {"text": None, "zone": frozenset({"begins", "ends"}), **asked}

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from roadstream.schemas.records.bounds import NonNegative, Positive
-from roadstream.schemas.settings.base import EngineSettings
+from roadstream.schemas.settings.base import EngineSettings, TagsGiven
 
 Text = Annotated[str, Meta(min_length=1, max_length=400)]
 
@@ -77,3 +77,7 @@ class TritonSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_f
     ca: Text | None = None
     certificate: Text | None = None
     key: Text | None = None
+
+    def given_tags(self) -> TagsGiven:
+        """Return the tags that a member with them may give."""
+        return {}

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from roadstream.schemas.records.bounds import Share
-from roadstream.schemas.settings.base import EngineSettings
+from roadstream.schemas.settings.base import EngineSettings, TagsGiven
 from roadstream.schemas.settings.named_files import named_file
 
 Pixels = Annotated[int, Meta(ge=1024, le=1 << 26)]
@@ -59,3 +59,7 @@ class VlmSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fiel
     def prompt_names(self) -> list[str]:
         """Return the prompt."""
         return [self.prompt]
+
+    def given_tags(self) -> TagsGiven:
+        """Return the tags that a member with them may give."""
+        return {}

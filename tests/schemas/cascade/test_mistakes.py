@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roadstream.schemas.cascade.checks import doubts
+from roadstream.schemas.cascade.doubts import doubts
 from roadstream.schemas.cascade.loading import examine, parse_cascade
 from roadstream.schemas.cascade.model import CascadeFile
 from roadstream.schemas.cascade.structure import Reader

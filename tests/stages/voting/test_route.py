@@ -1,14 +1,20 @@
 """Routes: the first rule that holds decides, and no image ever goes back."""
 
+import math
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstream.schemas.cascade.model import Cascade, Tier
 from roadstream.schemas.cascade.routes import Route
+from roadstream.schemas.cascade.rules import Exploration
 from roadstream.schemas.cascade.without import leave_out
+from roadstream.schemas.records.votes import Box
 from roadstream.stages.voting.route import MOST_REASON, Decision, Facts, Router, describe
-from tests.kits.builders import cascade, tier
+from tests.kits.builders import cascade, head, tier
 from tests.kits.examples import examples
 
 NAMES = ["one", "two", "three"]
@@ -234,3 +240,92 @@ def test_nobody_works_for_a_tier_that_is_left_out() -> None:
     assert router.decide(Facts(0.0, 0.0)).next_tier == "three"
     found = router.decide(Facts(0.0, 0.0), down=frozenset({"three"}))
     assert (found.next_tier, found.down) == ("four", ["two", "three"])
+
+
+BOX = Box(0.1, 0.1, 0.2, 0.2, 0.9, "cone")
+SIGN = Box(0.5, 0.1, 0.6, 0.2, 0.9, "sign")
+
+
+@pytest.mark.parametrize(
+    ("asked", "held", "not_held"),
+    [
+        ({"min_probability": 0.5}, [{"probability": 0.5}], [{"probability": 0.49}]),
+        ({"max_probability": 0.5}, [{"probability": 0.49}], [{"probability": 0.5}]),
+        ({"min_disagreement": 1.0}, [{"disagreement": 1.1}], [{"disagreement": 1.0}]),
+        ({"min_losing": 2}, [{"losing": 2}], [{"losing": 1}]),
+        ({"max_losing": 2}, [{"losing": 2}], [{"losing": 3}]),
+        ({"min_boxes": 1}, [{"boxes": [BOX]}], [{}]),
+        ({"max_boxes": 0}, [{}], [{"boxes": [BOX]}]),
+        ({"min_kinds": 2}, [{"boxes": [BOX, SIGN]}], [{"boxes": [BOX, BOX]}]),
+        ({"session": True}, [{"session": True}], [{"session": False}]),
+        ({"session": False}, [{"session": False}], [{"session": True}]),
+        ({"min_budget": 0.5}, [{"left": 0.5}, {}], [{"left": 0.4}]),
+        ({"max_budget": 0.5}, [{"left": 0.4}], [{"left": 0.5}, {}]),
+    ],
+)
+def test_a_route_may_ask_for_all_that_is_known(
+    asked: dict[str, Any], held: list[dict[str, Any]], not_held: list[dict[str, Any]]
+) -> None:
+    router = Router(cascade(tier("one", routes=[Route(to="exit", **asked)]), tier("two")), "one")
+
+    assert router.needs_more or "min_disagreement" in asked
+    assert router.needs_boxes == any("boxes" in one or "kinds" in one for one in asked)
+    assert router.needs_losing == any("losing" in one for one in asked)
+    for facts in held:
+        assert router.decide(Facts(0.5, **facts)).next_tier is None
+    for facts in not_held:
+        assert router.decide(Facts(0.5, **facts)).next_tier == "two"
+
+
+def test_at_most_a_share_of_what_comes_by_takes_a_route() -> None:
+    routes = [Route(to="two", min_confidence=0.5, max_share=0.1), Route(to="exit")]
+    router = Router(cascade(tier("one", routes=routes), tier("two")), "one")
+
+    taken = [router.decide(Facts(0.9)).next_tier == "two" for _ in range(1000)]
+    assert [sum(taken[:n]) for n in (9, 10, 19, 20, 1000)] == [0, 1, 1, 2, 100]
+    # Images for which the route does not hold count as seen.
+    assert not any(router.decide(Facts(0.1)).next_tier for _ in range(100))
+    assert [router.decide(Facts(0.9)).next_tier for _ in range(10)] == ["two"] * 10
+
+
+def test_a_tier_off_the_path_is_nobodys_next_and_is_not_explored() -> None:
+    off = msgspec.structs.replace(tier("two"), off_path=True)
+    chain = msgspec.structs.replace(
+        cascade(tier("one", routes=[Route(to="two", max_confidence=0.1)]), off, tier("three")),
+        exploration=Exploration(share=0.5),
+    )
+    router = Router(chain, "one")
+
+    assert router.decide(Facts(0.5)).next_tier == "three"
+    assert router.decide(Facts(0.0)).next_tier == "two"
+    assert router.explore().next_tier == "three"
+    assert Router(chain, "three").explore() == Decision(None, "explored: last tier")
+
+
+def test_the_explored_are_a_share_of_the_archive_and_the_same_in_every_tier() -> None:
+    chain = msgspec.structs.replace(cascade(), exploration=Exploration(share=0.01))
+    heads = [head(f"image-{i}") for i in range(20_000)]
+
+    chosen = [{h.image_id for h in heads if Router(chain, name).explored(h)} for name in NAMES]
+
+    assert chosen[0] == chosen[1] == chosen[2]
+    assert 140 < len(chosen[0]) < 260
+    live = [msgspec.structs.replace(h, lane="live") for h in heads]
+    assert not any(Router(chain, "one").explored(h) for h in live)
+    assert not any(Router(cascade(), "one").explored(h) for h in heads)
+
+
+def test_a_tier_that_cannot_be_in_time_is_passed_by() -> None:
+    routes = [Route(to="three", max_confidence=0.5), Route(to="exit", min_confidence=0.9)]
+    router = Router(cascade(tier("one", routes=routes), tier("two"), tier("three")), "one")
+    needed = {"two": 0.2, "three": 2.0}
+
+    def went(confidence: float, left: float) -> str | None:
+        return router.decide(Facts(confidence, left=left), needed=needed).next_tier
+
+    assert [went(0.1, 3.0), went(0.1, 1.0), went(0.6, 1.0)] == ["three", "two", "two"]
+    assert router.decide(Facts(0.1, left=0.1), needed=needed) == Decision(
+        None, "no time: three takes 2 s, two takes 0.2 s, 0.1 s left", None, ["three", "two"]
+    )
+    assert router.decide(Facts(0.95, left=0.1), needed=needed).skipped is None
+    assert went(0.1, math.inf) == "three"

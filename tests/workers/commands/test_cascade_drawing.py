@@ -46,7 +46,7 @@ def test_every_tier_member_route_and_threshold_of_lite_is_there() -> None:
     for said in (
         "glance",
         "cones: cones, weight 0.2255, 480×270",
-        "confidence at least 0.862 and disagreement at most 1.5",
+        "confidence ≥ 0.862 and disagreement ≤ 1.5",
         "exit: all votes are pooled; roadwork from a probability of 0.5 on",
     ):
         assert said in texts

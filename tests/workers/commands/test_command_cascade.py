@@ -61,7 +61,7 @@ def test_a_good_cascade_is_shown_with_its_hash_its_members_and_its_routes_in_wor
     assert (done.returncode, done.stderr) == (0, "")
     assert load_cascade("lite").hash in done.stdout
     assert "log, prior 0.5, effective voters 1.648, quorum 1" in done.stdout
-    assert re.search(r"glance +confidence at least 0.862 and .* at most 1.5 +→ exit", done.stdout)
+    assert re.search(r"glance +confidence ≥ 0.862 and disagreement ≤ 1.5 +→ exit", done.stdout)
     assert re.search(r"else +→ look", done.stdout)
     assert re.search(
         r"closer +closer +onnx +lite/closer.onnx +0.1969 +1312×768 +platt", done.stdout
@@ -91,16 +91,17 @@ def test_every_condition_and_trait_is_told_in_words(tmp_path: Path) -> None:
         "linear, prior 0.5, quorum 0.5",
         "512×352, 3×4 +no +AGPL-3.0, to be accepted",
         r"s +noop +– +0 \(shadow\)",
-        "tagged w=rain and night and tagged x or y and not tagged z +→ c",
-        "confidence below 0.5 and nobody works for b and c +→ exit",
+        "tag w=rain and tag night and any of the tags x, y and no tag z +→ c",
+        "confidence < 0.5 and nobody works for b, nor for c +→ exit",
         "without its votes after 30 s",
         "b +always +→ exit",
     ):
         assert re.search(said, done.stdout), said
-    assert done.stderr == (
-        "warning: c.toml: tiers[1].routes[1]: nothing reaches it: "
-        "whenever it holds, routes[0] before it does\n"
+    unset = [f"tiers[0].routes[0]: nobody gives the tag {tag}" for tag in ("w", "night", *"xyz")]
+    unreached = (
+        "tiers[1].routes[1]: nothing reaches it: whenever it holds, routes[0] before it does"
     )
+    assert done.stderr.splitlines() == [f"warning: c.toml: {why}" for why in (unreached, *unset)]
 
 
 def test_all_mistakes_are_told_each_on_one_line(tmp_path: Path) -> None:

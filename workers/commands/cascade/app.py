@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from roadstream.cascades import FOLDER
-from roadstream.schemas.cascade.checks import doubts
+from roadstream.schemas.cascade.doubts import doubts
 from roadstream.schemas.cascade.loading import examine, load_cascade, shipped_cascades
 from roadstream.schemas.errors import ConfigError
 from roadstream.sinks.files.atomic import atomic_file

@@ -1,7 +1,7 @@
 """Prints cascades as tables."""
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -37,12 +37,18 @@ def print_cascade(cascade: Cascade) -> None:
         table.add_row("left out", ", ".join(cascade.snapshot.without))
     table.add_row("threshold", f"{cascade.threshold:g}")
     table.add_row("pool", words.pool(cascade.pool))
+    if cascade.exploration.share:
+        share = f"{cascade.exploration.share:.10g} of the archive's pictures pass all tiers"
+        table.add_row("exploration", share)
     screen().print(cascade.name)
     _print(table)
     screen().print()
     _print(_members(cascade))
     screen().print()
     _print(_ways(cascade))
+    if cascade.rules:
+        screen().print()
+        _print(_rules(cascade))
 
 
 def print_lacks(cascade: Cascade) -> None:
@@ -93,16 +99,28 @@ def _ways(cascade: Cascade) -> Table:
         for place, (when, to) in enumerate(words.ways(cascade, tier)):
             past = ", left out: the next tier" if to in cascade.left_out else ""
             table.add_row(tier.name if place == 0 else "", _line(when), f"→ {to}{past}")
-        if (said := _said(tier)) is not None:
-            table.add_row("", said, "")
+        for said in _said(tier):
+            table.add_row("", _line(said), "")
     return table
 
 
-def _said(tier: Tier) -> str | None:
-    """Return what else a tier says of its pictures."""
-    if tier.give_up_after is None:
-        return None
-    return f"without its votes after {tier.give_up_after:.10g} s: answered by those so far"
+def _rules(cascade: Cascade) -> Table:
+    table = Table("rule", "when", "what", box=None, pad_edge=False)
+    for one in cascade.rules:
+        kind, when, what = words.rule(one)
+        table.add_row(kind if one.enabled else f"{kind} (off)", _line(when), _line(what))
+    return table
+
+
+def _said(tier: Tier) -> Iterator[str]:
+    """Yield what else a tier says of its pictures."""
+    if tier.off_path:
+        yield "off the path: only routes lead here"
+    if (ensemble := tier.ensemble) is not None:
+        names = ", ".join(member.name for member in tier.united)
+        yield f"one voter of weight {ensemble.weight:g}, {ensemble.agreement:.0%} agreeing: {names}"
+    if tier.give_up_after is not None:
+        yield f"without its votes after {tier.give_up_after:.10g} s: answered by those so far"
 
 
 def _line(text: str) -> str:

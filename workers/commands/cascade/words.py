@@ -3,35 +3,15 @@
 from collections.abc import Iterator
 
 from roadstream.schemas.cascade.model import Cascade, Member, Platt, Pool, Tier
-from roadstream.schemas.cascade.routes import EXIT, Route
-
-
-def conditions(route: Route) -> str:
-    """Return when a route holds."""
-    return " and ".join(_conditions(route)) or "always"
-
-
-def _conditions(route: Route) -> Iterator[str]:
-    if route.min_confidence is not None:
-        yield f"confidence at least {route.min_confidence:g}"
-    if route.max_confidence is not None:
-        yield f"confidence below {route.max_confidence:g}"
-    if route.max_disagreement is not None:
-        yield f"disagreement at most {route.max_disagreement:g}"
-    if route.tags_all:
-        yield f"tagged {' and '.join(route.tags_all)}"
-    if route.tags_any:
-        yield f"tagged {' or '.join(route.tags_any)}"
-    if route.tags_none:
-        yield f"not tagged {' or '.join(route.tags_none)}"
-    if route.tiers_down:
-        yield f"nobody works for {' and '.join(route.tiers_down)}"
+from roadstream.schemas.cascade.routes import EXIT
+from roadstream.schemas.cascade.rules import Adapt, Conflict, Rule, Size
+from roadstream.stages.voting.route import asked_of_tags, describe
 
 
 def ways(cascade: Cascade, tier: Tier) -> Iterator[tuple[str, str]]:
     """Yield each way out of a tier: when it is taken, and where it leads, left out or not."""
     for route in tier.routes:
-        yield conditions(route), route.to
+        yield describe(route), route.to
     if not any(route.unconditional for route in tier.routes):
         names = cascade.named_tiers
         later = names[names.index(tier.name) + 1 :]
@@ -68,3 +48,22 @@ def licence(member: Member) -> str:
 def weight(member: Member) -> str:
     """Return the weight of a member's vote."""
     return f"{member.weight:.4g}" if member.weight > 0 else "0 (shadow)"
+
+
+def rule(one: Rule) -> tuple[str, str, str]:
+    """Return a rule's kind, when it holds, and what it does."""
+    if isinstance(one, Adapt):
+        done = [f"weight of {name} × {factor:g}" for name, factor in one.weights.items()]
+        done += [f"log-odds {one.shift:+g}"] if one.shift else []
+        done += [f"confidence of boxes × {one.box_confidence:g}"] if one.box_confidence != 1 else []
+        done += [f"boxes larger by {one.box_margin:.0%}"] if one.box_margin else []
+        return "adapt", " and ".join(asked_of_tags(one)) or "always", ", ".join(done) or "nothing"
+    if isinstance(one, Conflict):
+        says = f"alone says roadwork: its weight × {one.yes_factor:g}; none: × {one.no_factor:g}"
+        over = f", above a confidence of {one.override:g} it overrides" if one.override < 1 else ""
+        return "conflict", f"{one.tier} contradicts the tiers below", f"{says}{over}"
+    if isinstance(one, Size):
+        done = [f"boxes of an impossible size × {one.factor:g}, unsurely × {one.soft_factor:g}"]
+        return "size", f"{one.depth} measured depth", ", ".join(done)
+    bounds = ", ".join(f"{bound:g}" for bound in one.bounds)
+    return "difficulty", "after the first tier", f"a tag from 1 to 5, by {bounds}"

@@ -1,0 +1,179 @@
+"""What a cascade file says that can be meant, and hardly is: routes, rules and tiers of no use."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from roadstream.schemas.cascade.model import CascadeFile, Tier
+from roadstream.schemas.cascade.routes import Route, TagConditions
+from roadstream.schemas.cascade.rules import Adapt, Conflict, Difficulty, Size
+from roadstream.schemas.engines import engine_named
+
+# Fields of a route that bound a number from below and from above, and how the range is said.
+_RANGES = (
+    ("confidence", "min_confidence", "max_confidence"),
+    ("probability", "min_probability", "max_probability"),
+    ("disagreement", "min_disagreement", "max_disagreement"),
+    ("number of losing votes", "min_losing", "max_losing"),
+    ("number of boxes", "min_boxes", "max_boxes"),
+    ("number of kinds", "min_kinds", None),
+    ("time left", "min_budget", "max_budget"),
+)
+# Ranges whose upper bound belongs to them.
+_CLOSED = {"number of losing votes", "number of boxes"}
+
+
+def doubts(file: CascadeFile) -> Iterator[str]:
+    """Yield what is doubtful about a file with which nothing is wrong."""
+    yield from _ways(file)
+    yield from _rules(file)
+    yield from _unset_tags(file)
+
+
+def _ways(file: CascadeFile) -> Iterator[str]:
+    """Yield routes that no image takes, and tiers that none comes to."""
+    reached = {file.tiers[0].name}
+    for index, tier in enumerate(file.tiers):
+        useful: list[Route] = []
+        for place, route in enumerate(tier.routes):
+            why = _useless(route, tier.routes[:place])
+            if why is None:
+                useful.append(route)
+            else:
+                yield f"tiers[{index}].routes[{place}]: {why}"
+        if tier.name not in reached:
+            yield f"tiers[{index}]: nothing leads to {tier.name}"
+            continue
+        reached |= {route.to for route in useful}
+        if not any(route.unconditional for route in useful):
+            reached |= {other.name for other in _following(file.tiers[index + 1 :])}
+
+
+def _following(later: Sequence[Tier]) -> Sequence[Tier]:
+    """Return the next tier, in a list of its own; none at the end."""
+    return [tier for tier in later if not tier.off_path][:1]
+
+
+def _useless(route: Route, before: list[Route]) -> str | None:
+    """Return why no picture takes a route, if so."""
+    for said, low, high in _bounds(route):
+        if low > high or (low == high and said not in _CLOSED):
+            return f"it never holds: no {said} is at least {low:g} and below {high:g}"
+    if (why := _never(route)) is not None:
+        return f"it never holds: {why}"
+    for place, other in enumerate(before):
+        if _covers(other, route):
+            return f"nothing reaches it: whenever it holds, routes[{place}] before it does"
+    return None
+
+
+def _bounds(route: Route) -> Iterator[tuple[str, float, float]]:
+    for said, least, most in _RANGES:
+        low = getattr(route, least)
+        high = None if most is None else getattr(route, most)
+        yield said, -math.inf if low is None else low, math.inf if high is None else high
+
+
+def _covers(wide: Route, narrow: Route) -> bool:
+    """Tell whether a route holds whenever another does, as far as its conditions tell."""
+    return (
+        wide.max_share is None
+        and wide.session in (None, narrow.session)
+        and all(
+            low <= least and most <= high
+            for (_, low, high), (_, least, most) in zip(_bounds(wide), _bounds(narrow), strict=True)
+        )
+        and {*wide.tags_all} <= {*narrow.tags_all}
+        and {*wide.tags_none} <= {*narrow.tags_none}
+        and (not wide.tags_any or {*wide.tags_any} == {*narrow.tags_any})
+        and {*wide.tiers_down} <= {*narrow.tiers_down}
+    )
+
+
+def _never(asked: TagConditions) -> str | None:
+    """Return why what is asked of tags never holds, if so."""
+    values: dict[str, str] = {}
+    for condition in asked.tags_all:
+        name, separator, value = condition.partition("=")
+        if condition in asked.tags_none or name in asked.tags_none:
+            return f"it wants the tag {condition}, and wants it not"
+        if separator and values.setdefault(name, value) != value:
+            return f"no tag {name} is both {values[name]} and {value}"
+    if asked.tags_any and all(_refused(one, asked.tags_none) for one in asked.tags_any):
+        return "it wants one of the tags that it wants none of"
+    return None
+
+
+def _refused(condition: str, none: Collection[str]) -> bool:
+    return condition in none or condition.partition("=")[0] in none
+
+
+def _rules(file: CascadeFile) -> Iterator[str]:
+    """Yield rules of no use, and rules that leave a tier without a vote."""
+    for index, rule in enumerate(file.rules):
+        if not isinstance(rule, Adapt) or not rule.enabled:
+            continue
+        if not rule.votes and not rule.boxes:
+            yield f"rules[{index}]: it changes nothing"
+        if (why := _never(rule)) is not None:
+            yield f"rules[{index}]: it never holds: {why}"
+        for place, tier in enumerate(file.tiers):
+            if _silenced(tier, rule.weights):
+                yield f"rules[{index}]: while it holds, no vote of tiers[{place}] counts"
+
+
+def _silenced(tier: Tier, factors: Mapping[str, float]) -> bool:
+    """Tell whether factors leave no weight in a tier."""
+    left = [
+        one.weight * factors.get(one.name, factors.get(one.kind or "", 1.0)) for one in tier.members
+    ]
+    return not any(left)
+
+
+def _unset_tags(file: CascadeFile) -> Iterator[str]:
+    """Yield conditions on tags that nobody gives, where that can be told."""
+    known = tags_given(file)
+    if known is None:
+        return
+    for where, asked in _asking(file):
+        for condition in (*asked.tags_all, *asked.tags_any, *asked.tags_none):
+            name, separator, value = condition.partition("=")
+            if name not in known:
+                yield f"{where}: nobody gives the tag {name}"
+            elif separator and (values := known[name]) is not None and value not in values:
+                yield f"{where}: the tag {name} is never {value}: {', '.join(sorted(values))}"
+
+
+def _asking(file: CascadeFile) -> Iterator[tuple[str, TagConditions]]:
+    for i, tier in enumerate(file.tiers):
+        for j, route in enumerate(tier.routes):
+            yield f"tiers[{i}].routes[{j}]", route
+    for i, rule in enumerate(file.rules):
+        if isinstance(rule, Adapt):
+            yield f"rules[{i}]", rule
+
+
+def tags_given(file: CascadeFile) -> dict[str, frozenset[str] | None] | None:
+    """Return the tags that members and rules may give, each with its values where these are known.
+
+    ``None`` if that cannot be told of a member.
+    """
+    found: dict[str, frozenset[str] | None] = {}
+    for tier in file.tiers:
+        for member in tier.members:
+            given = None if engine_named(member.engine).origin else member.settings.given_tags()
+            if given is None:
+                return None
+            found |= given
+    for rule in file.rules:
+        if not rule.enabled:
+            continue
+        if isinstance(rule, Conflict):
+            said = frozenset({f"{rule.tier}-yes", f"{rule.tier}-no"})
+            found["conflict"] = (found.get("conflict") or frozenset()) | said
+        elif isinstance(rule, Size):
+            found["size"] = frozenset({"plausible", "impossible", "unknown"})
+        elif isinstance(rule, Difficulty):
+            found["difficulty"] = frozenset("12345")
+    if file.exploration.share:
+        found["explored"] = frozenset({"yes"})
+    return found
