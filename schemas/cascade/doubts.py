@@ -1,13 +1,14 @@
 """What a cascade file says that can be meant, and hardly is: routes, rules and tiers of no use."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from roadstream.schemas.cascade.model import CascadeFile, Tier
+from roadstream.schemas.cascade.model import CascadeFile, Member, Tier
 from roadstream.schemas.cascade.routes import Route, TagConditions
 from roadstream.schemas.cascade.rules import Adapt, Conflict, Difficulty, Size
-from roadstream.schemas.engines import engine_named
+from roadstream.schemas.settings.base import TagsGiven
 
+GivenBy = Callable[[Member], TagsGiven | None]
 # Fields of a route that bound a number from below and from above, and how the range is said.
 _RANGES = (
     ("confidence", "min_confidence", "max_confidence"),
@@ -22,11 +23,16 @@ _RANGES = (
 _CLOSED = {"number of losing votes", "number of boxes"}
 
 
-def doubts(file: CascadeFile) -> Iterator[str]:
-    """Yield what is doubtful about a file with which nothing is wrong."""
+def doubts(file: CascadeFile, given_by: GivenBy) -> Iterator[str]:
+    """Yield what is doubtful about a file with which nothing is wrong.
+
+    Args:
+        file: The file.
+        given_by: Tells which tags a member may give; asked only where something asks for tags.
+    """
     yield from _ways(file)
     yield from _rules(file)
-    yield from _unset_tags(file)
+    yield from _unset_tags(file, given_by)
 
 
 def _ways(file: CascadeFile) -> Iterator[str]:
@@ -129,13 +135,16 @@ def _silenced(tier: Tier, factors: Mapping[str, float]) -> bool:
     return not any(left)
 
 
-def _unset_tags(file: CascadeFile) -> Iterator[str]:
+def _unset_tags(file: CascadeFile, given_by: GivenBy) -> Iterator[str]:
     """Yield conditions on tags that nobody gives, where that can be told."""
-    known = tags_given(file)
-    if known is None:
-        return
-    for where, asked in _asking(file):
-        for condition in (*asked.tags_all, *asked.tags_any, *asked.tags_none):
+    conditions = [
+        (where, condition)
+        for where, asked in _asking(file)
+        for condition in (*asked.tags_all, *asked.tags_any, *asked.tags_none)
+    ]
+    known = tags_given(file, given_by) if conditions else None
+    if known is not None:
+        for where, condition in conditions:
             name, separator, value = condition.partition("=")
             if name not in known:
                 yield f"{where}: nobody gives the tag {name}"
@@ -152,7 +161,7 @@ def _asking(file: CascadeFile) -> Iterator[tuple[str, TagConditions]]:
             yield f"rules[{i}]", rule
 
 
-def tags_given(file: CascadeFile) -> dict[str, frozenset[str] | None] | None:
+def tags_given(file: CascadeFile, given_by: GivenBy) -> dict[str, frozenset[str] | None] | None:
     """Return the tags that members and rules may give, each with its values where these are known.
 
     ``None`` if that cannot be told of a member.
@@ -160,7 +169,7 @@ def tags_given(file: CascadeFile) -> dict[str, frozenset[str] | None] | None:
     found: dict[str, frozenset[str] | None] = {}
     for tier in file.tiers:
         for member in tier.members:
-            given = None if engine_named(member.engine).origin else member.settings.given_tags()
+            given = given_by(member)
             if given is None:
                 return None
             found |= given

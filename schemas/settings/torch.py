@@ -124,6 +124,7 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
             prompts=[*self.prompts, *texts_of(concepts.roadwork)],
             other_prompts=[*self.other_prompts, *(texts_of(concepts.other) if others else [])],
             tags={**concepts.tags, **self.tags},
+            concepts=None,
         )
 
     def given_tags(self) -> TagsGiven | None:

@@ -8,6 +8,7 @@ from roadstream.schemas.cascade.routes import Route
 from roadstream.schemas.records.answer import Answer, AnswerTier, Latency, TierLatency, Vote
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import NO_TAGS, ImageVotes, MemberRun, VotesPack
+from roadstream.schemas.settings.base import TagsGiven
 from roadstream.schemas.settings.local import NoSettings
 
 CASCADE_HASH = "0123456789abcdef"
@@ -15,6 +16,10 @@ CASCADE_HASH = "0123456789abcdef"
 
 def member(name: str, weight: float = 1.0) -> Member:
     return Member(name=name, engine="noop", weight=weight, width=8, height=8, settings=NoSettings())
+
+
+def by_settings(member: Member) -> TagsGiven | None:
+    return member.settings.given_tags()
 
 
 def tier(

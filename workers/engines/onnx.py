@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ConfigError, DeviceMemoryError
 from roadstream.schemas.records.votes import NO_TAGS, Box
+from roadstream.schemas.settings.base import TagsGiven
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.batching.shapes import sizes_of
 from roadstream.stages.inference import Engine, Pictures, Score
@@ -76,6 +77,10 @@ class OnnxEngine(Engine):
         if self._settings.tags:
             heads = heads_of(outputs, self._properties(), str(self._path))
             self._tagger = self._tagger._replace(heads=heads)
+
+    def given_tags(self) -> TagsGiven:
+        """Return the tags that the file may give, once loaded."""
+        return {head.tag: frozenset(head.values) for head in self._tagger.heads}
 
     def _opened(self) -> Any:
         import onnxruntime as ort

@@ -15,6 +15,7 @@ from roadstream.schemas.cascade.structure import Reader
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.prompts import Prompt
 from roadstream.schemas.settings.torch import TorchSettings
+from tests.kits.builders import by_settings
 from tests.kits.examples import examples
 from tests.kits.structs import near
 
@@ -315,7 +316,7 @@ def test_routes_and_tiers_of_no_use_are_doubted() -> None:
         '{ to = "b" }]\n'
     )
     text = 'name = "n"\n' + tier.format("a", "a") + routes + tier.format("b", "b")
-    found = list(doubts(parse_cascade((text + tier.format("c", "c")).encode(), "f")))
+    found = list(doubts(parse_cascade((text + tier.format("c", "c")).encode(), "f"), by_settings))
 
     assert found == [
         "tiers[0].routes[0]: it never holds: no confidence is at least 0.5 and below 0.5",
@@ -328,4 +329,4 @@ def test_routes_and_tiers_of_no_use_are_doubted() -> None:
 def test_the_shipped_cascade_leaves_no_doubt() -> None:
     lite = examine("lite").cascade
     assert lite is not None
-    assert list(doubts(lite)) == []
+    assert list(doubts(lite, by_settings)) == []

@@ -5,6 +5,7 @@ import pytest
 from roadstream.schemas.cascade.doubts import doubts
 from roadstream.schemas.cascade.loading import parse_cascade
 from roadstream.schemas.errors import ConfigError
+from tests.kits.builders import by_settings
 
 FILE = """
 name = "c"
@@ -167,9 +168,9 @@ def route(conditions: str) -> str:
     ],
 )  # fmt: skip
 def test_what_is_of_no_use_is_doubted(parts: dict[str, str], said: str) -> None:
-    assert list(doubts(parse_cascade(text(**parts), "c.toml"))) == [said]
+    assert list(doubts(parse_cascade(text(**parts), "c.toml"), by_settings)) == [said]
 
 
 def test_a_route_for_a_share_keeps_nobody_from_the_next() -> None:
     both = "routes = [{ to = 'b', max_share = 0.1 }, { to = 'exit' }]"
-    assert list(doubts(parse_cascade(text(first=both), "c.toml"))) == []
+    assert list(doubts(parse_cascade(text(first=both), "c.toml"), by_settings)) == []

@@ -1,6 +1,7 @@
 """The subcommands of ``roadstream cascade`` that look at cascade files."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from roadstream.schemas.errors import ConfigError
 from roadstream.sinks.files.atomic import atomic_file
 from roadstream.workers.commands.cascade.drawing import draw
 from roadstream.workers.commands.cascade.tables import print_cascade, print_lacks, print_list
+from roadstream.workers.commands.cascade.tags import given_by
 from roadstream.workers.commands.common import Without
 from roadstream.workers.observe.terminal import on_one_line
 
@@ -80,7 +82,7 @@ def check(
         return WRONG
     print_cascade(loaded)
     print_lacks(loaded)
-    for doubt in doubts(loaded):
+    for doubt in doubts(loaded, partial(given_by, loaded)):
         _say(f"warning: {file}: {doubt}")
     if svg is not None:
         with atomic_file(svg) as picture:
