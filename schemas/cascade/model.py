@@ -93,7 +93,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     kind: Kind | None = None
 
 
-FusionConfidence = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
+FusionConfidence = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg", "geometric"]
 
 
 class Fusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,9 +103,12 @@ class Fusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         method: ``wbf``, weighted boxes fusion. Detectors weigh what their votes weigh.
         iou: Boxes of one label that overlap by more than this share are one.
         skip: Boxes of less confidence are left out.
-        confidence: How that of a fused box is made, by the names of ensemble-boxes.
+        confidence: How that of a fused box is made, by the names of ensemble-boxes; ``geometric``
+            is the weighted geometric mean, lowered as ``avg`` by detectors that did not see it.
         members: The detectors; empty for all members of the tier but shadow members.
         labels: What a detector's label is called in the answer, where they differ in words.
+        own_duplicates: Several boxes of one detector that are one by ``iou``: ``keep`` counts each,
+            as ensemble-boxes does; with ``merge`` only its most confident one counts.
     """
 
     method: Literal["wbf"] = "wbf"
@@ -114,6 +117,7 @@ class Fusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     confidence: FusionConfidence = "avg"
     members: list[str] = []
     labels: dict[str, Short] = {}
+    own_duplicates: Literal["keep", "merge"] = "keep"
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,6 +6,8 @@ a cluster, whose place is their mean, weighted by confidence and detector weight
 confidence falls with the number of detectors that did not see it. Where all detectors answered, the
 result is that of the authors' package ensemble-boxes 1.0.9. What is otherwise:
 
+- ``geometric`` is a way to make confidences that the package does not know.
+- On request a detector counts once in a cluster, with its most confident box.
 - A detector that did not answer is left out, and the weights of the others are what there is. The
   package can only be told that it found nothing, which lowers every confidence.
 - A confidence never exceeds 1.
@@ -16,21 +18,25 @@ above 1 is taken for 1. Corners that are swapped are put right, what lies outsid
 off, and what has no area then is left out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import chain, pairwise
-from typing import get_args
+from itertools import pairwise
+from typing import NamedTuple, get_args
 
 import numpy as np
+from msgspec.msgpack import encode
+from numpy.typing import NDArray
 
 from roadstream.schemas.cascade.model import Cascade, Fusion, FusionConfidence, Tier
 from roadstream.schemas.errors import ConfigError, EngineError
 from roadstream.schemas.records.votes import Box
 from roadstream.stages.inference import Finding, Score
-from roadstream.stages.voting.fusion_arrays import Detections, Fused, Rules
+from roadstream.stages.voting.fusion_arrays import Adaptation, Detections, Fused, Read, Reals, Rules
 
 # The compiled loop knows them by their position.
 CONFIDENCES: tuple[str, ...] = get_args(FusionConfidence)
+
+MOST_WEIGHT = 1e100  # of which sums are finite
 
 Found = Sequence[Sequence[Box] | None]
 """Per detector its boxes of one image, or ``None`` if it did not answer."""
@@ -41,39 +47,49 @@ class BoxFusion:
 
     Args:
         settings: How; which detectors take part is the caller's business.
-        weights: Weight of each detector, above 0.
+        weights: Weight of each detector, above 0 and up to ``MOST_WEIGHT``.
 
     Raises:
         ValueError: There is no detector, or a weight is not above 0.
     """
 
     def __init__(self, settings: Fusion, weights: Sequence[float]) -> None:
-        if not weights or not all(0.0 < weight < np.inf for weight in weights):
+        if not weights or not all(0.0 < weight <= MOST_WEIGHT for weight in weights):
             raise ValueError(f"expected weights above 0, got {list(weights)}")
-        confidence = CONFIDENCES.index(settings.confidence)
         array = np.array(weights, np.float64)
-        self._rules = Rules(array, array.argsort(), settings.iou, settings.skip, confidence)
-        self._labels = settings.labels
+        self._rules = Rules(
+            array,
+            array.argsort(),
+            settings.iou,
+            settings.skip,
+            CONFIDENCES.index(settings.confidence),
+            settings.own_duplicates == "merge",
+        )
+        self._spelling = settings.labels
 
-    def fuse(self, images: Sequence[Found]) -> list[list[Box]]:
+    def fuse(
+        self, images: Sequence[Found], adapt: Sequence[Adaptation] | None = None
+    ) -> list[list[Box]]:
         """Return each image's fused boxes, the most confident first.
 
         Args:
             images: Per image and detector the boxes, or ``None`` where it did not answer.
+            adapt: Per image what is otherwise for it; ``None`` if nothing is.
+
+        Raises:
+            ValueError: An image has more or fewer detectors than there are weights, a label is not
+                UTF-8, or the adaptations are not one for each image.
         """
-        if not images:
-            return []
-        found, names = _packed(images, self._labels)
-        fused = self.fuse_arrays(found)
-        columns = zip(
-            fused.boxes.tolist(), fused.scores.tolist(), fused.labels.tolist(), strict=True
-        )
-        made = [
-            Box(x1, y1, x2, y2, score, names[label]) for (x1, y1, x2, y2), score, label in columns
-        ]
+        found, labels = _arrays(images, self._rules.weights.size)
+        known = sorted({self._spelling.get(label, label) for label in labels})
+        numbers = [known.index(self._spelling.get(label, label)) for label in labels]
+        found = found._replace(labels=np.array(numbers, np.int64)[found.labels])
+        fused = _compiled().fuse(found, self._rules, _adapted(adapt, len(images)))
+        columns = [*fused.boxes.T.tolist(), fused.scores.tolist()]
+        made = list(map(Box, *columns, map(known.__getitem__, fused.labels.tolist())))
         return [made[begin:end] for begin, end in pairwise(fused.offsets.tolist())]
 
-    def fuse_arrays(self, found: Detections) -> Fused:
+    def fuse_arrays(self, found: Detections, adapt: Sequence[Adaptation] | None = None) -> Fused:
         """Return each image's fused boxes; ``settings.labels`` is not looked at.
 
         Raises:
@@ -88,35 +104,52 @@ class BoxFusion:
             np.ascontiguousarray(found.looked, np.bool_),
         )
         _check(found, self._rules.weights.size)
-        return _compiled()(found, self._rules)
+        adapted = _adapted(adapt, len(found.offsets) - 1)
+        return _compiled().fuse(found, self._rules, adapted)
 
 
-def _packed(images: Sequence[Found], spelling: Mapping[str, str]) -> tuple[Detections, list[str]]:
-    """Return the boxes as arrays, and the labels by number; the order of images changes neither."""
-    parts = [boxes or () for image in images for boxes in image]
-    boxes = list(chain.from_iterable(parts))
-    labels = [box.label for box in boxes]
-    known = {label: spelling.get(label, label) for label in set(labels)}
-    names = sorted(set(known.values()))
-    numbers = {label: names.index(name) for label, name in known.items()}
-    looked = np.array([[boxes is not None for boxes in image] for image in images], np.bool_)
-    counts = np.fromiter(map(len, parts), np.int64, len(parts)).reshape(looked.shape)
-    size = len(boxes)
-    sides = np.empty((size, 4))
-    # From one list per column: half the time of an array made from tuples.
-    sides[:, 0] = np.fromiter([box.x1 for box in boxes], np.float64, size)
-    sides[:, 1] = np.fromiter([box.y1 for box in boxes], np.float64, size)
-    sides[:, 2] = np.fromiter([box.x2 for box in boxes], np.float64, size)
-    sides[:, 3] = np.fromiter([box.y2 for box in boxes], np.float64, size)
-    found = Detections(
-        sides,
-        np.fromiter([box.confidence for box in boxes], np.float64, size),
-        np.fromiter(map(numbers.__getitem__, labels), np.int64, size),
-        np.tile(np.arange(len(images[0])), len(images)).repeat(counts.ravel()),
-        np.append(0, counts.sum(axis=1).cumsum()),
-        looked,
-    )
-    return found, names
+def _arrays(images: Sequence[Found], detectors: int) -> tuple[Detections, list[str]]:
+    """Return the boxes as arrays, and their labels by number."""
+    read = _compiled().read
+    encoded = _encoded(images)
+    found = read(np.frombuffer(encoded, np.uint8), detectors)
+    if not found.plain:
+        encoded = encode([_plain(image, detectors) for image in images])
+        found = read(np.frombuffer(encoded, np.uint8), detectors)
+    return found.found, [encoded[begin:end].decode() for begin, end in found.labels.tolist()]
+
+
+def _encoded(images: Sequence[Found]) -> bytes:
+    """Return the boxes as msgpack; that of nothing if they are in no types that it knows."""
+    try:
+        return encode(images)
+    except (TypeError, OverflowError):
+        return encode(None)
+
+
+def _plain(image: Found, detectors: int) -> list[list[Box] | None]:
+    """Return the boxes in the types that their fields name: numpy's, and whole numbers, are not."""
+    if len(image) != detectors:
+        raise ValueError(f"expected boxes of {detectors} detectors, got those of {len(image)}")
+    return [None if boxes is None else list(map(_plain_box, boxes)) for boxes in image]
+
+
+def _plain_box(box: Box) -> Box:
+    x1, y1, x2, y2 = float(box.x1), float(box.y1), float(box.x2), float(box.y2)
+    return Box(x1, y1, x2, y2, float(box.confidence), str(box.label))
+
+
+_AS_IT_IS = np.empty((0, 2))
+
+
+def _adapted(adapt: Sequence[Adaptation] | None, images: int) -> Reals:
+    """Return the adaptations as the compiled loop takes them."""
+    if adapt is None:
+        return _AS_IT_IS
+    adapted = np.array(adapt, np.float64).reshape(-1, 2)
+    if len(adapted) != images or not ((adapted >= 0.0) & (adapted < np.inf)).all():
+        raise ValueError(f"expected {images} adaptations by finite numbers from 0, got {adapt}")
+    return adapted
 
 
 def _check(found: Detections, detectors: int) -> None:
@@ -148,20 +181,25 @@ def load_fusion(where: str) -> None:
         raise ConfigError(where, expected, str(error)) from error
 
 
-@cache
-def _compiled() -> Callable[[Detections, Rules], Fused]:
-    from roadstream.stages.voting import fusion_kernel
+class _Compiled(NamedTuple):
+    read: Callable[[NDArray[np.uint8], int], Read]
+    fuse: Callable[[Detections, Rules, Reals], Fused]
 
-    fuse: Callable[[Detections, Rules], Fused] = fusion_kernel.fuse
-    none, rules = np.empty(0, np.int64), Rules(np.ones(1), np.zeros(1, np.int64), 0.5, 0.0, 0)
-    looked, offsets = np.empty((0, 1), np.bool_), np.zeros(1, np.int64)
-    nothing = Detections(np.empty((0, 4)), np.empty(0), none, none, offsets, looked)
+
+@cache
+def _compiled() -> _Compiled:
+    from roadstream.stages.voting import fusion_kernel, fusion_reader, machine_code
+
+    loops = _Compiled(fusion_reader.read, fusion_kernel.fuse)
+    nothing = np.frombuffer(encode([]), np.uint8)
+    rules = Rules(np.ones(1), np.zeros(1, np.int64), 0.5, 0.0, 0, False)
     try:
-        fuse(nothing, rules)
+        loops.fuse(loops.read(nothing, 1).found, rules, _AS_IT_IS)
     except Exception:  # kept machine code that no longer loads: cut off, or of renamed modules
-        fusion_kernel.forget_compiled()
-        fuse(nothing, rules)
-    return fuse
+        machine_code.forget(fusion_reader.read)
+        machine_code.forget(fusion_kernel.fuse)
+        loops.fuse(loops.read(nothing, 1).found, rules, _AS_IT_IS)
+    return loops
 
 
 class TierFusion:
@@ -180,18 +218,23 @@ class TierFusion:
         self._seats = [seat for seat, member in enumerate(tier.members) if member in chosen]
         self._fusion = BoxFusion(tier.fusion, [member.weight for member in chosen])
 
-    def fuse(self, columns: Sequence[Sequence[Finding | EngineError]]) -> list[list[Box] | None]:
+    def fuse(
+        self,
+        columns: Sequence[Sequence[Finding | EngineError]],
+        adapt: Sequence[Adaptation] | None = None,
+    ) -> list[list[Box] | None]:
         """Return the fused boxes per image; ``None`` where no detector looked.
 
         Args:
             columns: Per member of the tier its finding for each image.
+            adapt: Per image what is otherwise for it; ``None`` if nothing is.
         """
         seen = [
             [one.boxes if isinstance(one, Score) else None for one in columns[seat]]
             for seat in self._seats
         ]
         images = list(zip(*seen, strict=True))
-        fused = self._fusion.fuse(images)
+        fused = self._fusion.fuse(images, adapt)
         return [
             boxes if any(part is not None for part in image) else None
             for image, boxes in zip(images, fused, strict=True)

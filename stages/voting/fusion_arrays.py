@@ -30,6 +30,20 @@ class Detections(NamedTuple):
     looked: Flags
 
 
+class Read(NamedTuple):
+    """Boxes as they are read from msgpack.
+
+    Attributes:
+        found: The boxes; labels are numbered as they come.
+        labels: Where each label begins and ends in the bytes: int64 [L, 2].
+        plain: Whether the bytes are boxes, and all numbers floats. If not, the rest means nothing.
+    """
+
+    found: Detections
+    labels: Wholes
+    plain: bool
+
+
 class Fused(NamedTuple):
     """Fused boxes, per image the most confident first; the arrays are those of ``Detections``."""
 
@@ -37,6 +51,19 @@ class Fused(NamedTuple):
     scores: Reals
     labels: Wholes
     offsets: Wholes
+
+
+class Adaptation(NamedTuple):
+    """What is otherwise for one picture: in fog, say, where models are less sure.
+
+    Attributes:
+        skip_factor: By which ``skip`` is multiplied, at least 0.
+        margin: Share of its width and height by which a fused box grows, half of it on each side,
+            as far as the picture goes; at least 0.
+    """
+
+    skip_factor: float = 1.0
+    margin: float = 0.0
 
 
 class Rules(NamedTuple):
@@ -50,3 +77,4 @@ class Rules(NamedTuple):
     iou: float
     skip: float
     confidence: int
+    merge: bool

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numba
 
-from roadstream.stages.voting import fusion, fusion_kernel
+from roadstream.stages.voting import fusion, fusion_kernel, fusion_reader
 
-for compiled in vars(fusion_kernel).values():
-    if hasattr(compiled, "py_func"):
-        compiled._cache.flush()
+for module in (fusion_kernel, fusion_reader):
+    for compiled in vars(module).values():
+        if hasattr(compiled, "py_func"):
+            compiled._cache.flush()
 for index in Path(fusion_kernel.fuse.stats.cache_path).glob("*.nbi"):
     index.write_bytes(pickle.dumps(numba.__version__) + b"cmodule_that_is_gone\\nName\\n.")
 fusion.load_fusion("x")

@@ -20,7 +20,7 @@ from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.records.votes import Box
 from roadstream.stages.voting import fusion
 from roadstream.stages.voting.fusion import CONFIDENCES, BoxFusion
-from roadstream.stages.voting.fusion_arrays import Detections
+from roadstream.stages.voting.fusion_arrays import Adaptation, Detections
 from tests.kits.examples import examples
 
 pytestmark = pytest.mark.usefixtures("compiled_fusion")
@@ -39,7 +39,9 @@ RULES = st.builds(
     iou=st.sampled_from([0.3, 0.55, 0.8]),
     skip=st.sampled_from([0.0, 0.3]),
     confidence=st.sampled_from(CONFIDENCES),
+    own_duplicates=st.sampled_from(["keep", "merge"]),
 )
+PACKAGES = tuple(one for one in CONFIDENCES if one != "geometric")  # those that it knows
 ANY = st.floats(width=64) | st.floats(-0.5, 1.5)
 settled = settings(max_examples=examples(100), deadline=None)
 
@@ -112,7 +114,7 @@ def assert_same(ours: list[Box], theirs: list[Box], tolerance: float = 1e-6) -> 
     np.testing.assert_allclose(numbers(ours), numbers(theirs), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("confidence", CONFIDENCES)
+@pytest.mark.parametrize("confidence", PACKAGES)
 @pytest.mark.parametrize(("detectors", "objects"), [(10, 20), (3, 40), (1, 30)])
 def test_where_all_detectors_answer_it_is_ensemble_boxes(
     confidence: Any, detectors: int, objects: int
@@ -243,7 +245,12 @@ def test_half_the_confidence_in_is_half_the_confidence_out(found: Found, rules: 
     def half(box: Box) -> Box:
         return replace(box, confidence=box.confidence / 2)
 
-    assert fused(each(half, found), rules=rules) == list(map(half, fused(found, rules=rules)))
+    halved = fused(each(half, found), rules=rules)
+    theirs = list(map(half, fused(found, rules=rules)))
+    if rules.confidence == "geometric":  # of which logarithms are summed
+        assert_same(halved, theirs, 1e-12)
+    else:
+        assert halved == theirs
 
 
 @given(found=DETECTORS, rules=RULES)
@@ -278,10 +285,198 @@ def test_each_image_of_a_batch_is_fused_as_if_it_were_alone() -> None:
     assert together.fuse([]) == []
 
 
-@pytest.mark.parametrize("weights", [[], [1.0, 0.0], [-1.0], [float("nan")], [float("inf")]])
+@pytest.mark.parametrize(
+    "weights", [[], [1.0, 0.0], [-1.0], [float("nan")], [float("inf")], [1e300]]
+)
 def test_weights_that_are_none_are_refused(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="expected weights above 0"):
         BoxFusion(Fusion(), weights)
+
+
+TEXT = st.text(max_size=3) | st.text(max_size=400) | st.sampled_from(["a" * 255, "é" * 35_000])
+# What code may put into a box in place of a float: it is taken as what float() makes of it.
+ODD = st.integers(-3, 300) | st.booleans() | st.just(2**70) | st.builds(np.float32, SIDE)
+NUMBER: st.SearchStrategy[Any] = ANY | SCORE | ODD
+SAME_TAIL = st.sampled_from(["traffic cone", "a traffic cone", "b traffic cone", "", "e", "cone"])
+
+
+@given(
+    found=st.lists(
+        st.lists(
+            st.none()
+            | st.lists(st.builds(Box, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, TEXT | SAME_TAIL)),
+            min_size=2,
+            max_size=2,
+        ),
+        max_size=3,
+    ),
+    rules=RULES,
+    plain=st.booleans(),
+)
+@settled
+def test_from_records_it_is_what_it_is_from_arrays(
+    found: list[Found], rules: Fusion, plain: bool
+) -> None:
+    if plain:
+        found = [each(floats, image) for image in found]
+    fuses = BoxFusion(rules, [1.0, 2.0])
+    parts = [part or [] for image in found for part in image]
+    boxes = [box for part in parts for box in part]
+    names = sorted({box.label for box in boxes})
+
+    theirs = fuses.fuse_arrays(
+        Detections(
+            np.array([[float(n) for n in (b.x1, b.y1, b.x2, b.y2)] for b in boxes]).reshape(-1, 4),
+            np.array([float(b.confidence) for b in boxes]),
+            np.array([names.index(b.label) for b in boxes], np.int64),
+            np.array([seat % 2 for seat, part in enumerate(parts) for _ in part], np.int64),
+            np.append(0, np.cumsum([sum(map(len, filter(None, image))) for image in found])),
+            np.array([[part is not None for part in image] for image in found], np.bool_).reshape(
+                -1, 2
+            ),
+        )
+    )
+
+    expected = [
+        box(sides, score, names[label])
+        for sides, score, label in zip(
+            theirs.boxes.tolist(), theirs.scores.tolist(), theirs.labels.tolist(), strict=True
+        )
+    ]
+    ours = fuses.fuse(found)
+    assert [len(boxes) for boxes in ours] == np.diff(theirs.offsets).tolist()
+    # As text, in which no bit of a float is lost.
+    assert repr([box for boxes in ours for box in boxes]) == repr(expected)
+
+
+def floats(box: Box) -> Box:
+    sides = (float(box.x1), float(box.y1), float(box.x2), float(box.y2))
+    return Box(*sides, float(box.confidence), box.label)
+
+
+def test_hundreds_of_labels_stay_apart() -> None:
+    labels = [f"label {number:03}" for number in range(700)] + ["x" * size for size in range(1, 99)]
+    found = [Box(0.25, 0.25, 0.5, 0.5, 0.5, label) for label in labels]
+
+    assert fused([found, found]) == sorted(found, key=lambda box: box.label)
+
+
+@pytest.mark.parametrize("count", [15, 16, 300, 65_535, 65_536])
+def test_lists_of_any_length_are_read(count: int) -> None:
+    good = Box(0.25, 0.25, 0.5, 0.5, 0.5, "cone")
+    many = [Box(0.0, 0.0, 0.0, 0.0, 0.5, "none")] * (count - 1) + [good]
+
+    assert fused([many]) == [good]
+    assert BoxFusion(Fusion(), [1.0]).fuse([[[]]] * (count - 1) + [[[good]]])[-1] == [good]
+
+
+@pytest.mark.parametrize("detectors", [0, 1, 3])
+def test_an_image_of_more_or_fewer_detectors_is_refused(detectors: int) -> None:
+    box = Box(0.25, 0.25, 0.5, 0.5, 0.5, "cone")
+
+    with pytest.raises(
+        ValueError, match=f"expected boxes of 2 detectors, got those of {detectors}"
+    ):
+        BoxFusion(Fusion(), [1.0, 1.0]).fuse([[[box], None], [[box]] * detectors])
+
+
+def test_what_is_no_number_is_refused_and_harms_nothing() -> None:
+    two = BoxFusion(Fusion(), [1.0, 1.0])
+    good = Box(0.25, 0.25, 0.5, 0.5, 0.5, "cone")
+
+    with pytest.raises(TypeError, match="float"):
+        two.fuse([[[good], [replace(good, x2=None)]]])
+    assert two.fuse([[[good], [good]]]) == [[good]]
+
+
+def test_geometric_is_the_geometric_mean_lowered_by_the_detectors_that_did_not_see_it() -> None:
+    at = (0.125, 0.125, 0.5, 0.5)
+    found: Found = [[Box(*at, 0.9, "cone")], [Box(*at, 0.4, "cone")], [], None]
+    rules = Fusion(confidence="geometric")
+
+    (both,) = fused(found[:2], [3.0, 1.0], rules)
+    (of_three,) = fused(found, [3.0, 1.0, 2.0, 50.0], rules)
+
+    assert both.confidence == pytest.approx((0.9**3 * 0.4) ** 0.25)
+    assert of_three.confidence == pytest.approx((0.9**3 * 0.4) ** 0.25 * 4 / 6)
+
+
+@given(found=DETECTORS, rules=RULES, data=st.data())
+@settled
+def test_geometric_is_never_above_the_weighted_mean(
+    found: Found, rules: Fusion, data: st.DataObject
+) -> None:
+    weights = weights_for(found, data)
+    mean = fused(found, weights, replace(rules, confidence="box_and_model_avg"))
+    geometric = fused(found, weights, replace(rules, confidence="geometric"))
+
+    def place(box: Box) -> tuple[object, ...]:
+        return (box.x1, box.y1, box.x2, box.y2, box.label)
+
+    above = {place(box): box.confidence for box in mean}
+    assert len(geometric) == len(mean)
+    if len(above) == len(mean):
+        assert all(box.confidence <= above[place(box)] + 1e-12 for box in geometric)
+
+
+def test_own_duplicates_count_as_agreement_unless_they_are_merged() -> None:
+    best, less = (
+        Box(0.125, 0.125, 0.5, 0.5, 0.75, "cone"),
+        Box(0.125, 0.125, 0.5, 0.49, 0.5, "cone"),
+    )
+    merge = Fusion(skip=0.0, own_duplicates="merge")
+
+    assert fused([[best, less], []])[0].confidence == pytest.approx(0.625)
+    assert_same(fused([[best, less], []]), peer([[best, less], []], [1.0] * 2, Fusion(skip=0.0)))
+    assert fused([[less, best], []], rules=merge) == [replace(best, confidence=0.375)]
+    assert fused([[less, best], [best]], rules=merge) == [best]
+
+
+@given(found=DETECTORS, rules=RULES, data=st.data())
+@settled
+def test_a_box_that_a_detector_gives_twice_is_one_where_duplicates_are_merged(
+    found: Found, rules: Fusion, data: st.DataObject
+) -> None:
+    rules, weights = replace(rules, own_duplicates="merge"), weights_for(found, data)
+    twice: Found = [None if part is None else [*part, *part] for part in found]
+
+    assert fused(twice, weights, rules) == fused(found, weights, rules)
+
+
+@given(
+    images=st.lists(st.lists(BOXES | st.none(), min_size=2, max_size=2), max_size=3), rules=RULES
+)
+@settled
+def test_an_adaptation_that_changes_nothing_changes_no_bit(
+    images: list[Found], rules: Fusion
+) -> None:
+    fuses = BoxFusion(rules, [1.0, 0.5])
+
+    assert repr(fuses.fuse(images, [Adaptation()] * len(images))) == repr(fuses.fuse(images))
+
+
+def test_an_image_is_adapted_and_its_neighbours_are_not() -> None:
+    sure, unsure = Box(0.25, 0.5, 0.75, 1.0, 0.5, "cone"), Box(0.0, 0.0, 0.1, 0.1, 0.045, "cone")
+    one = BoxFusion(Fusion(skip=0.05), [1.0])
+    images = [[[sure, unsure]]] * 3
+    fog = Adaptation(skip_factor=0.85, margin=0.1)
+
+    plain, in_fog, surer = one.fuse(images, [Adaptation(), fog, Adaptation(skip_factor=20.0)])
+
+    assert plain == [sure]
+    np.testing.assert_allclose(
+        numbers(in_fog), [[0.225, 0.475, 0.775, 1.0, 0.5], [0.0, 0.0, 0.105, 0.105, 0.045]]
+    )
+    assert surer == []
+
+
+@pytest.mark.parametrize(
+    "adapt",
+    [[], [Adaptation()] * 2, [Adaptation(margin=-0.1)], [Adaptation(skip_factor=float("nan"))]],
+)
+def test_adaptations_that_are_none_are_refused(adapt: list[Adaptation]) -> None:
+    with pytest.raises(ValueError, match="expected 1 adaptations by finite numbers from 0"):
+        BoxFusion(Fusion(), [1.0]).fuse([[[]]], adapt)
 
 
 def arrays(**changed: Any) -> Detections:
@@ -327,8 +522,9 @@ def test_arrays_that_do_not_fit_together_are_refused(changed: dict[str, Any], pr
 
 def test_without_numba_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "roadstream.stages.voting.fusion_kernel", raising=False)
-    monkeypatch.delattr("roadstream.stages.voting.fusion_kernel", raising=False)
+    for module in ("fusion_kernel", "fusion_reader", "machine_code"):
+        monkeypatch.delitem(sys.modules, f"roadstream.stages.voting.{module}", raising=False)
+        monkeypatch.delattr(f"roadstream.stages.voting.{module}", raising=False)
     fusion._compiled.cache_clear()
 
     with pytest.raises(
