@@ -88,6 +88,7 @@ ENGINES = {
             settings=TorchSettings,
             model="hub",
             several_sizes=True,
+            evidence=True,
             implementation=f"{_ENGINES}.torch.engine:TorchEngine",
             extra="torch",
             modules=("torch", "safetensors", "transformers"),

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from roadstream.schemas.records.bounds import Share
+from roadstream.schemas.records.votes import MOST_BOXES
 from roadstream.schemas.settings.base import EngineSettings, TagsGiven
 from roadstream.schemas.settings.concepts import Concepts, TagTexts, Text, texts_of
 from roadstream.schemas.settings.named_files import named_file
@@ -55,6 +56,9 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
         pooling: What the head gets of each: the class token, the mean of the patches, or both.
         min_confidence: Boxes below it are not told.
         max_boxes: The strongest so many boxes are told.
+        max_exemplars: Boxes of earlier tiers that a text gets as examples, the strongest; for SAM 3
+            with ``evidence`` of ``boxes``.
+        min_exemplar_confidence: Boxes below it are no examples.
         prompt: What a vision-language model is asked: name of a prompt that ships, or a TOML file
             relative to the cascade file.
         max_leak: A vision-language model abstains if more than this share of the probability is on
@@ -90,6 +94,8 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
     pooling: Literal["cls", "mean", "cls+mean"] = "cls"
     min_confidence: Confidence = 0.3
     max_boxes: Count = 20
+    max_exemplars: Annotated[int, Meta(ge=1, le=MOST_BOXES)] = 3
+    min_exemplar_confidence: Confidence = 0.5
     prompt: str | None = None
     max_leak: Share = 0.5
     template: dict[str, Any] = {}

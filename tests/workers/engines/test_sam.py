@@ -1,5 +1,6 @@
 """SAM 3: texts held against pictures, as its own processor and model do it."""
 
+from collections.abc import Hashable
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, Sam3Model, Sam3Processor
 
 from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.records.votes import Box, Evidence
 from roadstream.stages.inference import Picture, Pictures, Score
 from tests.kits.checkpoints import others
 from tests.kits.torch_kit import engine_of, pictures, raws
@@ -31,26 +33,37 @@ def at_size(size: tuple[int, int] = SIZE, count: int = 3) -> Pictures:
     return Pictures([Picture(one.at(*size)) for one in pictures(count)])
 
 
+Examples = list[list[list[list[float]]]]
+
+
 @torch.inference_mode()
-def expected(folder: Path, batch: Pictures, side: int = others.SAM_SIDE) -> NDArray[np.float64]:
-    """Return σ(object)·σ(presence) [N, texts, queries]."""
+def expected(
+    folder: Path, batch: Pictures, side: int = others.SAM_SIDE, examples: Examples | None = None
+) -> NDArray[np.float64]:
+    """Return σ(object)·σ(presence) [N, texts, queries].
+
+    Args:
+        folder: The checkpoint.
+        batch: The pictures.
+        side: Of the network's input.
+        examples: Per text and picture the corners of boxes, in pixels.
+    """
     config: Any = AutoConfig.from_pretrained(folder)
     config.image_size = side
     model: Any = Sam3Model.from_pretrained(folder, config=config).eval()
     processor = Sam3Processor.from_pretrained(folder)
     likely = []
-    for prompt in PROMPTS:
+    for i, prompt in enumerate(PROMPTS):
+        shown: Any = {} if examples is None else {"input_boxes": examples[i]}
         inputs = processor(
             images=[one.pixels for one in batch],
             text=[prompt] * len(batch),
             size={"height": side, "width": side},
             return_tensors="pt",
+            **shown,
         )
-        found = model(
-            pixel_values=inputs.pixel_values,
-            input_ids=inputs.input_ids,
-            attention_mask=inputs.attention_mask,
-        )
+        known = ("pixel_values", "input_ids", "attention_mask", "input_boxes", "input_boxes_labels")
+        found = model(**{name: inputs[name] for name in known if name in inputs})
         likely.append(found.pred_logits.sigmoid() * found.presence_logits.sigmoid())
     stacked: NDArray[np.float64] = torch.stack(likely, 1).double().numpy()
     return stacked
@@ -153,3 +166,114 @@ def test_a_checkpoint_without_a_tokenizer(folder: Path, tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="a folder with a tokenizer"):
         engine_of(tmp_path, size=SIZE, prompts=PROMPTS).load()
+
+
+CONE = Box(0.25, 0.5, 0.5, 0.75, 0.9, "Cone")
+SIGN = Box(0.0, 0.25, 0.5, 0.5, 0.8, "road work")
+TRUCK = Box(0.5, 0.0, 1.0, 0.5, 0.95, "truck")
+
+
+def shown(*evidence: list[Box]) -> Pictures:
+    """Return as many pictures, of which earlier tiers found so much."""
+    batch = at_size(count=len(evidence))
+    return Pictures(
+        [
+            Picture(one.pixels, evidence=Evidence(boxes))
+            for one, boxes in zip(batch, evidence, strict=True)
+        ]
+    )
+
+
+def best_of(likely: NDArray[np.float64]) -> NDArray[np.float64]:
+    best = likely.max(axis=(1, 2))
+    odds: NDArray[np.float64] = np.log(best / (1 - best))
+    return odds
+
+
+def corners(*boxes: Box) -> list[list[float]]:
+    return [[others.SAM_SIDE * side for side in (b.x1, b.y1, b.x2, b.y2)] for b in boxes]
+
+
+def told(folder: Path, **settings: Any) -> Any:
+    engine = engine_of(folder, size=SIZE, prompts=PROMPTS, evidence=["boxes"], **settings)
+    engine.load()
+    return engine
+
+
+def test_boxes_of_earlier_tiers_are_examples_of_the_prompt_that_they_fit(folder: Path) -> None:
+    found = raws(told(folder), shown([CONE, SIGN, TRUCK], [CONE, SIGN]))
+
+    examples = [[corners(CONE)] * 2, [corners(SIGN)] * 2]
+    batch = at_size(count=2)
+    assert found == pytest.approx(
+        best_of(expected(folder / "model", batch, examples=examples)), abs=1e-3
+    )
+    assert min(abs(found - best_of(expected(folder / "model", batch)))) > 1e-2
+
+
+def test_pictures_of_one_batch_have_examples_of_their_own(folder: Path) -> None:
+    unnamed = Box(0.1, 0.1, 0.4, 0.9, 0.7)  # an example of whatever is looked for
+    engine = told(folder)
+
+    together = raws(engine, shown([CONE, unnamed], [], [SIGN]))
+
+    assert together[2:] == pytest.approx(raws(engine, shown([], [], [SIGN])[2:]), abs=1e-4)
+    both = [[corners(CONE, unnamed)], [corners(unnamed)]]
+    first = best_of(expected(folder / "model", at_size()[:1], examples=both))
+    assert together[:1] == pytest.approx(first, abs=1e-3)
+
+
+@pytest.mark.parametrize("neighbour", [[], [CONE, SIGN]])
+def test_a_picture_without_boxes_is_judged_by_text_alone(
+    folder: Path, neighbour: list[Box]
+) -> None:
+    plain = engine_of(folder, size=SIZE, prompts=PROMPTS)
+    plain.load()
+
+    found = raws(told(folder), shown([], neighbour, [TRUCK]))
+
+    assert [found[0], found[2]] == pytest.approx(raws(plain, at_size())[::2], abs=1e-5)
+
+
+def test_only_so_many_sure_boxes_inside_of_the_picture_are_examples(folder: Path) -> None:
+    outside = Box(1.5, 0.2, 1.8, 0.4, 0.99, "cone")
+    flat = Box(0.2, 0.3, 0.2, 0.6, 0.98, "cone")
+    over = Box(-0.5, 0.5, 0.5, 1.5, 0.97, "cone")
+    unsure = Box(0.5, 0.5, 0.9, 0.9, 0.59, "cone")
+    engine = told(folder, max_exemplars=1, min_exemplar_confidence=0.6)
+
+    assert raws(engine, shown([outside, flat, over, CONE, unsure])) == pytest.approx(
+        raws(engine, shown([Box(0.0, 0.5, 0.5, 1.0, 0.97, "cone")])), abs=1e-5
+    )
+    assert raws(engine, shown([outside, flat, unsure])) == pytest.approx(
+        raws(engine, shown([])), abs=1e-5
+    )
+
+
+def test_a_network_is_shared_by_who_gives_it_the_same_examples(folder: Path) -> None:
+    shared: dict[Hashable, Any] = {}
+    engines = [
+        engine_of(folder, size=SIZE, shared=shared, prompts=PROMPTS, **settings)
+        for settings in ({}, {"evidence": ["boxes"]}, {"evidence": ["boxes"], "max_boxes": 2})
+    ]
+    for engine in engines:
+        engine.load()
+    plain, first, second = (engine.model.backbone for engine in engines)
+    batch = shown([CONE])
+
+    assert first is second
+    assert first is not plain
+    assert raws(engines[1], batch) == raws(engines[2], batch)
+    assert raws(engines[0], batch) != raws(engines[1], batch)
+
+
+def test_examples_in_half_precision_give_nearly_the_same(folder: Path) -> None:
+    whole, half = told(folder), told(folder, precision="bfloat16")
+    batch = shown([CONE, SIGN], [SIGN])
+
+    assert raws(half, batch) == pytest.approx(raws(whole, batch), abs=0.5)
+
+
+def test_only_boxes_can_be_shown_to_it(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"settings\.evidence: expected boxes for .*, got tags"):
+        engine_of(folder, size=SIZE, prompts=PROMPTS, evidence=["tags", "boxes"]).load()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from roadstream.schemas.settings.base import EvidenceKind
 from roadstream.schemas.settings.torch import TorchSettings
-from roadstream.stages.inference import EngineResult
+from roadstream.stages.inference import EngineResult, Pictures
 from roadstream.workers.engines.torch.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from roadstream.workers.engines.torch.placement import Placement
 
+Inputs = dict[str, NDArray[Any]]
 Outputs = dict[str, NDArray[np.float32]]
 
 
@@ -77,6 +79,7 @@ class Family(ABC):
         takes_concepts: Whether it takes texts, and so a list of ``concepts``.
         takes_others: Whether it takes texts that mean no roadwork, if it takes any.
         gives_tags: Whether it gives ``tags``.
+        takes_evidence: What of earlier tiers' findings it can make use of, by ``inputs``.
 
     Raises:
         ConfigError: The settings do not fit the checkpoint.
@@ -85,6 +88,7 @@ class Family(ABC):
     takes_concepts = False
     takes_others = True
     gives_tags = False
+    takes_evidence: Collection[EvidenceKind] = ()
 
     def __init__(
         self, checkpoint: Checkpoint, settings: TorchSettings, size: tuple[int, int]
@@ -151,6 +155,15 @@ class Family(ABC):
             planes = planes.to(torch.float32, memory_format=torch.contiguous_format)
             planes.mul_(self._scale.view(3, 1, 1)).add_(self._shift.view(3, 1, 1))
         return planes.to(self.place.dtype)
+
+    def inputs(self, batch: Pictures) -> Inputs:
+        """Return what ``forward`` is given by name besides the pixels, if anything.
+
+        The first dimension of each is the batch, the others never change. Members that share the
+        network get the same: what it depends on is part of ``identity``.
+        """
+        del batch
+        return {}
 
     @abstractmethod
     def forward(self, module: nn.Module, images: Tensor) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from torch import nn
 
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ConfigError, DeviceMemoryError
+from roadstream.schemas.settings.base import EvidenceKind
 from roadstream.schemas.settings.concepts import Concepts
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.stages.inference import EngineResult, Pictures
@@ -131,4 +132,20 @@ def open_family(
     where = f"{cascade.name}: member {member.name}"
     checkpoint = open_checkpoint(cascade.model_source(member), settings, where, cascade)
     kind = family_of(checkpoint, settings)
+    _check_evidence(kind, checkpoint, settings.evidence)
     return kind(checkpoint, with_concepts(kind, checkpoint, settings, concepts), size)
+
+
+def _check_evidence(
+    kind: type[Family], checkpoint: Checkpoint, asked: Sequence[EvidenceKind]
+) -> None:
+    """Refuse evidence that a family can make no use of.
+
+    Raises:
+        ConfigError: The settings ask for such.
+    """
+    useless = [one for one in asked if one not in kind.takes_evidence]
+    if useless:
+        usable = " and ".join(kind.takes_evidence) or "none"
+        expected = f"{usable} for this checkpoint, whose family can make no use of others"
+        raise checkpoint.problem("evidence", expected, ", ".join(useless))

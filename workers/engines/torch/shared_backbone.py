@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from roadstream.stages.inference import Pictures
+from roadstream.stages.inference import Picture, Pictures
 from roadstream.workers.engines.torch.device_link import DeviceLink, Upload
 from roadstream.workers.engines.torch.family import Family
 from roadstream.workers.engines.torch.network import Network, Tensors
@@ -46,13 +46,14 @@ class SharedBackbone:
             self._network.reset()
 
     def forward(self, inputs: Tensors) -> Tensors:
-        """Return what the family makes of ``images``, as it is: neither cut nor recorded."""
-        return self._family.forward(self.module, inputs["images"])
+        """Return what the family makes of its inputs, as it is: neither cut nor recorded."""
+        return self._family.forward(self.module, **inputs)
 
     def blank(self, size: int) -> Tensors:
-        """Return black pictures. Within a turn."""
+        """Return black pictures, of which nothing is known. Within a turn."""
         shape = (size, *self._shape)
-        return {"images": torch.zeros(shape, dtype=torch.uint8, device=self._place.device)}
+        images = torch.zeros(shape, dtype=torch.uint8, device=self._place.device)
+        return self._inputs(images, Pictures([Picture()] * size))
 
     def warm_up(self, largest: int) -> None:
         """Get ready for batches of up to ``largest``. Within a turn.
@@ -69,8 +70,17 @@ class SharedBackbone:
     def run(self, batch: Pictures, upload: Upload) -> dict[str, Tensor]:
         """Return the outputs for a batch. Within a turn."""
         if self.users == 1:
-            return self._network.run({"images": upload.images})
-        return batch.share(self.key, lambda: self._network.run({"images": upload.images}))
+            return self._network.run(self._inputs(upload.images, batch))
+        return batch.share(
+            self.key, lambda: self._network.run(self._inputs(upload.images, batch))
+        )
+
+    def _inputs(self, images: Tensor, batch: Pictures) -> Tensors:
+        more = self._family.inputs(batch).items()
+        device = self._place.device
+        return {"images": images} | {
+            name: torch.from_numpy(value).to(device) for name, value in more
+        }
 
 
 def backbone_for(

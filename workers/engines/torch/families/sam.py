@@ -2,10 +2,12 @@
 
 Texts are embedded once, on loading, and the text tower is dropped. A picture goes through the
 vision tower once, whatever the number of texts. Masks are not made: a vote carries boxes.
+
+Boxes that earlier tiers found can stand behind a text as examples of what it means.
 """
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +16,13 @@ from torch import Tensor, nn
 
 from roadstream.schemas.records.votes import Box
 from roadstream.schemas.settings.torch import TorchSettings
-from roadstream.stages.inference import Score
+from roadstream.stages.inference import Pictures, Score
+from roadstream.stages.rules.signs import letters
+from roadstream.stages.voting.evidence import strongest
 from roadstream.workers.engines.torch.checkpoint import Checkpoint, pretrained
 from roadstream.workers.engines.torch.families.places import config_of
 from roadstream.workers.engines.torch.families.processors import refuse_fixed, tokenizer_of
-from roadstream.workers.engines.torch.family import Family, Outputs
+from roadstream.workers.engines.torch.family import Family, Inputs, Outputs
 from roadstream.workers.engines.torch.placement import Placement
 from roadstream.workers.engines.torch.scoring import Floats, log_odds
 
@@ -31,6 +35,7 @@ class Sam(Family):
 
     takes_concepts = True
     takes_others = False
+    takes_evidence = ("boxes",)
 
     def __init__(
         self, checkpoint: Checkpoint, settings: TorchSettings, size: tuple[int, int]
@@ -47,8 +52,10 @@ class Sam(Family):
             raise checkpoint.damaged("width and height to be equal", f"{width} × {height}")
 
     def identity(self) -> Hashable:
-        """What is found depends on the prompts."""
-        return tuple(self.settings.prompts)
+        """What is found depends on the prompts, and on the examples that are given."""
+        settings = self.settings
+        chosen = (settings.max_exemplars, settings.min_exemplar_confidence)
+        return tuple(settings.prompts), chosen if settings.evidence else None
 
     def load(self) -> nn.Module:
         """Return the image model without text tower and masks."""
@@ -113,27 +120,80 @@ class Sam(Family):
         self._texts = self._texts.to(place.device, place.dtype)
         self._masks = self._masks.to(place.device)
 
-    def forward(self, module: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    def inputs(self, batch: Pictures) -> Inputs:
+        """Return the examples of each text: boxes [N, texts, most, 4] and how many [N, texts].
+
+        A box is its centre, width and height as shares of the picture's sides.
+        """
+        if not self.settings.evidence:
+            return {}
+        texts, most = len(self.settings.prompts), self.settings.max_exemplars
+        boxes = np.zeros((len(batch), texts, most, 4), np.float32)
+        counts = np.zeros((len(batch), texts), np.int64)
+        for i, picture in enumerate(batch):
+            for box in self._sure(picture.evidence.boxes):
+                for j, text in enumerate(self.settings.prompts):
+                    if counts[i, j] < most and _is_example(box, text):
+                        boxes[i, j, counts[i, j]] = _centred(box)
+                        counts[i, j] += 1
+        return {"examples": boxes, "counts": counts}
+
+    def _sure(self, boxes: Sequence[Box]) -> list[Box]:
+        """Return the boxes that may be examples, the strongest first."""
+        least = self.settings.min_exemplar_confidence
+        return [box for box in strongest(boxes) if box.confidence >= least]
+
+    def forward(
+        self,
+        module: nn.Module,
+        images: Tensor,
+        examples: Tensor | None = None,
+        counts: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Return per text: presence [N, texts], objects [N, texts, queries] and their boxes."""
         network: Any = module
         seen = network.get_vision_features(self.normalised(images))
-        per_text = [
-            self._held_against(network, seen, i, len(images)) for i in range(len(self._texts))
-        ]
+        per_text = []
+        for i in range(len(self._texts)):
+            asked = self._text(i, len(images))
+            if examples is not None and counts is not None:
+                asked = self._with_examples(asked, network, seen, examples[:, i], counts[:, i])
+            per_text.append(_held_against(network, seen, asked))
         return {
             "presence": torch.stack([one.presence_logits[:, 0] for one in per_text], 1),
             "objects": torch.stack([one.pred_logits for one in per_text], 1),
             "boxes": torch.stack([one.pred_boxes for one in per_text], 1),
         }
 
-    def _held_against(self, network: Any, seen: Any, text: int, count: int) -> Any:
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
+    def _text(self, text: int, count: int) -> "_Asked":
         features = self._texts[text : text + 1].expand(count, -1, -1)
-        return network(
-            vision_embeds=seen,
-            text_embeds=BaseModelOutputWithPooling(pooler_output=features),
-            attention_mask=self._masks[text : text + 1].expand(count, -1),
+        return _Asked(features, self._masks[text : text + 1].expand(count, -1))
+
+    def _with_examples(
+        self, asked: "_Asked", network: Any, seen: Any, boxes: Tensor, counts: Tensor
+    ) -> "_Asked":
+        """Return a text with examples behind it, as the model itself does it.
+
+        Args:
+            asked: The text, once per picture.
+            network: For its encoder of boxes.
+            seen: What its vision tower saw.
+            boxes: [N, most, 4], the first of each picture real.
+            counts: [N], how many of them are.
+        """
+        real = torch.arange(boxes.shape[1], device=counts.device) < counts[:, None]
+        encoded = network.geometry_encoder(
+            box_embeddings=boxes.to(self.place.dtype),
+            box_mask=real,
+            box_labels=real.long(),  # 1: of what is looked for
+            img_feats=seen.fpn_hidden_states[:-1],
+            img_pos_embeds=seen.fpn_position_encoding[:-1],
+        )
+        # Behind the boxes stands a token of the encoder's own, which nobody who gives no box sees.
+        given = encoded.attention_mask & (counts > 0)[:, None]
+        return _Asked(
+            torch.cat([asked.features, encoded.last_hidden_state], 1),
+            torch.cat([asked.mask, given], 1),
         )
 
     def scores(self, outputs: Outputs) -> Sequence[Score]:
@@ -162,6 +222,36 @@ class Sam(Family):
             )
             if confidence >= self.settings.min_confidence
         ]
+
+
+class _Asked(NamedTuple):
+    """What a picture is held against: features [N, tokens, width], and a mask of those that are."""
+
+    features: Tensor
+    mask: Tensor
+
+
+def _held_against(network: Any, seen: Any, asked: _Asked) -> Any:
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    return network(
+        vision_embeds=seen,
+        text_embeds=BaseModelOutputWithPooling(pooler_output=asked.features),
+        attention_mask=asked.mask,
+    )
+
+
+def _is_example(box: Box, text: str) -> bool:
+    """Tell whether a box shows what a text means: one's words are among the other's, or it has none.
+
+    Text and examples are trained to mean the same thing: a cone is no example of an excavator.
+    """
+    said, meant = set(letters(box.label).split()), set(letters(text).split())
+    return said <= meant or meant <= said
+
+
+def _centred(box: Box) -> tuple[float, float, float, float]:
+    return (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2, box.x2 - box.x1, box.y2 - box.y1
 
 
 class _NoMasks(nn.Module):
