@@ -147,5 +147,5 @@ def _check_evidence(
     useless = [one for one in asked if one not in kind.takes_evidence]
     if useless:
         usable = " and ".join(kind.takes_evidence) or "none"
-        expected = f"{usable} for this checkpoint, whose family can make no use of others"
+        expected = f"{usable} for this checkpoint, as its family can make no use of more"
         raise checkpoint.problem("evidence", expected, ", ".join(useless))

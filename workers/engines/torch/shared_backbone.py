@@ -71,9 +71,7 @@ class SharedBackbone:
         """Return the outputs for a batch. Within a turn."""
         if self.users == 1:
             return self._network.run(self._inputs(upload.images, batch))
-        return batch.share(
-            self.key, lambda: self._network.run(self._inputs(upload.images, batch))
-        )
+        return batch.share(self.key, lambda: self._network.run(self._inputs(upload.images, batch)))
 
     def _inputs(self, images: Tensor, batch: Pictures) -> Tensors:
         more = self._family.inputs(batch).items()

@@ -242,9 +242,9 @@ def _held_against(network: Any, seen: Any, asked: _Asked) -> Any:
 
 
 def _is_example(box: Box, text: str) -> bool:
-    """Tell whether a box shows what a text means: one's words are among the other's, or it has none.
+    """Tell whether a box's words are among those of a text, or the other way round, or it has none.
 
-    Text and examples are trained to mean the same thing: a cone is no example of an excavator.
+    SAM 3 was trained with examples of what the text means: a cone is none of an excavator.
     """
     said, meant = set(letters(box.label).split()), set(letters(text).split())
     return said <= meant or meant <= said
