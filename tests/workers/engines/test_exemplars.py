@@ -1,7 +1,6 @@
 """SAM 3 behind a detector, by the real command: what one tier found is an example to the next."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -55,10 +54,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def votes_of(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {vote["member"]: vote for vote in answer["votes"]}
-
-
 def test_the_detectors_boxes_are_examples_to_sam(folder: Path) -> None:
     done = here("score", "drive", "--cascade", "c.toml", "--out", "a.jsonl", folder=folder)
 
@@ -69,7 +64,7 @@ def test_the_detectors_boxes_are_examples_to_sam(folder: Path) -> None:
     plain, told = [], []
     answers = list(read_answers(folder / "a.jsonl"))
     for answer in answers:
-        votes = votes_of(answer)
+        votes = {vote["member"]: vote for vote in answer["votes"]}
         found = [Box(**box) for box in votes["detector"]["boxes"]]
         pixels = decode((folder / answer["uri"]).read_bytes(), min_width=56, min_height=56)
         alone = Picture(pixels, evidence=Evidence(found))
