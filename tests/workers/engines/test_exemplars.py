@@ -68,7 +68,7 @@ def test_the_detectors_boxes_are_examples_to_sam(folder: Path) -> None:
         found = [Box(**box) for box in votes["detector"]["boxes"]]
         pixels = decode((folder / answer["uri"]).read_bytes(), min_width=56, min_height=56)
         alone = Picture(pixels, evidence=Evidence(found))
-        told.append(votes["sam"]["raw"])
+        told.append(votes["sam"]["raw"] or 0.0)
         assert raws(sam, Pictures([alone])) == pytest.approx([told[-1]], abs=1e-3)
         plain += raws(sam, Pictures([Picture(pixels)]))
     assert len(answers) == COUNT

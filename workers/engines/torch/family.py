@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -88,7 +88,7 @@ class Family(ABC):
     takes_concepts = False
     takes_others = True
     gives_tags = False
-    takes_evidence: Collection[EvidenceKind] = ()
+    takes_evidence: tuple[EvidenceKind, ...] = ()
 
     def __init__(
         self, checkpoint: Checkpoint, settings: TorchSettings, size: tuple[int, int]

@@ -6,7 +6,7 @@ vision tower once, whatever the number of texts. Masks are not made: a vote carr
 Boxes that earlier tiers found can stand behind a text as examples of what it means.
 """
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ class Sam(Family):
 
     takes_concepts = True
     takes_others = False
-    takes_evidence: Collection[EvidenceKind] = ("boxes",)
+    takes_evidence: tuple[EvidenceKind, ...] = ("boxes",)
 
     def __init__(
         self, checkpoint: Checkpoint, settings: TorchSettings, size: tuple[int, int]
