@@ -116,8 +116,6 @@ def _refused(condition: str, none: Collection[str]) -> bool:
 def _rules(file: CascadeFile) -> Iterator[str]:
     """Yield rules of no use, and rules that leave a tier without a vote."""
     for index, rule in enumerate(file.rules):
-        if isinstance(rule, Size) and rule.enabled and not _detecting(file, rule):
-            yield f"rules[{index}]: no vote changes by it: nobody so far is of kind detection"
         if not isinstance(rule, Adapt) or not rule.enabled:
             continue
         if not rule.votes and not rule.boxes:
@@ -127,16 +125,6 @@ def _rules(file: CascadeFile) -> Iterator[str]:
         for place, tier in enumerate(file.tiers):
             if _silenced(tier, rule.weights):
                 yield f"rules[{index}]: while it holds, no vote of tiers[{place}] counts"
-
-
-def _detecting(file: CascadeFile, rule: Size) -> bool:
-    """Tell whether there is a detector no later than the member that measures depth."""
-    for tier in file.tiers:
-        if any(one.kind == "detection" for one in tier.members):
-            return True
-        if any(one.name == rule.depth for one in tier.members):
-            break
-    return False
 
 
 def _silenced(tier: Tier, factors: Mapping[str, float]) -> bool:
@@ -185,16 +173,24 @@ def tags_given(file: CascadeFile, given_by: GivenBy) -> dict[str, frozenset[str]
             if given is None:
                 return None
             found |= given
-    for rule in file.rules:
-        if not rule.enabled:
-            continue
-        if isinstance(rule, Conflict):
-            said = frozenset({f"{rule.tier}-yes", f"{rule.tier}-no"})
-            found["conflict"] = (found.get("conflict") or frozenset()) | said
-        elif isinstance(rule, Size):
-            found["size"] = frozenset({"plausible", "impossible", "unknown"})
-        elif isinstance(rule, Difficulty):
-            found["difficulty"] = frozenset("12345")
-    if file.exploration.share:
-        found["explored"] = frozenset({"yes"})
+    for name, value in _by_file(file):
+        values = found.get(name, frozenset())
+        found[name] = None if values is None else values | {value}
     return found
+
+
+def _by_file(file: CascadeFile) -> Iterator[tuple[str, str]]:
+    """Yield the tags, name and value, that rules, routes and exploration give."""
+    for rule in [rule for rule in file.rules if rule.enabled]:
+        if isinstance(rule, Conflict):
+            yield from (("conflict", f"{rule.tier}-{said}") for said in ("yes", "no"))
+        elif isinstance(rule, Size):
+            yield from (("size", said) for said in ("plausible", "impossible", "unknown"))
+        elif isinstance(rule, Difficulty):
+            yield from (("difficulty", number) for number in "12345")
+    for route in [route for tier in file.tiers for route in tier.routes]:
+        for given in route.gives:
+            name, _, value = given.partition("=")
+            yield name, value
+    if file.exploration.share:
+        yield "explored", "yes"

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from roadstream.schemas.records.bounds import NonNegative, Share, Short, TagCondition
+from roadstream.schemas.records.bounds import NonNegative, Share, Short, TagCondition, TagText
 
 EXIT = "exit"
 Number = Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -53,6 +53,7 @@ class Route(TagConditions, frozen=True, kw_only=True, forbid_unknown_fields=True
             for its ``down_after``.
         max_share: Holds for at most this share of the images that come to it, of those that a
             worker has seen.
+        gives: Tags, ``name=value``, that an image gets which takes this route.
         reason: Said in the votes; made from the conditions when absent.
     """
 
@@ -73,9 +74,10 @@ class Route(TagConditions, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_budget: NonNegative | None = None
     tiers_down: list[str] = []
     max_share: Share | None = None
+    gives: list[TagText] = []
     reason: Short = ""
 
     @property
     def unconditional(self) -> bool:
         """Whether it always holds."""
-        return self == Route(to=self.to, reason=self.reason)
+        return self == Route(to=self.to, gives=self.gives, reason=self.reason)

@@ -80,7 +80,7 @@ class _CountedVotes:
         tiers: The tiers, as the answer carries them.
         names: Members of the votes that count.
         ps: Their probabilities, as rules revised them.
-        effects: What rules did at the tiers, in words.
+        revisions: What they revised, in words.
         ws: Their weights.
         shadow: Whether a shadow member voted.
         absent: Weight of the members that did not vote, and gave no tags instead.
@@ -91,7 +91,7 @@ class _CountedVotes:
     """
 
     __slots__ = (
-        "absent", "down", "effects", "error", "names", "ps", "shadow", "skipped", "tiers",
+        "absent", "down", "error", "names", "ps", "revisions", "shadow", "skipped", "tiers",
         "whole", "ws",
     )  # fmt: skip
 
@@ -104,7 +104,6 @@ class _CountedVotes:
         self.error: str | None = None
         self.down: list[str] = []
         self.skipped: list[str] = []
-        self.effects: list[str] = []
         revised: dict[str, float] = {}
         for voted in passed:
             pack, votes = voted.pack, voted.votes
@@ -113,8 +112,6 @@ class _CountedVotes:
                 self.error = self.error or votes.error
                 self.down += votes.down or ()
                 self.skipped += votes.skipped or ()
-            if votes.effects:
-                self.effects += votes.effects
             if votes.revised:
                 revised |= votes.revised
             self._count(pack, votes)
@@ -136,13 +133,14 @@ class _CountedVotes:
                     votes.revised,
                 )
             )
+        self.revisions: list[str] = []
         if revised:
             self._revise(revised)
 
     def _revise(self, revised: Mapping[str, float]) -> None:
         for i, name in enumerate(self.names):
             if (p := revised.get(name)) is not None:
-                self.effects.append(f"probability of {name}: {self.ps[i]:.3g} → {p:.3g}")
+                self.revisions.append(f"probability of {name}: {self.ps[i]:.3g} → {p:.3g}")
                 self.ps[i] = p
 
     def _count(self, pack: VotesPack, votes: ImageVotes) -> None:
@@ -262,7 +260,7 @@ class Answerer:
             times.took,
             times.joining,
             lacking.tiers,
-            [*counted.effects, *verdict.effects] if counted.effects else verdict.effects,
+            [*counted.revisions, *verdict.effects] if counted.revisions else verdict.effects,
         )
 
     def _lacking(

@@ -29,12 +29,14 @@ class Decision(NamedTuple):
         reason: The route that held.
         down: The tiers that nobody works for, where that decided; else ``None``.
         skipped: The tiers that the image's deadline would have passed at; else ``None``.
+        gives: Tags that the image gets by it, by name.
     """
 
     next_tier: str | None
     reason: str
     down: list[str] | None = None
     skipped: list[str] | None = None
+    gives: Mapping[str, str] = NO_TAGS
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
@@ -189,8 +191,8 @@ class Router:
         needs_boxes: Whether a route asks for boxes.
         needs_losing: Whether a route asks for losing votes.
         explores: Whether some images pass all tiers.
-        needs_more: Whether a route asks for anything but confidence and disagreement, or some
-            images are explored.
+        needs_more: Whether a route asks for anything but confidence and disagreement, or gives
+            tags, or some images are explored.
     """
 
     def __init__(self, cascade: Cascade, tier: str) -> None:
@@ -232,7 +234,8 @@ class Router:
         self.needs_boxes = any(
             one is not None for r in routes for one in (r.min_boxes, r.max_boxes, r.min_kinds)
         )
-        self.needs_more = self.explores or any(rule.more or rule.tags for rule in self._rules)
+        asking = any(rule.more or rule.tags or rule.decision.gives for rule in self._rules)
+        self.needs_more = self.explores or asking
 
     def explored(self, head: Head) -> bool:
         """Return whether an image is one of those that pass all tiers; the same in all of them."""
@@ -296,7 +299,9 @@ def _no_time(left: float, needed: Mapping[str, float], skipped: Sequence[str]) -
 
 def _decision(route: Route) -> Decision:
     to = None if route.to == EXIT else route.to
-    return Decision(to, route.reason or describe(route), route.tiers_down or None)
+    gives = dict(one.split("=", 1) for one in route.gives)
+    reason = route.reason or describe(route)
+    return Decision(to, reason, route.tiers_down or None, None, gives or NO_TAGS)
 
 
 def _leading(cascade: Cascade, decision: Decision) -> Decision:
@@ -311,9 +316,8 @@ def _leading(cascade: Cascade, decision: Decision) -> Decision:
     passed = list(takewhile(left_out.__contains__, later))
     onward = next(iter(later[len(passed) :]), None)
     reason = f"{decision.reason}; left out: {', '.join(passed)}"
-    return Decision(
-        onward, reason[:MOST_REASON], list(dict.fromkeys([*(decision.down or ()), *passed]))
-    )
+    down = list(dict.fromkeys([*(decision.down or ()), *passed]))
+    return decision._replace(next_tier=onward, reason=reason[:MOST_REASON], down=down)
 
 
 def describe(route: Route) -> str:

@@ -13,6 +13,7 @@ from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.cascade.rules import Adapt, Conflict, Ensemble
 from roadstream.schemas.records.answer import CountedVotes, Verdict, VoteMath
 from roadstream.schemas.records.votes import NO_TAGS
+from roadstream.stages.voting.fusion_arrays import Adaptation
 from roadstream.stages.voting.route import TagRule, asked_of_tags
 from roadstream.stages.voting.vote import (
     decision_confidence,
@@ -183,6 +184,31 @@ class VoteRules:
 
     def _pool_of(self, voters: Sequence[_Voter]) -> float:
         return self._pool([one.p for one in voters], [one.w for one in voters])
+
+
+class BoxRules:
+    """The rules of a cascade that change how boxes are fused.
+
+    Args:
+        cascade: The cascade.
+    """
+
+    def __init__(self, cascade: Cascade) -> None:
+        enabled = [rule for rule in cascade.rules if isinstance(rule, Adapt) and rule.enabled]
+        self._rules = [(TagRule(rule), rule) for rule in enabled if rule.boxes]
+
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._rules)
+
+    def adaptation(self, tags: Mapping[str, str]) -> Adaptation:
+        """Return what is otherwise where an image has these tags: factors multiply."""
+        factor, margin = 1.0, 1.0
+        for asked, rule in self._rules:
+            if asked.holds(tags):
+                factor *= rule.box_confidence
+                margin *= 1.0 + rule.box_margin
+        return Adaptation(factor, margin - 1.0)
 
 
 def _united(

@@ -31,7 +31,7 @@ from roadstream.stages.voting.route import (
     Facts,
     Router,
 )
-from roadstream.stages.voting.rules import VoteRules, Votes
+from roadstream.stages.voting.rules import BoxRules, VoteRules, Votes
 from roadstream.stages.voting.vote import (
     calibrator,
     decision_confidence,
@@ -97,15 +97,37 @@ class TierVoting:
         # Few cascades ask for more than confidence and disagreement of their votes.
         router = self._router
         self._plain = not router.needs_more and self._rules is None
-        self._fusion = fusion_of(cascade.tier(tier))
+        self._fusion, self._box_rules = fusion_of(cascade.tier(tier)), BoxRules(cascade)
         self.targets, self.watched = router.targets, router.watched
         self.down, self.needed = NONE_DOWN, NOTHING_LEARNT
 
     def fused(
-        self, columns: Sequence[Sequence[Finding | EngineError]]
+        self, columns: Sequence[Sequence[Finding | EngineError]], images: Sequence[JudgedImage]
     ) -> Iterator[list[Box] | None]:
-        """Yield the fused boxes per image, given per member its findings; ``None`` if not asked."""
-        return repeat(None) if self._fusion is None else iter(self._fusion.fuse(columns))
+        """Yield the fused boxes per image; ``None`` if that is not asked for.
+
+        Args:
+            columns: Per member its findings.
+            images: Those that were shown to the members.
+        """
+        if self._fusion is None:
+            return repeat(None)
+        if not self._box_rules:
+            return iter(self._fusion.fuse(columns))
+        adapted = [
+            self._box_rules.adaptation(merged_tags(image.evidence.tags, self._tags_of(found)))
+            for image, found in zip(images, zip(*columns, strict=True), strict=True)
+        ]
+        return iter(self._fusion.fuse(columns, adapted))
+
+    def _tags_of(self, found: Sequence[Finding | EngineError]) -> list[Mapping[str, str]]:
+        """Return the tags that an image's members gave; those of shadow members count not."""
+        given = zip(self._members, found, strict=False)
+        return [
+            one.tags
+            for member, one in given
+            if member.weight > 0 and isinstance(one, Score | Abstained)
+        ]
 
     def vote(
         self,
@@ -169,7 +191,6 @@ class TierVoting:
             dict(given) if given else None,
             revised,
             decision.skipped,
-            list(seen.effects) if seen.effects else None,
         )
 
     def _decided(
@@ -203,7 +224,8 @@ class TierVoting:
         )
         if router.explored(head):
             return router.explore(), {**rule_tags, EXPLORED: "yes"}
-        return router.decide(facts, self.down, self.needed), rule_tags
+        decision = router.decide(facts, self.down, self.needed)
+        return decision, {**rule_tags, **decision.gives} if decision.gives else rule_tags
 
     def _votes(
         self, prior: Sequence[PriorVote], ps: Sequence[float | None], factors: Mapping[str, float]
