@@ -10,8 +10,13 @@ import sys
 
 from roadstream.workers.engines.vllm.child import engine_wire as wire
 
-DIES, SILENT, REFUSES, LATE, UNDECIDED = 1, 2, 3, 4, 5
+DIES, SILENT, REFUSES, LATE, UNDECIDED, RAISES = 1, 2, 3, 4, 5, 6
 YES, NO = 10, 11
+# As vLLM logs it: the cause, and then that of the front end, which is none.
+CORE_DIED = """\
+(EngineCore pid=7) ERROR 12-01 04:13:25 [core.py:1512] RuntimeError: Unsupported head_dim=16
+(MainProcess pid=6) ERROR 12-01 04:13:25 [async_llm.py:906] vllm.EngineDeadError: See above.
+"""
 
 
 def answer(ask: wire.Ask) -> wire.FromEngine | None:
@@ -21,7 +26,11 @@ def answer(ask: wire.Ask) -> wire.FromEngine | None:
         os._exit(3)
     if level == SILENT:
         return None
+    if level == RAISES:
+        sys.stdout.write(CORE_DIED)
+        sys.stdout.flush()
     special: dict[int, wire.FromEngine] = {
+        RAISES: wire.Failed("the core of the engine died"),
         REFUSES: wire.Refused(ask.number, "too long"),
         LATE: wire.Late(ask.number),
         UNDECIDED: wire.Undecided(ask.number, "no answer after 5 tokens"),
@@ -59,6 +68,8 @@ def main() -> None:
             case wire.Ask():
                 if (reply := answer(message)) is not None:
                     wire.send(sock, reply)
+                if isinstance(reply, wire.Failed):
+                    return
             case wire.Sleep(number=number) | wire.Wake(number=number):
                 wire.send(sock, wire.Done(number))
             case wire.Stop():

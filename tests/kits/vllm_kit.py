@@ -9,7 +9,7 @@ import torch
 from msgspec import convert
 from msgspec.structs import replace
 from PIL import Image
-from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.settings.prompts import Prompt, load_prompt
@@ -76,7 +76,7 @@ class Reference:
 
     def __init__(self, model: Path) -> None:
         self._processor: Any = AutoProcessor.from_pretrained(model)
-        self._model: Any = Qwen3VLForConditionalGeneration.from_pretrained(
+        self._model: Any = AutoModelForImageTextToText.from_pretrained(
             model, dtype=torch.float32
         ).eval()
         vocabulary = self._processor.tokenizer.get_vocab()
@@ -97,7 +97,7 @@ class Reference:
         images = [{"type": "image", "image": Image.fromarray(one)} for one in shown]
         text = {"type": "text", "text": asked.question(len(shown))}
         chat = [
-            {"role": "system", "content": asked.system},
+            {"role": "system", "content": [{"type": "text", "text": asked.system}]},
             {"role": "user", "content": [text, *images]},
         ]
         begun = self._processor.apply_chat_template(chat, add_generation_prompt=True, **template)
@@ -105,6 +105,6 @@ class Reference:
             text=[begun + said], images=[one["image"] for one in images], return_tensors="pt"
         )
         with torch.inference_mode():
-            logprobs = self._model(**inputs).logits[0, -1].log_softmax(-1)
+            logprobs = self._model(**inputs.to(torch.float32)).logits[0, -1].log_softmax(-1)
         yes, no = (logprobs[numbers].logsumexp(0) for numbers in self._sides)
         return float(yes - no)

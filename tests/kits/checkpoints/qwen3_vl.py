@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, set_seed
+from transformers import (
+    PreTrainedModel,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
+    set_seed,
+)
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 Follows = Mapping[str, Sequence[str]]
@@ -67,28 +75,56 @@ CHAT_TEMPLATE = """\
 """
 
 
-def write_qwen3_vl(folder: Path, follows: Follows = ANSWERS, *, seed: int = 0) -> Path:
+def write_qwen3_vl(
+    folder: Path, follows: Follows = ANSWERS, *, seed: int = 0, experts: int = 0
+) -> Path:
     """Write the checkpoint into ``folder`` and return it.
 
     Args:
         folder: Made if it is not there.
         follows: Which tokens are likely after which, as the tokenizer spells them.
         seed: Of the random weights.
+        experts: 0 for the dense Qwen3-VL; else Qwen3-VL-MoE, as ``Qwen/Qwen3-VL-30B-A3B-*``, with
+            two of so many experts active.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ids = _write_tokenizer(folder)
     set_seed(seed)
-    model = Qwen3VLForConditionalGeneration(_config(ids)).to(torch.float32)
+    model = _model(ids, experts).to(torch.float32)
     with torch.no_grad():
         _enlarge(model, ids, follows)
     model.save_pretrained(folder)
+    if experts:
+        _turn_experts(folder / "model.safetensors")
     _write_processor(folder)
     return folder
 
 
-def _config(ids: Mapping[str, int]) -> Qwen3VLConfig:
-    return Qwen3VLConfig(
-        text_config={
+def _turn_experts(weights: Path) -> None:
+    """Store each expert input first, as the hub's files do; transformers 5.19 saves output first."""
+    turned = {
+        name: weight.transpose(1, 2).contiguous() if ".experts." in name else weight
+        for name, weight in load_file(weights).items()
+    }
+    save_file(turned, weights, {"format": "pt"})
+
+
+def _model(ids: Mapping[str, int], experts: int) -> PreTrainedModel:
+    if not experts:
+        return Qwen3VLForConditionalGeneration(Qwen3VLConfig(**_config(ids)))
+    config = _config(ids)
+    config["text_config"] |= {
+        "num_experts": experts,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 48,
+        "norm_topk_prob": True,
+    }
+    return Qwen3VLMoeForConditionalGeneration(Qwen3VLMoeConfig(**config))
+
+
+def _config(ids: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "text_config": {
             "vocab_size": len(ids),
             "hidden_size": HIDDEN,
             "intermediate_size": 2 * HIDDEN,
@@ -107,7 +143,7 @@ def _config(ids: Mapping[str, int]) -> Qwen3VLConfig:
             "eos_token_id": ids["<|im_end|>"],
             "bos_token_id": ids["<|endoftext|>"],
         },
-        vision_config={
+        "vision_config": {
             "depth": 2,
             "hidden_size": HIDDEN,
             "intermediate_size": 2 * HIDDEN,
@@ -119,13 +155,13 @@ def _config(ids: Mapping[str, int]) -> Qwen3VLConfig:
             "num_position_embeddings": 64,
             "deepstack_visual_indexes": [0],
         },
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=False,
-        dtype="float32",
-    )
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+        "tie_word_embeddings": False,
+        "dtype": "float32",
+    }
 
 
 def _enlarge(model: Any, ids: Mapping[str, int], follows: Follows) -> None:

@@ -112,6 +112,16 @@ def test_each_picture_gets_what_became_of_it(tmp_path: Path) -> None:
     assert undecided == Abstained("no answer after 5 tokens")
 
 
+def test_a_core_that_died_is_told_with_what_it_died_of(tmp_path: Path) -> None:
+    with loaded(tmp_path) as engine, pytest.raises(EngineDownError) as raised:
+        engine.infer(pictures(grey_vllm.RAISES))
+
+    assert str(raised.value).endswith(
+        ": the engine is down: the core of the engine died;"
+        " the last error that it logged: RuntimeError: Unsupported head_dim=16"
+    )
+
+
 def test_several_batches_are_under_way_at_once(tmp_path: Path) -> None:
     with loaded(tmp_path) as engine:
         found: list[list[EngineResult]] = []

@@ -2,13 +2,14 @@
 
 import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,10 @@ logger = structlog.get_logger()
 
 # Lines of what the process last said on standard error, for the error that tells of its end.
 _LAST_WORDS = 30
+# The last line of a traceback, as vLLM logs it or as Python prints it …
+_RAISED = re.compile(r"(?:^|\] )(?P<error>(?:\w+\.)*\w+(?:Error|Exception)\b.*)")
+# … unless it only says that the core has died of another.
+_NO_CAUSE = ("EngineDeadError", "Engine core initialization failed")
 _STOP_PATIENCE = 10.0
 _LISTEN_PATIENCE = 2.0
 
@@ -189,6 +194,9 @@ class EngineProcess:
         # The group is dead, so that nobody should hold the other end.
         listener.join(_LISTEN_PATIENCE)
         problem = f"{self._name}: the engine is down: {why}"
+        cause = last_error(self._last_words)
+        if cause and cause not in why:
+            problem += f"; the last error that it logged: {cause}"
         if not self._started.done() and self._last_words:
             problem += f" ({' | '.join(self._last_words)[-2000:]})"
         # First, so that who hears of it below does not come back to the dead one.
@@ -209,6 +217,13 @@ class EngineProcess:
                 if text:
                     self._last_words.append(text)
                     logger.debug("vllm_says", engine=self._name, line=text)
+
+
+def last_error(lines: Iterable[str]) -> str:
+    """Return the last error among lines of a log that tells a cause; empty if there is none."""
+    raised = [found["error"] for line in lines if (found := _RAISED.search(line))]
+    causes = [one for one in raised if not any(empty in one for empty in _NO_CAUSE)]
+    return causes[-1] if causes else ""
 
 
 VARIABLE = "ROADSTREAM_VLLM_PYTHON"
