@@ -101,7 +101,7 @@ def write_qwen3_vl(
 
 
 def _turn_experts(weights: Path) -> None:
-    """Store each expert input first, as the hub's files do; transformers 5.19 saves output first."""
+    """Store experts input first, as the hub has them; transformers 5.19 saves output first."""
     turned = {
         name: weight.transpose(1, 2).contiguous() if ".experts." in name else weight
         for name, weight in load_file(weights).items()

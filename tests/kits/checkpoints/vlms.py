@@ -100,7 +100,7 @@ def glm4v(folder: Path) -> Path:
 
 
 def llama4(folder: Path) -> Path:
-    """Write Llama 4, as ``meta-llama/Llama-4-Scout-17B-16E-Instruct``; it cuts a picture in tiles."""
+    """Write Llama 4, as ``meta-llama/Llama-4-Scout-17B-16E-Instruct``: pictures in tiles."""
     image = ["<|image_start|>", "<|image_end|>", "<|image|>", "<|patch|>"]
     tiles = ["<|tile_x_separator|>", "<|tile_y_separator|>"]
     turns = ["<|header_start|>", "<|header_end|>", "<|eot|>"]
@@ -249,7 +249,7 @@ def _tokenizer(*special: str) -> PreTrainedTokenizerFast:
 
 
 def _chat(begin: str, head: str, end: str, image: str) -> str:
-    """Return a chat template: what begins it, a turn's head and end, and what stands for a picture."""
+    """Return a chat template: its begin, a turn's head and end, what stands for a picture."""
     opening, closing = head.split("{role}")
     return (
         f"{begin}{{%- for message in messages -%}}"
