@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from roadstream.schemas.cascade.model import Fusion
-from roadstream.schemas.errors import ConfigError
+from roadstream.schemas.cascade.model import Fusion, Tier
+from roadstream.schemas.errors import ConfigError, EngineError
 from roadstream.schemas.records.votes import Box
+from roadstream.stages.inference import Abstained, Finding, Score
 from roadstream.stages.voting import fusion
-from roadstream.stages.voting.fusion import CONFIDENCES, BoxFusion
+from roadstream.stages.voting.fusion import CONFIDENCES, BoxFusion, TierFusion
 from roadstream.stages.voting.fusion_arrays import Adaptation, Detections
+from tests.kits.builders import member
 from tests.kits.examples import examples
 
 pytestmark = pytest.mark.usefixtures("compiled_fusion")
@@ -470,6 +472,20 @@ def test_an_image_is_adapted_and_its_neighbours_are_not() -> None:
         numbers(in_fog), [[0.225, 0.475, 0.775, 1.0, 0.5], [0.0, 0.0, 0.105, 0.105, 0.045]]
     )
     assert surer == []
+
+
+def test_a_tier_adapts_each_image_of_its_batch() -> None:
+    tier = Tier(name="one", members=[member("a", 1.0), member("b", 1.0)], fusion=Fusion())
+    seen = Score(1.0, [Box(0.25, 0.25, 0.5, 0.5, 0.5, "cone")])
+    columns: list[list[Finding | EngineError]] = [[seen, seen, Abstained()]] * 2
+
+    plain, grown, away = TierFusion(tier).fuse(
+        columns, [Adaptation(), Adaptation(margin=0.5), Adaptation()]
+    )
+
+    assert plain == seen.boxes
+    assert grown == [Box(0.1875, 0.1875, 0.5625, 0.5625, 0.5, "cone")]
+    assert away is None
 
 
 @pytest.mark.parametrize(
