@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple, TypeVar, overload
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,9 +31,10 @@ class Picture:
         head: Who it is, for engines that mind its deadline or session.
         evidence: What earlier tiers found in it; a member asks for its part by its settings:
             ``picture.evidence.only(settings.evidence)``.
+        focal: Focal length as a multiple of its width, as its file says it; only read for rules.
     """
 
-    __slots__ = ("_sizes", "encoded", "evidence", "head", "pixels")
+    __slots__ = ("_sizes", "encoded", "evidence", "focal", "head", "pixels")
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class Picture:
     ) -> None:
         self.pixels, self.encoded, self.head = pixels, encoded, head
         self.evidence = evidence
+        self.focal: float | None = None
         self._sizes: dict[tuple[int, int], Pixels] = {}
 
     @property
@@ -130,16 +133,32 @@ class Score(NamedTuple):
     tags: Mapping[str, str] = NO_TAGS
 
 
+class DepthMap(msgspec.Struct, frozen=True, eq=False):
+    """How far away is what a picture shows: for the rules of its tier, on no record.
+
+    Attributes:
+        metres: Floats [height, width] over the whole upright picture, at most ``MOST_DEPTHS`` per
+            side; NaN, infinite or not above 0 where the depth is not known, but not everywhere.
+        focal: Focal length that goes with it, as a multiple of the picture's width; ``None`` if
+            the member does not tell it.
+    """
+
+    metres: NDArray[np.floating[Any]]
+    focal: float | None = None
+
+
 class Abstained(NamedTuple):
     """A member gives no vote on a picture, and nobody is at fault.
 
     Attributes:
         reason: Why: it saw nothing to judge by. Empty where the tags are all that it has to say.
         tags: As of a ``Score``. A member that gives some has done its part, and is not missing.
+        depth: What it measured, if it measures depth and a rule goes by it.
     """
 
     reason: str = ""
     tags: Mapping[str, str] = NO_TAGS
+    depth: DepthMap | None = None
 
 
 EngineResult = Score | Abstained | ImageError
@@ -293,6 +312,7 @@ _TAG_NAME = re.compile(TAG_NAME)
 _ROUNDING = 1e-5
 # Characters of a vote's text: reasoning of a few hundred words.
 MAX_TEXT = 4000
+MOST_DEPTHS = 1024
 
 
 def _scores(scores: object, count: int) -> Sequence[Finding]:
@@ -321,7 +341,7 @@ def _checked(score: object) -> Finding:
         if isinstance(score, ImageError):
             return score
         if isinstance(score, Abstained):
-            return Abstained(_line(str(score.reason)), _tags(score.tags))
+            return Abstained(_line(str(score.reason)), _tags(score.tags), _depth(score.depth))
         if not isinstance(score, Score):
             raise EngineError(f"expected a Score, got {type(score).__name__}")
         raw = float(score.raw)
@@ -349,6 +369,24 @@ def _box(box: object) -> Box:
         raise EngineError(f"expected a confidence in [0, 1], got {confidence}")
     confidence = min(max(confidence, 0.0), 1.0)
     return Box(x1, y1, x2, y2, confidence, _line(str(box.label)))
+
+
+def _depth(depth: object) -> DepthMap | None:
+    if depth is None:
+        return None
+    if not isinstance(depth, DepthMap):
+        raise EngineError(f"expected a DepthMap, got {type(depth).__name__}")
+    metres: object = depth.metres
+    if not isinstance(metres, np.ndarray) or metres.dtype.kind != "f":
+        got = metres.dtype.name if isinstance(metres, np.ndarray) else type(metres).__name__
+        raise EngineError(f"expected a depth map of floats, got {got}")
+    if metres.ndim != 2 or not 1 <= min(metres.shape) <= max(metres.shape) <= MOST_DEPTHS:
+        expected = f"a depth map [height, width] of 1 to {MOST_DEPTHS} per side"
+        raise EngineError(f"expected {expected}, got {list(metres.shape)}")
+    if not (np.isfinite(metres) & (metres > 0)).any():
+        got = ", ".join(f"{value:g}" for value in np.unique(metres)[:3])
+        raise EngineError(f"expected a depth map with depths in it, got nothing but {got}")
+    return DepthMap(metres, None if depth.focal is None else float(depth.focal))
 
 
 def _tags(tags: object) -> Mapping[str, str]:

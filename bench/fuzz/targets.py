@@ -30,7 +30,7 @@ from roadstream.sinks.consensus.join import Join
 from roadstream.sinks.consensus.refusal import check
 from roadstream.sinks.evaluation.labels import read_labels
 from roadstream.sinks.files.readers import read_answers
-from roadstream.stages.decoding import jpeg
+from roadstream.stages.decoding import exif, jpeg
 from roadstream.stages.decoding.decode import DecodeLimits, decode
 from roadstream.streams.embedded.log import EmbeddedLog
 from roadstream.streams.kafka.settings import load_kafka_settings
@@ -134,7 +134,9 @@ def _sniff(data: bytes) -> None:
 
 
 def _exif(data: bytes) -> None:
-    assert 1 <= jpeg.exif_orientation(data) <= 8
+    assert 1 <= exif.orientation(data) <= 8
+    focal = exif.focal_length(data, (3, 2))
+    assert focal is None or 0 <= focal < 2000, focal
 
 
 def _file(read: Callable[[Path], object], name: str, data: bytes) -> None:

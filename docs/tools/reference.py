@@ -17,7 +17,7 @@ from roadstream.schemas.engines import EngineTraits
 from roadstream.schemas.records.votes import Evidence
 from roadstream.sinks.sink import AnswerSink
 from roadstream.stages.batching.policy import BatchPolicy, Moment, ShapeQueue, Take
-from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, Score
+from roadstream.stages.inference import Abstained, DepthMap, Engine, Picture, Pictures, Score
 from roadstream.streams.sources.source import Item, PayloadReader, Source, SourceOptions
 from roadstream.workers.cli import app
 from roadstream.workers.engines.options import EngineOptions
@@ -25,7 +25,8 @@ from roadstream.workers.engines.options import EngineOptions
 Schema = dict[str, Any]
 PORTS: dict[str, list[type]] = {
     "Engines and rules": [
-        *(Engine, EngineTraits, EngineOptions, Pictures, Picture, Evidence, Score, Abstained),
+        *(Engine, EngineTraits, EngineOptions, Pictures, Picture, Evidence),
+        *(Score, Abstained, DepthMap),
     ],
     "Sources": [Source, Item, SourceOptions, PayloadReader],
     "Sinks": [AnswerSink],

@@ -116,6 +116,8 @@ def _refused(condition: str, none: Collection[str]) -> bool:
 def _rules(file: CascadeFile) -> Iterator[str]:
     """Yield rules of no use, and rules that leave a tier without a vote."""
     for index, rule in enumerate(file.rules):
+        if isinstance(rule, Size) and rule.enabled and not _detecting(file, rule):
+            yield f"rules[{index}]: no vote changes by it: nobody so far is of kind detection"
         if not isinstance(rule, Adapt) or not rule.enabled:
             continue
         if not rule.votes and not rule.boxes:
@@ -125,6 +127,16 @@ def _rules(file: CascadeFile) -> Iterator[str]:
         for place, tier in enumerate(file.tiers):
             if _silenced(tier, rule.weights):
                 yield f"rules[{index}]: while it holds, no vote of tiers[{place}] counts"
+
+
+def _detecting(file: CascadeFile, rule: Size) -> bool:
+    """Tell whether there is a detector no later than the member that measures depth."""
+    for tier in file.tiers:
+        if any(one.kind == "detection" for one in tier.members):
+            return True
+        if any(one.name == rule.depth for one in tier.members):
+            break
+    return False
 
 
 def _silenced(tier: Tier, factors: Mapping[str, float]) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from roadstream.schemas.cascade.model import CascadeFile, Tier
+from roadstream.schemas.cascade.model import CascadeFile, Member, Tier
 from roadstream.schemas.cascade.names import each, named, names_of
 from roadstream.schemas.cascade.rules import KINDS, Adapt, Conflict, Difficulty, Rule, Size
 from roadstream.schemas.cascade.structure import known
@@ -40,7 +40,7 @@ def check_ensemble(tier: Tier, where: str) -> Iterator[ConfigError]:
     ensemble = tier.ensemble
     if not known(ensemble) or ensemble is None or not known(tier.members):
         return
-    voting = [one for one in tier.members if not (known(one) and one.weight == 0)]
+    voting = _counting(tier.members)
     expected = "a member of this tier of weight above 0 ({})"
     for index, name in each(ensemble.members):
         at = f"{where}.ensemble.members[{index}]"
@@ -52,13 +52,19 @@ def check_ensemble(tier: Tier, where: str) -> Iterator[ConfigError]:
             yield ConfigError(f"{where}.ensemble.members", wanted, "nothing")
 
 
+def _counting(members: list[Member]) -> list[Member]:
+    """Return all members but shadow members; also those of which that cannot be told."""
+    return [one for one in members if not (known(one) and one.weight == 0)]
+
+
 def _check_rule(rule: Rule, file: CascadeFile, at: str) -> Iterator[ConfigError]:
     members = [one for _, tier in each(file.tiers) for _, one in each(tier.members)]
     if isinstance(rule, Conflict):
         later = names_of(file.tiers[1:]) if known(file.tiers) else []
         yield from named(rule.tier, later, f"{at}.tier", "a tier behind the first ({})")
     elif isinstance(rule, Size):
-        yield from named(rule.depth, names_of(members), f"{at}.depth", "a member ({})")
+        expected = "a member of weight above 0 ({})"
+        yield from named(rule.depth, names_of(_counting(members)), f"{at}.depth", expected)
         yield from _check_size(rule, at)
     elif isinstance(rule, Difficulty):
         if known(rule.bounds) and list(rule.bounds) != sorted({*rule.bounds}):

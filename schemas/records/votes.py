@@ -146,6 +146,7 @@ class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
         given: Tags that the cascade's rules gave, if any did.
         revised: What earlier or its own members' probabilities became, where a rule changed them.
         skipped: Tiers that it was not sent to, as its deadline would have passed there.
+        effects: What rules found in its picture and did by it, in words.
     """
 
     head: Head
@@ -165,6 +166,7 @@ class ImageVotes(msgspec.Struct, frozen=True, array_like=True, gc=False):
     given: Tags | None = None
     revised: dict[Word, Share] | None = None
     skipped: list[Word] | None = None
+    effects: list[Text] | None = None
 
 
 def merged_tags(earlier: Mapping[str, str], given: Iterable[Mapping[str, str]]) -> dict[str, str]:

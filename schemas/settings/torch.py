@@ -134,8 +134,9 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
         )
 
     def given_tags(self) -> TagsGiven | None:
-        """Return the tags that a reader of signs may give, and those that are asked for."""
+        """Return the tags that readers of signs and depth members may give, and those asked for."""
         if self.concepts is not None:
             return None  # a list of concepts may bring tags
         asked = {name: frozenset(values) for name, values in self.tags.items()}
-        return {"text": None, "zone": frozenset({"begins", "ends"}), **asked}
+        depth = frozenset({"metres", "relative"})
+        return {"text": None, "zone": frozenset({"begins", "ends"}), "depth": depth, **asked}

@@ -80,7 +80,7 @@ class _CountedVotes:
         tiers: The tiers, as the answer carries them.
         names: Members of the votes that count.
         ps: Their probabilities, as rules revised them.
-        revisions: What they revised, in words.
+        effects: What rules did at the tiers, in words.
         ws: Their weights.
         shadow: Whether a shadow member voted.
         absent: Weight of the members that did not vote, and gave no tags instead.
@@ -91,7 +91,7 @@ class _CountedVotes:
     """
 
     __slots__ = (
-        "absent", "down", "error", "names", "ps", "revisions", "shadow", "skipped", "tiers",
+        "absent", "down", "effects", "error", "names", "ps", "shadow", "skipped", "tiers",
         "whole", "ws",
     )  # fmt: skip
 
@@ -104,6 +104,7 @@ class _CountedVotes:
         self.error: str | None = None
         self.down: list[str] = []
         self.skipped: list[str] = []
+        self.effects: list[str] = []
         revised: dict[str, float] = {}
         for voted in passed:
             pack, votes = voted.pack, voted.votes
@@ -112,6 +113,8 @@ class _CountedVotes:
                 self.error = self.error or votes.error
                 self.down += votes.down or ()
                 self.skipped += votes.skipped or ()
+            if votes.effects:
+                self.effects += votes.effects
             if votes.revised:
                 revised |= votes.revised
             self._count(pack, votes)
@@ -133,14 +136,13 @@ class _CountedVotes:
                     votes.revised,
                 )
             )
-        self.revisions: list[str] = []
         if revised:
             self._revise(revised)
 
     def _revise(self, revised: Mapping[str, float]) -> None:
         for i, name in enumerate(self.names):
             if (p := revised.get(name)) is not None:
-                self.revisions.append(f"probability of {name}: {self.ps[i]:.3g} → {p:.3g}")
+                self.effects.append(f"probability of {name}: {self.ps[i]:.3g} → {p:.3g}")
                 self.ps[i] = p
 
     def _count(self, pack: VotesPack, votes: ImageVotes) -> None:
@@ -260,7 +262,7 @@ class Answerer:
             times.took,
             times.joining,
             lacking.tiers,
-            [*counted.revisions, *verdict.effects] if counted.revisions else verdict.effects,
+            [*counted.effects, *verdict.effects] if counted.effects else verdict.effects,
         )
 
     def _lacking(

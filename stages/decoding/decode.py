@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.GifImagePlugin import GifImageFile
 
 from roadstream.schemas.errors import ImageError
-from roadstream.stages.decoding import footprint, jpeg, png
+from roadstream.stages.decoding import exif, footprint, jpeg, png
 from roadstream.stages.decoding.rgb import to_rgb
 from roadstream.streams.sources.sniff import DECODABLE, PICTURES, describe, sniff
 
@@ -102,6 +102,22 @@ def decode(
     return _decode_other(data, kind, (min_width, min_height), limits)
 
 
+def focal_length(data: bytes, size: tuple[int, int]) -> float | None:
+    """Return the focal length of a picture that ``decode`` took, as a multiple of its width.
+
+    Args:
+        data: The whole file.
+        size: Width and height of what ``decode`` made of it.
+
+    Returns:
+        ``None`` unless it is a JPEG or PNG whose EXIF says it; 0 if that says it is not known.
+    """
+    kind = sniff(data)
+    if kind == "jpeg":
+        return exif.focal_length(jpeg.exif_of(data), size)
+    return exif.focal_length(png.exif_of(data), size) if kind == "png" else None
+
+
 def resize(image: Pixels, width: int, height: int) -> Pixels:
     """Stretch a picture to exactly ``width`` × ``height``, smoothly and without aliasing.
 
@@ -173,7 +189,7 @@ def _decode_png(data: bytes, wanted: tuple[int, int], limits: DecodeLimits) -> P
 def _png_pixels(
     picture: png.Png, file: bytes, wanted: tuple[int, int], limits: DecodeLimits
 ) -> Pixels:
-    orientation = jpeg.exif_orientation(picture.exif)
+    orientation = exif.orientation(picture.exif)
     scale = _scale(picture.size, wanted, orientation)
     with _opened(file, "png") as image:
         converting = footprint.as_rgb(picture.size, scale, orientation) + picture.memory

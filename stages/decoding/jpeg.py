@@ -2,8 +2,6 @@
 
 import re
 import struct
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +9,7 @@ import numpy.typing as npt
 import simplejpeg
 
 from roadstream.schemas.errors import ImageError
-from roadstream.stages.decoding import jpeg_mend
+from roadstream.stages.decoding import exif, jpeg_mend
 from roadstream.stages.decoding.jpeg_mend import FRAMES
 from roadstream.stages.decoding.jpeg_padding import without_padding
 
@@ -29,8 +27,6 @@ _MAX_SCANS = 500  # the limit libjpeg-turbo's own fuzzers set; encoders write ab
 
 # Only these are SIMD-fast in libjpeg-turbo; 7/8, 3/4, 5/8 and 3/8 cost more than full size.
 SCALES = (8, 4, 2, 1)
-
-_ORIENTATION, _EXIF_DIRECTORY, _SHORT, _LONG = 0x0112, 0x8769, 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ def read_header(data: bytes) -> JpegHeader:
         progressive=marker in _PROGRESSIVE,
         components=len(factors),
         coefficients=_coefficients((width, height), factors) if held else 0,
-        orientation=_orientation_of(data, segments),
+        orientation=exif.orientation(_exif(data, segments)),
         segments=tuple((start, end) for marker, start, end in segments if marker in _ESSENTIAL),
         scan_at=scan_at,
     )
@@ -220,42 +216,18 @@ def _coefficients(size: tuple[int, int], factors: bytes) -> int:
     return 128 * units * sum(a * d for a, d in zip(across, down, strict=True))
 
 
-def _orientation_of(data: bytes, segments: list[tuple[int, int, int]]) -> int:
+def exif_of(data: bytes) -> bytes:
+    """Return a JPEG's EXIF block, without the ``Exif`` before it; empty if it has none.
+
+    Raises:
+        ImageError: ``damaged``.
+    """
+    return _exif(data, _segments(data)[0])
+
+
+def _exif(data: bytes, segments: list[tuple[int, int, int]]) -> bytes:
     for marker, start, end in segments:
         # Chromium passes over one that is empty.
         if marker == _EXIF and data[start + 4 : start + 9] == b"Exif\0" and end > start + 10:
-            return exif_orientation(data[start + 10 : end])
-    return 1
-
-
-def exif_orientation(exif: bytes) -> int:
-    """Read the orientation from an EXIF block, without the ``Exif`` before it.
-
-    As in Chromium, the first valid entry counts, of the first directory and the EXIF directory that
-    it points to; one that is not of type SHORT, or not a single value, is none.
-
-    Returns:
-        1 to 8; 1 when the block is corrupt or says nothing.
-    """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
-        return 1
-    try:
-        (at,) = struct.unpack_from(order + "I", exif, 4)
-        return next(_orientations(exif, order, at), 1)
-    except struct.error:
-        return 1
-
-
-def _orientations(exif: bytes, order: str, at: int, *, inner: bool = False) -> Iterator[int]:
-    """List the valid orientations of a directory, and of the first one it points to."""
-    (count,) = struct.unpack_from(order + "H", exif, at)
-    for entry in range(at + 2, at + 2 + 12 * count, 12):
-        tag, kind, values, value, _ = struct.unpack_from(order + "HHIHH", exif, entry)
-        if (tag, kind, values) == (_ORIENTATION, _SHORT, 1) and 1 <= value <= 8:
-            yield value
-        elif (tag, kind, values) == (_EXIF_DIRECTORY, _LONG, 1) and not inner:
-            inner = True
-            (pointer,) = struct.unpack_from(order + "I", exif, entry + 8)
-            with suppress(struct.error):
-                yield from _orientations(exif, order, pointer, inner=True)
+            return data[start + 10 : end]
+    return b""

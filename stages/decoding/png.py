@@ -185,6 +185,15 @@ def read(data: bytes) -> Png:
     )
 
 
+def exif_of(data: bytes) -> bytes:
+    """Return the EXIF block that stands before a PNG's pixels; empty if there is none.
+
+    Raises:
+        ImageError: ``damaged`` or ``unsupported``.
+    """
+    return _head(_chunks(data))[0].get(b"eXIf", b"")
+
+
 def _chunks(data: bytes) -> Iterator[_Chunk]:
     """List the chunks; the last one may be cut short."""
     at, view = len(SIGNATURE), memoryview(data)

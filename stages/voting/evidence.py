@@ -29,7 +29,11 @@ T = TypeVar("T")
 
 
 def evidence_after(
-    earlier: Evidence, said: ImageVotes, runs: Sequence[MemberRun], votes: Sequence[PriorVote]
+    earlier: Evidence,
+    said: ImageVotes,
+    runs: Sequence[MemberRun],
+    votes: Sequence[PriorVote],
+    lowered: Mapping[Box, Box] | None = None,
 ) -> Evidence:
     """Return what is known of an image after a tier. What shadow members say is not.
 
@@ -38,11 +42,13 @@ def evidence_after(
         said: The tier's votes.
         runs: The member runs that they refer to.
         votes: All votes so far that count.
+        lowered: Boxes whose confidence rules of the tier changed, with what they became.
     """
     spread = _disagreement(votes)
     boxes, texts, tags = earlier.boxes, earlier.texts, earlier.tags
-    if said.boxes is not None or said.fused:
-        boxes = strongest([*_boxes(said, runs), *boxes])
+    if said.boxes is not None or said.fused or lowered:
+        found = [*_boxes(said, runs), *boxes]
+        boxes = strongest([lowered.get(box, box) for box in found] if lowered else found)
     if said.texts is not None:
         texts = bounded_texts(_counting(runs, said.texts), texts)
     if said.tags is not None or said.given is not None:

@@ -191,6 +191,7 @@ class TierVoting:
             dict(given) if given else None,
             revised,
             decision.skipped,
+            list(seen.effects) if seen.effects else None,
         )
 
     def _decided(

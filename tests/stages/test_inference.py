@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstream.schemas.errors import DeviceMemoryError, EngineDownError, ImageError
-from roadstream.schemas.records.votes import Box
+from roadstream.schemas.records.votes import NO_TAGS, Box
 from roadstream.stages.inference import (
     MAX_TEXT,
     Abstained,
+    DepthMap,
     Engine,
     EngineResult,
     Finding,
@@ -395,3 +396,40 @@ def test_tags_that_are_none_fail_their_own_picture(tags: Any, problem: str) -> N
         assert str(culprit).startswith("model_failed: expected ")
         assert str(culprit).endswith(problem)
         assert len(str(culprit)) < 200
+
+
+def test_a_depth_map_goes_on_as_it_is_with_its_holes() -> None:
+    metres = np.array([[math.nan, 2.0], [-1.0, math.inf]], np.float32)
+    says: list[EngineResult] = [Abstained("", NO_TAGS, DepthMap(metres, 0.5)), Score(0.0, [])]
+
+    found, neighbour = infer(Reader(says), pictures(2))
+
+    assert isinstance(found, Abstained)
+    assert found.depth is not None
+    assert found.depth.metres is metres
+    assert found.depth.focal == 0.5
+    assert neighbour == Score(0.0, [])
+
+
+@pytest.mark.parametrize(
+    ("depth", "problem"),
+    [
+        (np.ones((2, 2), np.float32), "expected a DepthMap, got ndarray"),
+        (DepthMap([[1.0]]), "expected a depth map of floats, got list"),  # type: ignore[arg-type]
+        (DepthMap(np.ones((2, 2), np.int64)), "expected a depth map of floats, got int64"),
+        (DepthMap(np.ones(4, np.float32)), "of 1 to 1024 per side, got [4]"),
+        (DepthMap(np.ones((0, 4), np.float32)), "of 1 to 1024 per side, got [0, 4]"),
+        (DepthMap(np.ones((1025, 2), np.float32)), "of 1 to 1024 per side, got [1025, 2]"),
+        (DepthMap(np.full((9, 9), math.nan)), "with depths in it, got nothing but nan"),
+        (DepthMap(np.array([[0.0, -1.0], [math.inf, -1.0]])), "got nothing but -1, 0, inf"),
+        (DepthMap(np.ones((2, 2)), "wide"), "could not convert string to float: 'wide'"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_depth_map_that_is_none_fails_its_own_picture(depth: Any, problem: str) -> None:
+    says: list[EngineResult] = [Score(0.0, []), Abstained("", NO_TAGS, depth)]
+
+    neighbour, culprit = infer(Reader(says), pictures(2))
+
+    assert neighbour == Score(0.0, [])
+    assert str(culprit).startswith("model_failed: ")
+    assert str(culprit).endswith(problem)

@@ -1,7 +1,7 @@
 """A batch on its way through a tier: one value, with one owner at a time."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -9,7 +9,7 @@ import anyio
 from roadstream.schemas import codec
 from roadstream.schemas.errors import ImageError
 from roadstream.schemas.records import headers
-from roadstream.schemas.records.votes import ImageVotes, MemberRun, PriorVote, VotesPack
+from roadstream.schemas.records.votes import Box, ImageVotes, MemberRun, PriorVote, VotesPack
 from roadstream.schemas.topics import DEAD_LETTERS, VOTES, tier_group
 from roadstream.schemas.topics import tier as tier_topic
 from roadstream.stages.inference import Picture
@@ -43,6 +43,7 @@ class TierBatch:
         pictures: Per item its picture, or why there is none, for as long as it is judged.
         runs: The member runs that the votes refer to.
         votes: Per item the tier's votes, then per expired image.
+        lowered: Per row of an image of which rules changed boxes, what these became.
         failures: Images that call for a dead letter besides.
         fits: Largest part of it that fitted into memory, if it did not; else ``None``.
         seconds: What judging it took.
@@ -53,8 +54,8 @@ class TierBatch:
 
     __slots__ = (
         "_abandoned", "_begun", "_deciding", "_scope", "alone", "ended", "epoch", "expired",
-        "failures", "finished", "fits", "items", "judged", "pictures", "queue", "runs", "seconds",
-        "slot", "votes",
+        "failures", "finished", "fits", "items", "judged", "lowered", "pictures", "queue", "runs",
+        "seconds", "slot", "votes",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class TierBatch:
         self.pictures: list[Picture | ImageError] = []
         self.runs: list[MemberRun] = []
         self.votes: list[ImageVotes] = []
+        self.lowered: dict[int, Mapping[Box, Box]] = {}
         self.failures: list[Failure] = []
         self.fits: int | None = None
         self.seconds = 0.0
@@ -141,7 +143,7 @@ def outputs_of(batch: TierBatch, cascade: str, version: str, tier: str, now: flo
         outputs.append(Output(VOTES, None, codec.encode(pack), partition, headers.VOTES))
         for i, said in zip(rows, votes, strict=True):
             if said.next_tier is not None:
-                outputs.append(_escalation(images[i], said, said.next_tier, batch.runs, version))
+                outputs.append(_escalation(batch, i, said.next_tier, version))
     outputs += [_letter(images[one.row], one, tier, now) for one in batch.failures]
     return outputs
 
@@ -153,16 +155,15 @@ def _letter(item: Item, failure: Failure, tier: str, now: float) -> Output:
     return Output(DEAD_LETTERS, item.key, letter, item.tp.partition, headers.DEAD_LETTER)
 
 
-def _escalation(
-    item: Item, said: ImageVotes, target: str, runs: list[MemberRun], version: str
-) -> Output:
+def _escalation(batch: TierBatch, row: int, target: str, version: str) -> Output:
+    item, said, runs = batch.items[row], batch.votes[row], batch.runs
     cast = [
         PriorVote(run.member, run.weight, p)
         for run, p in zip(runs, said.probability, strict=True)
         if p is not None and run.weight > 0
     ]
     votes = revised(item.prior + cast, said.revised)
-    evidence = evidence_after(item.evidence, said, runs, votes)
+    evidence = evidence_after(item.evidence, said, runs, votes, batch.lowered.get(row))
     escalation = EscalationView(item.head, item.payload, votes, said.reason, version, evidence)
     value = codec.encode(escalation)
     topic = tier_topic(target, item.head.lane)

@@ -14,9 +14,9 @@ from roadstream.schemas.errors import ImageError
 from roadstream.stages.batching.latency_model import AffineLatency, Run, TierLatency
 from roadstream.stages.batching.shapes import Shape, Shapes, Size, sizes_of
 from roadstream.stages.breaker import MemberBreaker, MemberPolicy
-from roadstream.stages.decoding.decode import DEFAULT, DecodeLimits, decode
+from roadstream.stages.decoding.decode import DEFAULT, DecodeLimits, decode, focal_length
 from roadstream.stages.inference import Abstained, Engine, Picture, Pictures, is_out_of_memory
-from roadstream.stages.voting.picture_rules import NOTHING_SEEN, picture_rules
+from roadstream.stages.voting.picture_rules import NOTHING_SEEN, asks_focal_length, picture_rules
 from roadstream.stages.voting.tier_votes import LATE, TierVoting, Timing, unjudged
 from roadstream.streams.clock import Clock, SystemClock
 from roadstream.streams.sources.payload import Patience, read_payload
@@ -122,6 +122,7 @@ class Judge:
         self._counting = threading.Lock()
         self._voting = TierVoting(cascade, tier)
         self._picture_rules = picture_rules(cascade, tier)
+        self._asks_focal_length = asks_focal_length(cascade, tier)
         self.devices, self.rank = devices or Devices(), cascade.tier_names.index(tier)
         self.occupies = tuple(dict.fromkeys(one.engine.device for one in self.members))
         self._limits = DecodeLimits(
@@ -245,6 +246,8 @@ class Judge:
                     return Picture(encoded=encoded, head=item.head, evidence=item.evidence)
                 pixels = decode(data, min_width=width, min_height=height, limits=self._limits)
                 picture = Picture(pixels, encoded, item.head, item.evidence)
+                if self._asks_focal_length:
+                    picture.focal = focal_length(data, (pixels.shape[1], pixels.shape[0]))
                 if not self._keeps_pixels:
                     picture.keep_only(shape)
                 return picture
@@ -315,15 +318,18 @@ class Judge:
         images = [item for item, picture in pairs if isinstance(picture, Picture)]
         columns, fused = zip(*found, strict=True), self._voting.fused(found, images)
         now, rules = self._options.clock.now(), self._picture_rules
-        for item, picture in zip(batch.items, batch.pictures, strict=True):
+        for row, (item, picture) in enumerate(zip(batch.items, batch.pictures, strict=True)):
             queued = max(0.0, began_at - item.arrived_at)
             if isinstance(picture, ImageError):
                 said = unjudged(item.head, len(results), str(picture), queued)
             else:
                 timing = Timing(queued, decoding, inferring)
-                scores = next(columns)
-                seen = NOTHING_SEEN if rules is None else rules.look(item, picture, scores)
-                said = vote(item, scores, timing, next(fused), seen, now)
+                scores, seen, boxes = next(columns), NOTHING_SEEN, next(fused)
+                if rules is not None:
+                    seen = rules.look(item, picture, scores, boxes)
+                    if seen.lowered:
+                        batch.lowered[row] = seen.lowered
+                said = vote(item, scores, timing, boxes, seen, now)
             batch.votes.append(said)
         batch.runs = [result.run for result in results]
         batch.fits = min([one.fits for one in results if one.fits is not None], default=None)

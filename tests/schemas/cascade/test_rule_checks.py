@@ -16,7 +16,7 @@ name = "a"
 [[tiers.members]]
 name = "x"
 engine = "noop"
-kind = "detection"
+kind = "{kind}"
 [[tiers.members]]
 name = "y"
 engine = "noop"
@@ -34,7 +34,7 @@ kind = "power-vlm"
 
 def text(**parts: str) -> bytes:
     rules = parts.pop("rules", "")
-    named = {"top": "", "first": "", "member": "", "second": ""} | parts
+    named = {"top": "", "first": "", "kind": "detection", "member": "", "second": ""} | parts
     return (FILE.format(**named) + rules).encode()
 
 
@@ -54,7 +54,11 @@ def test_a_kind_gives_the_weight_where_the_file_gives_none() -> None:
         ),
         (
             {"rules": '[[rules]]\nrule = "size"\ndepth = "w"'},
-            "c.toml: rules[0].depth: expected a member (x, y, z), got w",
+            "c.toml: rules[0].depth: expected a member of weight above 0 (x, y, z), got w",
+        ),
+        (
+            {"member": "weight = 0", "rules": '[[rules]]\nrule = "size"\ndepth = "y"'},
+            "c.toml: rules[0].depth: expected a member of weight above 0 (x, z), got y",
         ),
         (
             {"rules": '[[rules]]\nrule = "size"\ndepth = "x"\nfocal = 0'},
@@ -128,6 +132,10 @@ def route(conditions: str) -> str:
         (
             {"first": route("min_probability = 0.6, max_probability = 0.6")},
             "tiers[0].routes[0]: it never holds: no probability is at least 0.6 and below 0.6",
+        ),
+        (
+            {"kind": "zero-shot", "rules": '[[rules]]\nrule = "size"\ndepth = "z"'},
+            "rules[0]: no vote changes by it: nobody so far is of kind detection",
         ),
         (
             {"first": route("min_boxes = 3, max_boxes = 2")},

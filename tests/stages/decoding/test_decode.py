@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from roadstream.stages.decoding import exif as exif_blocks
 from roadstream.stages.decoding.decode import decode, encode_jpeg, resize
-from roadstream.stages.decoding.jpeg import exif_orientation
 from tests.kits.decode_kit import JPEG, SCENE, difference, full, saved, scene
 
 
@@ -153,7 +153,7 @@ def test_corrupt_exif_is_ignored() -> None:
     broken = JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + JPEG[2:]
 
     assert np.array_equal(full(broken), full(JPEG))
-    assert exif_orientation(b"Exif\0\0MM\0*\0\0\0\x08\0\xff") == 1
+    assert exif_blocks.orientation(b"Exif\0\0MM\0*\0\0\0\x08\0\xff") == 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
