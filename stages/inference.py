@@ -60,6 +60,11 @@ class Picture:
             found = self._sizes[width, height] = resize(self.pixels, width, height)
         return found
 
+    def smallest(self) -> Pixels:
+        """Return the smallest that has been made of it; empty if nobody looks at pixels."""
+        made = [one for one in (*self._sizes.values(), self.pixels) if one.size]
+        return min(made, key=lambda one: one.size, default=_NO_PIXELS)
+
     def keep_only(self, sizes: Iterable[tuple[int, int]]) -> None:
         """Let go of the pixels but at these sizes, (width, height)."""
         for size in sizes:

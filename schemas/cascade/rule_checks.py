@@ -4,7 +4,15 @@ from collections.abc import Iterator
 
 from roadstream.schemas.cascade.model import CascadeFile, Member, Tier
 from roadstream.schemas.cascade.names import each, named, names_of
-from roadstream.schemas.cascade.rules import KINDS, Adapt, Conflict, Difficulty, Rule, Size
+from roadstream.schemas.cascade.rules import (
+    DIFFICULTY_WEIGHTS,
+    KINDS,
+    Adapt,
+    Conflict,
+    Difficulty,
+    Rule,
+    Size,
+)
 from roadstream.schemas.cascade.structure import known
 from roadstream.schemas.errors import ConfigError
 
@@ -67,13 +75,23 @@ def _check_rule(rule: Rule, file: CascadeFile, at: str) -> Iterator[ConfigError]
         yield from named(rule.depth, names_of(_counting(members)), f"{at}.depth", expected)
         yield from _check_size(rule, at)
     elif isinstance(rule, Difficulty):
-        if known(rule.bounds) and list(rule.bounds) != sorted({*rule.bounds}):
-            yield ConfigError(f"{at}.bounds", "four numbers that rise", f"{list(rule.bounds)}")
+        yield from _check_difficulty(rule, at)
     elif known(rule.weights):
         expected = f"a kind ({', '.join(KINDS)}) or a member ({{}})"
         for name in rule.weights:
             if name not in KINDS:
                 yield from named(name, names_of(members), f"{at}.weights", expected)
+
+
+def _check_difficulty(rule: Difficulty, at: str) -> Iterator[ConfigError]:
+    if known(rule.bounds) and list(rule.bounds) != sorted({*rule.bounds}):
+        yield ConfigError(f"{at}.bounds", "four numbers that rise", f"{list(rule.bounds)}")
+    if not known(rule.weights):
+        return
+    for name in rule.weights:
+        yield from named(name, list(DIFFICULTY_WEIGHTS), f"{at}.weights", "a feature ({})")
+    if not any((DIFFICULTY_WEIGHTS | rule.weights).values()):
+        yield ConfigError(f"{at}.weights", "a feature of weight above 0", "only 0")
 
 
 def _check_size(rule: Size, at: str) -> Iterator[ConfigError]:

@@ -127,6 +127,17 @@ class Size(
     slack: NonNegative = 0.25
 
 
+DIFFICULTY_WEIGHTS: dict[str, float] = {
+    "variance": 1.0,
+    "objects": 1.0,
+    "weather": 1.0,
+    "exposure": 1.0,
+    "edges": 1.0,
+    "past": 1.0,
+}
+"""Weights of what makes an image hard: see ``roadstream.stages.rules.difficulty``."""
+
+
 class Difficulty(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="rule", tag="difficulty",
     forbid_unknown_fields=True,
@@ -136,7 +147,7 @@ class Difficulty(
     Attributes:
         enabled: Whether it is in use.
         bounds: Scores in [0, 1] from which the bins 2, 3, 4 and 5 begin.
-        weights: Of the features; see ``roadstream.stages.rules.difficulty``.
+        weights: Of its features, by name, where they are not those of ``DIFFICULTY_WEIGHTS``.
     """
 
     enabled: bool = True

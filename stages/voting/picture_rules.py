@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from roadstream.schemas.cascade.model import Cascade
-from roadstream.schemas.cascade.rules import Size
+from roadstream.schemas.cascade.model import Cascade, Tier
+from roadstream.schemas.cascade.rules import Difficulty, Size
 from roadstream.schemas.errors import EngineError, ImageError
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import NO_TAGS, Box, Evidence, PriorVote, merged_tags
 from roadstream.stages.inference import Abstained, DepthMap, Finding, Picture, Score
+from roadstream.stages.rules.difficulty import Bins, features, surface
 from roadstream.stages.rules.size import SizeCheck, ratio
+from roadstream.stages.voting.vote import calibrator
 
 
 class JudgedImage(Protocol):
@@ -135,10 +137,44 @@ class SizeRule:
         return f"{self._name} measured no metres"
 
 
+class DifficultyRule:
+    """Says how hard an image is, by what the first tier finds in it.
+
+    Args:
+        rule: Its settings.
+        tier: The first tier.
+    """
+
+    def __init__(self, rule: Difficulty, tier: Tier) -> None:
+        self._bins = Bins(rule)
+        self._seats = [
+            (place, calibrator(one.calibration))
+            for place, one in enumerate(tier.members)
+            if one.weight > 0
+        ]
+
+    def look(
+        self, image: JudgedImage, picture: Picture, found: Found, fused: Sequence[Box] | None
+    ) -> Seen:
+        """Return its bin."""
+        scores = [(found[place], calibrate) for place, calibrate in self._seats]
+        ps = [calibrate(one.raw) for one, calibrate in scores if isinstance(one, Score)]
+        boxes = [len(one.boxes) for one, _ in scores if isinstance(one, Score)]
+        given = [one.tags for one, _ in scores if isinstance(one, Score | Abstained)]
+        weather = merged_tags(image.evidence.tags, given).get("weather")
+        count = max(boxes, default=None) if fused is None else len(fused)
+        known = features(ps, count, weather, surface(picture.smallest()))
+        level = self._bins.level(known)
+        return NOTHING_SEEN if level is None else Seen({"difficulty": level})
+
+
 def picture_rules(cascade: Cascade, tier: str) -> PictureRules | None:
     """Return the rules that look at pictures at a tier; ``None`` if none does."""
     rules: list[PictureRule] = []
     rules += [SizeRule(rule, cascade, tier) for rule in _size_rules(cascade, tier)]
+    if tier == cascade.tier_names[0]:
+        asked = [rule for rule in cascade.rules if isinstance(rule, Difficulty) and rule.enabled]
+        rules += [DifficultyRule(rule, cascade.tier(tier)) for rule in asked]
     return PictureRules(rules) if rules else None
 
 

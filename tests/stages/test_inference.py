@@ -296,6 +296,16 @@ def test_a_picture_is_resized_once_per_size() -> None:
     assert picture.at(20, 30).shape == (30, 20, 3)
 
 
+def test_the_smallest_that_was_made_of_a_picture_is_at_hand_and_nothing_of_one_without() -> None:
+    picture = Picture(np.zeros((40, 60, 3), np.uint8))
+    assert picture.smallest() is picture.pixels
+
+    picture.keep_only([(20, 10), (30, 20)])
+
+    assert picture.smallest().shape == (10, 20, 3)
+    assert Picture().smallest().size == 0
+
+
 def test_a_batch_is_resized_and_stacked_once_per_size_and_its_parts_share_nothing() -> None:
     batch = pictures(3)
 

@@ -74,6 +74,16 @@ def test_a_kind_gives_the_weight_where_the_file_gives_none() -> None:
             "c.toml: rules[0].bounds: expected four numbers that rise, got [0.1, 0.3, 0.2, 0.5]",
         ),
         (
+            {"rules": '[[rules]]\nrule = "difficulty"\nweights = { edgs = 2 }'},
+            ("c.toml: rules[0].weights: expected a feature (variance, objects, weather, exposure, "
+            "edges, past), got edgs"),
+        ),
+        (
+            {"rules": '[[rules]]\nrule = "difficulty"\nweights = { variance = 0, objects = 0, '
+             'weather = 0, exposure = 0, edges = 0, past = 0 }'},
+            "c.toml: rules[0].weights: expected a feature of weight above 0, got only 0",
+        ),
+        (
             {"rules": '[[rules]]\nrule = "adapt"\nweights = { w = 2 }'},
             ("c.toml: rules[0].weights: expected a kind (detection, segmentation, zero-shot, "
             "fast-vlm, power-vlm, precision-vlm) or a member (x, y, z), got w"),
