@@ -131,7 +131,7 @@ DIFFICULTY_WEIGHTS: dict[str, float] = {
     "variance": 1.0,
     "objects": 1.0,
     "weather": 1.0,
-    "exposure": 1.0,
+    "exposure": 0.25,
     "edges": 1.0,
     "past": 1.0,
 }
@@ -151,7 +151,7 @@ class Difficulty(
     """
 
     enabled: bool = True
-    bounds: tuple[Share, Share, Share, Share] = (0.25, 0.4, 0.5, 0.6)
+    bounds: tuple[Share, Share, Share, Share] = (0.23, 0.29, 0.32, 0.4)
     weights: dict[str, NonNegative] = {}
 
 
