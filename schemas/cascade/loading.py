@@ -31,7 +31,7 @@ from roadstream.schemas.engines import MODEL_KINDS, engine_named
 from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.base import EngineSettings
 from roadstream.schemas.settings.concepts import read_concepts
-from roadstream.schemas.settings.named_files import Kind, named_file
+from roadstream.schemas.settings.named_files import Kind, named_file, shipped_names
 from roadstream.schemas.settings.prompts import read_prompt
 
 # More than 10,000 members fill; what is larger is no cascade file, and would take minutes to parse.
@@ -288,20 +288,24 @@ class _Taken:
             yield from self._files(member.settings, f"{where}.settings")
 
     def _files(self, settings: EngineSettings, where: str) -> Iterator[bytes]:
+        prompts = [named_file("prompts", name) for name in settings.prompt_names()]
+        concepts = [named_file("concepts", name) for name in settings.concept_names()]
+        kinds: dict[str, Kind] = dict.fromkeys(prompts, "prompts")
+        kinds |= dict.fromkeys(concepts, "concepts")
         for name in settings.files():
             if name not in self.files:
                 path = Path(self._folder, name)
-                with self._readable(path, where, "a file"):
+                with self._readable(path, where, _expected(kinds.get(name))):
                     self.files[name] = read_file(path)
             if name in self.files:
                 yield digest_of_bytes(self.files[name])
-        self._check("prompts", settings.prompt_names())
-        self._check("concepts", settings.concept_names())
+        self._check("prompts", prompts)
+        self._check("concepts", concepts)
 
-    def _check(self, kind: Kind, names: list[str]) -> None:
+    def _check(self, kind: Kind, files: list[str]) -> None:
         """Note what is wrong in files that were read, once for each."""
-        for file in {named_file(kind, name) for name in names} & self.files.keys():
-            if (kind, file) not in self._checked:
+        for file in files:
+            if file in self.files and (kind, file) not in self._checked:
                 self._checked.add((kind, file))
                 try:
                     _, found = _READ[kind](self.files[file], Path(self._folder, file))
@@ -318,6 +322,10 @@ class _Taken:
             missing = isinstance(error, FileNotFoundError)
             why = "does not exist" if missing else f"cannot be read ({error.strerror})"
             self._mistakes.append(ConfigError(where, expected, f"{path}, which {why}"))
+
+
+def _expected(kind: Kind | None) -> str:
+    return "a file" if kind is None else f"a file, or one of {', '.join(shipped_names(kind))}"
 
 
 def _weights(member: Member, folder: Path) -> Path | None:

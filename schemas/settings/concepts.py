@@ -14,10 +14,13 @@ from roadstream.schemas.records.bounds import MOST_TAG, MOST_TAGS, Name, TagName
 from roadstream.schemas.settings.named_files import NONE_READ, read_named
 from roadstream.schemas.settings.prompts import Version
 
-Text = Annotated[str, Meta(min_length=1, max_length=400)]
+Text = Annotated[str, Meta(min_length=1, max_length=400, pattern=r"\S")]
 Texts = Annotated[list[Text], Meta(min_length=1)]
 Groups = dict[Name, Texts]
-TagValue = Annotated[str, Meta(min_length=1, max_length=MOST_TAG)]
+# As records hold it: one line, its words parted by one blank each.
+TagValue = Annotated[str, Meta(max_length=MOST_TAG, pattern=r"^\S+( \S+)*$(?!\n)")]
+# All are embedded at once on loading.
+MOST_TEXTS = 1000
 TagValues = dict[TagValue, Texts]
 TagTexts = Annotated[
     dict[TagName, Annotated[TagValues, Meta(min_length=1)]], Meta(max_length=MOST_TAGS)
@@ -96,6 +99,9 @@ def _mistakes(concepts: Concepts, where: str) -> Iterator[ConfigError]:
     if concepts.other and not concepts.roadwork:
         yield ConfigError(f"{where}: other", "texts in roadwork too", "none")
     meant = [*texts_of(concepts.roadwork), *texts_of(concepts.other)]
+    count = len(meant) + sum(len(texts_of(values)) for values in concepts.tags.values())
+    if count > MOST_TEXTS:
+        yield ConfigError(where, f"at most {MOST_TEXTS} texts", f"{count}")
     yield from _repeated(meant, f"{where}: roadwork, other")
     for tag, values in concepts.tags.items():
         at = f"{where}: {joined('tags', tag)}"

@@ -87,7 +87,7 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
     other_prompts: list[Text] = []
     concepts: str | None = None
     tags: TagTexts = {}
-    tag_confidence: Confidence = 0.5
+    tag_confidence: Annotated[float, Meta(gt=0, le=1)] = 0.5
     examples: list[Text] = []
     head: str | None = None
     layers: list[Count] = []

@@ -67,6 +67,13 @@ def test_texts_that_ship_are_short_enough_for_every_model(name: str) -> None:
          ": tags.light: expected several values, of which the likeliest is told, got day"),
         ("[tags.light]\nday = ['x']\nnight = ['x']",
          ": tags.light: expected each text once, got 'x' 2 times"),
+        ("[roadwork]\na = ['  ']", ": roadwork.a[0]: expected `str` matching regex"),
+        (f"[roadwork]\na = {[f't{i}' for i in range(1001)]}",
+         ": expected at most 1000 texts, got 1001"),
+        ("[tags.light]\n'day ' = ['x']\nnight = ['y']",
+         ": tags.light.'day ': expected `str` matching regex"),
+        ('[tags.light]\n"day\\n" = ["x"]\nnight = ["y"]',
+         ": tags.light.'day\\n': expected `str` matching regex"),
         ("[tags]\nlight = 'x'", ": tags.light: expected `object`"),
         ("[tags.'a b']\nday = ['x']\nnight = ['y']", ": tags.'a b': expected `str` matching"),
         ("[road]\na = ['x']", ": top level: expected a known key (see `roadstream schema"),
@@ -96,6 +103,18 @@ def test_all_mistakes_of_a_list_and_of_a_members_tags_are_told_with_the_cascade(
         f"{tmp_path}/own.toml: {key}" for key in ("roadwork.a[0]", "roadwork.b", "version")
     ]
     assert of_member == [f"{at}.tags.'a b'", f"{at}.tags.'a b'.x[0]", f"{at}.tags.light"]
+
+
+def test_a_list_that_is_not_there_is_told_with_those_that_ship(tmp_path: Path) -> None:
+    file = tmp_path / "cascade.toml"
+    file.write_text(CASCADE.format(concepts="wether", tags="{}"))
+
+    (found,) = examine(str(file)).mistakes
+
+    assert str(found).endswith(
+        "settings: expected a file, or one of roadwork-concepts, roadwork-objects, weather, "
+        f"got {tmp_path}/wether, which does not exist"
+    )
 
 
 def test_another_list_makes_another_cascade_and_is_read_once(tmp_path: Path) -> None:

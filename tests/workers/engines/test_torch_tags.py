@@ -196,6 +196,8 @@ def test_a_value_is_given_from_its_confidence_on() -> None:
          "tags.weather.dry: expected names among dry, wet, snowy, cones, got 'dri'"),
         ("classes", {"tags": {"weather": {"a b": ["dry"], "wet": ["wet", "DRY"]}}},
          "tags.weather.wet: expected classes that mean no other value, got dry, which means a b"),
+        ("model", {"concepts": "weather", "tags": {f"t{i}": LIGHT for i in range(31)}},
+         "tags: expected at most 32 with those of the concepts, got 33"),
         ("classes", {"concepts": "weather"},
          "concepts: expected nothing, as it takes no texts, got weather"),
         ("model", {"concepts": "nowhere.toml"},

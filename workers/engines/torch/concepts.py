@@ -1,6 +1,7 @@
 """What a list of concepts adds to a member's settings, as far as its family can use it."""
 
 from roadstream.schemas.cascade.model import Cascade, Member
+from roadstream.schemas.records.bounds import MOST_TAGS
 from roadstream.schemas.settings.concepts import Concepts, load_concepts
 from roadstream.schemas.settings.torch import TorchSettings
 from roadstream.workers.engines.torch.checkpoint import Checkpoint
@@ -26,7 +27,8 @@ def with_concepts(
     """Return settings with what a list adds to them.
 
     Raises:
-        ConfigError: The family takes no texts, or gives no tags and is asked for some.
+        ConfigError: The family takes no texts, or gives no tags and is asked for some; or these
+            are too many.
     """
     if concepts is not None:
         if not kind.takes_concepts:
@@ -34,4 +36,7 @@ def with_concepts(
         settings = settings.with_concepts(concepts, others=kind.takes_others)
     if settings.tags and not kind.gives_tags:
         raise checkpoint.problem("tags", "nothing, as it gives none", ", ".join(settings.tags))
+    if len(settings.tags) > MOST_TAGS:
+        expected = f"at most {MOST_TAGS} with those of the concepts"
+        raise checkpoint.problem("tags", expected, f"{len(settings.tags)}")
     return settings
