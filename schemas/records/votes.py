@@ -178,9 +178,14 @@ def merged_tags(earlier: Mapping[str, str], given: Iterable[Mapping[str, str]]) 
     """
     merged: dict[str, str] = {}
     for tags in (*given, earlier):
+        if not tags:
+            continue
+        if not merged:
+            merged = dict(tags)
+            continue
         for name, value in tags.items():
             merged.setdefault(name, value)
-    return dict(islice(merged.items(), MOST_TAGS))
+    return merged if len(merged) <= MOST_TAGS else dict(islice(merged.items(), MOST_TAGS))
 
 
 class VotesPack(

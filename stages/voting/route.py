@@ -76,11 +76,17 @@ class TagRule:
 
     def holds(self, tags: Mapping[str, str]) -> bool:
         """Return whether it holds for these tags, by name."""
-        return (
-            all(_has(tags, one) for one in self._all)
-            and (not self._any or any(_has(tags, one) for one in self._any))
-            and not any(_has(tags, one) for one in self._none)
-        )
+        # Plain loops: generators cost more than what they ask.
+        for one in self._all:
+            if not _has(tags, one):
+                return False
+        for one in self._none:
+            if _has(tags, one):
+                return False
+        for one in self._any:
+            if _has(tags, one):
+                return True
+        return not self._any
 
 
 def _condition(text: str) -> tuple[str, str | None]:

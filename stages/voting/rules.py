@@ -6,11 +6,11 @@ They apply in this order, at every tier to the votes so far, and at the consensu
 judged by ``roadstream.stages.voting.vote`` alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from roadstream.schemas.cascade.model import Cascade, Member
-from roadstream.schemas.cascade.rules import Adapt, Conflict, Ensemble
+from roadstream.schemas.cascade.rules import Adapt, Conflict
 from roadstream.schemas.records.answer import CountedVotes, Verdict, VoteMath
 from roadstream.schemas.records.votes import NO_TAGS
 from roadstream.stages.voting.fusion_arrays import Adaptation
@@ -44,12 +44,24 @@ def vote_math(cascade: Cascade) -> VoteMath:
     return VoteRules(cascade).verdict
 
 
-class _Voter(NamedTuple):
-    """A vote, or an ensemble's, with the place of its tier in the cascade."""
+class _Voters(NamedTuple):
+    """Votes and ensembles' votes, as columns of equal length.
 
-    tier: int
-    p: float
-    w: float
+    Attributes:
+        places: The places of their tiers in the cascade.
+        ps: Probabilities.
+        ws: Weights.
+    """
+
+    places: list[int]
+    ps: list[float]
+    ws: list[float]
+
+    def only(self, keep: Callable[[int], bool]) -> "_Voters":
+        """Return those of the tiers whose place is asked for and that have weight."""
+        kept = [one for one in zip(*self, strict=True) if one[2] > 0 and keep(one[0])]
+        places, ps, ws = zip(*kept, strict=True) if kept else ((), (), ())
+        return _Voters([*places], [*ps], [*ws])
 
 
 class _Adapting:
@@ -68,7 +80,7 @@ class _Adapting:
         """Return what it does to the votes of these members, in words; ``None`` for nothing."""
         said = [
             f"weight of {name} × {self.factors[name]:g}"
-            for name in sorted({*names} & self.factors.keys())
+            for name in sorted(self.factors.keys() & names)
             if self.factors[name] != 1
         ]
         if self.shift:
@@ -88,7 +100,6 @@ class VoteRules:
             (i, tier, cascade.absent.get(tier.name, [])) for i, tier in enumerate(cascade.tiers)
         ]
         members = {one.name: one for _, tier, gone in tiers for one in (*tier.members, *gone)}
-        self._tier = {m.name: i for i, tier, gone in tiers for m in (*tier.members, *gone)}
         self._names = cascade.tier_names
         enabled = [rule for rule in cascade.rules if rule.enabled]
         adapting = [rule for rule in enabled if isinstance(rule, Adapt) and rule.votes]
@@ -98,12 +109,14 @@ class VoteRules:
             for rule in enabled
             if isinstance(rule, Conflict) and rule.tier in self._names
         ]
-        self._ensembles: dict[int, Ensemble] = {}
-        self._united: set[str] = set()
-        for i, tier in enumerate(cascade.tiers):
-            if tier.ensemble is not None:
-                self._ensembles[i] = tier.ensemble
-                self._united |= {member.name for member in tier.united}
+        self._ensembles = {
+            i: tier.ensemble for i, tier in enumerate(cascade.tiers) if tier.ensemble is not None
+        }
+        united = {member.name for tier in cascade.tiers for member in tier.united}
+        # Per member the place of its tier, and whether it belongs to an ensemble.
+        self._seats = {
+            m.name: (i, m.name in united) for i, tier, gone in tiers for m in (*tier.members, *gone)
+        }
         self._pool = pooled(cascade.pool)
 
     def verdict(self, votes: CountedVotes, tags: Mapping[str, str] = NO_TAGS) -> Verdict:
@@ -114,30 +127,43 @@ class VoteRules:
             tags: The image's, by name.
         """
         effects: list[str] = []
-        ws, shift = self._adapted(votes, tags, effects)
-        voters = self._voters(votes, ws, effects)
-        given = NO_TAGS
-        for place, rule in self._conflicts:
-            if (found := self._conflict(place, rule, voters)) is not None:
-                voters, effect, said = found
-                effects.append(effect)
-                given = {**given, CONFLICT: f"{rule.tier}-{said}"}
-        p = self._pool_of(voters)
-        if shift:
-            p = sigmoid(log_odds(p) + shift)
+        ws, p, given = self._judge(votes, tags, effects)
         losing = losing_votes(votes.ps, p)
         spread = disagreement(votes.ps, ws)
         return Verdict(p, decision_confidence(p), spread, losing, effects, given)
 
+    def so_far(
+        self, votes: CountedVotes, tags: Mapping[str, str]
+    ) -> tuple[float, Mapping[str, str]]:
+        """Return the probability and the tags of the verdict: what routes go by, and no words."""
+        _, p, given = self._judge(votes, tags, None)
+        return p, given
+
+    def _judge(
+        self, votes: CountedVotes, tags: Mapping[str, str], effects: list[str] | None
+    ) -> tuple[Sequence[float], float, Mapping[str, str]]:
+        """Return weights, probability and tags; say in ``effects`` what was done, if asked for."""
+        ws, shift = self._adapted(votes, tags, effects)
+        voters = self._voters(votes, ws, effects)
+        given = NO_TAGS
+        for place, rule in self._conflicts:
+            if place in voters.places and (found := self._conflict(place, rule, voters)):
+                voters, effect, said = found
+                given = {**given, CONFLICT: f"{rule.tier}-{said}"}
+                if effects is not None:
+                    effects.append(effect)
+        p = self._pool(voters.ps, voters.ws)
+        return ws, sigmoid(log_odds(p) + shift) if shift else p, given
+
     def _adapted(
-        self, votes: CountedVotes, tags: Mapping[str, str], effects: list[str]
+        self, votes: CountedVotes, tags: Mapping[str, str], effects: list[str] | None
     ) -> tuple[Sequence[float], float]:
         """Return the votes' weights and what is added to the log-odds, by the image's tags."""
         ws, shift = votes.ws, 0.0
         for rule in self._adapting:
             if not rule.tags.holds(tags):
                 continue
-            if (effect := rule.effect(votes.names)) is not None:
+            if effects is not None and (effect := rule.effect(votes.names)) is not None:
                 effects.append(effect)
             shift += rule.shift
             if rule.factors:
@@ -145,45 +171,87 @@ class VoteRules:
                 ws = [w * factors.get(name, 1.0) for name, w in zip(votes.names, ws, strict=True)]
         return ws, shift
 
-    def _voters(self, votes: CountedVotes, ws: Sequence[float], effects: list[str]) -> list[_Voter]:
+    def _voters(
+        self, votes: CountedVotes, ws: Sequence[float], effects: list[str] | None
+    ) -> _Voters:
         """Return the votes, those of an ensemble as one."""
-        voters: list[_Voter] = []
+        seats = self._seats
+        places: list[int] = []
+        ps: list[float] = []
+        kept: list[float] = []
         united: dict[int, list[tuple[float, float, float]]] = {}
         for name, p, w, before in zip(votes.names, votes.ps, ws, votes.ws, strict=True):
-            tier = self._tier.get(name, 0)
-            if name in self._united:
-                united.setdefault(tier, []).append((p, w, before))
+            place, joins = seats.get(name, _ALONE)
+            if joins:
+                united.setdefault(place, []).append((p, w, before))
             else:
-                voters.append(_Voter(tier, p, w))
-        for tier, found in sorted(united.items()):
-            voter, effect = _united(self._ensembles[tier], tier, found)
-            effects.append(f"ensemble {self._names[tier]}: {effect}")
-            voters.append(voter)
-        return voters
+                places.append(place)
+                ps.append(p)
+                kept.append(w)
+        for place, found in sorted(united.items()):
+            p, w = self._united(place, found, effects)
+            places.append(place)
+            ps.append(p)
+            kept.append(w)
+        return _Voters(places, ps, kept)
+
+    def _united(
+        self,
+        place: int,
+        found: Sequence[tuple[float, float, float]],
+        effects: list[str] | None,
+    ) -> tuple[float, float]:
+        """Return the probability and weight of an ensemble's one vote.
+
+        Args:
+            place: The place of its tier.
+            found: Per member that voted its probability, its weight, and its weight before rules.
+            effects: Where to say how it came about, if that is asked for.
+        """
+        ensemble = self._ensembles[place]
+        total = before = odds = 0.0
+        yes = 0
+        for p, w, was in found:
+            total += w
+            before += was
+            odds += w * log_odds(p)
+            yes += p >= 0.5
+        agreed = yes >= ensemble.agreement * len(found) - _ROUNDING
+        mean = odds / total if total > 0 else 0.0
+        held = max(mean, 0.0) if agreed else min(mean, 0.0)
+        if effects is not None:
+            said = f"{yes} of {len(found)} say roadwork"
+            if total <= 0:
+                said = "no member's vote counts"
+            elif held != mean:
+                said += ", which is agreement" if agreed else ", which is no agreement"
+            effects.append(f"ensemble {self._names[place]}: {said}")
+        return sigmoid(held), ensemble.weight * total / before if total > 0 else 0.0
 
     def _conflict(
-        self, place: int, rule: Conflict, voters: list[_Voter]
-    ) -> tuple[list[_Voter], str, str] | None:
+        self, place: int, rule: Conflict, voters: _Voters
+    ) -> tuple[_Voters, str, str] | None:
         """Return the voters where a tier contradicts those below, what was done, what it says."""
-        strong = [one for one in voters if one.tier == place and one.w > 0]
-        below = [one for one in voters if one.tier < place and one.w > 0]
-        if not strong or not below:
+        strong, below = voters.only(lambda one: one == place), voters.only(lambda one: one < place)
+        if not strong.places or not below.places:
             return None
-        p = self._pool_of(strong)
-        yes, theirs = p >= 0.5, self._pool_of(below) >= 0.5
+        p = self._pool(strong.ps, strong.ws)
+        yes, theirs = p >= 0.5, self._pool(below.ps, below.ws) >= 0.5
         if yes == theirs:
             return None
         if not yes and decision_confidence(p) > rule.override:
-            kept = [one for one in voters if one.tier >= place]
+            kept = voters.only(lambda one: one >= place)
             return kept, f"conflict: {rule.tier} says none and overrides those below it", "no"
         factor = rule.yes_factor if yes else rule.no_factor
         says = "roadwork" if yes else "none"
-        weighed = [one._replace(w=one.w * factor) if one.tier == place else one for one in voters]
+        pairs = zip(voters.places, voters.ws, strict=True)
+        weighed = voters._replace(ws=[w * factor if one == place else w for one, w in pairs])
         effect = f"conflict: {rule.tier} says {says}, those below do not: its weight × {factor:g}"
         return weighed, effect, "yes" if yes else "no"
 
-    def _pool_of(self, voters: Sequence[_Voter]) -> float:
-        return self._pool([one.p for one in voters], [one.w for one in voters])
+
+# A vote of somebody whom the cascade does not know.
+_ALONE = (0, False)
 
 
 class BoxRules:
@@ -209,29 +277,6 @@ class BoxRules:
                 factor *= rule.box_confidence
                 margin *= 1.0 + rule.box_margin
         return Adaptation(factor, margin - 1.0)
-
-
-def _united(
-    ensemble: Ensemble, tier: int, found: Sequence[tuple[float, float, float]]
-) -> tuple[_Voter, str]:
-    """Return an ensemble's one vote, and how it came about.
-
-    Args:
-        ensemble: Its settings.
-        tier: The tier's place.
-        found: Per member that voted its probability, its weight, and its weight before rules.
-    """
-    total, before = sum(w for _, w, _ in found), sum(w for _, _, w in found)
-    yes = sum(p >= 0.5 for p, _, _ in found)
-    agreed = yes >= ensemble.agreement * len(found) - _ROUNDING
-    if total <= 0:
-        return _Voter(tier, 0.5, 0.0), "no member's vote counts"
-    mean = sum(w * log_odds(p) for p, w, _ in found) / total
-    held = max(mean, 0.0) if agreed else min(mean, 0.0)
-    said = f"{yes} of {len(found)} say roadwork"
-    if held != mean:
-        said += ", which is agreement" if agreed else ", which is no agreement"
-    return _Voter(tier, sigmoid(held), ensemble.weight * total / before), said
 
 
 # 7 of 10 is 0.7 · 10 in doubles, and need not be for other numbers.

@@ -207,9 +207,9 @@ class TierVoting:
         given = self._members_tags(told)
         tags = merged_tags(image.evidence.tags, [seen.tags, *given])
         if self._rules is not None:
-            verdict = self._rules.verdict(votes, tags)
-            p, rule_tags = verdict.probability, {**seen.tags, **verdict.tags}
-            tags |= verdict.tags
+            p, told_tags = self._rules.so_far(votes, tags)
+            rule_tags = {**seen.tags, **told_tags}
+            tags |= told_tags
         else:
             p, rule_tags = self._pool(votes.ps, votes.ws), dict(seen.tags)
         head = image.head
@@ -255,8 +255,10 @@ class TierVoting:
 
     def _members_tags(self, told: "_Told") -> list[Mapping[str, str]]:
         """Return the tags that members gave; those of shadow members decide nothing."""
-        given = zip(self._members, told.tags or (), strict=False)
-        return [tags for member, tags in given if member.weight > 0]
+        if told.tags is None:
+            return []
+        given = zip(self._seats, told.tags, strict=False)
+        return [tags for (_, weight), tags in given if weight > 0 and tags]
 
     def _boxes(self, evidence: Evidence, told: "_Told", fused: list[Box] | None) -> Sequence[Box]:
         """Return the boxes of earlier tiers and of this one's members that count."""
