@@ -1,19 +1,20 @@
-"""The size check at work, from picture files to answer files: a detector, then a depth member."""
+"""The size check at work, from picture files to answers: a detector, then a depth member."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from roadstream.schemas.cascade.loading import load_cascade
+from roadstream.schemas.records.answer import Answer
 from roadstream.stages.decoding.decode import encode_jpeg
 from tests.kits.checkpoints import others
 from tests.kits.command import roadstream
+from tests.kits.stream_kit import answers_of
 
 PRO_SIZE = (others.DEPTH_PRO_SIDE, others.DEPTH_PRO_SIDE)
-
 CASCADE = """
 name = "sizes"
 threshold = 0.5
@@ -28,9 +29,9 @@ name = "look"
 [[tiers.members]]
 name = "sight"
 engine = "torch"
-model = "{model}"
-width = {width}
-height = {height}
+model = "model"
+width = {size[0]}
+height = {size[1]}
 settings = {{ device = "cpu" }}
 [[rules]]
 rule = "size"
@@ -40,6 +41,7 @@ metres = {{ cone = {metres} }}
 """
 COUNT = 3
 SMALL, ANY = "[1e-6, 1e-5]", "[1e-6, 1e9]"
+SOFT = "soft, as no focal length is known"
 
 
 def cone(shift: int) -> bytes:
@@ -52,60 +54,84 @@ def cone(shift: int) -> bytes:
     return encode_jpeg(pixels)
 
 
-def answers(folder: Path, model: str, metres: str, focal: str = "") -> list[dict[str, Any]]:
-    """Score pictures of cones; return the answers' rows."""
-    size = PRO_SIZE if model == "depth-pro" else others.DEPTH_SIZE
-    if model == "depth-pro":
-        others.depth_pro(folder / model)
+def written(folder: Path, kind: str, metres: str, focal: str = "") -> str:
+    """Write a cascade with a depth model of a kind; return its path."""
+    if kind == "pro":
+        others.depth_pro(folder / "model")
     else:
-        others.depth_anything(folder / model, metric=model == "depth-anything")
-    (folder / "drive").mkdir()
-    for i in range(COUNT):
-        (folder / "drive" / f"{i}.jpg").write_bytes(cone(40 * i))
-    given = {"model": model, "width": size[0], "height": size[1], "metres": metres, "focal": focal}
-    (folder / "sizes.toml").write_text(CASCADE.format(**given))
+        others.depth_anything(folder / "model", metric=kind == "metric")
+    size = PRO_SIZE if kind == "pro" else others.DEPTH_SIZE
+    path = folder / "sizes.toml"
+    path.write_text(CASCADE.format(size=size, metres=metres, focal=focal))
+    return str(path)
 
-    done = roadstream("score", "drive", "--cascade", "sizes.toml", "--out", "out.jsonl",
-                      folder=folder)  # fmt: skip
 
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
-    assert len(rows) == COUNT
-    assert {row["status"] for row in rows} == {"answered"}
-    assert {row["exit_tier"] for row in rows} == {"look"}
-    return rows
+async def answered(path: str) -> list[Answer]:
+    answers = await answers_of(load_cascade(path), {f"{i}": cone(40 * i) for i in range(COUNT)})
+    assert {(one.status, one.exit_tier) for one in answers.values()} == {("answered", "look")}
+    return list(answers.values())
+
+
+def tags(answer: Answer) -> dict[str, str]:
+    return {
+        name: value
+        for one in answer.tiers
+        for given in [*(one.tags or ()), one.given or {}]
+        for name, value in given.items()
+    }
+
+
+def check_lowered(effects: list[str], factor: float, said: str, probability: float | None) -> None:
+    """Check what an answer says of a cone that is too wide for what cones are here."""
+    measured, changed = effects
+    assert measured.startswith("size: a cone ")
+    assert f" m wide, not 1e-06 to 1e-05: confidence × {factor}; {said}" in measured
+    assert changed.startswith("probability of finder: ")
+    before, after = map(float, changed.removeprefix("probability of finder: ").split(" → "))
+    assert after == pytest.approx(before * factor, rel=0.01)
+    assert probability == pytest.approx(after, rel=0.01)
 
 
 @pytest.mark.parametrize(
-    ("model", "focal", "factor", "said"),
+    ("kind", "focal", "factor", "said"),
     [
-        ("depth-anything", "", 0.6, "soft, as no focal length is known"),
-        ("depth-anything", "focal = 0.9", 0.3, "focal length 0.9 of the width by the cascade"),
-        # Random weights see a field of view of a tenth of a degree.
-        ("depth-pro", "", 0.6, "soft, as no focal length is known (the depth member says 6"),
+        ("metric", "focal = 0.9", 0.3, "focal length 0.9 of the width by the cascade"),
+        # Random weights see a field of view of a tenth of a degree, which no camera has.
+        ("pro", "", 0.6, f"{SOFT} (the depth member says "),
     ],
 )
-def test_answers_say_what_impossible_sizes_changed(
-    tmp_path: Path, model: str, focal: str, factor: float, said: str
+async def test_impossible_sizes_lower_the_probability(
+    tmp_path: Path, kind: str, focal: str, factor: float, said: str
 ) -> None:
-    for row in answers(tmp_path, model, SMALL, focal):
-        measured, changed = row["effects"]
-        assert measured.startswith("size: a cone ")
-        assert f" not 1e-06 to 1e-05: confidence × {factor}; {said}" in measured
-        assert changed.startswith("probability of finder: ")
-        before, after = map(float, changed.removeprefix("probability of finder: ").split(" → "))
-        assert after == pytest.approx(before * factor, rel=0.01)
-        assert row["probability"] == pytest.approx(after, rel=0.01)
+    for answer in await answered(written(tmp_path, kind, SMALL, focal)):
+        check_lowered(answer.effects, factor, said, answer.probability)
+        assert tags(answer) == {"size": "impossible", "depth": "metres"}
+
+
+async def test_possible_sizes_change_nothing(tmp_path: Path) -> None:
+    for answer in await answered(written(tmp_path, "metric", ANY)):
+        assert answer.effects == [f"size: 1 of a possible size; {SOFT}"]
+        assert tags(answer) == {"size": "plausible", "depth": "metres"}
+
+
+async def test_depth_without_a_unit_checks_nothing_and_says_so(tmp_path: Path) -> None:
+    for answer in await answered(written(tmp_path, "relative", SMALL)):
+        assert answer.effects == ["size: not checked: sight measured no metres"]
+        assert tags(answer) == {"size": "unknown", "depth": "relative"}
+
+
+def test_the_files_of_a_run_say_what_was_measured_and_what_changed(tmp_path: Path) -> None:
+    (tmp_path / "drive").mkdir()
+    for i in range(COUNT):
+        (tmp_path / "drive" / f"{i}.jpg").write_bytes(cone(40 * i))
+    path = written(tmp_path, "metric", SMALL)
+
+    done = roadstream("score", "drive", "--cascade", path, "--out", "out.jsonl", folder=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert len(rows) == COUNT
+    for row in rows:
+        assert row["status"] == "answered"
+        check_lowered(row["effects"], 0.6, SOFT, row["probability"])
         assert row["tags"] == {"size": "impossible", "depth": "metres"}
-
-
-def test_possible_sizes_change_nothing(tmp_path: Path) -> None:
-    for row in answers(tmp_path, "depth-anything", ANY):
-        assert row["effects"] == ["size: 1 of a possible size; soft, as no focal length is known"]
-        assert row["tags"] == {"size": "plausible", "depth": "metres"}
-
-
-def test_depth_without_a_unit_checks_nothing_and_says_so(tmp_path: Path) -> None:
-    for row in answers(tmp_path, "relative", SMALL):
-        assert row["effects"] == ["size: not checked: sight measured no metres"]
-        assert row["tags"] == {"size": "unknown", "depth": "relative"}
