@@ -184,7 +184,7 @@ def test_a_run_that_fails_promises_to_go_on_only_where_it_can(
 
 
 def test_errors_of_the_run_are_raised_where_answers_are_taken(folder: Path) -> None:
-    with pytest.raises(roadstream.ConfigError, match="expected a cascade file or one of lite"):
+    with pytest.raises(roadstream.ConfigError, match="expected a cascade file or one of dual-h100"):
         next(roadstream.score("drive", cascade="none such"))
     taken = roadstream.score("drive", "a.jsonl", cascade="rule.toml", workers=1)
     next(taken)

@@ -18,6 +18,7 @@ members = [{ name = "m", engine = "none" }, { name = "m", engine = "noop", weigh
 routes = [{ to = "nowhere" }]
 """
 
+SHIPPED = ", ".join(shipped_cascades())
 RICH = """
 name = "rich"
 description = "two\\nlines"
@@ -119,8 +120,11 @@ def test_all_mistakes_are_told_each_on_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("none.toml", "FILE: expected a cascade file or one of lite, got none.toml (No such file"),
-        (".", "FILE: expected a cascade file or one of lite, got . (Is a directory)"),
+        (
+            "none.toml",
+            f"FILE: expected a cascade file or one of {SHIPPED}, got none.toml (No such f",
+        ),
+        (".", f"FILE: expected a cascade file or one of {SHIPPED}, got . (Is a directory)"),
         ("no.toml", "no.toml: expected a TOML file, got "),
     ],
 )

@@ -167,7 +167,7 @@ def test_the_command_explains_itself_and_spares_what_is_there(tmp_path: Path) ->
         (["--member", "nobody"],
          "--member: expected one of glance, cones, objects, closer, got nobody"),
         (["--instances", "0"], "--instances: expected instances, 1 to 1024, got 0"),
-        (["--cascade", "nope"], "--cascade: expected a cascade file or one of lite"),
+        (["--cascade", "nope"], "--cascade: expected a cascade file or one of dual-h100"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_exported_is_refused(

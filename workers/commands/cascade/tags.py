@@ -7,8 +7,6 @@ from roadstream.schemas.settings.base import TagsGiven
 from roadstream.schemas.settings.concepts import load_concepts
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.schemas.settings.torch import TorchSettings
-from roadstream.workers.engines.onnx import OnnxEngine
-from roadstream.workers.engines.options import EngineOptions
 
 
 def given_by(cascade: Cascade, member: Member) -> TagsGiven | None:
@@ -29,6 +27,10 @@ def given_by(cascade: Cascade, member: Member) -> TagsGiven | None:
 
 
 def _of_file(cascade: Cascade, member: Member) -> TagsGiven:
+    # With numpy and OpenCV, which take half a second.
+    from roadstream.workers.engines.onnx import OnnxEngine
+    from roadstream.workers.engines.options import EngineOptions
+
     engine = OnnxEngine(cascade, member, EngineOptions(threads=1))
     try:
         engine.load()
