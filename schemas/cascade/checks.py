@@ -62,6 +62,8 @@ def check_settings(
     if settings.evidence and not engine.evidence:
         expected = f"none for the engine {engine.name}, which can make no use of it"
         yield ConfigError(f"{where}.settings.evidence", expected, ", ".join(settings.evidence))
+    for key, expected, got in settings.mistakes():
+        yield ConfigError(f"{where}.settings.{key}", expected, got)
 
 
 def _repeated(kind: str, names: dict[str, str], where: str) -> Iterator[ConfigError]:

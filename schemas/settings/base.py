@@ -1,6 +1,6 @@
 """What the settings of all engines have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -34,6 +34,10 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     def concept_names(self) -> list[str]:
         """Return the lists of concepts that they name, whose files are among ``files``."""
         return []
+
+    def mistakes(self) -> Iterable[tuple[str, str, str]]:
+        """Return what is wrong between them: the key, what was expected there, and what came."""
+        return ()
 
     def given_tags(self) -> TagsGiven | None:
         """Return the tags that a member with them may give; ``None`` if that cannot be told."""

@@ -1,5 +1,6 @@
 """What the settings of all engines for vision-language models have in common."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -11,6 +12,8 @@ from roadstream.schemas.settings.named_files import named_file
 Pixels = Annotated[int, Meta(ge=1024, le=1 << 26)]
 Tokens = Annotated[int, Meta(ge=0, le=65_536)]
 Frames = Annotated[int, Meta(ge=0, le=31)]
+POINTS = frozenset({"confirmed", "elsewhere", "none"})
+"""Whether a place that a model wrote is in a box of earlier tiers, elsewhere, or there is none."""
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
@@ -19,6 +22,11 @@ class VlmSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         prompt: Name of a prompt that ships, or a TOML file relative to the cascade file.
+        boxes: How it is told of boxes that earlier tiers found, where ``evidence`` names them: in
+            words, or drawn into the picture, outlined and numbered.
+        points: What the places are counted in that the model writes before it answers: percent or
+            thousandths of the picture's sides, or pixels of the picture as it is shown. They become
+            boxes of its vote, and the tag ``points``. Absent: none are looked for.
         max_leak: Abstains if more than this share of the probability is on neither yes nor no.
         max_pixels: Larger pictures are shrunk to so many pixels; absent: the member's width ×
             height. It decides how many visual tokens a picture costs, and so what an answer costs.
@@ -38,6 +46,8 @@ class VlmSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     prompt: str = "active-roadwork"
+    boxes: Literal["told", "drawn"] = "told"
+    points: Literal["percent", "thousandths", "pixels"] | None = None
     max_leak: Share = 0.5
     max_pixels: Pixels | None = None
     min_pixels: Pixels = 1024
@@ -60,6 +70,13 @@ class VlmSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fiel
         """Return the prompt."""
         return [self.prompt]
 
+    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+        """Yield what is wrong between them."""
+        if self.boxes == "drawn" and "boxes" not in self.evidence:
+            yield "evidence", "boxes, which are to be drawn", ", ".join(self.evidence) or "nothing"
+        if self.points is not None and not self.reasoning_tokens:
+            yield "reasoning_tokens", "a number above 0, as points are written first", "0"
+
     def given_tags(self) -> TagsGiven:
         """Return the tags that a member with them may give."""
-        return {}
+        return {} if self.points is None else {"points": POINTS}

@@ -1,5 +1,6 @@
 """The client of a chat server: tries again while it is busy, keeps to deadlines and to the key."""
 
+import base64
 import logging
 import socket
 import threading
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import ConfigError, EngineDownError, ImageError
 from roadstream.schemas.records.image import Head
-from roadstream.schemas.records.votes import Evidence
+from roadstream.schemas.records.votes import Box, Evidence
 from roadstream.schemas.settings.openai import OpenAISettings
 from roadstream.stages.decoding.decode import encode_jpeg
 from roadstream.stages.inference import Abstained, Picture, Pictures, Score
@@ -27,6 +28,7 @@ from roadstream.workers.engines.openai.client import ChatClient, Late, Refusal
 from roadstream.workers.engines.openai.engine import OpenAIEngine
 from roadstream.workers.engines.openai.messages import Choice, answer_token, jpeg_of
 from roadstream.workers.engines.options import EngineOptions
+from roadstream.workers.engines.vlm.drawing import drawn
 from roadstream.workers.engines.vlm.fitting import Limits
 from roadstream.workers.engines.vlm.telling import HEADING
 from tests.kits.builders import cascade, tier
@@ -234,6 +236,59 @@ def test_a_member_is_told_of_evidence_what_its_settings_ask_for_and_by_default_n
     asked = [one["messages"][1]["content"][0]["text"] for one in script.requests]
     question = engine._asking.prompt.question(1)
     assert asked == [question] * 3 + [f'{question}\n\n{HEADING}\n- tags: weather "rain"']
+
+
+def test_a_server_is_shown_the_picture_with_boxes_drawn_and_not_its_file(
+    script: type[Script], tmp_path: Path
+) -> None:
+    script.answers = [(200, {}, completion("Yes"))]
+    engine = engine_of(script, tmp_path, boxes="drawn", evidence=["boxes"], jpeg_quality=100)
+    engine.load()
+    pixels = np.full((48, 64, 3), 100, np.uint8)
+    own = encode_jpeg(pixels)
+    box = Box(0.25, 0.5, 0.75, 0.9, 0.9, "cone")
+
+    engine.infer(Pictures([Picture(pixels, own)]))
+    engine.infer(Pictures([Picture(pixels, own, evidence=Evidence([box]))]))
+    engine.close()
+
+    plain, shown = (_sent(one) for one in script.requests)
+    assert plain == own
+    assert shown == encode_jpeg(drawn(pixels, [box]), 100)
+
+
+def _sent(request: dict[str, Any]) -> bytes:
+    """Return the only picture of a request."""
+    url = request["messages"][1]["content"][1]["image_url"]["url"]
+    return base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))
+
+
+def test_points_that_a_server_wrote_are_boxes_of_the_vote(
+    script: type[Script], tmp_path: Path
+) -> None:
+    written = ['<point x="50" ', 'y="60">cone</point>', "\n", "Answer", ":", " Yes"]
+    script.answers = [(200, {}, completion(*written))]
+    engine = engine_of(
+        script,
+        tmp_path,
+        prompt="point-out",
+        points="percent",
+        reasoning_tokens=50,
+        reasoning_end="Answer:",
+        reasoning_kept=0,
+        evidence=["boxes"],
+    )
+    engine.load()
+    seen = Evidence([Box(0.25, 0.5, 0.75, 0.9, 0.9, "cone")])
+
+    (found,) = engine.infer(Pictures([Picture(np.zeros((48, 64, 3), np.uint8), evidence=seen)]))
+    engine.close()
+
+    assert isinstance(found, Score)
+    assert (found.text, found.tags) == ("", {"points": "confirmed"})
+    assert found.raw == pytest.approx(np.log(2), abs=1e-3)
+    assert [box.label for box in found.boxes] == ["cone"]
+    assert "left, top, right and bottom" in script.requests[0]["messages"][1]["content"][0]["text"]
 
 
 def test_what_is_late_is_not_even_asked(script: type[Script], tmp_path: Path) -> None:

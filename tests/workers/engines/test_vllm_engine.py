@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from roadstream.schemas.errors import EngineDownError, ImageError
 from roadstream.schemas.records.image import Head
+from roadstream.schemas.records.votes import Box, Evidence
 from roadstream.schemas.settings.prompts import load_prompt
 from roadstream.stages.inference import Abstained, Picture, Pictures, Score
 from roadstream.streams.clock import SystemClock
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vllm.engine import SCRIPT, VllmEngine
 from roadstream.workers.engines.vllm.process import find_interpreter
+from roadstream.workers.engines.vlm.drawing import drawn
 from tests.kits.checkpoints.qwen3_vl import write_qwen3_vl
 from tests.kits.vllm_kit import Reference, asked_by, pictures, pixels, raws, vllm_member
 
@@ -150,6 +153,35 @@ def test_earlier_frames_are_shown_before_a_picture(asked: Asked, reference: Refe
     shown = pixels(4)
     expected = [reference.raw(*shown[max(0, i - 2) : i + 1]) for i in range(4)]
     assert early + late == pytest.approx(expected, abs=1e-3)
+
+
+def test_boxes_of_earlier_tiers_are_drawn_and_points_looked_for(
+    asked: Asked, reference: Reference
+) -> None:
+    engine = asked(
+        boxes="drawn",
+        evidence=["boxes"],
+        points="thousandths",
+        template={"mode": "reason"},
+        reasoning_tokens=16,
+        reasoning_kept=4,
+    )
+    box = Box(0.2, 0.3, 0.6, 0.8, 0.9, "cone")
+    (plain,) = pixels(1)
+    seen = Pictures([Picture(plain, evidence=Evidence([box])), Picture(plain)])
+
+    found = engine.infer(seen)
+
+    question, _ = engine._asking.questions(seen)
+    told = replace(engine._asking.prompt, text=question.text)
+    said = "cones ahead</think>\n\n"
+    expected = [
+        reference.raw(drawn(plain, [box]), prompt=told, said=said, mode="reason"),
+        reference.raw(plain, said=said, mode="reason"),
+    ]
+    assert raws(found) == pytest.approx(expected, abs=1e-3)
+    scores = [(one.text, one.boxes, one.tags) for one in found if isinstance(one, Score)]
+    assert scores == [("head", [], {"points": "none"})] * 2
 
 
 def test_the_order_of_text_and_pictures_is_that_of_the_prompt(

@@ -108,25 +108,26 @@ class OpenAIEngine(Engine):
             return LATE
         if isinstance(reply, Refusal):
             return ImageError("model_failed", reply.problem)
-        return self._read(reply)
+        return self._read(reply, question)
 
     def _body(self, question: Question, picture: Picture) -> dict[str, Any]:
         *earlier, last = question.pictures
         limits, quality = self._asking.limits, self._settings.jpeg_quality
         jpegs = [jpeg_of(Picture(), pixels, limits, quality) for pixels in earlier]
-        jpegs.append(jpeg_of(picture, last, limits, quality))
+        own = Picture() if question.drawn else picture  # the file shows it without boxes
+        jpegs.append(jpeg_of(own, last, limits, quality))
         return request(self._model, self._asking.prompt, question.text, jpegs, self._settings)
 
-    def _read(self, reply: dict[str, Any]) -> EngineResult:
+    def _read(self, reply: dict[str, Any], question: Question) -> EngineResult:
         settings = self._settings
         try:
             completion = msgspec.convert(reply, Completion)
             found = answer_token(completion.choices[0], settings)
         except (msgspec.ValidationError, IndexError) as error:
             raise EngineDownError(f"{settings.base_url}: no chat answer: {error}") from None
-        kept = found.reasoning[-settings.reasoning_kept :] if settings.reasoning_kept else ""
         if not found.top:
             if settings.reasoning_tokens:
                 return Abstained(f"no answer after {settings.reasoning_tokens} tokens")
             return ImageError("model_failed", "expected log-probabilities, got none")
-        return self._asking.score(read_words(found.top, self._asking.words), kept)
+        reading = read_words(found.top, self._asking.words)
+        return self._asking.score(reading, question, found.reasoning)

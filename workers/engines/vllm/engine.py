@@ -181,7 +181,7 @@ class VllmEngine(Engine):
             return LATE
         match self._reply(process, question, asked):
             case wire.Answered() as answer:
-                return self._score(answer, tokens)
+                return self._score(answer, question, tokens)
             case wire.Late() | None:
                 return LATE
             case wire.Undecided(reason=reason):
@@ -211,12 +211,14 @@ class VllmEngine(Engine):
             process.kill()
             raise EngineDownError(f"{self._member.name}: no answer in {limit:g} s") from None
 
-    def _score(self, answer: wire.Answered, tokens: AnswerTokens) -> Score | Abstained:
+    def _score(
+        self, answer: wire.Answered, question: Question, tokens: AnswerTokens
+    ) -> Score | Abstained:
         if answer.top:
             reading = read_words(answer.top, self._asking.words)
         else:
             reading = read_tokens(answer.exact, tokens)
-        return self._asking.score(reading, answer.text)
+        return self._asking.score(reading, question, answer.text)
 
     def _prepared(self, process: EngineProcess) -> tuple[AnswerTokens, wire.How]:
         """Return the tokens of an answer and how the engine is asked, found once."""
@@ -242,7 +244,7 @@ class VllmEngine(Engine):
             reasoning_tokens=settings.reasoning_tokens,
             reasoning_end=settings.reasoning_end,
             reasoning_cut=settings.reasoning_cut,
-            reasoning_kept=settings.reasoning_kept,
+            reasoning_kept=self._asking.written,
             reasoning_temperature=settings.reasoning_temperature,
         )
 

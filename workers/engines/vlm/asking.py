@@ -3,17 +3,26 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.errors import ImageError
+from roadstream.schemas.records.votes import Box
 from roadstream.schemas.settings.prompts import Prompt, load_prompt
 from roadstream.schemas.settings.vlm import VlmSettings
 from roadstream.stages.inference import Abstained, Picture, Pictures, Pixels, Score
+from roadstream.stages.rules.points import places, pointed
 from roadstream.stages.rules.yes_no import AnswerWords, Reading, decided
+from roadstream.stages.voting.evidence import strongest
 from roadstream.streams.clock import Clock, SystemClock
+from roadstream.workers.engines.vlm.drawing import drawn
 from roadstream.workers.engines.vlm.fitting import Limits, fitted
 from roadstream.workers.engines.vlm.sessions import Sessions
-from roadstream.workers.engines.vlm.telling import told
+from roadstream.workers.engines.vlm.telling import MOST_LISTED, told
 
+MOST_WRITTEN = 20_000
+"""Characters of what a model writes in which points are looked for."""
+_FULL = {"percent": (100.0, 100.0), "thousandths": (1000.0, 1000.0)}
 LATE = ImageError("expired", "the deadline passed before the model answered")
 
 
@@ -23,6 +32,8 @@ class Question(NamedTuple):
     Attributes:
         text: The question.
         pictures: uint8 RGB [h, w, 3] each; the last one counts.
+        boxes: What the member is told of boxes of earlier tiers.
+        drawn: Whether they are drawn into the last picture.
         patience: Seconds until its deadline, not positive once it has passed; ``None`` if it has
             none.
     """
@@ -30,6 +41,8 @@ class Question(NamedTuple):
     text: str
     pictures: list[Pixels]
     patience: float | None
+    boxes: Sequence[Box] = ()
+    drawn: bool = False
 
 
 class Asking:
@@ -86,19 +99,45 @@ class Asking:
         """Return what is asked about each picture of a batch."""
         shown = self._sessions.with_earlier(batch, fitted(batch, self.limits))
         return [
-            Question(self._text(picture, len(pixels)), pixels, self._patience(picture))
-            for picture, pixels in zip(batch, shown, strict=True)
+            self._question(picture, pixels) for picture, pixels in zip(batch, shown, strict=True)
         ]
 
-    def _text(self, picture: Picture, frames: int) -> str:
+    def _question(self, picture: Picture, pixels: list[Pixels]) -> Question:
         """Return the prompt's question, and behind it what the member is told besides."""
-        asked = self.prompt.question(frames)
-        found = told(picture.evidence.only(self._settings.evidence))
-        return f"{asked}\n\n{found}" if found else asked
+        evidence = picture.evidence.only(self._settings.evidence)
+        draws = self._settings.boxes == "drawn" and bool(evidence.boxes)
+        if draws:
+            boxes = strongest(evidence.boxes)[:MOST_LISTED]
+            evidence = msgspec.structs.replace(evidence, boxes=boxes)
+            pixels = [*pixels[:-1], drawn(pixels[-1], boxes)]
+        asked, found = self.prompt.question(len(pixels)), told(evidence, drawn=draws)
+        text = f"{asked}\n\n{found}" if found else asked
+        patience = self._patience(picture)
+        return Question(text, pixels, patience, evidence.boxes, draws and bool(evidence.boxes))
 
-    def score(self, reading: Reading, text: str = "") -> Score | Abstained:
-        """Return a reading as a score, or an abstention if too much leaked."""
-        return decided(reading, self._settings.max_leak, text=text)
+    @property
+    def written(self) -> int:
+        """Characters of what a model writes before its answer that are wanted, its end first."""
+        settings = self._settings
+        return settings.reasoning_kept if settings.points is None else MOST_WRITTEN
+
+    def score(self, reading: Reading, question: Question, written: str = "") -> Score | Abstained:
+        """Return a reading as a score, or an abstention if too much leaked.
+
+        Args:
+            reading: The answer.
+            question: What it answers.
+            written: What the model wrote before it, if it did.
+        """
+        settings = self._settings
+        kept = written[-settings.reasoning_kept :] if settings.reasoning_kept else ""
+        scored = decided(reading, settings.max_leak, text=kept)
+        if settings.points is None or isinstance(scored, Abstained):
+            return scored
+        height, width = question.pictures[-1].shape[:2]
+        full = _FULL.get(settings.points, (width, height))
+        found = places(written[-MOST_WRITTEN:], full, len(question.pictures))
+        return pointed(scored, found, question.boxes)
 
     def _patience(self, picture: Picture) -> float | None:
         head = picture.head

@@ -16,14 +16,22 @@ LONGEST_LABEL, LONGEST_VALUE, LONGEST_TEXT, MOST_LISTED = 32, 64, 200, 12
 _PLAIN = frozenset(" .,:;!?()-/%&+#'")
 
 
-def told(evidence: Evidence) -> str:
-    """Return the lines that tell a model of evidence; empty if there is none."""
-    lines = list(_lines(evidence))
+def told(evidence: Evidence, *, drawn: bool = False) -> str:
+    """Return the lines that tell a model of evidence; empty if there is none.
+
+    Args:
+        evidence: What is told.
+        drawn: Whether the boxes are in the picture, with their numbers.
+    """
+    lines = list(_lines(evidence, drawn=drawn))
     return "\n".join([HEADING, *lines]) if lines else ""
 
 
-def _lines(evidence: Evidence) -> Iterable[str]:
-    if evidence.boxes:
+def _lines(evidence: Evidence, *, drawn: bool) -> Iterable[str]:
+    if evidence.boxes and drawn:
+        named = (f"{number} {_named(box)}" for number, box in enumerate(evidence.boxes, 1))
+        yield f"- objects, outlined and numbered in the picture (confidence): {'; '.join(named)}"
+    elif evidence.boxes:
         boxes = "; ".join(map(_box, evidence.boxes[:MOST_LISTED]))
         yield f"- objects (confidence, left, top, right and bottom in percent): {boxes}"
     if evidence.tags:
@@ -36,6 +44,10 @@ def _lines(evidence: Evidence) -> Iterable[str]:
         yield f"- texts: {'; '.join(said)}"
     if evidence.disagreement:
         yield f"- disagreement of their votes, in log-odds: {evidence.disagreement:.2f}"
+
+
+def _named(box: Box) -> str:
+    return f"{_quoted(box.label or 'object', LONGEST_LABEL)} ({box.confidence:.2f})"
 
 
 def _box(box: Box) -> str:
