@@ -38,8 +38,7 @@ def drawn(pixels: Pixels, boxes: Sequence[Box]) -> Pixels:
 
 def line_width(pixels: Pixels) -> int:
     """Return how wide lines in a picture are, in pixels."""
-    height, width = pixels.shape[:2]
-    return max(_THINNEST, round(min(height, width) * _LINE))
+    return max(_THINNEST, round(min(len(pixels), len(pixels[0])) * _LINE))
 
 
 def _outline(shown: Pixels, box: Box, line: int) -> tuple[int, int]:
