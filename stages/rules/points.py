@@ -97,7 +97,7 @@ def pointed(score: Score, found: Sequence[Place], boxes: Sequence[Box]) -> Score
     inside = [place for place in found if place.inside]
     told = [place.box(1 / (1 + exp(-score.raw))) for place in inside[:MOST_BOXES]]
     outside = len(found) - len(inside)
-    left_out = f"{outside} places outside of the picture are left out. " if outside else ""
+    left_out = f"Left out as outside of the picture: {outside}. " if outside else ""
     return score._replace(
         boxes=told, text=left_out + score.text, tags={TAG: _verdict(inside, boxes)}
     )

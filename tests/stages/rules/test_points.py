@@ -96,7 +96,7 @@ def test_the_tag_says_where_it_points(found: list[Place], boxes: list[Box], verd
 def test_places_outside_of_the_picture_are_left_out_and_counted() -> None:
     score = said(point(1.0, 0.0), point(1.01, 0.5), point(-0.2, 0.5), text="two cones")
 
-    assert score.text == "2 places outside of the picture are left out. two cones"
+    assert score.text == "Left out as outside of the picture: 2. two cones"
     assert score.boxes == [Box(1.0 - HALF_SIDE, 0.0, 1.0, HALF_SIDE, 0.5)]
 
 

@@ -47,6 +47,7 @@ class Sam(Family):
         if settings.other_prompts:
             expected = "nothing, as SAM 3 tells by itself whether a text fits"
             raise checkpoint.problem("other_prompts", expected, settings.other_prompts[0])
+        self._meant = [_words(text) for text in settings.prompts]
         refuse_fixed(checkpoint, settings, "its position encodings are made on the host")
         width, height = size
         if width != height:
@@ -133,8 +134,10 @@ class Sam(Family):
         counts = np.zeros((len(batch), texts), np.int64)
         for i, picture in enumerate(batch):
             for box in self._sure(picture.evidence.boxes):
-                for j, text in enumerate(self.settings.prompts):
-                    if counts[i, j] < most and _is_example(box, text):
+                said = _words(box.label)
+                for j, meant in enumerate(self._meant):
+                    # SAM 3 was trained with examples of what the text means, and of nothing else.
+                    if counts[i, j] < most and (said <= meant or meant <= said):
                         boxes[i, j, counts[i, j]] = _centred(box)
                         counts[i, j] += 1
         return {"examples": boxes, "counts": counts}
@@ -242,13 +245,8 @@ def _held_against(network: Any, seen: Any, asked: _Asked) -> Any:
     )
 
 
-def _is_example(box: Box, text: str) -> bool:
-    """Tell whether a box's words are among those of a text, or the other way round, or it has none.
-
-    SAM 3 was trained with examples of what the text means: a cone is none of an excavator.
-    """
-    said, meant = set(letters(box.label).split()), set(letters(text).split())
-    return said <= meant or meant <= said
+def _words(text: str) -> frozenset[str]:
+    return frozenset(letters(text).split())
 
 
 def _centred(box: Box) -> tuple[float, float, float, float]:
