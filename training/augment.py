@@ -174,16 +174,17 @@ CAMERA: tuple[tuple[float, Change], ...] = (
 
 def disturb(image: Pixels, rng: Generator) -> Pixels:
     """Change light, weather and camera, each by its chance; no change moves anything."""
-    image = _each(LIGHT, image, rng)
+    image = each(LIGHT, image, rng)
     draw = rng.random()
     for chance, change in WEATHER:
         if 0 <= draw < chance:
             image = change(image, rng)
         draw -= chance
-    return np.ascontiguousarray(_each(CAMERA, image, rng))
+    return np.ascontiguousarray(each(CAMERA, image, rng))
 
 
-def _each(changes: tuple[tuple[float, Change], ...], image: Pixels, rng: Generator) -> Pixels:
+def each(changes: tuple[tuple[float, Change], ...], image: Pixels, rng: Generator) -> Pixels:
+    """Make each of some changes by its chance."""
     for chance, change in changes:
         if rng.random() < chance:
             image = change(image, rng)

@@ -12,7 +12,7 @@ from pathlib import Path
 from roadstream.schemas.cascade.model import Platt
 from roadstream.schemas.cascade.routes import EXIT
 from roadstream.stages.voting.route import describe
-from training import slices
+from training import slices, tag_figures
 from training.judged import Judged
 from training.measured import RUNS, Results, load_results
 from training.quality import figures, intervals, reliability, scene_weights
@@ -217,6 +217,11 @@ def attribution_lines(results: Results) -> str:
     return attribution(results.sources)
 
 
+def tags_part(results: Results) -> str:
+    """Say how well light and weather are told."""
+    return tag_figures.part(results.tags) if results.tags else NOT_MEASURED
+
+
 def versions_line(results: Results) -> str:
     """Say what was used."""
     told = ", ".join(f"{name} {version}" for name, version in results.versions.items())
@@ -239,6 +244,7 @@ PARTS: Mapping[Path, Mapping[str, Callable[[Results], str]]] = {
         "worst": worst_table,
         "ablations": ablations_table,
         "learning": learning_part,
+        "tags": tags_part,
     },
     CARD: {
         "summary": summary,

@@ -1,4 +1,4 @@
-"""From trained necks to the shipped cascade: verdicts, int8 files, calibration, pages."""
+"""From trained necks to the shipped cascade: verdicts, int8 files, calibration."""
 
 import json
 import platform
@@ -16,7 +16,6 @@ from torch import nn
 
 from roadstream.stages.decoding.decode import resize
 from roadstream.stages.rules.cones import Pixels, find_cones
-from training import card
 from training.calibrate import calibrate, write_results
 from training.corpus import HERE, KINDS, Picture, seen_by_scene
 from training.export import OUTPUTS, describe, quantise, run, write_float
@@ -143,7 +142,7 @@ def finish(
     folds: Mapping[str, Sequence[str]],
     places: Places,
 ) -> None:
-    """Write the cascade, its weights, the results and the pages.
+    """Write the cascade, its weights and the results.
 
     Args:
         pictures: Those with a label.
@@ -179,7 +178,6 @@ def finish(
     write_results(found, results)
     write_sources(places.data, results / "sources.csv")
     (results / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
-    card.write_pages(places.out)
 
 
 def weigh(seen: Reals, pictures: Sequence[Picture]) -> tuple[Reals, Verdict]:

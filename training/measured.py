@@ -10,6 +10,7 @@ from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.cascade.model import Cascade
 from training.judged import Judged, read_judged
 from training.sources import Source, read_sources
+from training.tag_figures import FILE, Figures, read_figures
 
 # Cut around one sign, which fills much of the picture: no camera sees that, so they count apart.
 CROP = "dashcam crop 256x256"
@@ -36,6 +37,7 @@ class Results:
     ablations: list[dict[str, str]] = field(default_factory=list)
     learning: list[dict[str, str]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    tags: Figures | None = None
 
     @property
     def name(self) -> str:
@@ -62,7 +64,7 @@ def load_results(folder: Path, cascade: str) -> Results:
     Args:
         folder: Holds a file of judged pictures for each of ``RUNS``, ``calibration.json`` (see
             ``calibrate``), ``ablations.csv`` (any columns), ``learning_curve.csv`` (scenes, mcc,
-            mcc_by_scene, auc) and ``versions.json`` (name to version).
+            mcc_by_scene, auc), ``versions.json`` (name to version) and ``tags.json``.
         cascade: The cascade file that was judged, or the name of a shipped one.
 
     Raises:
@@ -79,6 +81,7 @@ def load_results(folder: Path, cascade: str) -> Results:
         ablations=_rows(folder / "ablations.csv"),
         learning=_rows(folder / "learning_curve.csv"),
         versions=_json(folder / "versions.json"),
+        tags=read_figures(folder / FILE),
     )
 
 

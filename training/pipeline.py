@@ -16,6 +16,8 @@ import torch
 from cyclopts import App
 
 from roadstream.schemas.errors import ConfigError
+from roadstream.stages.rules.cones import Pixels
+from training.card import write_pages
 from training.corpus import (
     MORE_BOXES,
     Decoded,
@@ -28,8 +30,10 @@ from training.cutouts import Cutout, cut_all, load_cutouts, save_cutouts
 from training.features import keep_pictures, make_views, open_views, whole
 from training.finish import FINAL, Places, finish, weights_of
 from training.fit import Recipe, fit
+from training.measured import CROP
 from training.members import SIGHTS
 from training.sources import collect_sources
+from training.tagging import add_tags
 from training.views import ViewMaker, sampling_weights
 
 app = App(help=__doc__, help_format="plaintext")
@@ -58,6 +62,12 @@ class Plan:
         pictures, images = self.decoded()
         rows = [row for row, picture in enumerate(pictures) if picture.label >= 0]
         return [pictures[row] for row in rows], rows, images
+
+    def whole(self) -> tuple[list[Picture], list[Pixels]]:
+        """Open the pictures that show what a camera sees: no crops."""
+        pictures, images = self.decoded()
+        rows = [row for row, one in enumerate(pictures) if CROP not in one.conditions]
+        return [pictures[row] for row in rows], [images[row] for row in rows]
 
     def parts(self) -> list[Path]:
         """Name the parts in which the views are kept."""
@@ -159,7 +169,31 @@ def main(
     collect_sources(data)  # says who is not named yet before hours have passed, not after
     train_all(plan, folds, processes)
     pictures, rows, images = plan.labelled()
-    finish(pictures, [images[row] for row in rows], folds, Places(data, work, out))
+    places = Places(data, work, out)
+    finish(pictures, [images[row] for row in rows], folds, places)
+    add_tags(*plan.whole(), folds, places, seed)
+    write_pages(out)
+
+
+@app.command
+def tags(data: Path, /, *, work: Path = WORK, seed: int = 72, out: Path = ROOT) -> None:
+    """Fit the heads for light and weather anew, and put them into the first tier's net as it is.
+
+    Parameters
+    ----------
+    data
+        See above.
+    work
+        See above; of its files those of decoded pictures and of tags are used.
+    seed
+        Of changed pictures and fitting.
+    out
+        Folder laid out like the repository, with cascades/lite.toml and its files.
+    """
+    torch.set_num_threads(1)
+    folds = folds_of(load_pictures(data))
+    add_tags(*Plan(data, work, 0, seed).whole(), folds, Places(data, work, out), seed)
+    write_pages(out)
 
 
 def train_all(plan: Plan, folds: Mapping[str, Sequence[str]], processes: int) -> None:

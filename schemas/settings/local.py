@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+from roadstream.schemas.records.bounds import TagName
 from roadstream.schemas.settings.base import EngineSettings, TagsGiven
 
 
@@ -21,7 +22,8 @@ class OnnxSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         boxes: Whether boxes are drawn, if the model finds things or tells evidence per place.
         box_threshold: Score, above 0 and at most 1, from which on things that it finds are drawn.
-        tags: Whether the picture is given tags, if the model has outputs that tell some.
+        tags: Whether the picture is given tags, if the model has outputs that tell some; or the
+            names of those that it is given.
         tag_confidence: Share that the likeliest value of a tag must have, above 0 and at most 1;
             below it the picture gets no tag of that name.
         pictures_per_run: Pictures that one run of the model takes, at least 1. A convolutional
@@ -31,6 +33,6 @@ class OnnxSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fie
 
     boxes: bool = True
     box_threshold: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3
-    tags: bool = True
+    tags: bool | list[TagName] = True
     tag_confidence: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
     pictures_per_run: Annotated[int, msgspec.Meta(ge=1)] = 1

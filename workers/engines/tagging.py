@@ -101,3 +101,16 @@ def _head(output: Any, properties: Mapping[str, str], where: str) -> Head:
         expected = f"float32 [N, {len(values)}], a number for each of {', '.join(values)}"
         raise ConfigError(where, expected, f"{output.type} {shape}")
     return Head(tag, values)
+
+
+def named(heads: Sequence[Head], tags: Sequence[str], where: str) -> list[Head]:
+    """Return the heads of some tags, in their own order.
+
+    Raises:
+        ConfigError: A tag has no head.
+    """
+    there = [head.tag for head in heads]
+    if missing := [tag for tag in tags if tag not in there]:
+        expected = f"settings.tags among {', '.join(there) or 'none'}, of which it has outputs"
+        raise ConfigError(where, expected, ", ".join(missing))
+    return [head for head in heads if head.tag in tags]

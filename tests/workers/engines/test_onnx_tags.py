@@ -10,10 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.cascade.model import Member
 from roadstream.schemas.errors import ConfigError, ImageError
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.stages.inference import Picture, Pictures, Score, infer_isolated
+from roadstream.workers.demo.render import render_drive
 from roadstream.workers.engines.onnx import OnnxEngine
 from roadstream.workers.engines.options import EngineOptions
 from tests.kits.builders import cascade, tier
@@ -89,6 +91,29 @@ def test_votes_and_boxes_are_the_same_with_tags_and_without(tmp_path: Path) -> N
     assert without[0].boxes
     boxless = opened(path, boxes=False).infer(pictures(255))
     assert [(score.boxes, score.tags) for score in boxless] == [([], {"light": "day"})]
+
+
+def test_only_the_tags_that_the_settings_name_are_given(tmp_path: Path) -> None:
+    factors = {"tag_light": (1.0, -1.0), "tag_weather": (1.0, -1.0)}
+    path = Heads(factors, LIGHT | {"tag_weather": "dry,rain"}).write(tmp_path / "heads.onnx")
+
+    assert tags(opened(path, tags=["weather"]), 255) == [{"weather": "dry"}]
+    with pytest.raises(ConfigError, match="member m: expected settings.tags among light, weather"):
+        opened(path, tags=["light", "mood"])
+
+
+@pytest.mark.parametrize("place", [0, 4, 8])
+def test_lite_says_day_by_day_and_night_by_night(place: int) -> None:
+    lite = load_cascade("lite")
+    engine = OnnxEngine(lite, lite.tiers[0].members[0], EngineOptions())
+    engine.load()
+    day = list(render_drive(9, 480, 270, seed=3))[place].image  # so short, by sun alone
+    night = (day.astype(float) ** 1.5 / 160).astype(np.uint8)
+    night[:130] //= 8
+
+    said = engine.infer(Pictures([Picture(day), Picture(night)]))
+
+    assert [dict(score.tags) for score in said] == [{"light": "day"}, {"light": "night"}]
 
 
 def test_below_the_confidence_there_is_no_tag(tmp_path: Path) -> None:
