@@ -6,7 +6,7 @@ meets the sky at a horizon about the middle, as dashcams see it.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from roadstream.stages.rules.cones import Pixels
 
 LIGHT = ("day", "dusk", "night")
 WEATHER = ("dry", "rain", "fog", "snow")
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]  # float32 or float64: OpenCV types its results loosely
 
 
 class Scene(NamedTuple):
