@@ -117,7 +117,7 @@ def _drops(image: Floats, rng: Generator) -> Floats:
     """Lay drops on the glass: in each the picture stands upside down, small and blurred."""
     height, width = image.shape[:2]
     turned = cv2.GaussianBlur(image[::-1, ::-1], (0, 0), 3.0)
-    mask = np.zeros((height, width), np.float32)
+    mask: Floats = np.zeros((height, width), np.float32)
     largest = rng.uniform(2, 12)
     for _ in range(int(rng.uniform(60, 500) / largest)):
         place = (int(rng.integers(width)), int(rng.integers(height)))
@@ -132,7 +132,7 @@ def _drops(image: Floats, rng: Generator) -> Floats:
 
 def _streaks(shape: tuple[int, ...], rng: Generator) -> Floats:
     height, width = shape[:2]
-    layer = np.zeros((height, width), np.float32)
+    layer: Floats = np.zeros((height, width), np.float32)
     slant, length = rng.normal(0, 0.25), rng.uniform(0.03, 0.12) * height
     for _ in range(int(rng.integers(80, 400))):
         x, y = rng.uniform(0, width), rng.uniform(-20, height)
@@ -164,7 +164,7 @@ def snow(scene: Scene, rng: Generator) -> Floats:
 def _tracks(shape: tuple[int, ...], rng: Generator) -> Floats:
     """Return where wheels or a plough have cleared the road: float32 [H, W, 1] in [0, 1]."""
     height, width = shape[:2]
-    mask = np.zeros((height, width), np.float32)
+    mask: Floats = np.zeros((height, width), np.float32)
     middle, top = width * rng.uniform(0.35, 0.65), int(height * 0.45)
     half = width * rng.uniform(0.04, 0.5)
     sides = [(-1.0, 1.0)] if rng.random() < 0.5 else [(-1.0, -0.6), (0.6, 1.0)]
@@ -177,7 +177,7 @@ def _tracks(shape: tuple[int, ...], rng: Generator) -> Floats:
 
 def _flakes(image: Floats, rng: Generator) -> Floats:
     height, width = image.shape[:2]
-    layer = np.zeros((height, width), np.float32)
+    layer: Floats = np.zeros((height, width), np.float32)
     for _ in range(int(rng.integers(60, 500))):
         place = (int(rng.integers(width)), int(rng.integers(height)))
         radius = max(1, int(rng.exponential(1.3)))
