@@ -51,6 +51,14 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         asked = self.sequence if frames > 1 and self.sequence else self.text
         return asked.strip().replace("{frames}", str(frames))
 
+    def in_one_turn(self) -> "Prompt":
+        """Return it with what the model is told before put before each of its questions."""
+        text, sequence = (
+            f"{self.system}\n\n{asked.strip()}" if self.system and asked else asked
+            for asked in (self.text, self.sequence)
+        )
+        return msgspec.structs.replace(self, text=text, sequence=sequence, system="")
+
 
 def load_prompt(
     name: str, folder: str | Path, where: str, files: Mapping[str, bytes] = NONE_READ

@@ -27,6 +27,8 @@ class VlmSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fiel
         points: What the places are counted in that the model writes before it answers: percent or
             thousandths of the picture's sides, or pixels of the picture as it is shown. They become
             boxes of its vote, and the tag ``points``. Absent: none are looked for.
+        system_turn: Whether what the prompt says first, its ``system``, is a turn of its own; if
+            not, it stands before the question, for chat templates that refuse such a turn.
         max_leak: Abstains if more than this share of the probability is on neither yes nor no.
         max_pixels: Larger pictures are shrunk to so many pixels; absent: the member's width ×
             height. It decides how many visual tokens a picture costs, and so what an answer costs.
@@ -48,6 +50,7 @@ class VlmSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fiel
     prompt: str = "active-roadwork"
     boxes: Literal["told", "drawn"] = "told"
     points: Literal["percent", "thousandths", "pixels"] | None = None
+    system_turn: bool = True
     max_leak: Share = 0.5
     max_pixels: Pixels | None = None
     min_pixels: Pixels = 1024

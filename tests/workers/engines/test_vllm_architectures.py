@@ -13,6 +13,7 @@ import pytest
 from roadstream.workers.engines.options import EngineOptions
 from roadstream.workers.engines.vllm.engine import VllmEngine
 from tests.kits.checkpoints import vlms
+from tests.kits.checkpoints.ovis2 import write_ovis2
 from tests.kits.vllm_kit import Reference, asked_by, pictures, pixels, raws, vllm_member
 
 pytestmark = [
@@ -53,7 +54,7 @@ def test_the_score_is_that_of_transformers(name: str, tmp_path: Path) -> None:
 
 
 def test_a_template_of_text_alone_shows_the_picture_first(tmp_path: Path) -> None:
-    with asked(vlms.ovis2(tmp_path / "ovis-2")) as engine:
+    with asked(write_ovis2(tmp_path / "ovis-2")) as engine:
         found = raws(engine.infer(pictures(COUNT)))
         alone = [raws(engine.infer(pictures(COUNT)[i : i + 1]))[0] for i in range(COUNT)]
 

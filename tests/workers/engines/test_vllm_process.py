@@ -1,5 +1,6 @@
 """The process of an engine and the engine in front of it, by a stand-in that starts at once."""
 
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -93,6 +94,15 @@ def test_an_answer_is_the_log_odds_of_yes_with_its_text(tmp_path: Path) -> None:
     assert score.raw == pytest.approx(np.log((2 / 3) / (1 / 6)))
     assert score.text.startswith("1 Is there active roadwork")
     assert isinstance(abstained, Abstained)  # 0.4 leaks
+    assert engine.version == "active-roadwork@1"
+
+
+def test_a_template_without_a_system_turn_is_told_all_in_the_question(tmp_path: Path) -> None:
+    with loaded(tmp_path, max_leak=0.3, system_turn=False) as engine:
+        (score,) = engine.infer(pictures(170))
+
+    assert isinstance(score, Score)
+    assert re.match(r"1 You look at pictures .*\.\n\nIs there active roadwork", score.text)
     assert engine.version == "active-roadwork@1"
 
 

@@ -75,7 +75,8 @@ class Asking:
         where = f"{self._cascade.name}: member {self._member.name}: settings.prompt"
         cascade = self._cascade
         files = cascade.snapshot.files
-        self._prompt = load_prompt(self._settings.prompt, cascade.folder, where, files)
+        prompt = load_prompt(self._settings.prompt, cascade.folder, where, files)
+        self._prompt = prompt if self._settings.system_turn else prompt.in_one_turn()
         return self._prompt
 
     @property
