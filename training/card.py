@@ -12,7 +12,7 @@ from pathlib import Path
 from roadstream.schemas.cascade.model import Platt
 from roadstream.schemas.cascade.routes import EXIT
 from roadstream.stages.voting.route import describe
-from training import slices, tag_figures
+from training import rules, slices, tag_figures
 from training.judged import Judged
 from training.measured import RUNS, Results, load_results
 from training.quality import figures, intervals, reliability, scene_weights
@@ -222,6 +222,11 @@ def tags_part(results: Results) -> str:
     return tag_figures.part(results.tags) if results.tags else NOT_MEASURED
 
 
+def rules_part(results: Results) -> str:
+    """Show what rules by tags would change."""
+    return rules.rules_table(results.rules) if results.rules else NOT_MEASURED
+
+
 def versions_line(results: Results) -> str:
     """Say what was used."""
     told = ", ".join(f"{name} {version}" for name, version in results.versions.items())
@@ -245,6 +250,7 @@ PARTS: Mapping[Path, Mapping[str, Callable[[Results], str]]] = {
         "ablations": ablations_table,
         "learning": learning_part,
         "tags": tags_part,
+        "rules": rules_part,
     },
     CARD: {
         "summary": summary,

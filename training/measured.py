@@ -8,7 +8,9 @@ from typing import Any
 
 from roadstream.schemas.cascade.loading import load_cascade
 from roadstream.schemas.cascade.model import Cascade
+from training import rules
 from training.judged import Judged, read_judged
+from training.rules import Tried, read_rules
 from training.sources import Source, read_sources
 from training.tag_figures import FILE, Figures, read_figures
 
@@ -38,6 +40,7 @@ class Results:
     learning: list[dict[str, str]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     tags: Figures | None = None
+    rules: list[Tried] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -64,7 +67,8 @@ def load_results(folder: Path, cascade: str) -> Results:
     Args:
         folder: Holds a file of judged pictures for each of ``RUNS``, ``calibration.json`` (see
             ``calibrate``), ``ablations.csv`` (any columns), ``learning_curve.csv`` (scenes, mcc,
-            mcc_by_scene, auc), ``versions.json`` (name to version) and ``tags.json``.
+            mcc_by_scene, auc), ``versions.json`` (name to version), ``tags.json`` and
+            ``rules.json``.
         cascade: The cascade file that was judged, or the name of a shipped one.
 
     Raises:
@@ -82,6 +86,7 @@ def load_results(folder: Path, cascade: str) -> Results:
         learning=_rows(folder / "learning_curve.csv"),
         versions=_json(folder / "versions.json"),
         tags=read_figures(folder / FILE),
+        rules=read_rules(folder / rules.FILE),
     )
 
 

@@ -32,6 +32,7 @@ from training.finish import FINAL, Places, finish, weights_of
 from training.fit import Recipe, fit
 from training.measured import CROP
 from training.members import SIGHTS
+from training.rules import write_rules
 from training.sources import collect_sources
 from training.tagging import add_tags
 from training.views import ViewMaker, sampling_weights
@@ -172,6 +173,7 @@ def main(
     places = Places(data, work, out)
     finish(pictures, [images[row] for row in rows], folds, places)
     add_tags(*plan.whole(), folds, places, seed)
+    write_rules(out)
     write_pages(out)
 
 
@@ -193,6 +195,7 @@ def tags(data: Path, /, *, work: Path = WORK, seed: int = 72, out: Path = ROOT) 
     torch.set_num_threads(1)
     folds = folds_of(load_pictures(data))
     add_tags(*Plan(data, work, 0, seed).whole(), folds, Places(data, work, out), seed)
+    write_rules(out)
     write_pages(out)
 
 

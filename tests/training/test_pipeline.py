@@ -86,6 +86,11 @@ def models_find_things_by_name(made: Trained) -> None:
 def figures_and_pages_are_where_they_were_asked_to_go(made: Trained) -> None:
     there = {str(path.relative_to(made.out)) for path in made.out.rglob("*")}
     assert {"docs/quality.md", "training/MODEL_CARD.md", "training/results/lite.csv"} <= there
+    assert "training/results/tags.json" in there
+    assert (
+        "114 changed pictures come from 19 of dry days"
+        in (made.out / "docs/quality.md").read_text()
+    )
     assert "On 16 pictures of 16 scenes" in (made.out / "docs/quality.md").read_text()
     assert "owner/mycity" in (made.out / "training/MODEL_CARD.md").read_text()
 
