@@ -90,6 +90,7 @@ class Conflict(
 METRES: dict[str, tuple[float, float]] = {
     "cone": (0.25, 0.40),
     "barrier": (0.80, 1.50),
+    "barricade": (0.80, 1.50),
     "excavator": (2.0, 5.0),
 }
 
@@ -102,12 +103,13 @@ class Size(
 
     It looks at the boxes of earlier tiers and of the depth member's own. Where the most confident
     box changes, so do the votes of the members of kind ``detection``, in proportion; the image gets
-    the tag ``size``: ``plausible`` or ``impossible``, or ``unknown``.
+    the tag ``size``: ``plausible`` or ``impossible``, or ``unknown``. What was measured stands in
+    its effects. See ``roadstream.stages.rules.size``.
 
     Attributes:
         enabled: Whether it is in use.
-        depth: The member that measures depth, in metres.
-        metres: Least and greatest width in metres, by words of a box's label.
+        depth: The member that measures depth, in metres; of weight above 0.
+        metres: Least and greatest width in metres, by the words that a box's label must have.
         factor: Factor of the confidence of a box of an impossible size.
         soft_factor: The same where nobody knows the focal length, and so none in ``focal_range``
             makes its size possible.
