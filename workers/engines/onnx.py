@@ -25,7 +25,7 @@ from roadstream.stages.batching.shapes import sizes_of
 from roadstream.stages.inference import Engine, Pictures, Score
 from roadstream.workers.engines.boxes import DETECTOR_OUTPUTS, Detector, from_heat, kinds_of
 from roadstream.workers.engines.options import EngineOptions
-from roadstream.workers.engines.tagging import Tagger, heads_of, named
+from roadstream.workers.engines.tagging import Tagger, chosen_heads
 
 # onnxruntime tells by text alone that an arena, the C++ runtime or a device has no more memory
 # (core/framework/bfc_arena.cc, core/providers/cuda/cuda_call.cc).
@@ -74,11 +74,9 @@ class OnnxEngine(Engine):
         self._check_shape(self._session.get_inputs()[0].shape)
         if self._settings.boxes:
             self._choose_places(outputs)
-        if tags := self._settings.tags:
-            heads = heads_of(outputs, self._properties(), str(self._path))
-            if tags is not True:
-                heads = named(heads, tags, f"{self._path}: member {self._member.name}")
-            self._tagger = self._tagger._replace(heads=heads)
+        tags, where = self._settings.tags, f"{self._path}: member {self._member.name}"
+        heads = chosen_heads(outputs, self._properties(), tags, where)
+        self._tagger = self._tagger._replace(heads=heads)
 
     def given_tags(self) -> TagsGiven:
         """Return the tags that the file may give, once loaded."""

@@ -103,12 +103,28 @@ def _head(output: Any, properties: Mapping[str, str], where: str) -> Head:
     return Head(tag, values)
 
 
-def named(heads: Sequence[Head], tags: Sequence[str], where: str) -> list[Head]:
-    """Return the heads of some tags, in their own order.
+def chosen_heads(
+    outputs: Mapping[str, Any],
+    properties: Mapping[str, str],
+    tags: bool | Sequence[str],
+    where: str,
+) -> list[Head]:
+    """Return the heads of the tags that are wanted: all, or those that are named.
+
+    Args:
+        outputs: See ``heads_of``.
+        properties: See ``heads_of``.
+        tags: Names, or whether any are wanted.
+        where: Names the model in errors.
 
     Raises:
-        ConfigError: A tag has no head.
+        ConfigError: A named tag has no head, or as ``heads_of``.
     """
+    if not tags:
+        return []
+    heads = heads_of(outputs, properties, where)
+    if tags is True:
+        return heads
     there = [head.tag for head in heads]
     if missing := [tag for tag in tags if tag not in there]:
         expected = f"settings.tags among {', '.join(there) or 'none'}, of which it has outputs"

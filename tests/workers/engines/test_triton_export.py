@@ -70,6 +70,7 @@ def test_a_repository_holds_the_files_and_a_cascade_that_uses_them(tmp_path: Pat
         )
     assert [each.routes for each in exported.tiers] == [each.routes for each in lite.tiers]
     assert (exported.pool, exported.threshold) == (lite.pool, lite.threshold)
+    assert told[0].endswith("MB → models/glance, without its tags light")
     assert told[1] == "cones: stays on cones (a rule without weights)"
     kinds = {name: settings_of(moved[name]).kinds for name in LITE}
     assert kinds["objects"] == kinds["closer"] == KINDS

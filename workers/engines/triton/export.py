@@ -125,7 +125,8 @@ def _moved(
         tell(f"{member.name}: stays on {member.engine} ({error})")
         return _relocated(cascade, member, folder)
     size = sum(file.stat().st_size for file in (folder / REPOSITORY / member.name / "1").iterdir())
-    tell(f"{member.name}: {member.engine}, {size / 1e6:,.1f} MB → {REPOSITORY}/{member.name}")
+    lost = f", without its tags {', '.join(model.lost)}" if model.lost else ""
+    tell(f"{member.name}: {member.engine}, {size / 1e6:,.1f} MB → {REPOSITORY}/{member.name}{lost}")
     settings = TritonSettings(url=wanted.url, sha256=digest, kinds=list(model.kinds))
     if isinstance(found := member.settings, OnnxSettings):
         settings = replace(settings, boxes=found.boxes, box_threshold=found.box_threshold)

@@ -9,6 +9,7 @@ from roadstream.schemas.errors import ConfigError
 from roadstream.schemas.settings.local import OnnxSettings
 from roadstream.schemas.settings.triton import TritonSettings
 from roadstream.workers.engines.boxes import kinds_of
+from roadstream.workers.engines.tagging import chosen_heads
 from roadstream.workers.engines.triton.contract import ANY, Served, Tensor, agree
 from roadstream.workers.engines.triton.repository import Model
 
@@ -35,16 +36,19 @@ def model_of(member: Member, file: Path, where: str) -> Model:
     served = Served(inputs, outputs, max_batch=0, sha256=None)
     agree(served, TritonSettings(), (member.width, member.height), where)
     told = {output.name: output for output in session.get_outputs()}
+    properties = session.get_modelmeta().custom_metadata_map
     kinds: list[str] = []
     assert isinstance(member.settings, OnnxSettings)
     if member.settings.boxes and "boxes" in told:
-        kinds = kinds_of(told, session.get_modelmeta().custom_metadata_map, where)
+        kinds = kinds_of(told, properties, where)
+    heads = chosen_heads(told, properties, member.settings.tags, where)
+    lost = [head.tag for head in heads]
 
     def copy(target: Path) -> None:
         shutil.copyfile(file, target)
         _opened(target, where, "an ONNX file that holds its weights itself")
 
-    return Model(member.name, inputs, outputs, copy, kinds)
+    return Model(member.name, inputs, outputs, copy, kinds, lost)
 
 
 def _opened(file: Path, where: str, expected: str) -> Any:

@@ -57,6 +57,7 @@ class Model(NamedTuple):
         outputs: Likewise.
         write: Writes its ONNX file to a path.
         kinds: Names of what it finds, by number; none if it is no detector.
+        lost: Tags that it gives here and cannot give on a server.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Model(NamedTuple):
     outputs: tuple[Tensor, ...]
     write: Callable[[Path], None]
     kinds: Sequence[str] = ()
+    lost: Sequence[str] = ()
 
 
 def write_model(repository: Path, model: Model, instances: Instances) -> str:
