@@ -24,6 +24,7 @@ class Asker:
     def __init__(self, engine: Any, renderers: Executor | None) -> None:
         self._engine, self._renderers = engine, renderers
         self._tokenizer = engine.get_tokenizer()
+        self._adapter = picture_adapter(engine.vllm_config.lora_config)
 
     async def ask(self, ask: wire.Ask) -> wire.FromEngine:
         """Return the model's answer, or why there is none.
@@ -115,7 +116,8 @@ class Asker:
     async def _generate(self, prompt: Mapping[str, Any], params: Any, name: str) -> Any:
         """Return the request's only completion; cancelled, it is aborted in the engine."""
         last = None
-        async for output in self._engine.generate(prompt, params, name):
+        answering = self._engine.generate(prompt, params, name, lora_request=self._adapter)
+        async for output in answering:
             last = output
         if last is None:
             raise RuntimeError(f"request {name} ended without an output")
@@ -124,3 +126,19 @@ class Asker:
     def _tokens(self, text: str) -> Sequence[int]:
         found: Sequence[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return found
+
+
+def picture_adapter(config: Any) -> Any:
+    """Return a request for the adapter that pictures need (``default_mm_loras``), or ``None``.
+
+    vLLM's server adds it to requests by itself, and ``AsyncLLM`` does not.
+
+    Args:
+        config: A ``LoRAConfig``, or ``None``.
+    """
+    path = ((config and config.default_mm_loras) or {}).get("image")
+    if path is None:
+        return None
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest("image", 1, path)
