@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "guide" / "models.md").read_text()
 SYSTEMS_PAGE = (ROOT / "docs" / "reference" / "systems.md").read_text()
 CHECKPOINTS = ROOT / "tests" / "kits" / "checkpoints"
-# What fixtures share, and models that vLLM alone is tested with; and the package that writes its own.
+# What fixtures share, and models for vLLM alone; and the package that writes its own.
 _SHARED = {"common", "vlm_common", "vlms", "ovis2", "molmo2"}
 _WRITTEN_ELSEWHERE = {
     "ultralytics": ROOT / "tests" / "workers" / "engines" / "ultralytics_cases.py"
