@@ -81,6 +81,8 @@ class PictureRules:
         self, image: JudgedImage, picture: Picture, found: Found, fused: Sequence[Box] | None = None
     ) -> Seen:
         """Return what they say together: of tags the first holds, and factors multiply."""
+        if len(self._rules) == 1:
+            return self._rules[0].look(image, picture, found, fused)
         told = [rule.look(image, picture, found, fused) for rule in self._rules]
         factors: dict[str, float] = {}
         lowered: dict[Box, Box] = {}

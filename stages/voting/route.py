@@ -271,27 +271,29 @@ class Router:
         skipped: list[str] = []
         for portion in self._portions:
             portion.see()
+        # Every condition is passed by at the least cost where a route does not have it.
+        confidence, left = facts.confidence, facts.left
         for low, high, spread, tagged, absent, more, share, decision in self._rules:
             if (
-                low <= facts.confidence < high
+                low <= confidence < high
                 and (spread is None or facts.disagreement <= spread)
                 and (tagged is None or tagged.holds(facts.tags))
-                and absent <= down
+                and (not absent or absent <= down)
                 and (not more or all(holds(facts) for holds in more))
-                and self._in_time(decision, facts.left, needed, skipped)
+                and (not needed or self._in_time(decision, left, needed, skipped))
                 and (share is None or share.take())
             ):
                 return decision
-        if self._in_time(self._default, facts.left, needed, skipped):
+        if not needed or self._in_time(self._default, left, needed, skipped):
             return self._default
-        return Decision(None, _no_time(facts.left, needed, skipped), None, skipped)
+        return Decision(None, _no_time(left, needed, skipped), None, skipped)
 
     def _in_time(
         self, decision: Decision, left: float, needed: Mapping[str, float], skipped: list[str]
     ) -> bool:
         """Return whether an image can be through with a tier in time; note it if not."""
         to = decision.next_tier
-        if to is None or left == math.inf or left >= needed.get(to, 0.0):
+        if to is None or left == math.inf or to not in needed or left >= needed[to]:
             return True
         if to not in skipped:
             skipped.append(to)

@@ -53,15 +53,14 @@ class _Voters(NamedTuple):
         ws: Weights.
     """
 
-    places: list[int]
-    ps: list[float]
-    ws: list[float]
+    places: Sequence[int]
+    ps: Sequence[float]
+    ws: Sequence[float]
 
     def only(self, keep: Callable[[int], bool]) -> "_Voters":
         """Return those of the tiers whose place is asked for and that have weight."""
         kept = [one for one in zip(*self, strict=True) if one[2] > 0 and keep(one[0])]
-        places, ps, ws = zip(*kept, strict=True) if kept else ((), (), ())
-        return _Voters([*places], [*ps], [*ws])
+        return _Voters(*zip(*kept, strict=True)) if kept else _Voters((), (), ())
 
 
 class _Adapting:
@@ -176,6 +175,8 @@ class VoteRules:
     ) -> _Voters:
         """Return the votes, those of an ensemble as one."""
         seats = self._seats
+        if not self._ensembles:
+            return _Voters([seats.get(name, _ALONE)[0] for name in votes.names], votes.ps, ws)
         places: list[int] = []
         ps: list[float] = []
         kept: list[float] = []

@@ -91,6 +91,7 @@ class TierVoting:
         self._members = [*cascade.tier(tier).members, *cascade.absent.get(tier, ())]
         self._seats = [(calibrator(one.calibration), one.weight) for one in self._members]
         self._names = [one.name for one in self._members]
+        self._counting = [one.name for one in self._members if one.weight > 0]
         self._router = Router(cascade, tier)
         self._pool = pooled(cascade.pool)
         self._rules = VoteRules(cascade) if cascade.ruled else None
@@ -172,7 +173,8 @@ class TierVoting:
             spread = disagreement(voted, weights) if self._router.needs_disagreement else 0.0
             decision = self._router.decide(Facts(confidence, spread), self.down)
         else:
-            decision, given = self._decided(image, ps, (told, fused, seen), now)
+            votes = Votes(self._voters(prior, ps, len(voted)), voted, weights)
+            decision, given = self._decided(image, votes, (told, fused, seen), now)
         counted = len(voted) > len(prior)
         revised = self._revised(prior, ps, seen.factors) if seen.factors else None
         return ImageVotes(
@@ -197,13 +199,15 @@ class TierVoting:
     def _decided(
         self,
         image: JudgedImage,
-        ps: Sequence[float | None],
+        votes: Votes,
         found: "tuple[_Told, list[Box] | None, Seen]",
         now: float,
     ) -> tuple[Decision, Mapping[str, str]]:
         """Return where an image goes, and the tags that rules give it, by all that is known."""
         told, fused, seen = found
-        votes, router = self._votes(image.prior, ps, seen.factors), self._router
+        router = self._router
+        if seen.factors:
+            votes = votes._replace(ps=_multiplied(votes, seen.factors))
         given = self._members_tags(told)
         tags = merged_tags(image.evidence.tags, [seen.tags, *given])
         if self._rules is not None:
@@ -228,22 +232,15 @@ class TierVoting:
         decision = router.decide(facts, self.down, self.needed)
         return decision, {**rule_tags, **decision.gives} if decision.gives else rule_tags
 
-    def _votes(
-        self, prior: Sequence[PriorVote], ps: Sequence[float | None], factors: Mapping[str, float]
-    ) -> Votes:
-        """Return all votes so far that count, as rules revised them."""
+    def _voters(
+        self, prior: Sequence[PriorVote], ps: Sequence[float | None], votes: int
+    ) -> list[str]:
+        """Return whose votes count so far, of so many, in their order."""
         names = [vote.member for vote in prior]
-        probabilities = [vote.probability for vote in prior]
-        weights = [vote.weight for vote in prior]
-        for name, p, (_, weight) in zip(self._names, ps, self._seats, strict=True):
-            if p is not None and weight > 0:
-                names.append(name)
-                probabilities.append(p)
-                weights.append(weight)
-        if factors:
-            pairs = zip(names, probabilities, strict=True)
-            probabilities = [p * factors.get(name, 1.0) for name, p in pairs]
-        return Votes(names, probabilities, weights)
+        if len(names) + len(self._counting) == votes:
+            return names + self._counting
+        own = zip(self._names, ps, self._seats, strict=True)
+        return names + [name for name, p, (_, weight) in own if p is not None and weight > 0]
 
     def _revised(
         self, prior: Sequence[PriorVote], ps: Sequence[float | None], factors: Mapping[str, float]
@@ -300,6 +297,11 @@ class TierVoting:
         return Failure(row, faults[0][0], error, max(tries for _, _, tries in faults), final)
 
 
+def _multiplied(votes: Votes, factors: Mapping[str, float]) -> list[float]:
+    """Return the votes' probabilities, by what rules multiply those of some members."""
+    return [p * factors.get(name, 1.0) for name, p in zip(votes.names, votes.ps, strict=True)]
+
+
 def _error(found: Sequence[Finding | EngineError]) -> str | None:
     """Return why the first member gave no vote that gave no tags instead; ``None`` without one."""
     for one in found:
@@ -335,18 +337,21 @@ def _told(found: Sequence[Finding | EngineError]) -> _Told:
             break
     else:
         return _NOTHING
-    boxes = [one.boxes if isinstance(one, Score) else [] for one in found]
-    texts = [_text(one) for one in found]
-    tags = [dict(one.tags) if isinstance(one, Score | Abstained) else {} for one in found]
+    boxes: list[list[Box]] = []
+    texts: list[str] = []
+    tags: list[dict[str, str]] = []
+    for one in found:
+        if isinstance(one, Score):
+            boxes.append(one.boxes)
+            texts.append(one.text)
+            tags.append({**one.tags})
+        else:
+            boxes.append([])
+            texts.append(one.reason if isinstance(one, Abstained) else "")
+            tags.append({**one.tags} if isinstance(one, Abstained) else {})
     return _Told(
         boxes if any(boxes) else None, texts if any(texts) else None, tags if any(tags) else None
     )
-
-
-def _text(one: Finding | EngineError) -> str:
-    if isinstance(one, Score):
-        return one.text
-    return one.reason if isinstance(one, Abstained) else ""
 
 
 def unjudged(head: Head, members: int, error: str, queued: float = 0.0) -> ImageVotes:

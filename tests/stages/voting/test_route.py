@@ -329,3 +329,10 @@ def test_a_tier_that_cannot_be_in_time_is_passed_by() -> None:
     )
     assert router.decide(Facts(0.95, left=0.1), needed=needed).skipped is None
     assert went(0.1, math.inf) == "three"
+
+
+def test_an_image_that_is_late_goes_on_to_a_tier_of_which_nobody_knows_what_it_takes() -> None:
+    router = Router(cascade(), "one")
+
+    for needed in ({}, {"three": 1.0}):
+        assert router.decide(Facts(0.5, left=-1.0), needed=needed).next_tier == "two"
