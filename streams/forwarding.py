@@ -65,6 +65,9 @@ class ForwardingLog(Log):
     async def trim(self, topics: Collection[str], group: str) -> None:
         await self.inner.trim(topics, group)
 
+    async def compact(self, topic: str, key: bytes) -> None:
+        await self.inner.compact(topic, key)
+
     async def topic_faults(self, topics: Collection[str]) -> Sequence[TopicFault]:
         return await self.inner.topic_faults(topics)
 

@@ -319,6 +319,13 @@ class Log(ABC):
         """
         return
 
+    async def compact(self, topic: str, key: bytes) -> None:
+        """Let go of the records of a topic that have this key, but the last in each partition.
+
+        Only where the log leaves that to its users (embedded); Kafka compacts by itself.
+        """
+        return
+
     async def topic_faults(self, topics: Collection[str]) -> Sequence[TopicFault]:
         """Return what is wrong with those of the topics that exist, the worst first.
 

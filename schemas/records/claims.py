@@ -1,5 +1,5 @@
-"""What the topic ``cascades`` holds: whose a log's topics are, which groups have begun there, and
-the versions of the cascade, with the one that new images are judged by.
+"""What the topic ``cascades`` holds: whose a log's topics are, which groups have begun there, the
+versions of the cascade, with the one that new images are judged by, and what its tiers take.
 
 The topic is compacted: of each key the last record stays. What it says of the owner is made so that
 it does not depend on what compaction has taken meanwhile.
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from roadstream.schemas.cascade.model import Snapshot
-from roadstream.schemas.records.bounds import Share, Text, Time, Word
+from roadstream.schemas.records.bounds import NonNegative, Share, Text, Time, Word
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="cascade_claim.v1"):
@@ -95,7 +95,30 @@ class Roll(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="c
         return b"roll"
 
 
-Told = Claim | Begun | CascadeVersion | Roll
+class ServiceTime(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="service_time.v1"
+):
+    """What a live image takes that is sent to a tier now, as one of the tier's workers finds.
+
+    Attributes:
+        tier: Name of the tier.
+        worker: Name of the worker.
+        seconds: From the image's record on the tier's topic until its votes are on the log.
+        told_at: When.
+    """
+
+    tier: Word
+    worker: Word
+    seconds: NonNegative
+    told_at: Time
+
+    @property
+    def key(self) -> bytes:
+        """Key of the record."""
+        return b"service:" + self.tier.encode()
+
+
+Told = Claim | Begun | CascadeVersion | Roll | ServiceTime
 decode_told = msgspec.msgpack.Decoder(Told).decode
 
 

@@ -7,7 +7,7 @@ bytes, whatever its headers say; they are repeated where the bytes cannot be rea
 import msgspec
 
 from roadstream.schemas.records.answer import Answer
-from roadstream.schemas.records.claims import Begun, CascadeVersion, Claim, Roll
+from roadstream.schemas.records.claims import Begun, CascadeVersion, Claim, Roll, ServiceTime
 from roadstream.schemas.records.dead_letters import DeadLetter, DeadLetterSettled
 from roadstream.schemas.records.image import Image
 from roadstream.schemas.records.votes import Escalation, VotesPack
@@ -35,6 +35,7 @@ CLAIM = _headers(Claim)
 BEGUN = _headers(Begun)
 VERSION = _headers(CascadeVersion)
 ROLL = _headers(Roll)
+SERVICE_TIME = _headers(ServiceTime)
 
 
 def replaced(headers: Headers, ours: Headers) -> Headers:

@@ -100,6 +100,9 @@ class EmbeddedLog(Log):
     async def trim(self, topics: Collection[str], group: str) -> None:
         await self.database.run(self.store.trim, topics, group)
 
+    async def compact(self, topic: str, key: bytes) -> None:
+        await self.database.run(self.store.compact, topic, key)
+
     def producer(self) -> AbstractAsyncContextManager[Producer]:
         return self._producer()
 

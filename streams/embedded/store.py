@@ -155,6 +155,18 @@ class Store:
                         (offset, topic.id, partition),
                     )
 
+    def compact(self, name: str, key: bytes) -> None:
+        """Delete the records of a key but the last in each partition."""
+        topic = self.topic(name)
+        with self.database.transaction() as tx:
+            for partition in range(topic.partitions):
+                rows = tx.execute(
+                    "SELECT position FROM records WHERE position >= ? AND position < ? AND key = ? "
+                    "ORDER BY position",
+                    (topic.base(partition), topic.base(partition + 1), key),
+                ).fetchall()
+                tx.executemany("DELETE FROM records WHERE position = ?", rows[:-1])
+
     def topic(self, name: str) -> _Topic:
         """Return a topic's row.
 
@@ -234,7 +246,7 @@ class Store:
             if position >= end:
                 continue
             records, taken = self._read_partition(tp, (position, end), room, MAX_POLL_BYTES - size)
-            # Offsets have no gaps here, so what does not follow the position has been trimmed.
+            # Nobody leaves gaps here, so what does not follow the position has been let go of.
             first = records[0].offset if records else end
             if first > position:
                 oldest[tp] = first

@@ -15,6 +15,7 @@ from roadstream.schemas.records.claims import (
     Claim,
     Claims,
     Roll,
+    ServiceTime,
     Told,
     decode_told,
 )
@@ -28,6 +29,7 @@ _HEADERS: dict[type[Told], headers.Headers] = {
     Begun: headers.BEGUN,
     CascadeVersion: headers.VERSION,
     Roll: headers.ROLL,
+    ServiceTime: headers.SERVICE_TIME,
 }
 
 

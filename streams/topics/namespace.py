@@ -149,6 +149,10 @@ class NamespacedLog(ForwardingLog):
         outer = self._names.outer
         await self.inner.trim([outer(t) for t in topics], outer(group))
 
+    async def compact(self, topic: str, key: bytes) -> None:
+        """See ``Log.compact``."""
+        await self.inner.compact(self._names.outer(topic), key)
+
     def producer(self) -> AbstractAsyncContextManager[Producer]:
         """See ``Log.producer``."""
         return self._producer()

@@ -5,6 +5,7 @@ on a record finds it here. What a version is, its record says whole, but for its
 lie on the host that is to judge by it.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -15,10 +16,11 @@ from roadstream.schemas import codec
 from roadstream.schemas.cascade.loading import cascade_of
 from roadstream.schemas.cascade.model import Cascade
 from roadstream.schemas.errors import LogUnavailableError, OutputError, UsageError
-from roadstream.schemas.records.claims import CascadeVersion, Roll, Told, decode_told
+from roadstream.schemas.records.claims import CascadeVersion, Roll, ServiceTime, Told, decode_told
 from roadstream.schemas.topics import CASCADES
 from roadstream.streams.log import Log, Polled, Reader, Record
 from roadstream.streams.topics.claims import make_topic, tell
+from roadstream.streams.topics.service_times import ServiceTimes
 
 logger = structlog.get_logger()
 
@@ -40,12 +42,14 @@ class Versions:
     Attributes:
         roll: By which versions images are judged that begin now; ``None`` where nobody has rolled.
         latest: Hash of the version that was told of last; ``None`` without any.
+        service_times: What its tiers take.
     """
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self.roll: Roll | None = None
         self.latest: str | None = None
+        self.service_times = ServiceTimes()
         # Where each version's record stands; it may be said again, and is then compacted away.
         self._places: dict[str, int] = {}
         self._position = 0
@@ -77,7 +81,7 @@ class Versions:
         not be read, which is said once.
 
         Args:
-            heard: Called whenever something came.
+            heard: Called whenever a version or a roll came.
         """
         said = False
         while True:
@@ -98,28 +102,29 @@ class Versions:
             if reader.positions[0] < self._position:  # it was made anew
                 self._start_over()
             while True:
-                polled = await reader.poll(max_records=_POLL, timeout=1.0)
-                self._take(polled, reader)
-                if any(map(len, polled.values())):
+                if self._take(await reader.poll(max_records=_POLL, timeout=1.0), reader):
                     heard()
 
     def _start_over(self) -> None:
         self.roll = self.latest = None
         self._places, self._position = {}, 0
 
-    def _take(self, polled: Polled, reader: Reader) -> None:
-        for records in polled.values():
-            for record in records:
-                self._note(record)
+    def _take(self, polled: Polled, reader: Reader) -> bool:
+        """Take note of records; return whether one tells of a version or a roll."""
+        noted = [self._note(record) for records in polled.values() for record in records]
         self._position = max(self._position, reader.positions[0])
+        return any(noted)
 
-    def _note(self, record: Record) -> None:
+    def _note(self, record: Record) -> bool:
         told = _told(record)
         if isinstance(told, CascadeVersion):
             self.latest = told.snapshot.hash
             self._places[told.snapshot.hash] = record.offset
         elif isinstance(told, Roll):
             self.roll = told
+        elif isinstance(told, ServiceTime):
+            self.service_times.hear(told, time.time())
+        return isinstance(told, CascadeVersion | Roll)
 
     async def cascade(self, version: str) -> Cascade | None:
         """Return the cascade of a version; ``None`` if nobody has told of it.

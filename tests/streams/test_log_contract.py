@@ -73,6 +73,30 @@ async def test_a_named_partition_wins_over_the_key(log: Log, topic: str) -> None
     }
 
 
+async def test_of_a_key_that_is_compacted_the_last_record_stays_and_all_of_other_keys(
+    log: Log, topic: str
+) -> None:
+    async with log, log.producer() as producer:
+        await log.create_topics([topic, f"{topic}-b"], 2)
+        keys = [b"a", b"b", b"a", b"b", b"a"]
+        for name, partition in ((topic, 0), (topic, 1), (f"{topic}-b", 0)):
+            await producer.publish(
+                [Output(name, key, b"%d" % i, partition) for i, key in enumerate(keys)]
+            )
+        await log.compact(topic, b"a")
+        await log.compact(topic, b"nobody's")
+        async with log.reader(topic, "beginning") as reader:
+            found: dict[int, list[bytes | None]] = {0: [], 1: []}
+            with anyio.fail_after(DEADLINE):
+                while dict(reader.positions) != {0: 5, 1: 5}:
+                    for tp, records in (await reader.poll(max_records=2, timeout=1)).items():
+                        found[tp.partition] += [record.value for record in records]
+        async with log.reader(f"{topic}-b", "beginning") as reader:
+            assert len(await take(reader, 5)) == 5
+    for values_ in found.values():
+        assert [value for value in values_ if value in {b"1", b"3", b"4"}] == [b"1", b"3", b"4"]
+
+
 async def test_keys_values_and_times_come_back_as_they_went_in(log: Log, topic: str) -> None:
     async with log, log.producer() as producer:
         await log.create_topics([topic], 1)

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 
 import anyio
@@ -138,6 +138,11 @@ class LoadedVersions:
             if isinstance(found := self.judge(tier, version), Judge):
                 return found
         raise AssertionError(f"no version has the tier {tier}")
+
+    @property
+    def needed(self) -> Mapping[str, float]:
+        """See the port."""
+        return self._told.service_times.needed(time.time())
 
     def begun(self, head: Head) -> str:
         """See the port: the candidate of a roll judges its share as soon as it is loaded."""

@@ -178,6 +178,16 @@ class Judge:
         """Route images from now on as nobody works for these tiers. Any thread may call it."""
         self._voting.down = tiers
 
+    def take_as_needed(self, seconds: Mapping[str, float]) -> None:
+        """Route images from now on as they take so long at these tiers. Any thread may call it."""
+        targets = self._voting.targets
+        self._voting.needed = {name: took for name, took in seconds.items() if name in targets}
+
+    @property
+    def alone(self) -> float:
+        """Seconds that a batch of one takes, of the costliest shape; 0 if that is not known."""
+        return max(one.predict(1) for one in (self.latency, *self.latencies.values()))
+
     @property
     def breakers(self) -> dict[str, MemberBreaker]:
         """Each member's circuit breaker."""

@@ -1,11 +1,12 @@
 """Which versions of the cascade a tier worker judges by: the port, and what has but one."""
 
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from roadstream.schemas.records.image import Head
 from roadstream.schemas.records.votes import MemberRun
+from roadstream.stages.voting.route import NOTHING_LEARNT
 from roadstream.workers.tier.judge import Judge
 
 
@@ -36,6 +37,13 @@ class Versions(Protocol):
     def current(self) -> Collection[str]:
         """Hashes of the versions that images begin with now."""
 
+    @property
+    def needed(self) -> Mapping[str, float]:
+        """Seconds that an image takes at later tiers until it is answered, where that is known.
+
+        Any thread may ask.
+        """
+
     def begun(self, head: Head) -> str:
         """Return the version that an image begins with which has none yet."""
 
@@ -60,6 +68,7 @@ class OneVersion:
         self._judge = judge
         self.main = judge.cascade.hash
         self.current = (self.main,)
+        self.needed: Mapping[str, float] = NOTHING_LEARNT
 
     def begun(self, head: Head) -> str:
         """See ``Versions``."""

@@ -6,7 +6,7 @@ taken until it ends, which keeps the number of such threads bounded.
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -31,6 +31,7 @@ from roadstream.workers.tier.downstream import Downstream
 from roadstream.workers.tier.judge import Judge
 from roadstream.workers.tier.limits import TierStats, WorkerLimits
 from roadstream.workers.tier.records import Item, RecordDecoder
+from roadstream.workers.tier.service_time import ServiceTimeTeller
 from roadstream.workers.tier.version_queue import VersionQueue
 from roadstream.workers.tier.versions import OneVersion, Versions
 
@@ -86,6 +87,7 @@ class TierWorker:
         limits: As given.
         more_waits: Whether the last poll left records on the log.
         downstream: How the later tiers stand.
+        service_time: Tells earlier tiers what images take here; ``None`` at the first tier.
     """
 
     def __init__(
@@ -109,13 +111,16 @@ class TierWorker:
         self._versions = versions or OneVersion(judge)
         self._main = judge.cascade.hash
         self._queues = {self._main: VersionQueue(self, self._main, judge)}
-        self.member = GroupMember(
-            self, "worker", tier_group(self.tier), self._inputs, options or GroupMemberOptions()
-        )
+        options = options or GroupMemberOptions()
+        self.member = GroupMember(self, "worker", tier_group(self.tier), self._inputs, options)
         self.breaker = ShareBreaker(self.limits.dead_letters)
         self.stats = TierStats()
         self.downstream = Downstream(log, judge, self.limits.downstream_lag)
+        self.service_time = None if self._first else self._teller(options.member_id)
         self._begin()
+
+    def _teller(self, name: str | None) -> ServiceTimeTeller:
+        return ServiceTimeTeller(self._log, self.tier, name, lambda: self.judge.alone, self.now)
 
     def batcher(self, judge: Judge) -> Batcher[Item]:
         """Return the queue for a judge's batches."""
@@ -167,6 +172,12 @@ class TierWorker:
         """Bytes of the images that wait for a batch."""
         return sum([queue.size for queue in self._queues.values()])
 
+    @property
+    def needed(self) -> Mapping[str, float]:
+        """Seconds that images are taken to need at the tiers they may go on to, where known."""
+        targets = self.judge.targets
+        return {name: took for name, took in self._versions.needed.items() if name in targets}
+
     def now(self) -> float:
         """Return the time of the wall clock."""
         return self._process.clock.now()
@@ -197,6 +208,8 @@ class TierWorker:
                 for queue in self._queues.values():
                     self._start_queue(queue)
                 self._tasks.start_soon(self.downstream.presence.run)
+                if self.service_time is not None:
+                    self._tasks.start_soon(self.service_time.run)
                 await repeat_until(stopping, self._fill)
                 await self._leave()
                 self._tasks.cancel_scope.cancel()
@@ -405,6 +418,7 @@ class TierWorker:
                 judge = _home(batch).judge
                 assert judge is not None
                 judge.take_as_down(self.downstream.presence.down)
+                judge.take_as_needed(self._versions.needed)
                 judge.judge(batch)
         finally:
             batch.ended = True
@@ -465,6 +479,8 @@ class TierWorker:
     def _learn(self, batch: TierBatch) -> None:
         """Count what came of a batch."""
         self.stats.add(batch)
+        if self.service_time is not None:
+            self.service_time.observe(batch)
         records = max(batch.judged, len(batch.failures)) if batch.finished else 0
         self._watch(batch.lost, records)
 

@@ -322,3 +322,19 @@ async def test_numbers_of_headers_mean_for_ever_what_they_mean_in_files(tmp_path
     assert [record.headers for record in polled[TopicPartition("t", 0)]] == [
         (("content-type", b"application/msgpack"), ("schema", schema)) for schema in schemas
     ]
+
+
+async def test_a_key_that_is_compacted_each_time_takes_the_room_of_one_record(
+    tmp_path: Path,
+) -> None:
+    async with EmbeddedLog(tmp_path / "log.db") as log, log.producer() as producer:
+        await log.create_topics(["t"], 1)
+        await producer.publish([Output("t", b"other", b"first", 0)])
+        async with log.reader("t", "beginning") as early:
+            await early.poll(max_records=10, timeout=1)
+            for i in range(20):
+                await producer.publish([Output("t", b"k", b"%d" % i, 0)])
+                await log.compact("t", b"k")
+            assert values(await early.poll(max_records=10, timeout=1)) == [b"19"]
+            assert await early.ends() == early.positions == {0: 21}
+        assert await everything(log, "t") == [b"first", b"19"]

@@ -20,6 +20,7 @@ from roadstream.schemas.errors import UsageError
 from roadstream.schemas.histogram import Histogram
 from roadstream.schemas.topics import all_topics
 from roadstream.streams.memory.log import MemoryLog
+from roadstream.streams.topics.claims import make_topic
 from roadstream.workers.observe import metrics
 from roadstream.workers.observe.addresses import Address, check_free, free_ports, parse_address
 from roadstream.workers.observe.metrics import Metric, Sample, Shown, registry, serving_metrics
@@ -32,6 +33,7 @@ from tests.kits.builders import cascade, tier
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "operate" / "metrics.md"
 ROW = re.compile(r"^\| `(\w+)` (\| (?:counter|gauge|histogram) \| .+) \|$", re.MULTILINE)
+LATER = "roadstream_later_tier_seconds"
 NOTHING = Shown(list, lambda now: [], lambda now: [])
 
 
@@ -75,6 +77,7 @@ async def test_a_process_shows_every_metric_that_is_not_a_log_s_or_a_supervisor_
     noop = cascade(tier("one", routes=around), tier("two"))
     log = MemoryLog()
     await log.create_topics(all_topics(noop.tier_names), 2)
+    await make_topic(log)
     process, stopping = Process(log, noop), anyio.Event()
     consensus = build_consensus(log, noop)
     running = persistent(consensus, "consensus")
@@ -86,6 +89,9 @@ async def test_a_process_shows_every_metric_that_is_not_a_log_s_or_a_supervisor_
             # Two tiers and the consensus, which need not wait for models.
             while len(process.health.members) < 3 or process.health.unready(time.monotonic()):
                 await anyio.lowlevel.checkpoint()
+            # What the second tier takes, which it tells on the log.
+            while not any(s.metric.name == LATER for s in process.samples()):
+                await anyio.sleep(0.01)
         await process.lags.ask()
         samples = list(process.samples())
         stopping.set()

@@ -185,6 +185,11 @@ _LATER_TIER = _Metrics[bool](
     _gauge("later_tier_down", int,
         "1 while nobody works for a later tier, of those that routes ask for."),
 )
+_LATER_TIER_TIME = _Metrics[float](
+    ("tier", "later"),
+    _gauge("later_tier_seconds", float,
+        "Time that an image is taken to need at a later tier; absent if not known."),
+)
 _MEMBER: "_Metrics[RunningMember]" = _Metrics(
     ("tier", "member"),
     _counter("member_pictures", lambda m: m.stats.pictures, "Pictures shown to the model."),
@@ -307,6 +312,8 @@ def worker_samples(worker: "TierWorker") -> Iterator[Sample]:
     yield from _TIER.samples(worker, worker.tier)
     for later, is_down in worker.downstream.presence.watched.items():
         yield from _LATER_TIER.samples(is_down, worker.tier, later)
+    for later, seconds in worker.needed.items():
+        yield from _LATER_TIER_TIME.samples(seconds, worker.tier, later)
     for member in worker.judge.members:
         yield from _MEMBER.samples(member, worker.tier, member.member.name)
 
