@@ -91,7 +91,7 @@ async def test_a_process_shows_every_metric_that_is_not_a_log_s_or_a_supervisor_
                 await anyio.lowlevel.checkpoint()
             # What the second tier takes, which it tells on the log.
             while not any(s.metric.name == LATER for s in process.samples()):
-                await anyio.sleep(0.01)
+                await anyio.lowlevel.checkpoint()
         await process.lags.ask()
         samples = list(process.samples())
         stopping.set()
