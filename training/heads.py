@@ -2,7 +2,7 @@
 
 The net is not changed: a head takes how strongly the channels of a few early blocks answer in five
 bands of the picture, from top to bottom. Late blocks know what stands in a picture, and hardly in
-what light. The output of the last block tells light from augmented pictures to 62 %, these to 96 %.
+what light: of changed pictures its last features tell light to 62 %, these to 97 %.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
