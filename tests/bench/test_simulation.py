@@ -131,7 +131,7 @@ def test_a_lost_image_is_caught() -> None:
 
 
 def test_what_retention_took_of_an_image_explains_a_partial_answer() -> None:
-    report = simulate(planned(27), {"retention": 1}, 15.0, EXPECTED)
+    report = simulate(planned(29), {"retention": 1}, 15.0, EXPECTED)
 
     assert report.broken == []
     assert report.tally.statuses["partial"]
