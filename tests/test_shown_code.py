@@ -53,6 +53,15 @@ OTHERS_OPTIONS = {
     *("--init", "--ipc", "--scale"),  # docker
     *("--editable", "--no-deps"),  # pip
 }
+# What rules that are shown alone speak of.
+_AROUND = """
+[[tiers]]
+name = "first"
+members = [{ name = "depth", engine = "noop" }, { name = "cones", engine = "cones" }]
+[[tiers]]
+name = "power"
+members = [{ name = "strong", engine = "noop" }]
+"""
 EXAMPLES = [
     path.read_text("utf-8")
     for path in (ROOT / "examples").rglob("*")
@@ -210,6 +219,9 @@ def test_toml_that_is_shown_is_a_cascade_or_settings_or_an_example(
     if any(text in example for example in EXAMPLES):
         return
     found = tomllib.loads(text)
+    if found.keys() <= {"rules", "exploration"}:
+        parse_cascade(f"name = 'shown'\n{text}{_AROUND}".encode(), block.name)
+        return
     if "tiers" not in found:
         (tmp_path / "kafka.toml").write_text(text)
         load_kafka_settings(tmp_path / "kafka.toml")

@@ -139,4 +139,6 @@ class TorchSettings(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fi
             return None  # a list of concepts may bring tags
         asked = {name: frozenset(values) for name, values in self.tags.items()}
         depth = frozenset({"metres", "relative"})
-        return {"text": None, "zone": frozenset({"begins", "ends"}), "depth": depth, **asked}
+        signs = {"text": None, "zone": frozenset({"begins", "ends"})}
+        unsigned = {"signs": frozenset({"none", "other", "both"})}
+        return {**signs, **unsigned, "depth": depth, **asked}

@@ -19,6 +19,7 @@ from roadstream.stages.inference import Abstained, Score
 _BREAK = "\x00"
 # Below so many letters, a text must be words of its own: "obras" is in "cobras", "detour" nowhere.
 _LONG = 9
+SIGNS = "signs"
 
 
 class Region(NamedTuple):
@@ -86,7 +87,8 @@ class SignRules:
         """Return what the texts in a picture say, with what counted as tags.
 
         The tag ``text`` is the text that counted, ``zone`` what it means: a zone that ``begins`` or
-        ``ends``.
+        ``ends``. Where nothing counted, the tag ``signs`` says why: ``none``, ``other`` or ``both``
+        was read.
 
         Args:
             regions: In the order in which they were read; a sign's lines may be regions each.
@@ -94,13 +96,13 @@ class SignRules:
         """
         text = " ".join(region.text.strip() for region in regions if region.text.strip())
         if not letters(text):
-            return Abstained("no text was read")
+            return Abstained("no text was read", {SIGNS: "none"})
         found = self.found(text)
         sides = {sign.counts_for for sign in found}
         if not sides:
-            return Abstained(f"read, but of no roadwork: {text}")
+            return Abstained(f"read, but of no roadwork: {text}", {SIGNS: "other"})
         if len(sides) == 2:
-            return Abstained(f"read both of roadwork and of its end: {text}")
+            return Abstained(f"read both of roadwork and of its end: {text}", {SIGNS: "both"})
         begins = sides == {True}
         raw = read_odds(self._odds, sureness)
         boxes = [region.box for region in regions if region.box and _part_of(region.text, found)]

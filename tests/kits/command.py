@@ -61,6 +61,7 @@ def roadstream(
     folder: Path,
     stdin: str = "",
     environment: Mapping[str, str] | None = None,
+    timeout: float = TIMEOUT,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end in ``folder``."""
     return subprocess.run(
@@ -69,7 +70,7 @@ def roadstream(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=timeout,
         env={**os.environ, **(environment or {})},
         check=False,
     )

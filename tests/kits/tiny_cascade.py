@@ -29,6 +29,10 @@ def _qwen(folder: Path) -> None:
     write_qwen3_vl(folder)
 
 
+def _precise(folder: Path) -> None:
+    write_qwen3_vl(folder, seed=1)
+
+
 def _experts(folder: Path) -> None:
     write_qwen3_vl(folder, experts=4)
 
@@ -74,7 +78,7 @@ _QWEN_SPREAD = (-0.30, 0.02)
 
 
 def _calibration(name: str, model: str) -> dict[str, Any] | None:
-    spread = _QWEN_SPREAD if model in {"qwen", "experts"} else _SPREAD.get(name)
+    spread = _QWEN_SPREAD if model in {"qwen", "experts", "precise"} else _SPREAD.get(name)
     if spread is None:
         return None
     mean, scale = spread
@@ -125,8 +129,9 @@ def _ask(member: dict[str, Any], folder: Path, *, in_vllm: bool) -> None:
     kept = {key: value for key, value in settings.items() if key in _ASKED}
     member["width"], member["height"] = SIZE
     if in_vllm:
-        experts = "A3B" in member["model"]
-        member["model"] = _written(_experts if experts else _qwen, folder)
+        # A checkpoint of its own per level, so that each has a vLLM of its own.
+        write = {"power-vlm": _experts, "precision-vlm": _precise}.get(member["kind"], _qwen)
+        member["model"] = _written(write, folder)
         member["engine"], member["settings"] = "vllm", {**SMALL, **kept, "max_leak": 1.0}
         return
     member["model"], member["engine"] = _written(_qwen, folder), "torch"

@@ -59,21 +59,24 @@ def test_texts_that_end_a_zone_count_against_it(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "reason"),
+    ("texts", "reason", "signs"),
     [
-        ([], "no text was read"),
-        (["", " . "], "no text was read"),
-        (["SPEED LIMIT 35"], "read, but of no roadwork: SPEED LIMIT 35"),
-        (["ROAD HOME"], "read, but of no roadwork: ROAD HOME"),
-        (["cobras"], "read, but of no roadwork: cobras"),
+        ([], "no text was read", "none"),
+        (["", " . "], "no text was read", "none"),
+        (["SPEED LIMIT 35"], "read, but of no roadwork: SPEED LIMIT 35", "other"),
+        (["ROAD HOME"], "read, but of no roadwork: ROAD HOME", "other"),
+        (["cobras"], "read, but of no roadwork: cobras", "other"),
         (
             ["ROAD WORK AHEAD", "END ROAD WORK"],
             "read both of roadwork and of its end: ROAD WORK AHEAD END ROAD WORK",
+            "both",
         ),
     ],
 )
-def test_texts_that_say_nothing_give_no_vote(texts: list[str], reason: str) -> None:
-    assert judged(*texts) == Abstained(reason)
+def test_texts_that_say_nothing_give_no_vote_and_say_why_as_a_tag(
+    texts: list[str], reason: str, signs: str
+) -> None:
+    assert judged(*texts) == Abstained(reason, {"signs": signs})
 
 
 def test_boxes_are_those_of_the_lines_that_say_it() -> None:

@@ -93,13 +93,13 @@ def test_signs_of_other_things_give_no_vote(tmp_path: Path) -> None:
 
     found = infer(tmp_path)
 
-    assert found == [Abstained("read, but of no roadwork: SPEED LIMIT")] * 3
+    assert found == [Abstained("read, but of no roadwork: SPEED LIMIT", {"signs": "other"})] * 3
 
 
 def test_nothing_written_is_no_vote(tmp_path: Path) -> None:
     others.florence2(tmp_path / "model", follows())
 
-    assert infer(tmp_path) == [Abstained("no text was read")] * 3
+    assert infer(tmp_path) == [Abstained("no text was read", {"signs": "none"})] * 3
 
 
 def test_a_member_names_the_texts_that_count(tmp_path: Path) -> None:
