@@ -74,11 +74,13 @@ _SPREAD: dict[str, tuple[float, float]] = {
     "sam3-exemplars": (0.363, 0.15),
     "owlv2": (2.366, 0.3),
 }
-_QWEN_SPREAD = (-0.30, 0.02)
+_ASKED_SPREAD = {"qwen": (-0.45, 0.05), "experts": (-0.70, 0.1), "precise": (-0.45, 0.05)}
 
 
-def _calibration(name: str, model: str) -> dict[str, Any] | None:
-    spread = _QWEN_SPREAD if model in {"qwen", "experts", "precise"} else _SPREAD.get(name)
+def _calibration(member: dict[str, Any]) -> dict[str, Any] | None:
+    concepts = member.get("settings", {}).get("concepts") == "roadwork-concepts"
+    spread = _SPREAD.get("concepts" if concepts else member["name"])
+    spread = _ASKED_SPREAD.get(member.get("model", "")) or spread
     if spread is None:
         return None
     mean, scale = spread
@@ -101,7 +103,7 @@ def tiny(name: str, folder: Path, *, vllm: Collection[str] = ()) -> Path:
                 _ask(member, folder, in_vllm=member["name"] in vllm)
             elif member["engine"] == "torch":
                 _look(member, folder)
-            if (fitted := _calibration(member["name"], member.get("model", ""))) is not None:
+            if (fitted := _calibration(member)) is not None:
                 member["calibration"] = fitted
     path = folder / f"{name}.toml"
     path.write_text(tomli_w.dumps(said))

@@ -37,12 +37,13 @@ def answers_of(cascade: Path, pictures: Path, folder: Path) -> Iterator[dict[str
 
 
 def test_full_answers_at_every_level(tmp_path: Path) -> None:
-    write_drive(tmp_path / "drive", 60)
+    for seed in range(3):
+        write_drive(tmp_path / "drives" / f"{seed}", 30, seed=seed)
     path = tiny("full", tmp_path / "cascade", vllm=IN_VLLM)
 
-    answers = list(answers_of(path, tmp_path / "drive", tmp_path))
+    answers = list(answers_of(path, tmp_path / "drives", tmp_path))
 
-    assert [one["status"] for one in answers] == ["answered"] * 60
+    assert [one["status"] for one in answers] == ["answered"] * 90
     exits = {one["exit_tier"] for one in answers}
     assert [level for level, tiers in LEVELS.items() if not exits & tiers] == []
     voted = {vote["member"] for one in answers for vote in one["votes"]}
@@ -55,13 +56,13 @@ def test_full_answers_at_every_level(tmp_path: Path) -> None:
         assert not one["flags"] or one["flags"] == ["shadow"], one["flags"]
 
 
-@pytest.mark.parametrize("name", ["single-gpu", "dual-h100"])
-def test_the_others_that_ship_answer_too(name: str, tmp_path: Path) -> None:
+def test_one_card_answers_too(tmp_path: Path) -> None:
     write_drive(tmp_path / "drive", 20)
-    path = tiny(name, tmp_path / "cascade")
+    path = tiny("single-gpu", tmp_path / "cascade")
 
     answers = list(answers_of(path, tmp_path / "drive", tmp_path))
 
     assert [one["status"] for one in answers] == ["answered"] * 20
-    assert {one["exit_tier"] for one in answers} <= {*load_cascade(name).tier_names}
-    assert len({one["exit_tier"] for one in answers}) > 1
+    exits = {one["exit_tier"] for one in answers}
+    assert exits <= {*load_cascade("single-gpu").tier_names}
+    assert len(exits) > 1
