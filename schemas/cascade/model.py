@@ -244,6 +244,7 @@ class Cascade(CascadeFile, frozen=True, kw_only=True):
         snapshot: What was read.
         absent: Members that are left out of the tiers that are there, by tier.
         all_tiers: Names of all tiers of the file, in order, where something is left out.
+        all_off_path: Names of those of them that are ``off_path``.
     """
 
     hash: str = ""
@@ -251,6 +252,7 @@ class Cascade(CascadeFile, frozen=True, kw_only=True):
     snapshot: Snapshot = Snapshot()
     absent: dict[str, list[Member]] = {}
     all_tiers: list[str] = []
+    all_off_path: list[str] = []
 
     @property
     def ruled(self) -> bool:
@@ -270,6 +272,12 @@ class Cascade(CascadeFile, frozen=True, kw_only=True):
     def named_tiers(self) -> list[str]:
         """Names of all tiers that the file has, in order, left out or not."""
         return self.all_tiers or self.tier_names
+
+    def following(self, name: str) -> list[str]:
+        """Return the tiers that images come to after one without a route, left out or not."""
+        names = self.named_tiers
+        off_path = {*self.all_off_path, *(tier.name for tier in self.tiers if tier.off_path)}
+        return [one for one in names[names.index(name) + 1 :] if one not in off_path]
 
     @property
     def left_out(self) -> list[str]:

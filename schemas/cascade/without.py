@@ -66,6 +66,7 @@ def leave_out(cascade: Cascade, names: Collection[str]) -> Cascade:
         cascade,
         tiers=[rest for _, rest in tiers if rest is not None],
         all_tiers=cascade.tier_names,
+        all_off_path=[tier.name for tier in cascade.tiers if tier.off_path],
         absent={
             tier.name: [_bare(one) for one in tier.members if one.name in absent]
             for tier, rest in tiers

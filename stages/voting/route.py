@@ -202,12 +202,10 @@ class Router:
     """
 
     def __init__(self, cascade: Cascade, tier: str) -> None:
-        names, left_out = cascade.named_tiers, frozenset(cascade.left_out)
-        rest = names[names.index(tier) + 1 :]
+        left_out = frozenset(cascade.left_out)
         routes = cascade.tier(tier).routes
         self.watched = {name for r in routes for name in r.tiers_down} - left_out
-        off_path = {one.name for one in cascade.tiers if one.off_path}
-        onward = [name for name in rest if name not in off_path]
+        onward = cascade.following(tier)
         following = Decision(onward[0], "no route held: next tier") if onward else None
         self._default = _leading(cascade, following or Decision(None, "last tier"))
         explored = Decision(onward[0], "explored: all tiers") if onward else None
@@ -317,10 +315,10 @@ def _leading(cascade: Cascade, decision: Decision) -> Decision:
 
     Those that it passes are named among the tiers that are down.
     """
-    names, left_out = cascade.named_tiers, cascade.left_out
+    left_out = cascade.left_out
     if decision.next_tier not in left_out:
         return decision
-    later = names[names.index(decision.next_tier) :]
+    later = [decision.next_tier, *cascade.following(decision.next_tier)]
     passed = list(takewhile(left_out.__contains__, later))
     onward = next(iter(later[len(passed) :]), None)
     reason = f"{decision.reason}; left out: {', '.join(passed)}"

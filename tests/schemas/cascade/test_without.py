@@ -107,3 +107,33 @@ def test_a_tier_that_is_left_out_is_none_to_work_for(path: str) -> None:
     loaded = load_cascade(path, without=["b"])
     with pytest.raises(ConfigError, match="a tier of a, c, got b, which is left out"):
         loaded.tier("b")
+
+
+OFF_PATH = """
+name = "o"
+[[tiers]]
+name = "a"
+members = [{ name = "a", engine = "noop" }]
+[[tiers]]
+name = "b"
+members = [{ name = "b", engine = "noop" }]
+[[tiers]]
+name = "off"
+off_path = true
+members = [{ name = "seldom", engine = "noop" }]
+[[tiers]]
+name = "c"
+members = [{ name = "c", engine = "noop" }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("without", "following"),
+    [([], ["b", "c"]), (["b"], ["b", "c"]), (["off"], ["b", "c"]), (["seldom", "c"], ["b", "c"])],
+)
+def test_a_tier_off_the_path_follows_none_whatever_is_left_out(
+    tmp_path: Path, without: list[str], following: list[str]
+) -> None:
+    (tmp_path / "o.toml").write_text(OFF_PATH)
+
+    assert load_cascade(str(tmp_path / "o.toml"), without=without).following("a") == following

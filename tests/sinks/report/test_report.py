@@ -230,6 +230,7 @@ def test_a_panel_says_why_an_image_took_its_way_who_lost_and_what_is_missing(
         reasons={"one": "confidence < 0.5"},
         missing_tiers=["power"],
         flags=["partial", "degraded"],
+        effects=["the zone ends: log-odds -1.5", *(f"effect {n}" for n in range(40))],
     )
 
     words = Page(report(tmp_path, [said], load_image=picture)).words
@@ -240,6 +241,8 @@ def test_a_panel_says_why_an_image_took_its_way_who_lost_and_what_is_missing(
         "voted otherwiseno",
         "missing tierspower",
         "disagreement1.50",
+        "the zone ends: log-odds -1.5",
+        "and 9 more",
     ):
         assert expected in words, expected
 

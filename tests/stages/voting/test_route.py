@@ -302,6 +302,22 @@ def test_a_tier_off_the_path_is_nobodys_next_and_is_not_explored() -> None:
     assert Router(chain, "three").explore() == Decision(None, "explored: last tier")
 
 
+def test_what_is_left_out_leads_past_tiers_off_the_path_and_to_none_that_is() -> None:
+    off = msgspec.structs.replace(tier("off"), off_path=True)
+    routes = [Route(to="off", max_confidence=0.1)]
+    whole = cascade(tier("one", routes=routes), tier("two"), off, tier("three"))
+
+    def went(confidence: float, *without: str) -> Decision:
+        return Router(leave_out(whole, without), "one").decide(Facts(confidence))
+
+    assert (went(0.5, "two").next_tier, went(0.5, "two").down) == ("three", ["two"])
+    assert (went(0.5, "two", "three").next_tier, went(0.0, "two").next_tier) == (None, "off")
+    assert went(0.5, "off") == Decision("two", "no route held: next tier")
+    assert (went(0.0, "off").next_tier, went(0.0, "off").down) == ("three", ["off"])
+    last = msgspec.structs.replace(whole, tiers=whole.tiers[:3])
+    assert Router(leave_out(last, ["off"]), "two").decide(Facts(0.5)) == Decision(None, "last tier")
+
+
 def test_the_explored_are_a_share_of_the_archive_and_the_same_in_every_tier() -> None:
     chain = msgspec.structs.replace(cascade(), exploration=Exploration(share=0.01))
     heads = [head(f"image-{i}") for i in range(20_000)]

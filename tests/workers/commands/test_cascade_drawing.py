@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 from roadstream.schemas.cascade.loading import load_cascade, parse_cascade
 from roadstream.schemas.cascade.model import Cascade
+from roadstream.workers.commands.cascade import words
 from roadstream.workers.commands.cascade.drawing import CHARACTER, draw
 from tests.kits.command import roadstream
 
@@ -127,6 +128,22 @@ def test_a_way_to_a_tier_that_is_left_out_leads_to_the_next_that_is_there() -> N
     assert "without look" in texts
     assert "look" not in texts
     assert texts.count("else") == 1
+
+
+def test_a_way_past_a_tier_off_the_path_has_a_lane_and_no_way_leads_there() -> None:
+    tiers = "".join(
+        f'[[tiers]]\nname = "{name}"\nmembers = [{{ name = "m-{name}", engine = "noop" }}]\n{more}'
+        for name, more in (("first", ""), ("seldom", "off_path = true\n"), ("last", ""))
+    )
+    cascade = parse_cascade(f'name = "c"\n{tiers}'.encode(), "c")
+
+    assert list(words.ways(cascade, cascade.tiers[0])) == [("always", "last")]
+    root = drawn(cascade)
+    # Its way out is a line of its box, as the last one's.
+    texts = [one.text for one in root.iter(f"{SVG}text")]
+    assert texts.index("always") < texts.index("seldom")
+    lines = [one.get("class") for one in root.iter(f"{SVG}polyline")]
+    assert "way g0" in lines
 
 
 def test_the_command_writes_it_whole_and_only_for_a_good_file(tmp_path: Path) -> None:

@@ -237,7 +237,10 @@ class _Drawing:
 def _card(cascade: Cascade, tier: Tier, top: float) -> _Card:
     ways = list(words.ways(cascade, tier))
     onward, following = None, _following(cascade, tier.name)
-    if not any(route.unconditional for route in tier.routes) and following is not None:
+    # The line from box to box; where a tier off the path lies between, the way has a lane.
+    below = cascade.tiers[cascade.tier_names.index(tier.name) + 1 :][:1]
+    goes_on = not any(route.unconditional for route in tier.routes)
+    if goes_on and following in [one.name for one in below]:
         onward = ways.pop()[0]
     rows = [row for when, to in ways for row in _way(cascade, when, to)]
     if tier.give_up_after is not None:
@@ -258,8 +261,8 @@ def _way(cascade: Cascade, when: str, to: str) -> Iterator[_Row]:
 
 def _following(cascade: Cascade, name: str) -> str | None:
     """Return the next tier that is there."""
-    names, there = cascade.named_tiers, cascade.tier_names
-    return next((one for one in names[names.index(name) + 1 :] if one in there), None)
+    there = cascade.tier_names
+    return next((one for one in cascade.following(name) if one in there), None)
 
 
 def _member(member: Member) -> _Row:

@@ -116,7 +116,7 @@ def _said(tier: Tier) -> Iterator[str]:
     """Yield what else a tier says of its pictures."""
     if tier.off_path:
         yield "off the path: only routes lead here"
-    if (ensemble := tier.ensemble) is not None:
+    if (ensemble := tier.ensemble) is not None and tier.united:
         names = ", ".join(member.name for member in tier.united)
         yield f"one voter of weight {ensemble.weight:g}, {ensemble.agreement:.0%} agreeing: {names}"
     if tier.give_up_after is not None:

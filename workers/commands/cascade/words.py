@@ -13,9 +13,8 @@ def ways(cascade: Cascade, tier: Tier) -> Iterator[tuple[str, str]]:
     for route in tier.routes:
         yield describe(route), route.to
     if not any(route.unconditional for route in tier.routes):
-        names = cascade.named_tiers
-        later = names[names.index(tier.name) + 1 :]
-        yield ("else" if tier.routes else "always"), (later or [EXIT])[0]
+        following = cascade.following(tier.name) or [EXIT]
+        yield ("else" if tier.routes else "always"), following[0]
 
 
 def pool(settings: Pool) -> str:
