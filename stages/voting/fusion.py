@@ -18,7 +18,7 @@ above 1 is taken for 1. Corners that are swapped are put right, what lies outsid
 off, and what has no area then is left out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from typing import NamedTuple, get_args
@@ -28,10 +28,12 @@ from msgspec.msgpack import encode
 from numpy.typing import NDArray
 
 from roadstream.schemas.cascade.model import Cascade, Fusion, FusionConfidence, Tier
+from roadstream.schemas.cascade.rules import Adapt
 from roadstream.schemas.errors import ConfigError, EngineError
 from roadstream.schemas.records.votes import Box
 from roadstream.stages.inference import Finding, Score
 from roadstream.stages.voting.fusion_arrays import Adaptation, Detections, Fused, Read, Reals, Rules
+from roadstream.stages.voting.route import TagRule
 
 # The compiled loop knows them by their position.
 CONFIDENCES: tuple[str, ...] = get_args(FusionConfidence)
@@ -239,6 +241,31 @@ class TierFusion:
             boxes if any(part is not None for part in image) else None
             for image, boxes in zip(images, fused, strict=True)
         ]
+
+
+class BoxRules:
+    """The rules of a cascade that change how boxes are fused.
+
+    Args:
+        cascade: The cascade.
+    """
+
+    def __init__(self, cascade: Cascade) -> None:
+        enabled = [rule for rule in cascade.rules if isinstance(rule, Adapt) and rule.enabled]
+        self._rules = [(TagRule(rule), rule) for rule in enabled if rule.boxes]
+
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._rules)
+
+    def adaptation(self, tags: Mapping[str, str]) -> Adaptation:
+        """Return what is otherwise where an image has these tags: factors multiply."""
+        factor, margin = 1.0, 1.0
+        for asked, rule in self._rules:
+            if asked.holds(tags):
+                factor *= rule.box_confidence
+                margin *= 1.0 + rule.box_margin
+        return Adaptation(factor, margin - 1.0)
 
 
 def fusion_of(tier: Tier) -> TierFusion | None:

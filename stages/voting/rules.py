@@ -13,7 +13,6 @@ from roadstream.schemas.cascade.model import Cascade, Member
 from roadstream.schemas.cascade.rules import Adapt, Conflict
 from roadstream.schemas.records.answer import CountedVotes, Verdict, VoteMath
 from roadstream.schemas.records.votes import NO_TAGS
-from roadstream.stages.voting.fusion_arrays import Adaptation
 from roadstream.stages.voting.route import TagRule, asked_of_tags
 from roadstream.stages.voting.vote import (
     decision_confidence,
@@ -253,31 +252,6 @@ class VoteRules:
 
 # A vote of somebody whom the cascade does not know.
 _ALONE = (0, False)
-
-
-class BoxRules:
-    """The rules of a cascade that change how boxes are fused.
-
-    Args:
-        cascade: The cascade.
-    """
-
-    def __init__(self, cascade: Cascade) -> None:
-        enabled = [rule for rule in cascade.rules if isinstance(rule, Adapt) and rule.enabled]
-        self._rules = [(TagRule(rule), rule) for rule in enabled if rule.boxes]
-
-    def __bool__(self) -> bool:
-        """Return whether there are any."""
-        return bool(self._rules)
-
-    def adaptation(self, tags: Mapping[str, str]) -> Adaptation:
-        """Return what is otherwise where an image has these tags: factors multiply."""
-        factor, margin = 1.0, 1.0
-        for asked, rule in self._rules:
-            if asked.holds(tags):
-                factor *= rule.box_confidence
-                margin *= 1.0 + rule.box_margin
-        return Adaptation(factor, margin - 1.0)
 
 
 # 7 of 10 is 0.7 · 10 in doubles, and need not be for other numbers.

@@ -21,7 +21,7 @@ from roadstream.schemas.records.votes import (
     merged_tags,
 )
 from roadstream.stages.inference import Abstained, Finding, Score, is_late
-from roadstream.stages.voting.fusion import fusion_of
+from roadstream.stages.voting.fusion import BoxRules, fusion_of
 from roadstream.stages.voting.picture_rules import NOTHING_SEEN, JudgedImage, Seen
 from roadstream.stages.voting.route import (
     EXPLORED,
@@ -31,7 +31,7 @@ from roadstream.stages.voting.route import (
     Facts,
     Router,
 )
-from roadstream.stages.voting.rules import BoxRules, VoteRules, Votes
+from roadstream.stages.voting.rules import VoteRules, Votes
 from roadstream.stages.voting.vote import (
     calibrator,
     decision_confidence,

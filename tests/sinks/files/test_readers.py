@@ -204,7 +204,7 @@ def test_wrong_value_is_refused_with_line_and_column(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match=r"line 1: column flags: Expected `array`, got `int`"):
         list(read_answers(jsonl))
-    with pytest.raises(UsageError, match=r"line 2: expected 30 cells"):
+    with pytest.raises(UsageError, match=r"line 2: expected 31 cells"):
         list(read_answers(table))
 
 
@@ -276,7 +276,7 @@ def test_a_file_from_before_votes_had_texts_is_read(suffix: str, tmp_path: Path)
 def test_a_file_from_before_answers_had_tags_and_their_way_is_read(
     suffix: str, tmp_path: Path
 ) -> None:
-    """As the release before wrote it: without the last four columns, and votes without tags."""
+    """As the release before wrote it: without the last five columns, and votes without tags."""
     path = tmp_path / f"old{suffix}"
     vote = Vote("fast", "net", "1", 1.0, 0.75, 1.0, 0.25, 4, tags={"weather": "rain"})
     one = row(answered(head=Head(image_id="a"), status="answered", votes=[vote]))
@@ -287,8 +287,10 @@ def test_a_file_from_before_answers_had_tags_and_their_way_is_read(
 
     assert found["votes"][0]["probability"] == 0.75
     assert not found["votes"][0].get("tags")
-    late = {name: found[name] for name in COLUMNS[-4:]}  # type: ignore[literal-required]
-    assert late == {"tags": {}, "losing_members": [], "missing_tiers": [], "way": None}
+    late = {name: found[name] for name in COLUMNS[-5:]}  # type: ignore[literal-required]
+    assert late == {
+        "tags": {}, "losing_members": [], "missing_tiers": [], "way": None, "effects": [],
+    }  # fmt: skip
 
 
 def written_rows(path: Path, one: AnswerRow) -> None:
@@ -298,20 +300,20 @@ def written_rows(path: Path, one: AnswerRow) -> None:
 
 
 def _as_before(path: Path) -> None:
-    """Take the last four columns out of a file."""
+    """Take the last five columns out of a file."""
     match path.suffix:
         case ".parquet":
-            (one,) = pq.read_table(path).select(list(COLUMNS[:-4])).to_pylist()
+            (one,) = pq.read_table(path).select(list(COLUMNS[:-5])).to_pylist()
             del one["votes"][0]["tags"]
             pq.write_table(pa.Table.from_pylist([one]), path)
         case ".csv":
             with path.open(newline="") as file:
-                records = [record[:-4] for record in csv.reader(file)]
+                records = [record[:-5] for record in csv.reader(file)]
             with path.open("w", newline="") as file:
                 csv.writer(file).writerows(records)
         case _:
             rows = [json.loads(line) for line in path.read_text().splitlines()]
-            old = [{name: one[name] for name in COLUMNS[:-4]} for one in rows]
+            old = [{name: one[name] for name in COLUMNS[:-5]} for one in rows]
             path.write_text("".join(f"{json.dumps(one)}\n" for one in old))
 
 

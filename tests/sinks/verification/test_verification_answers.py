@@ -45,6 +45,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "cascade": "d",
         "cascade_hash": "4567",
         "missing_tiers": ["power"],
+        "effects": ["the zone ends: log-odds -1.5"],
     },
     "Head": {
         "image_id": "b",
@@ -70,6 +71,8 @@ OTHER: dict[str, dict[str, Any]] = {
         "fused": [],
         "tags": [{"light": "night"}],
         "reason": "always",
+        "given": {"difficulty": "5"},
+        "revised": {"m": 0.5},
     },
     "MemberRun": {
         "member": "n",

@@ -561,6 +561,11 @@ def test_kept_machine_code_that_does_not_load_is_compiled_anew_and_kept() -> Non
     )
 
     fusion.load_fusion("x")  # where no other test has kept anything yet
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for _ in range(3):  # tests of other processes may have done away with what was kept
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        if done.stdout.split() == ["1", "0"]:
+            break
 
     assert done.stdout.split() == ["1", "0"]
