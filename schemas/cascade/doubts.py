@@ -19,8 +19,13 @@ _RANGES = (
     ("number of kinds", "min_kinds", None),
     ("time left", "min_budget", "max_budget"),
 )
-# Ranges whose upper bound belongs to them.
-_CLOSED = {"number of losing votes", "number of boxes"}
+# How the ends of a range are said; of counts both belong to it.
+_HALF_OPEN, _CLOSED = "at least {:g} and below {:g}", "at least {:g} and at most {:g}"
+_ENDS = {
+    "disagreement": "above {:g} and at most {:g}",
+    "number of losing votes": _CLOSED,
+    "number of boxes": _CLOSED,
+}
 
 
 def doubts(file: CascadeFile, given_by: GivenBy) -> Iterator[str]:
@@ -32,7 +37,7 @@ def doubts(file: CascadeFile, given_by: GivenBy) -> Iterator[str]:
     """
     yield from _ways(file)
     yield from _rules(file)
-    yield from _unset_tags(file, given_by)
+    yield from dict.fromkeys(_unset_tags(file, given_by))
 
 
 def _ways(file: CascadeFile) -> Iterator[str]:
@@ -61,15 +66,25 @@ def _following(later: Sequence[Tier]) -> Sequence[Tier]:
 
 def _useless(route: Route, before: list[Route]) -> str | None:
     """Return why no picture takes a route, if so."""
-    for said, low, high in _bounds(route):
-        if low > high or (low == high and said not in _CLOSED):
-            return f"it never holds: no {said} is at least {low:g} and below {high:g}"
-    if (why := _never(route)) is not None:
+    if (why := _impossible(route) or _never(route)) is not None:
         return f"it never holds: {why}"
     for place, other in enumerate(before):
         if _covers(other, route):
             return f"nothing reaches it: whenever it holds, routes[{place}] before it does"
     return None
+
+
+def _impossible(route: Route) -> str | None:
+    """Return why no image has the numbers that a route asks for, if so."""
+    for said, low, high in _bounds(route):
+        ends = _ENDS.get(said, _HALF_OPEN)
+        if low > high or (low == high and ends != _CLOSED):
+            return f"no {said} is {ends.format(low, high)}"
+    if 0 in (route.max_confidence, route.max_probability):
+        return "no confidence or probability is below 0"
+    if route.max_boxes is not None and (route.min_kinds or 0) > route.max_boxes:
+        return f"at most {route.max_boxes} boxes are of less than {route.min_kinds} kinds"
+    return "its share is 0" if route.max_share == 0 else None
 
 
 def _bounds(route: Route) -> Iterator[tuple[str, float, float]]:
@@ -169,7 +184,7 @@ def _asking(file: CascadeFile) -> Iterator[tuple[str, TagConditions]]:
         for j, route in enumerate(tier.routes):
             yield f"tiers[{i}].routes[{j}]", route
     for i, rule in enumerate(file.rules):
-        if isinstance(rule, Adapt):
+        if isinstance(rule, Adapt) and rule.enabled:
             yield f"rules[{i}]", rule
 
 

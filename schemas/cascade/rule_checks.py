@@ -126,5 +126,9 @@ def _adapting(rule: Adapt) -> Iterator[tuple[object, str]]:
     when = tuple(frozenset(conditions) for conditions in lists)
     if rule.shift:
         yield ("shift", when), f"a shift of {rule.shift:g} under the same conditions"
+    if known(rule.box_confidence) and rule.box_confidence != 1:
+        yield ("boxes", when), "another confidence of boxes under the same conditions"
+    if known(rule.box_margin) and rule.box_margin:
+        yield ("margins", when), "another margin of boxes under the same conditions"
     for name in rule.weights:
         yield ("weights", name, when), f"a weight for {name} under the same conditions"

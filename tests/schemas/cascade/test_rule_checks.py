@@ -149,8 +149,21 @@ def route(conditions: str) -> str:
         ),
         (
             {"first": route("min_boxes = 3, max_boxes = 2")},
-            "tiers[0].routes[0]: it never holds: no number of boxes is at least 3 and below 2",
+            "tiers[0].routes[0]: it never holds: no number of boxes is at least 3 and at most 2",
         ),
+        (
+            {"first": route("min_disagreement = 1, max_disagreement = 1")},
+            "tiers[0].routes[0]: it never holds: no disagreement is above 1 and at most 1",
+        ),
+        (
+            {"first": route("min_kinds = 5, max_boxes = 4")},
+            "tiers[0].routes[0]: it never holds: at most 4 boxes are of less than 5 kinds",
+        ),
+        (
+            {"first": route("max_confidence = 0")},
+            "tiers[0].routes[0]: it never holds: no confidence or probability is below 0",
+        ),
+        ({"first": route("max_share = 0")}, "tiers[0].routes[0]: it never holds: its share is 0"),
         (
             {"first": route('tags_all = ["difficulty=1", "difficulty=2"]'),
              "rules": '[[rules]]\nrule = "difficulty"'},
@@ -160,6 +173,11 @@ def route(conditions: str) -> str:
             {"first": route('tags_all = ["difficulty=1"], tags_none = ["difficulty"]'),
              "rules": '[[rules]]\nrule = "difficulty"'},
             "tiers[0].routes[0]: it never holds: it wants the tag difficulty=1, and wants it not",
+        ),
+        (
+            {"first": route('tags_all = ["weather=rain"], tags_any = ["weather=rain", "weather"]'),
+             "rules": '[[rules]]\nrule = "adapt"\ntags_all = ["light"]\nenabled = false'},
+            "tiers[0].routes[0]: nobody gives the tag weather",
         ),
         (
             {"first": route('tags_all = ["weather=rain"]')},
