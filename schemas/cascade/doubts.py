@@ -1,6 +1,7 @@
 """What a cascade file says that can be meant, and hardly is: routes, rules and tiers of no use."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from roadstream.schemas.cascade.model import CascadeFile, Member, Tier
@@ -38,6 +39,7 @@ def doubts(file: CascadeFile, given_by: GivenBy) -> Iterator[str]:
     yield from _ways(file)
     yield from _rules(file)
     yield from dict.fromkeys(_unset_tags(file, given_by))
+    yield from _blind(file, given_by)
 
 
 def _ways(file: CascadeFile) -> Iterator[str]:
@@ -46,17 +48,25 @@ def _ways(file: CascadeFile) -> Iterator[str]:
     for index, tier in enumerate(file.tiers):
         useful: list[Route] = []
         for place, route in enumerate(tier.routes):
-            why = _useless(route, tier.routes[:place])
+            at, why = f"tiers[{index}].routes[{place}]", _useless(route, tier.routes[:place])
             if why is None:
                 useful.append(route)
             else:
-                yield f"tiers[{index}].routes[{place}]: {why}"
+                yield f"{at}: {why}"
+            for name in _repeated(route.gives):
+                yield f"{at}: of the tag {name} only the last value counts"
         if tier.name not in reached:
             yield f"tiers[{index}]: nothing leads to {tier.name}"
             continue
         reached |= {route.to for route in useful}
         if not any(route.unconditional for route in useful):
             reached |= {other.name for other in _following(file.tiers[index + 1 :])}
+
+
+def _repeated(tags: Sequence[str]) -> list[str]:
+    """Return the names that several of these tags have."""
+    counts = Counter(one.partition("=")[0] for one in tags)
+    return [name for name, count in counts.items() if count > 1]
 
 
 def _following(later: Sequence[Tier]) -> Sequence[Tier]:
@@ -186,6 +196,16 @@ def _asking(file: CascadeFile) -> Iterator[tuple[str, TagConditions]]:
     for i, rule in enumerate(file.rules):
         if isinstance(rule, Adapt) and rule.enabled:
             yield f"rules[{i}]", rule
+
+
+def _blind(file: CascadeFile, given_by: GivenBy) -> Iterator[str]:
+    """Yield rules that go by the depth of a member that measures none: it would give the tag."""
+    members = {one.name: one for tier in file.tiers for one in tier.members}
+    for i, rule in enumerate(file.rules):
+        if isinstance(rule, Size) and rule.enabled and (sight := members.get(rule.depth)):
+            given = given_by(sight)
+            if given is not None and "depth" not in given:
+                yield f"rules[{i}]: {sight.name}, of the engine {sight.engine}, measures no depth"
 
 
 def tags_given(file: CascadeFile, given_by: GivenBy) -> dict[str, frozenset[str] | None] | None:

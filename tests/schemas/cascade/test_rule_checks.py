@@ -27,14 +27,15 @@ name = "b"
 {second}
 [[tiers.members]]
 name = "z"
-engine = "noop"
+{sight}
 kind = "power-vlm"
 """
 
 
 def text(**parts: str) -> bytes:
     rules = parts.pop("rules", "")
-    named = {"top": "", "first": "", "kind": "detection", "member": "", "second": ""} | parts
+    named = {"top": "", "first": "", "kind": "detection", "member": "", "second": ""}
+    named |= {"sight": 'engine = "noop"'} | parts
     return (FILE.format(**named) + rules).encode()
 
 
@@ -144,7 +145,8 @@ def route(conditions: str) -> str:
             "tiers[0].routes[0]: it never holds: no probability is at least 0.6 and below 0.6",
         ),
         (
-            {"kind": "zero-shot", "rules": '[[rules]]\nrule = "size"\ndepth = "z"'},
+            {"kind": "zero-shot", "sight": 'engine = "torch"\nmodel = "a/b"',
+             "rules": '[[rules]]\nrule = "size"\ndepth = "z"'},
             "rules[0]: no vote changes by it: nobody so far is of kind detection",
         ),
         (
@@ -162,6 +164,14 @@ def route(conditions: str) -> str:
         (
             {"first": route("max_confidence = 0")},
             "tiers[0].routes[0]: it never holds: no confidence or probability is below 0",
+        ),
+        (
+            {"rules": '[[rules]]\nrule = "size"\ndepth = "z"'},
+            "rules[0]: z, of the engine noop, measures no depth",
+        ),
+        (
+            {"first": route('min_boxes = 1, gives = ["ask=all", "ask=one", "other=1"]')},
+            "tiers[0].routes[0]: of the tag ask only the last value counts",
         ),
         ({"first": route("max_share = 0")}, "tiers[0].routes[0]: it never holds: its share is 0"),
         (
