@@ -59,7 +59,8 @@ def _ways(file: CascadeFile) -> Iterator[str]:
             yield f"tiers[{index}]: nothing leads to {tier.name}"
             continue
         reached |= {route.to for route in useful}
-        if not any(route.unconditional for route in useful):
+        # Images that are explored go on whatever routes say.
+        if file.exploration.share or not any(route.unconditional for route in useful):
             reached |= {other.name for other in _following(file.tiers[index + 1 :])}
 
 

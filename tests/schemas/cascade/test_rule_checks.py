@@ -220,3 +220,9 @@ def test_what_is_of_no_use_is_doubted(parts: dict[str, str], said: str) -> None:
 def test_a_route_for_a_share_keeps_nobody_from_the_next() -> None:
     both = "routes = [{ to = 'b', max_share = 0.1 }, { to = 'exit' }]"
     assert list(doubts(parse_cascade(text(first=both), "c.toml"), by_settings)) == []
+
+
+def test_a_tier_that_only_explored_images_come_to_is_reached() -> None:
+    leaving = {"first": "routes = [{ to = 'exit' }]"}
+    for top, said in (("", ["tiers[1]: nothing leads to b"]), ("exploration.share = 0.01", [])):
+        assert list(doubts(parse_cascade(text(top=top, **leaving), "c"), by_settings)) == said
