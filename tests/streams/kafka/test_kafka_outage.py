@@ -52,6 +52,8 @@ class Load:
         self.log, self.topic = log, topic
         self.acknowledged: list[bytes] = []
         self.ended = False
+        # Whether the last records, which may be under way when it ends, are acknowledged too.
+        self._produced = False
         self._seen: set[bytes] = set()
         self._progress = anyio.Event()
         # Whether all that was polled is known to be committed.
@@ -69,6 +71,7 @@ class Load:
             self.acknowledged += batch
             number += 10
             await anyio.sleep(0.01)
+        self._produced = True
 
     async def consume(self) -> None:
         while not self.finished:
@@ -95,8 +98,7 @@ class Load:
     @property
     def finished(self) -> bool:
         """Whether all that was acknowledged has been consumed, and nothing more comes."""
-        done = self._seen.issuperset(self.acknowledged) and self._committed
-        return self.ended and done
+        return self._produced and self._committed and self._seen.issuperset(self.acknowledged)
 
     async def goes_on(self) -> None:
         """Wait until records published from now on are acknowledged and consumed."""
